@@ -1,0 +1,263 @@
+"""Tasks as data: what a task is, a distribution over tasks, and a benchmark of two of them.
+
+A task can be logged, hashed, compared, written by hand into a JSON file and set on an environment. Nothing
+here knows a simulator: a distribution names a family and makes the vector environment that runs it.
+"""
+
+import json
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from gymnasium import spaces
+
+Value = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task: the family it belongs to and its parameters, as named numbers.
+
+    Attributes:
+        family: name of the task family, e.g. "half-cheetah-dir".
+        params: pairs (name, number or tuple of numbers), sorted by name; a mapping is accepted.
+    """
+
+    family: str
+    params: tuple[tuple[str, Value], ...]
+
+    def __post_init__(self) -> None:
+        items = self.params.items() if isinstance(self.params, Mapping) else self.params
+        frozen = tuple(sorted((str(name), _freeze(value)) for name, value in items))
+        object.__setattr__(self, "params", frozen)
+
+    def __getitem__(self, name: str) -> Value:
+        return dict(self.params)[name]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary of JSON types; `Task.from_json` is its inverse."""
+        params = {name: list(v) if isinstance(v, tuple) else v for name, v in self.params}
+        return {"family": self.family, "params": params}
+
+    @staticmethod
+    def from_json(data: object) -> "Task":
+        """The task that a decoded JSON object describes.
+
+        Raises:
+            ValueError: if the object is not {"family": name, "params": {name: finite number or list}}.
+        """
+        if not isinstance(data, dict) or set(data) != {"family", "params"}:
+            raise ValueError(f'a task must be {{"family": ..., "params": {{...}}}}, got {json.dumps(data)[:80]}')
+        family, params = data["family"], data["params"]
+        if not isinstance(family, str) or not isinstance(params, dict):
+            raise ValueError(f'a task\'s "family" must be a string and its "params" an object, got {data!r:.80}')
+        return Task(family, params)
+
+
+def _freeze(value: Any) -> Value:
+    if isinstance(value, str | bool) or value is None or isinstance(value, Mapping):
+        raise ValueError(f"a task parameter must be a number or a list of numbers, got {value!r}")
+    if np.ndim(value) == 0:
+        return float(value)
+    return tuple(float(v) for v in np.asarray(value, dtype=np.float64).ravel())
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named task parameter: its size (0 for a plain number) and the values it may take.
+
+    Attributes:
+        low: least value of each component, inclusive.
+        high: greatest value of each component, inclusive.
+        choices: if not empty, the only values allowed.
+    """
+
+    name: str
+    size: int = 0
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[float, ...] = ()
+
+    def check(self, value: Value) -> None:
+        """Raise a ValueError unless the value has this parameter's size and range."""
+        found = len(value) if isinstance(value, tuple) else 0
+        if found != self.size:
+            expected = f"a list of {self.size} numbers" if self.size else "one number"
+            raise ValueError(f"parameter {self.name!r} must be {expected}, got {value!r}")
+        for x in value if isinstance(value, tuple) else (value,):
+            if not math.isfinite(x):
+                raise ValueError(f"parameter {self.name!r} must be finite, got {value!r}")
+            if self.choices and x not in self.choices:
+                raise ValueError(f"parameter {self.name!r} must be one of {list(self.choices)}, got {x!r}")
+            if not self.low <= x <= self.high:
+                raise ValueError(f"parameter {self.name!r} must be in [{self.low:g}, {self.high:g}], got {x!r}")
+
+
+class Transition(NamedTuple):
+    """What one simulated step gives, for the rows (sub-environments) that were stepped.
+
+    Attributes:
+        observations: after the step, before any reset, shape [row, feature].
+        rewards: shape [row].
+        terminated: true where the MDP ended, shape [row].
+        truncated: true where the time limit was reached, shape [row].
+        infos: named arrays, each of shape [row, ...].
+    """
+
+    observations: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    infos: dict[str, np.ndarray]
+
+
+class TaskEnv(Protocol):
+    """A vector environment whose sub-environments take tasks; see `metarl.envs.vector.TaskVectorEnv`."""
+
+    num_envs: int
+    max_episode_steps: int
+    single_observation_space: spaces.Space[Any]
+    single_action_space: spaces.Space[Any]
+
+    def set_tasks(self, tasks: Sequence[Task]) -> None:
+        """Give every sub-environment its task; takes effect at the next reset."""
+
+    def reset(
+        self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Start an episode in every sub-environment."""
+
+    def advance(self, actions: np.ndarray, rows: np.ndarray | None = None) -> Transition:
+        """Step the given rows (all by default) once, without any automatic reset."""
+
+    def close(self) -> None:
+        """Release threads and processes."""
+
+
+class TaskFamily(ABC):
+    """A kind of task: its name, its parameters and the environment that runs it."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    horizon: int
+
+    @abstractmethod
+    def make_env(self, num_envs: int, *, horizon: int | None = None, num_threads: int | None = None) -> TaskEnv:
+        """A vector environment for this family.
+
+        Args:
+            num_envs: number of sub-environments.
+            horizon: steps after which an episode is truncated; the family's own by default.
+            num_threads: threads that simulate; one per core by default.
+        """
+
+    def check(self, task: Task) -> None:
+        """Raise a ValueError that says what is wrong unless the task belongs to this family."""
+        if task.family != self.name:
+            raise ValueError(f"expected tasks of family {self.name!r}, got {task.family!r}")
+        expected, found = {p.name for p in self.parameters}, {name for name, _ in task.params}
+        if expected != found:
+            raise ValueError(
+                f"a task of family {self.name!r} must have exactly the parameters {sorted(expected)}, "
+                f"got {sorted(found)}"
+            )
+        for parameter in self.parameters:
+            parameter.check(task[parameter.name])
+
+    def stack(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+        """The tasks' parameters as float64 arrays of shape [task] or [task, size], checked."""
+        for task in tasks:
+            self.check(task)
+        return {p.name: np.array([task[p.name] for task in tasks], dtype=np.float64) for p in self.parameters}
+
+
+class TaskDistribution(ABC):
+    """A probability distribution p(T) over the tasks of one family."""
+
+    family: TaskFamily
+
+    @abstractmethod
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Draw tasks with a generator that the caller owns."""
+
+
+@dataclass(frozen=True)
+class FiniteTasks(TaskDistribution):
+    """A uniform distribution over a finite list, stratified.
+
+    A sample holds every task the same number of times, give or take one, in random order: each place of the
+    sample is still uniform, and a meta-batch of 40 tasks with two directions holds 20 of each.
+    """
+
+    family: TaskFamily
+    tasks: tuple[Task, ...]
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError(f"a finite distribution over {self.family.name!r} must have at least one task")
+        for task in self.tasks:
+            self.family.check(task)
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Draw tasks, each of the list equally often give or take one."""
+        rounds = -(-num_tasks // len(self.tasks))
+        drawn = np.concatenate([rng.permutation(len(self.tasks)) for _ in range(rounds)])[:num_tasks]
+        return [self.tasks[i] for i in rng.permutation(drawn)]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A training and a test distribution, and what to know about them.
+
+    Attributes:
+        name: as `metarl list benchmarks` shows it.
+        train: tasks to meta-train on.
+        test: tasks to evaluate on.
+        shared: true where the literature tests on the training tasks (two directions, say).
+        description: one line: task parameters, reward, source.
+    """
+
+    name: str
+    train: TaskDistribution
+    test: TaskDistribution
+    shared: bool
+    description: str
+
+    @property
+    def family(self) -> TaskFamily:
+        """The task family that both distributions draw from."""
+        return self.train.family
+
+
+def load_tasks(path: Path, family: TaskFamily) -> list[Task]:
+    """The tasks in a JSON file, a list of {"family": ..., "params": {...}}, checked against a family.
+
+    Raises:
+        ValueError: naming the file, the task's number and what is wrong with it.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read the task file {path}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"the task file {path} is not JSON: {error}") from error
+    if not isinstance(data, list) or not data:
+        raise ValueError(f"the task file {path} must hold a non-empty list of tasks, got {type(data).__name__}")
+    tasks = []
+    for number, entry in enumerate(data):
+        try:
+            task = Task.from_json(entry)
+            family.check(task)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"task {number} of {path}: {error}") from error
+        tasks.append(task)
+    return tasks
+
+
+def save_tasks(path: Path, tasks: Sequence[Task]) -> None:
+    """Write tasks to a JSON file that `load_tasks` reads."""
+    path.write_text(json.dumps([task.to_json() for task in tasks], indent=1) + "\n")

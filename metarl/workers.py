@@ -1,0 +1,273 @@
+"""Workers: the one collector of experience, for training and evaluation.
+
+A worker runs all episodes of its tasks as one vector environment. With `num_workers` above one, tasks are sharded
+over spawned processes, each with its own environment and a share of the threads; the batched engines need none of
+this on one machine. Every episode and every task's noise is seeded by its place in the batch, so the result is
+the same for any number of workers or threads.
+"""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agent import Actor
+from metarl.seeding import episode_seeds, task_seeds
+from metarl.tasks import Task, TaskEnv
+from metarl.trajectories import Trajectories, concatenate
+
+MakeEnv = Callable[[int, int], TaskEnv]
+"""Makes a vector environment of (number of sub-environments, number of threads); picklable."""
+
+
+class WorkerError(RuntimeError):
+    """A worker process failed or died."""
+
+
+class Workers:
+    """Collects episodes of many tasks at once.
+
+    Args:
+        make_env: makes the vector environments, one per batch size that is asked for.
+        num_workers: 1 simulates in this process; more shards the tasks over spawned processes.
+        num_threads: simulation threads of all workers together; one per usable core by default.
+    """
+
+    def __init__(self, make_env: MakeEnv, *, num_workers: int = 1, num_threads: int | None = None) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+        threads = len(os.sched_getaffinity(0)) if num_threads is None else num_threads
+        self._local = _Simulator(make_env, threads) if num_workers == 1 else None
+        share = max(1, threads // num_workers)
+        self.steps_collected = 0
+        self._remote = [_Process(i, make_env, share) for i in range(num_workers)] if num_workers > 1 else []
+
+    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+        """Run `num_episodes` episodes of every task in parallel.
+
+        Args:
+            actor: acts for all tasks; if adapted, to exactly these tasks.
+            tasks: one per task index.
+            num_episodes: per task.
+            seed: of everything random in this call.
+
+        Raises:
+            WorkerError: if a worker process failed; the message names it and its cause.
+        """
+        if not tasks or num_episodes < 1:
+            raise ValueError(f"collect needs tasks and episodes, got {len(tasks)} and {num_episodes}")
+        env_seeds = episode_seeds(seed, len(tasks), num_episodes)
+        noise_seeds = task_seeds(seed, len(tasks))
+        if self._local is not None:
+            trajectories = self._local.collect(actor, tasks, env_seeds, noise_seeds)
+        else:
+            trajectories = self._collect_remotely(actor, tasks, env_seeds, noise_seeds)
+        self.steps_collected += trajectories.num_steps
+        return trajectories
+
+    def _collect_remotely(
+        self, actor: Actor, tasks: Sequence[Task], env_seeds: np.ndarray, noise_seeds: np.ndarray
+    ) -> Trajectories:
+        bounds = np.linspace(0, len(tasks), len(self._remote) + 1).astype(int)
+        busy = []
+        for process, start, stop in zip(self._remote, bounds, bounds[1:], strict=False):
+            if start < stop:
+                part = slice(int(start), int(stop))
+                process.send((actor.select(part), list(tasks[part]), env_seeds[part], noise_seeds[part]))
+                busy.append(process)
+        return concatenate([process.receive() for process in busy])
+
+    def close(self) -> None:
+        """Stop threads and processes; safe to call twice."""
+        if self._local is not None:
+            self._local.close()
+        for process in self._remote:
+            process.close()
+        self._remote = []
+
+    def __enter__(self) -> "Workers":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+class _Simulator:
+    """Runs the episodes of some tasks in this process."""
+
+    def __init__(self, make_env: MakeEnv, num_threads: int) -> None:
+        self._make_env = make_env
+        self._num_threads = num_threads
+        self._envs: dict[int, TaskEnv] = {}
+
+    def collect(
+        self, actor: Actor, tasks: Sequence[Task], env_seeds: np.ndarray, noise_seeds: np.ndarray
+    ) -> Trajectories:
+        num_tasks, num_episodes = env_seeds.shape
+        env = self._env(num_tasks * num_episodes)
+        env.set_tasks([task for task in tasks for _ in range(num_episodes)])
+        observations, _ = env.reset(seed=[int(s) for s in env_seeds.flat])
+        recorder = _Recorder(tasks, num_episodes, env)
+        actor.begin_episodes(noise_seeds, num_episodes)
+        alive = np.ones(env.num_envs, dtype=np.bool_)
+        with torch.no_grad():
+            for t in range(env.max_episode_steps):
+                rows = None if alive.all() else np.flatnonzero(alive)
+                seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, num_episodes, -1)
+                chosen = actor.act(seen)
+                env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
+                transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
+                recorder.write(t, alive, seen, chosen.actions, chosen.records)
+                recorder.write_outcome(t, rows, transition.rewards, transition.terminated, transition.truncated)
+                recorder.write_infos(t, rows, transition.infos)
+                index: slice | np.ndarray = slice(None) if rows is None else rows
+                observations[index] = transition.observations
+                alive[index] = ~(transition.terminated | transition.truncated)
+                if not alive.any():
+                    break
+        return recorder.finish(observations)
+
+    def _env(self, num_envs: int) -> TaskEnv:
+        if num_envs not in self._envs:
+            self._envs[num_envs] = self._make_env(num_envs, self._num_threads)
+        return self._envs[num_envs]
+
+    def close(self) -> None:
+        for env in self._envs.values():
+            env.close()
+        self._envs = {}
+
+
+class _Recorder:
+    """Preallocated arrays [task, episode, time, ...] that fill up as time goes."""
+
+    def __init__(self, tasks: Sequence[Task], num_episodes: int, env: TaskEnv) -> None:
+        self._tasks = tuple(tasks)
+        self._batch = (len(tasks), num_episodes)
+        self._horizon = env.max_episode_steps
+        self._observations = torch.empty(0)
+        self._actions = torch.empty(0)
+        self._records: dict[str, Tensor] = {}
+        self._infos: dict[str, np.ndarray] = {}
+        flat = (env.num_envs, self._horizon)
+        self._rewards = np.zeros(flat, dtype=np.float32)
+        self._terminated, self._truncated, self._mask = np.zeros((3, *flat), dtype=np.bool_)
+
+    def write(
+        self, t: int, alive: np.ndarray, observations: Tensor, actions: Tensor, records: dict[str, Tensor]
+    ) -> None:
+        if t == 0:
+            self._observations = self._like(observations)
+            self._actions = self._like(actions)
+            self._records = {name: self._like(value) for name, value in records.items()}
+        self._observations[:, :, t] = observations
+        self._actions[:, :, t] = actions
+        for name, value in records.items():
+            self._records[name][:, :, t] = value
+        self._mask[:, t] = alive
+
+    def write_outcome(
+        self,
+        t: int,
+        rows: np.ndarray | None,
+        rewards: np.ndarray,
+        terminated: np.ndarray,
+        truncated: np.ndarray,
+    ) -> None:
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        self._rewards[index, t] = rewards
+        self._terminated[index, t] = terminated
+        self._truncated[index, t] = truncated
+
+    def write_infos(self, t: int, rows: np.ndarray | None, infos: dict[str, np.ndarray]) -> None:
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        for name, value in infos.items():
+            if name not in self._infos:
+                self._infos[name] = np.zeros(self._rewards.shape, dtype=np.float32)
+            self._infos[name][index, t] = value
+
+    def finish(self, last_observations: np.ndarray) -> Trajectories:
+        last = torch.from_numpy(last_observations.astype(np.float32)).view(*self._batch, -1)
+        return Trajectories(
+            tasks=self._tasks,
+            observations=self._observations,
+            actions=self._actions,
+            rewards=self._batched(self._rewards),
+            terminated=self._batched(self._terminated),
+            truncated=self._batched(self._truncated),
+            mask=self._batched(self._mask),
+            last_observations=last,
+            records=self._records,
+            infos={name: self._batched(value) for name, value in self._infos.items()},
+        )
+
+    def _like(self, step: Tensor) -> Tensor:
+        return torch.zeros(*step.shape[:2], self._horizon, *step.shape[2:], dtype=step.dtype)
+
+    def _batched(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).view(*self._batch, self._horizon)
+
+
+class _Process:
+    """A spawned process that collects what it is sent."""
+
+    def __init__(self, index: int, make_env: MakeEnv, num_threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._index = index
+        self._connection, remote = context.Pipe()
+        self._process = context.Process(target=_serve, args=(remote, make_env, num_threads), daemon=True)
+        self._process.start()
+        remote.close()
+
+    def send(self, request: tuple[Any, ...]) -> None:
+        try:
+            self._connection.send(request)
+        except (BrokenPipeError, OSError) as error:
+            raise WorkerError(f"worker {self._index} has died; start the run again") from error
+
+    def receive(self) -> Trajectories:
+        try:
+            answer = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            self._process.join(timeout=5)
+            code = self._process.exitcode
+            raise WorkerError(f"worker {self._index} died with exit code {code} while collecting") from error
+        if isinstance(answer, str):
+            raise WorkerError(f"worker {self._index} failed:\n{answer}")
+        trajectories: Trajectories = answer
+        return trajectories
+
+    def close(self) -> None:
+        try:
+            self._connection.send(None)
+        except (BrokenPipeError, OSError):
+            pass  # it is gone already
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._connection.close()
+
+
+def _serve(connection: Connection, make_env: MakeEnv, num_threads: int) -> None:
+    """A worker process: collect until told to stop or the parent is gone."""
+    torch.set_num_threads(num_threads)
+    # Tensors would otherwise travel through shared-memory files, one descriptor each.
+    simulator = _Simulator(make_env, num_threads)
+    try:
+        while (request := connection.recv()) is not None:
+            try:
+                answer: object = simulator.collect(*request)
+            except Exception:
+                answer = traceback.format_exc()
+            connection.send(answer)
+    except (EOFError, BrokenPipeError, KeyboardInterrupt):
+        pass  # the parent has stopped
+    finally:
+        simulator.close()
