@@ -1,0 +1,126 @@
+"""The benchmarks by name: which tasks to train on, which to test on, and where they come from."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarl.envs.mujoco.families import (
+    AntDir,
+    AntDir2D,
+    AntGoal,
+    HalfCheetahDir,
+    HalfCheetahVel,
+    HumanoidDir,
+)
+from metarl.envs.point import Point, PointUniformStart, SparsePoint
+from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution, TaskFamily, Value
+
+Draw = Callable[[np.random.Generator], Value]
+
+
+@dataclass(frozen=True)
+class ContinuousTasks(TaskDistribution):
+    """Tasks with one parameter drawn independently from a continuous distribution.
+
+    Train and test draw from the same distribution with independent generators, as in the literature; two
+    draws coincide with probability zero.
+    """
+
+    family: TaskFamily
+    parameter: str
+    draw: Draw
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Draw independent tasks."""
+        return [Task(self.family.name, ((self.parameter, self.draw(rng)),)) for _ in range(num_tasks)]
+
+
+def make_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name.
+
+    Raises:
+        ValueError: if there is none; the message names those that exist.
+    """
+    if name not in _MAKERS:
+        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(sorted(_MAKERS))}")
+    return _MAKERS[name](name)
+
+
+def benchmark_names() -> list[str]:
+    """The names that `make_benchmark` knows, sorted."""
+    return sorted(_MAKERS)
+
+
+def _continuous(
+    family: TaskFamily, parameter: str, draw: Draw, description: str
+) -> Callable[[str], Benchmark]:
+    tasks = ContinuousTasks(family, parameter, draw)
+    return lambda name: Benchmark(name, tasks, tasks, shared=False, description=description)
+
+
+def _directions(family: TaskFamily, description: str) -> Callable[[str], Benchmark]:
+    tasks = FiniteTasks(family, tuple(Task(family.name, (("direction", d),)) for d in (-1.0, 1.0)))
+    return lambda name: Benchmark(name, tasks, tasks, shared=True, description=description)
+
+
+def _semicircle(name: str) -> Benchmark:
+    """100 goals evenly on a semicircle of radius 1, 80 to train on and 20 to test on."""
+    family = SparsePoint()
+    order = np.random.default_rng(1337).permutation(100)  # one split for everyone, whatever a run's seed
+    angles = np.linspace(0.0, math.pi, 100)[order]
+    tasks = tuple(Task(family.name, (("goal", (math.cos(a), math.sin(a))),)) for a in angles)
+    return Benchmark(
+        name,
+        FiniteTasks(family, tasks[:80]),
+        FiniteTasks(family, tasks[80:]),
+        shared=False,
+        description="goals on a semicircle of radius 1, reward within 0.2 of the goal; 80/20 (Rakelly et al. 2019)",
+    )
+
+
+def _disk_goal(rng: np.random.Generator) -> Value:
+    angle, radius = rng.uniform(0.0, 2 * math.pi), 3.0 * math.sqrt(rng.uniform())
+    return (radius * math.cos(angle), radius * math.sin(angle))
+
+
+def _square(extent: float) -> Draw:
+    return lambda rng: tuple(float(x) for x in rng.uniform(-extent, extent, 2))
+
+
+def _uniform(low: float, high: float) -> Draw:
+    return lambda rng: float(rng.uniform(low, high))
+
+
+_MAKERS: dict[str, Callable[[str], Benchmark]] = {
+    "point": _continuous(
+        Point(), "goal", _square(0.5), "goal in [-0.5, 0.5]^2, reward -distance (Finn et al. 2017)"
+    ),
+    "point-uniform-start": _continuous(
+        PointUniformStart(), "goal", _square(1.0), "goal and start in [-1, 1]^2, 20 steps (Rakelly et al. 2019)"
+    ),
+    "sparse-point": _semicircle,
+    "half-cheetah-dir": _directions(
+        HalfCheetahDir(), "run forward or backward (Finn et al. 2017); train and test share the two tasks"
+    ),
+    "half-cheetah-vel": _continuous(
+        HalfCheetahVel(), "velocity", _uniform(0.0, 3.0),
+        "target speed in [0, 3] m/s (Rothfuss 2019, Rakelly 2019, Zintgraf 2020); see half-cheetah-vel-2",
+    ),
+    "half-cheetah-vel-2": _continuous(
+        HalfCheetahVel(), "velocity", _uniform(0.0, 2.0), "target speed in [0, 2] m/s (Finn et al. 2017)"
+    ),
+    "ant-dir": _directions(
+        AntDir(), "walk forward or backward (Finn et al. 2017); train and test share the two tasks"
+    ),
+    "ant-dir-2d": _continuous(
+        AntDir2D(), "heading", _uniform(0.0, 2 * math.pi), "walk along any heading (Rothfuss 2019, Rakelly 2019)"
+    ),
+    "ant-goal": _continuous(
+        AntGoal(), "goal", _disk_goal, "goal in a disk of radius 3 m (Rothfuss 2019, Rakelly 2019)"
+    ),
+    "humanoid-dir": _continuous(
+        HumanoidDir(), "heading", _uniform(0.0, 2 * math.pi), "walk along any heading (Rakelly et al. 2019)"
+    ),
+}  # fmt: skip

@@ -1,0 +1,1 @@
+"""MuJoCo task families on a batched engine."""

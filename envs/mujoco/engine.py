@@ -1,0 +1,150 @@
+"""The batched MuJoCo engine: many simulations advanced by `mujoco.rollout`'s persistent thread pool.
+
+The state of all simulations is one array, [row, state], and each row may have a model of its own. MuJoCo's
+constraint warm start is disabled: the next state is then a pure function of state and control, so results do
+not depend on threads, batch or order, and a run resumes exactly. (With the warm start, a rollout one step at a
+time leaves Gymnasium's trajectory within tens of steps, because the pool cannot return it.)
+"""
+
+import os
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+
+_FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+
+
+def disable_warm_start(model: mujoco.MjModel) -> None:
+    """Make each step of the model a pure function of (state, control)."""
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
+
+
+class BatchedPhysics:
+    """The states of many simulations, and their step.
+
+    Args:
+        model: the model of every row; `set_models` gives rows their own.
+        num_rows: number of simulations.
+        frame_skip: physics steps per control step.
+        num_threads: threads in the pool; one per usable core by default, 0 for the calling thread.
+
+    Attributes:
+        states: full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
+        sensors: sensor values at the last physics step, float64 [row, sensor].
+    """
+
+    def __init__(
+        self, model: mujoco.MjModel, num_rows: int, frame_skip: int, num_threads: int | None = None
+    ) -> None:
+        threads = num_threads if num_threads is not None else len(os.sched_getaffinity(0))
+        if threads < 0:
+            raise ValueError(f"num_threads must be 0 or more, got {threads}")
+        threads = min(threads, num_rows)
+        disable_warm_start(model)
+        self.model = model
+        self.frame_skip = frame_skip
+        self.states = np.zeros((num_rows, mujoco.mj_stateSize(model, _FULL_PHYSICS)))
+        self.sensors = np.zeros((num_rows, model.nsensordata))
+        self._models = [model] * num_rows
+        self._datas = [mujoco.MjData(model) for _ in range(max(1, threads))]
+        self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
+        self._controls = np.zeros((num_rows, frame_skip, model.nu))
+        self._trace = np.zeros((num_rows, frame_skip, self.states.shape[1]))
+        self._sensor_trace = np.zeros((num_rows, frame_skip, model.nsensordata))
+
+    @property
+    def qpos(self) -> np.ndarray:
+        """Generalised positions, a view of the states, [row, nq]."""
+        return self.states[:, 1 : 1 + self.model.nq]
+
+    @property
+    def qvel(self) -> np.ndarray:
+        """Generalised velocities, a view of the states, [row, nv]."""
+        return self.states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
+
+    def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
+        """Give each row its own dynamics; the models must have the sizes of the first one.
+
+        Raises:
+            ValueError: if there is not one model per row, or a model has other sizes.
+        """
+        if len(models) != len(self.states):
+            raise ValueError(f"expected {len(self.states)} models, one per row, got {len(models)}")
+        sizes = [(m.nq, m.nv, m.na, m.nu, m.nsensordata, m.nbody, m.ngeom) for m in {id(m): m for m in models}.values()]
+        own = (self.model.nq, self.model.nv, self.model.na, self.model.nu)
+        for size in sizes:
+            if size != sizes[0] or size[:4] != own:
+                raise ValueError(f"models of one batch must have the same sizes, got {sizes[0]} and {size}")
+        for model in models:
+            disable_warm_start(model)
+        self._models = list(models)
+
+    def model_of(self, row: int) -> mujoco.MjModel:
+        """The model that a row is simulated with."""
+        return self._models[row]
+
+    def set_states(self, rows: np.ndarray, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Put rows at time zero with the given positions [row, nq] and velocities [row, nv].
+
+        The rows' sensors are computed at these states.
+        """
+        nq, nv = self.model.nq, self.model.nv
+        self.states[rows] = 0.0
+        self.states[rows, 1 : 1 + nq] = qpos
+        self.states[rows, 1 + nq : 1 + nq + nv] = qvel
+        if self.model.nsensordata:
+            data = self._datas[0]
+            for row in rows:
+                model = self._models[row]
+                mujoco.mj_resetData(model, data)
+                mujoco.mj_setState(model, data, self.states[row], _FULL_PHYSICS)
+                mujoco.mj_forward(model, data)
+                self.sensors[row] = data.sensordata
+
+    def step(self, controls: np.ndarray, rows: np.ndarray | None = None) -> None:
+        """Hold the controls [row, nu] for one control step in the rows (None: all)."""
+        if rows is None:
+            self._controls[:] = controls[:, None]
+            self._roll(self._models, self.states, self._controls, self._trace, self._sensor_trace)
+            self.states[:] = self._trace[:, -1]
+            self.sensors[:] = self._sensor_trace[:, -1]
+            return
+        count = len(rows)
+        self._controls[:count] = controls[:, None]
+        self._roll(
+            [self._models[row] for row in rows],
+            self.states[rows],
+            self._controls[:count],
+            self._trace[:count],
+            self._sensor_trace[:count],
+        )
+        self.states[rows] = self._trace[:count, -1]
+        self.sensors[rows] = self._sensor_trace[:count, -1]
+
+    def _roll(
+        self,
+        models: list[mujoco.MjModel],
+        states: np.ndarray,
+        controls: np.ndarray,
+        trace: np.ndarray,
+        sensor_trace: np.ndarray,
+    ) -> None:
+        self._pool.rollout(
+            models,
+            self._datas,
+            states,
+            controls,
+            control_spec=_CONTROL,
+            skip_checks=True,
+            nstep=self.frame_skip,
+            state=trace,
+            sensordata=sensor_trace,
+        )
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self._pool.rollout_ is not None:
+            self._pool.close()

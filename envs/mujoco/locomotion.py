@@ -1,0 +1,148 @@
+"""Locomotion task families on the batched engine: one environment class, and a reward per family.
+
+A family names a robot, its task parameters and its reward terms; observation, health and physics are the
+robot's. All terms are computed for all rows at once from the state array before and after a step.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
+
+import mujoco
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from metarl.envs.mujoco.engine import BatchedPhysics
+from metarl.envs.mujoco.robots import Robot
+from metarl.envs.vector import Infos, TaskVectorEnv
+from metarl.tasks import Parameter, Task, TaskFamily
+
+
+class Motion(NamedTuple):
+    """One control step of the rows that were stepped.
+
+    Attributes:
+        position: x and y of the root after the step, metres [row, 2]; y is zero for planar robots.
+        velocity: of the root (or of the centre of mass, where the robot says so) over the step, m/s [row, 2].
+        healthy: bool [row].
+    """
+
+    position: np.ndarray
+    velocity: np.ndarray
+    healthy: np.ndarray
+
+
+class LocomotionFamily(TaskFamily):
+    """A robot, what its tasks vary, and what it is rewarded for."""
+
+    robot: ClassVar[Robot]
+    terminate_when_unhealthy: ClassVar[bool] = True
+    position_observed: ClassVar[bool] = False
+    horizon: int = 200
+    parameters: tuple[Parameter, ...] = ()
+
+    @abstractmethod
+    def reward_terms(
+        self, motion: Motion, actions: np.ndarray, params: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Named reward terms, each of shape [row]; the reward is their sum, in this order."""
+
+    def model_for(self, task: Task, nominal: mujoco.MjModel) -> mujoco.MjModel:
+        """The model of a task. A family whose dynamics vary returns an edited `copy.copy(nominal)`."""
+        return nominal
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> "LocomotionEnv":
+        """A batched environment for tasks of this family."""
+        return LocomotionEnv(
+            self, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode
+        )
+
+
+class LocomotionEnv(TaskVectorEnv):
+    """Sub-environments of one locomotion family on the batched engine."""
+
+    family: LocomotionFamily
+
+    def __init__(
+        self,
+        family: LocomotionFamily,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        self.robot = family.robot
+        self._nominal = self.robot.build_model()
+        self._hidden_qpos = 0 if family.position_observed else self.robot.hidden_qpos
+        size = self._nominal.nq + self._nominal.nv - self._hidden_qpos
+        low, high = self._nominal.actuator_ctrlrange.T.astype(np.float32)
+        super().__init__(
+            family,
+            num_envs,
+            spaces.Box(-np.inf, np.inf, (size,), np.float64),
+            spaces.Box(low, high, dtype=np.float32),
+            max_episode_steps=family.horizon if horizon is None else horizon,
+            autoreset_mode=autoreset_mode,
+        )
+        self.physics = BatchedPhysics(self._nominal, num_envs, self.robot.frame_skip, num_threads)
+        self.dt = self._nominal.opt.timestep * self.robot.frame_skip
+        self._params: dict[str, np.ndarray] = {}
+
+    def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        self._params = dict(params)
+        models = {task: self.family.model_for(task, self._nominal) for task in dict.fromkeys(tasks)}
+        self.physics.set_models([models[task] for task in tasks])
+
+    def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
+        self.physics.set_states(rows, *self.robot.reset_states(self._nominal, rngs))
+        position = self._root(rows)
+        return self._observe(rows), {"x_position": position[:, 0]}
+
+    def _simulate(
+        self, actions: np.ndarray, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        actions = actions.astype(np.float64)
+        before = self._tracked(index).copy()
+        self.physics.step(actions, rows)
+        qpos, qvel = self.physics.qpos[index], self.physics.qvel[index]
+        healthy = self.robot.healthy(qpos, qvel) if self.robot.healthy else np.ones(len(qpos), np.bool_)
+        motion = Motion(self._root(index), (self._tracked(index) - before) / self.dt, healthy)
+        params = {name: values[index] for name, values in self._params.items()}
+        terms = self.family.reward_terms(motion, actions, params)
+        rewards = np.sum(list(terms.values()), axis=0)
+        terminated = ~healthy if self.family.terminate_when_unhealthy else np.zeros(len(qpos), np.bool_)
+        infos = {
+            "x_position": motion.position[:, 0],
+            "x_velocity": motion.velocity[:, 0],
+            "y_velocity": motion.velocity[:, 1],
+            **terms,
+        }
+        return self._observe(index), rewards, terminated, infos
+
+    def _observe(self, index: slice | np.ndarray) -> np.ndarray:
+        return self.robot.observe(self.physics.qpos[index], self.physics.qvel[index], self._hidden_qpos)
+
+    def _root(self, index: slice | np.ndarray) -> np.ndarray:
+        """x and y of the root, [row, 2]; planar robots have no y."""
+        position = self.physics.qpos[index, :2].copy()
+        if self.robot.hidden_qpos == 1:
+            position[:, 1] = 0.0
+        return position
+
+    def _tracked(self, index: slice | np.ndarray) -> np.ndarray:
+        """x and y of what the velocity is measured on, [row, 2]."""
+        return self._root(index) if self.robot.com_body is None else self.physics.sensors[index, :2]
+
+    def close_extras(self, **kwargs: object) -> None:
+        """Stop the engine's threads."""
+        self.physics.close()

@@ -1,0 +1,115 @@
+"""Point navigation: a point in the plane walks to a goal it is not told. Vectorised in numpy."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from metarl.envs.vector import Infos, TaskVectorEnv
+from metarl.tasks import Parameter, Task, TaskFamily
+
+
+class PointFamily(TaskFamily):
+    """The point moves by its action, at most 0.1 along each axis; the observation is its position.
+
+    Attributes:
+        start_range: the start is uniform in +-start_range along each axis; 0 is the origin.
+        sparse: rewarded only near the goal.
+        ends_at_goal: the episode terminates within 0.01 of the goal along both axes.
+    """
+
+    parameters = (Parameter("goal", size=2, low=-10.0, high=10.0),)
+    start_range: ClassVar[float] = 0.0
+    sparse: ClassVar[bool] = False
+    ends_at_goal: ClassVar[bool] = False
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> "PointEnv":
+        """A vectorised environment; numpy needs no threads, so their number is ignored."""
+        return PointEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+
+
+class Point(PointFamily):
+    """Reward -|s - g|, start at the origin, ends at the goal, 100 steps (Finn et al. 2017)."""
+
+    name = "point"
+    horizon = 100
+    ends_at_goal = True
+
+
+class PointUniformStart(PointFamily):
+    """Reward -|s - g|, start uniform in [-1, 1]^2, never ends, 20 steps (Rakelly et al. 2019)."""
+
+    name = "point-uniform-start"
+    horizon = 20
+    start_range = 1.0
+
+
+class SparsePoint(PointFamily):
+    """Reward 1 - |s - g| within 0.2 of the goal and 0 elsewhere, 20 steps (Rakelly et al. 2019).
+
+    The infos hold the dense reward -|s - g| as "dense_reward", which PEARL trains on.
+    """
+
+    name = "sparse-point"
+    horizon = 20
+    sparse = True
+
+
+class PointEnv(TaskVectorEnv):
+    """Points in the plane, one goal each."""
+
+    STEP = 0.1
+    GOAL_RADIUS = 0.2
+    family: PointFamily
+
+    def __init__(
+        self,
+        family: PointFamily,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        super().__init__(
+            family,
+            num_envs,
+            spaces.Box(-np.inf, np.inf, (2,), np.float64),
+            spaces.Box(-self.STEP, self.STEP, (2,), np.float32),
+            max_episode_steps=family.horizon if horizon is None else horizon,
+            autoreset_mode=autoreset_mode,
+        )
+        self._positions = np.zeros((num_envs, 2))
+        self._goals = np.zeros((num_envs, 2))
+
+    def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        self._goals = params["goal"]
+
+    def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
+        extent = self.family.start_range
+        self._positions[rows] = 0.0
+        if extent > 0:
+            self._positions[rows] = np.stack([rng.uniform(-extent, extent, 2) for rng in rngs])
+        return self._positions[rows], {}
+
+    def _simulate(
+        self, actions: np.ndarray, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        self._positions[index] += np.clip(actions.astype(np.float64), -self.STEP, self.STEP)
+        offsets = self._positions[index] - self._goals[index]
+        distance = np.linalg.norm(offsets, axis=1)
+        near = distance <= self.GOAL_RADIUS
+        rewards = np.where(near, 1.0 - distance, 0.0) if self.family.sparse else -distance
+        arrived = (np.abs(offsets) < 0.01).all(1)
+        terminated = arrived if self.family.ends_at_goal else np.zeros_like(arrived)
+        infos = {"dense_reward": -distance, "success": near.astype(np.float64)}
+        return self._positions[index], rewards, terminated, infos
