@@ -1,0 +1,137 @@
+"""Returns, generalised advantage estimates, and the linear feature baseline, for all tasks at once."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metarl.trajectories import Trajectories
+
+Normalisation = Literal["std", "variance", "none"]
+
+
+def discounted_returns(rewards: Tensor, *, gamma: float) -> Tensor:
+    """Discounted sum of the rewards from each step on, same shape as the rewards [..., time]."""
+    returns = torch.empty_like(rewards)
+    running = torch.zeros_like(rewards[..., 0])
+    for t in range(rewards.shape[-1] - 1, -1, -1):
+        running = rewards[..., t] + gamma * running
+        returns[..., t] = running
+    return returns
+
+
+def gae(rewards: Tensor, values: Tensor, terminated: Tensor, *, gamma: float, gae_lambda: float) -> Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016, eq. 16; arXiv:1506.02438).
+
+    Args:
+        rewards: r_t, shape [task, episode, time].
+        values: V(s_t) for t = 0..T, so one longer in time, shape [task, episode, time + 1]. The last value is
+            the bootstrap; zero counts a time limit as an end, as the MAML literature does.
+        terminated: true where the MDP ended at t; a time limit is not an end. Same shape as the rewards.
+        gamma: discount per environment step, in [0, 1].
+        gae_lambda: weight of longer estimates, in [0, 1]; 1 gives Monte-Carlo advantages.
+
+    Returns:
+        A_t, not normalised, shape [task, episode, time].
+
+    Raises:
+        ValueError: if values is not one step longer than rewards.
+    """
+    steps = rewards.shape[-1]
+    if values.shape != (*rewards.shape[:-1], steps + 1):
+        raise ValueError(f"values must have {steps + 1} steps (bootstrap included), got {values.shape[-1]}")
+    going = (~terminated).to(rewards.dtype)
+    deltas = rewards + gamma * values[..., 1:] * going - values[..., :-1]
+    advantages = torch.empty_like(rewards)
+    running = torch.zeros_like(rewards[..., 0])
+    for t in range(steps - 1, -1, -1):
+        running = deltas[..., t] + gamma * gae_lambda * going[..., t] * running
+        advantages[..., t] = running
+    return advantages
+
+
+def linear_features(observations: Tensor, mask: Tensor) -> Tensor:
+    """Features of the linear baseline (Duan et al. 2016): o, o^2, t, t^2, t^3, 1, with o clipped to +-10.
+
+    Args:
+        observations: shape [task, episode, time, obs].
+        mask: false rows become zero, [task, episode, time].
+
+    Returns:
+        Float64 features, t in units of 100 steps, shape [task, episode, time, 2 obs + 4].
+    """
+    clipped = observations.double().clamp(-10, 10)
+    time = torch.arange(observations.shape[2], dtype=torch.float64, device=observations.device) / 100
+    powers = torch.stack((time, time**2, time**3, torch.ones_like(time)), dim=-1)
+    powers = powers.expand(*observations.shape[:2], *powers.shape)
+    return torch.cat((clipped, clipped**2, powers), dim=-1) * mask.unsqueeze(-1)
+
+
+def fit_linear_baseline(features: Tensor, returns: Tensor, *, regularisation: float = 1e-5) -> Tensor:
+    """Predictions of each task's ridge regression of the returns on the features.
+
+    All tasks are solved at once, in float64. Where the normal equations cannot be factorised the ridge is
+    multiplied by ten, up to five times, as the reference codes do.
+
+    Args:
+        features: shape [task, episode, time, feature]; rows outside the mask are zero.
+        returns: discounted returns, zero outside the mask, [task, episode, time].
+        regularisation: ridge coefficient.
+
+    Returns:
+        Predicted returns, float64 [task, episode, time].
+
+    Raises:
+        FloatingPointError: if no ridge makes the equations solvable: observations or rewards are not finite.
+    """
+    rows = features.flatten(1, 2)  # [task, episode * time, feature]
+    gram = rows.transpose(1, 2) @ rows
+    moments = rows.transpose(1, 2) @ returns.double().flatten(1, 2).unsqueeze(-1)
+    eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    for power in range(6):
+        factor, failed = torch.linalg.cholesky_ex(gram + regularisation * 10**power * eye)
+        if not failed.any():
+            weights = torch.cholesky_solve(moments, factor)
+            return (rows @ weights).squeeze(-1).view(returns.shape)
+    tasks = failed.nonzero().flatten().tolist()
+    raise FloatingPointError(f"the baseline cannot be fitted on tasks {tasks} of the batch: experience is not finite")
+
+
+def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> Tensor:
+    """Advantages with each task's mean removed and its scale set to one, zero outside the mask.
+
+    Args:
+        advantages: shape [task, episode, time].
+        mask: the real steps.
+        kind: "std" divides by the standard deviation; "variance" by the variance, as garage and
+            metaworld-algorithms do, to reproduce numbers that came from them; "none" leaves all as it is.
+    """
+    if kind == "none":
+        return advantages * mask
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    mean = (advantages * mask).sum((1, 2), keepdim=True) / count
+    centred = (advantages - mean) * mask
+    variance = centred.square().sum((1, 2), keepdim=True) / count
+    scale = variance.sqrt() if kind == "std" else variance
+    return centred / (scale + 1e-8)
+
+
+def linear_baseline_advantages(
+    trajectories: Trajectories, *, gamma: float, gae_lambda: float, normalisation: Normalisation = "std"
+) -> Tensor:
+    """Normalised advantages against a linear baseline fitted to each task's own episodes.
+
+    The baseline predicts the episodes it was fitted on and its value after the last step is zero, also at a
+    time limit: the finite-horizon convention of the MAML literature, in which t is part of the features.
+
+    Returns:
+        Float32 advantages, zero outside the mask, shape [task, episode, time].
+    """
+    mask = trajectories.mask.double()
+    rewards = trajectories.rewards.double() * mask
+    returns = discounted_returns(rewards, gamma=gamma)
+    features = linear_features(trajectories.observations, trajectories.mask)
+    values = fit_linear_baseline(features, returns)
+    values = torch.nn.functional.pad(values * mask, (0, 1))
+    advantages = gae(rewards, values, trajectories.terminated, gamma=gamma, gae_lambda=gae_lambda)
+    return normalise(advantages, trajectories.mask, normalisation).float()

@@ -1,0 +1,150 @@
+"""The bi-level core: adapt parameters to many tasks at once, and differentiate through it.
+
+`adapt` is the one inner loop of the project. It knows no reinforcement learning: an algorithm supplies a loss that
+maps parameters with a leading task axis, and a batch of all tasks, to one loss per task. Since task i's loss
+depends on row i of the parameters alone, the gradient of the sum is every task's own gradient, and all tasks
+adapt in one batched computation (Finn et al. 2017, arXiv:1703.03400, algorithm 1):
+
+    theta_i^0     = theta
+    theta_i^{k+1} = theta_i^k - update_k(grad L_i(theta_i^k; D_i^k))
+
+The outer gradient is an ordinary `backward()` on a loss of the adapted parameters.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+Params = dict[str, Tensor]
+Batch = TypeVar("Batch")
+TaskLoss = Callable[[Params, Batch], Tensor]
+"""Maps parameters [task, ...] and a batch of all tasks to losses [task]."""
+
+UpdateRule = Callable[[int, str, Tensor], Tensor]
+"""Maps (step, parameter name, gradient [task, ...]) to what is subtracted from the parameter."""
+
+Order = Literal["second", "first", "none"]
+"""second: through the inner gradients; first: inner gradients are constants; none: no graph at all."""
+
+
+def sgd(lr: float) -> UpdateRule:
+    """Plain gradient descent with one step size for all parameters and steps."""
+    return lambda step, name, grad: lr * grad
+
+
+def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
+    """Gradient descent with step sizes that are themselves learned (Meta-SGD, Li et al. 2017; MAML++'s LSLR).
+
+    Args:
+        rates: per parameter name, a tensor whose first axis is the step: [step] for one rate per tensor and
+            step, or [step, *parameter] for one per entry. A first axis of 1 is shared by all steps.
+    """
+
+    def update(step: int, name: str, grad: Tensor) -> Tensor:
+        rate = rates[name]
+        rate = rate[0] if len(rate) == 1 else rate[step]
+        return rate * grad
+
+    return update
+
+
+def init_rates(params: Params, lr: float, *, steps: int = 1, per_entry: bool = True) -> Params:
+    """Learnable step sizes for `learned_rates`, all equal to lr.
+
+    Args:
+        params: the parameters that adapt, without a task axis.
+        lr: initial step size.
+        steps: rates per step; 1 shares them between steps.
+        per_entry: a rate for every entry of every tensor, or one per tensor.
+    """
+    return {
+        name: torch.full((steps, *(p.shape if per_entry else ())), lr, dtype=p.dtype, device=p.device)
+        .requires_grad_()
+        for name, p in params.items()
+    }  # fmt: skip
+
+
+def expand(params: Params, num_tasks: int) -> Params:
+    """The same parameters for every task: [...] becomes [task, ...], without a copy."""
+    return {name: p.unsqueeze(0).expand(num_tasks, *p.shape) for name, p in params.items()}
+
+
+def per_task(loss: Callable[[Params, Any], Tensor]) -> TaskLoss[Any]:
+    """Lift a loss of one task, written for any module, to a loss of all tasks (`torch.func.vmap`).
+
+    Args:
+        loss: maps parameters without a task axis and one task's batch (a tree of tensors) to a scalar.
+    """
+    lifted: TaskLoss[Any] = vmap(loss, randomness="different")
+    return lifted
+
+
+def adapt(
+    loss: TaskLoss[Batch],
+    params: Params,
+    batches: Sequence[Batch],
+    update: UpdateRule,
+    *,
+    order: Order,
+    adapted: Collection[str] | None = None,
+) -> list[Params]:
+    """Take one inner step per batch, for all tasks at once.
+
+    Args:
+        loss: one loss per task, [task].
+        params: the start, each [task, ...]; see `expand`.
+        batches: the inner steps' data, one batch of all tasks per step.
+        update: the update rule.
+        order: how much of the inner loop the result's graph holds. First order detaches the gradients, not the
+            parameters, so that learned step sizes still train. Under `torch.no_grad` there is no graph.
+        adapted: names of the parameters that adapt; all by default.
+
+    Returns:
+        The parameters before and after each step, len(batches) + 1 dictionaries.
+
+    Raises:
+        ValueError: if a name to adapt is unknown, or the losses are not one per task.
+        RuntimeError: if a loss does not depend on a parameter that is to adapt.
+    """
+    names = list(params) if adapted is None else [name for name in params if name in adapted]
+    if adapted is not None and len(names) != len(set(adapted)):
+        raise ValueError(f"cannot adapt {sorted(set(adapted) - set(names))}; the parameters are {sorted(params)}")
+    if not names:
+        raise ValueError("adapt needs at least one parameter to adapt")
+    num_tasks = len(params[names[0]])
+    tracked = order != "none" and torch.is_grad_enabled()
+    trace = [params]
+    for step, batch in enumerate(batches):
+        current = trace[-1] if tracked else {name: p.detach() for name, p in trace[-1].items()}
+        leaves = [name for name in names if not current[name].requires_grad]
+        current |= {name: current[name].detach().requires_grad_() for name in leaves}
+        with torch.enable_grad():
+            losses = loss(current, batch)
+            if losses.shape != (num_tasks,):
+                raise ValueError(f"the loss must be one per task, shape ({num_tasks},), got {tuple(losses.shape)}")
+            grads = torch.autograd.grad(
+                losses.sum(),
+                [current[name] for name in names],
+                create_graph=tracked and order == "second",
+            )
+        following = dict(current) if tracked else {name: p.detach() for name, p in current.items()}
+        with torch.set_grad_enabled(tracked):
+            for name, grad in zip(names, grads, strict=True):
+                following[name] = following[name] - update(step, name, grad)
+        trace.append(following)
+    return trace
+
+
+def flatten(params: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:
+    """All entries as one vector, in the mapping's order."""
+    tensors = params.values() if isinstance(params, Mapping) else params
+    return torch.cat([t.reshape(-1) for t in tensors])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """The inverse of `flatten`: a vector cut into the shapes of `like`."""
+    pieces = torch.split(vector, [p.numel() for p in like.values()])
+    return {name: piece.view_as(p) for (name, p), piece in zip(like.items(), pieces, strict=True)}

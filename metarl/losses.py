@@ -1,0 +1,36 @@
+"""Policy losses: pure functions from log probabilities and advantages to one loss per task.
+
+Arrays are [task, row]; a row is one step of one episode. The mask multiplies, and a task's mean is over its real
+steps.
+"""
+
+from torch import Tensor, exp
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean over a task's real steps, [task, row] to [task]."""
+    weights = mask.to(values.dtype)
+    return (values * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-E[log pi(a|s) A], the REINFORCE surrogate (Williams 1992), [task]."""
+    return -masked_mean(log_probs * advantages, mask)
+
+
+def ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor) -> Tensor:
+    """-E[pi(a|s) / pi_old(a|s) A], [task].
+
+    At pi = pi_old it has the gradient of the REINFORCE surrogate and the Hessian of the low-variance curvature
+    estimator (Rothfuss et al. 2019, arXiv:1810.06784, eq. 8): the surrogate to differentiate twice.
+    """
+    return -masked_mean(exp(log_probs - old_log_probs) * advantages, mask)
+
+
+def clipped_ratio_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_ratio: float
+) -> Tensor:
+    """PPO's clipped surrogate, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7), [task]."""
+    ratio = exp(log_probs - old_log_probs)
+    clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    return -masked_mean((ratio * advantages).minimum(clipped * advantages), mask)

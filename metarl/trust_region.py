@@ -1,0 +1,130 @@
+"""Trust-region machinery: conjugate gradient, Gauss-Newton products through any computation, line search.
+
+Schulman et al. 2015 (arXiv:1502.05477), appendix C. The Fisher-vector product is F v = J^T M J v, where J is the
+Jacobian of the policy's distribution parameters with respect to theta (through the adaptation, where there is
+one) and M the Fisher matrix of the output distribution. At the old parameters the KL's gradient with respect to
+the distribution parameters vanishes, so this equals the KL's Hessian exactly, and it costs one product with J
+and one with J^T on a graph that is built once, instead of a backward pass through a backward pass through KL.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+VectorProduct = Callable[[Tensor], Tensor]
+
+
+class LineSearch(NamedTuple):
+    """The result of a line search.
+
+    Attributes:
+        accepted: whether any step met both conditions; if not, nothing was changed.
+        fraction: of the full step that was taken, 0 if none.
+        loss: at the parameters that were kept.
+        kl: at the parameters that were kept.
+    """
+
+    accepted: bool
+    fraction: float
+    loss: float
+    kl: float
+
+
+def conjugate_gradient(
+    product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10
+) -> Tensor:
+    """Solve A x = b for a symmetric positive definite A, given v -> A v.
+
+    Args:
+        product: multiplies A with a vector of b's shape.
+        b: right-hand side.
+        iterations: at most this many products.
+        tolerance: stop once the squared residual is at most this.
+    """
+    x = torch.zeros_like(b)
+    residual = b.clone()
+    direction = b.clone()
+    squared = residual.dot(residual)
+    for _ in range(iterations):
+        if squared <= tolerance:
+            break
+        image = product(direction)
+        step = squared / direction.dot(image)
+        x = x + step * direction
+        residual = residual - step * image
+        following = residual.dot(residual)
+        direction = residual + (following / squared) * direction
+        squared = following
+    return x
+
+
+def gauss_newton(
+    outputs: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    metric: Callable[[Sequence[Tensor]], Sequence[Tensor]],
+    *,
+    damping: float = 0.0,
+) -> VectorProduct:
+    """The product v -> J^T M J v + damping v on a retained graph, J being d(outputs)/d(inputs).
+
+    J v is found by differentiating u -> J^T u, which is linear, with respect to u: no forward-mode rules are
+    needed, so every operation with a second derivative will do, gradient steps inside the graph included.
+
+    Args:
+        outputs: tensors computed from the inputs, with their graph.
+        inputs: leaves, in the order in which vectors are flattened.
+        metric: M, linear, from tangents of the outputs to cotangents.
+        damping: multiple of the identity to add.
+    """
+    cotangents = [torch.zeros_like(out, requires_grad=True) for out in outputs]
+    transposed = torch.autograd.grad(
+        outputs, inputs, cotangents, create_graph=True, allow_unused=True, materialize_grads=True
+    )
+    sizes = [x.numel() for x in inputs]
+
+    def product(vector: Tensor) -> Tensor:
+        pieces = [v.view_as(x) for v, x in zip(torch.split(vector, sizes), inputs, strict=True)]
+        tangents = torch.autograd.grad(transposed, cotangents, pieces, retain_graph=True)
+        with torch.no_grad():
+            weighted = metric(tangents)
+        image = torch.autograd.grad(
+            outputs, inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return torch.cat([g.reshape(-1) for g in image]) + damping * vector
+
+    return product
+
+
+def line_search(
+    evaluate: Callable[[Tensor], tuple[float, float]],
+    start: Tensor,
+    full_step: Tensor,
+    *,
+    loss_before: float,
+    max_kl: float,
+    backtrack_ratio: float = 0.8,
+    max_backtracks: int = 15,
+) -> tuple[Tensor, LineSearch]:
+    """The largest step start + ratio^j full_step that lowers the loss within the trust region.
+
+    Args:
+        evaluate: loss and KL at a flat parameter vector.
+        start: flat parameters now.
+        full_step: flat step, to be added.
+        loss_before: at the start.
+        max_kl: limit of the KL divergence, in nats.
+        backtrack_ratio: in (0, 1).
+        max_backtracks: tries.
+
+    Returns:
+        The parameters to keep (the start itself if no step was accepted), and what happened.
+    """
+    for power in range(max_backtracks):
+        fraction = backtrack_ratio**power
+        candidate = start + fraction * full_step
+        loss, kl = evaluate(candidate)
+        if loss < loss_before and kl <= max_kl:
+            return candidate, LineSearch(True, fraction, loss, kl)
+    return start, LineSearch(False, 0.0, loss_before, 0.0)
