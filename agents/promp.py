@@ -1,0 +1,172 @@
+"""ProMP: proximal meta-policy search (Rothfuss et al. 2019, arXiv:1810.06784, algorithm 1), and MAML-PPO.
+
+For each meta-iteration:
+
+    collect pre-adaptation episodes with theta_old and post-adaptation episodes with theta'_i(theta_old)
+    repeat outer_steps times:
+        theta'_i = theta - alpha * grad L_i(theta)                         all tasks at once, with a graph
+        J = mean_i [ -E min(r A, clip(r, 1 - eps, 1 + eps) A)              r = pi_theta'_i / pi_theta'_i,old
+                     + eta * mean_k KL(pi_theta_old^k || pi_theta^k) ]     on the data of inner step k
+        theta = Adam(theta, grad J)
+
+MAML-PPO is the same without the inner KL penalty: `inner_kl_coef = 0`.
+
+How we differ: nothing in the algorithm. The reference code's default of a fixed eta is ours too; its adaptive rule is
+`adaptive_kl`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agent import Collector
+from metarl.agents.maml import (
+    AdaptationConfig,
+    AdaptivePolicy,
+    GaussianActor,
+    MetaBatch,
+    PolicyConfig,
+    check_finite,
+    mean_kl,
+)
+from metarl.losses import clipped_ratio_loss
+from metarl.tasks import Task, TaskEnv
+
+
+@dataclass(frozen=True)
+class PrompConfig:
+    """ProMP's hyperparameters, with the defaults of Rothfuss et al. 2019.
+
+    Attributes:
+        policy: the policy.
+        adaptation: the inner loop.
+        outer_lr: Adam's step size.
+        outer_steps: Adam steps on each meta-batch.
+        clip_ratio: eps.
+        inner_kl_coef: eta at the start; 0 gives MAML-PPO.
+        adaptive_kl: halve or double eta when the inner KL leaves 1.5 times the target.
+        target_inner_kl: for the adaptive rule, in nats.
+    """
+
+    policy: PolicyConfig = field(default_factory=PolicyConfig)
+    adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
+    outer_lr: float = 1e-3
+    outer_steps: int = 5
+    clip_ratio: float = 0.3
+    inner_kl_coef: float = 5e-4
+    adaptive_kl: bool = False
+    target_inner_kl: float = 0.01
+
+    def __post_init__(self) -> None:
+        if not (self.outer_lr > 0 and self.clip_ratio > 0):
+            raise ValueError(
+                f"outer_lr and clip_ratio must be positive, got {self.outer_lr} and {self.clip_ratio}"
+            )
+        if self.outer_steps < 1:
+            raise ValueError(f"outer_steps must be at least 1, got {self.outer_steps}")
+        if not (self.inner_kl_coef >= 0 and self.target_inner_kl > 0):
+            raise ValueError(
+                "inner_kl_coef must not be negative and target_inner_kl must be positive, "
+                f"got {self.inner_kl_coef} and {self.target_inner_kl}"
+            )
+
+
+class Promp:
+    """A ProMP agent; see `metarl.agent.Agent`.
+
+    Args:
+        env: any environment of the family, for its spaces.
+        config: hyperparameters.
+        seed: of the initial weights.
+        device: for parameters and losses.
+    """
+
+    def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:
+        self.config = config
+        self.learner = AdaptivePolicy(env, config.policy, config.adaptation, seed=seed, device=device)
+        self.optimizer = torch.optim.Adam(self.learner.policy.parameters(), lr=config.outer_lr)
+        self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
+
+    def actor(self) -> GaussianActor:
+        """An actor with the meta-parameters."""
+        return GaussianActor(self.learner, None)
+
+    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
+        """Episodes before and after adaptation."""
+        return self.learner.collect(collector, tasks, rng)
+
+    def update(self, experience: MetaBatch) -> dict[str, float]:
+        """`outer_steps` Adam steps on the clipped objective."""
+        tasks = experience.trajectories[0].tasks
+        metrics: dict[str, float] = {}
+        for step in range(self.config.outer_steps):
+            losses, inner_kls = self.outer_losses(experience)
+            check_finite(losses, tasks, "the outer loss")
+            penalty = sum(
+                (coef * kl.mean() for coef, kl in zip(self.inner_kl_coefs, inner_kls, strict=True)),
+                start=losses.new_zeros(()),
+            )
+            loss = losses.mean() + penalty / len(inner_kls)
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            if step == 0:
+                norm = torch.nn.utils.get_total_norm(
+                    [p.grad for p in self.learner.policy.parameters() if p.grad is not None]
+                )
+                metrics = {"loss/outer": float(loss.detach()), "loss/grad_norm": float(norm)}
+        with torch.no_grad():
+            after, inner_kls = self.outer_losses(experience)
+        check_finite(after, tasks, "the outer loss after the update")
+        metrics["loss/outer_after"] = float(after.mean())
+        for index, kl in enumerate(inner_kls):
+            metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
+            self._adapt_coef(index, float(kl.mean()))
+            metrics[f"promp/inner_kl_coef_{index}"] = self.inner_kl_coefs[index]
+        metrics["policy/std"] = float(self.learner.policy.log_std.detach().exp().mean())
+        return metrics | experience.return_metrics()
+
+    def outer_losses(self, experience: MetaBatch) -> tuple[Tensor, list[Tensor]]:
+        """The clipped loss [task] of the adapted policies, and the inner KL [task] of each inner step."""
+        *inner, outer = experience.batches
+        learner = self.learner
+        trace = learner.adapt_through(learner.params(), inner)
+        distribution = learner.policy.distribution(trace[-1], outer.observations)
+        losses = clipped_ratio_loss(
+            distribution.log_prob(outer.actions),
+            outer.old_log_probs,
+            outer.advantages,
+            outer.mask,
+            clip_ratio=self.config.clip_ratio,
+        )
+        inner_kls = [
+            mean_kl(learner.policy.distribution(params, batch.observations), batch)
+            for params, batch in zip(trace, inner, strict=False)
+        ]
+        return losses, inner_kls
+
+    def _adapt_coef(self, index: int, kl: float) -> None:
+        if not self.config.adaptive_kl:
+            return
+        if kl < self.config.target_inner_kl / 1.5:
+            self.inner_kl_coefs[index] /= 2
+        elif kl > self.config.target_inner_kl * 1.5:
+            self.inner_kl_coefs[index] *= 2
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, Adam's moments and the KL coefficients."""
+        return {
+            "policy": self.learner.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "inner_kl_coefs": list(self.inner_kl_coefs),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.learner.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.inner_kl_coefs = list(state["inner_kl_coefs"])
