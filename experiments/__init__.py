@@ -1,0 +1,1 @@
+"""Presets, commands, and the results that were measured."""

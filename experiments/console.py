@@ -1,0 +1,142 @@
+"""What the user sees: the live line of a run, and tables."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from metarl.training import Progress
+
+_PLAIN_INTERVAL_S = 20.0
+
+
+class TrainingDisplay:
+    """Iteration, steps, speed, returns and time left: one live line, or a line now and then if not a terminal.
+
+    Args:
+        iterations: of the whole run.
+    """
+
+    def __init__(self, iterations: int) -> None:
+        self._iterations = iterations
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, refresh_per_second=4, transient=False)
+        self._printed_at = 0.0
+        self._started: tuple[int, float] | None = None
+        self._began = time.monotonic()
+
+    def __enter__(self) -> "TrainingDisplay":
+        if self._console.is_terminal:
+            self._live.start()
+            self._live.update(Text("collecting the first episodes ..."))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def report(self, progress: Progress, metrics: Mapping[str, float]) -> None:
+        """Show where the run is."""
+        line = self._line(progress, metrics)
+        if self._console.is_terminal:
+            self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
+            return
+        now = time.monotonic()
+        if now - self._printed_at > _PLAIN_INTERVAL_S or progress.iteration == self._iterations:
+            self._printed_at = now
+            self._console.print(line)
+            sys.stdout.flush()
+
+    def _line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+        now = time.monotonic()
+        if self._started is None:
+            # The iterations of an earlier process say nothing about this one's speed.
+            self._started = (progress.iteration - 1, self._began)
+        done = progress.iteration - self._started[0]
+        left = (now - self._started[1]) / done * (self._iterations - progress.iteration)
+        width = len(str(self._iterations))
+        parts = [
+            f"iteration {progress.iteration:>{width}}/{self._iterations}",
+            f"{progress.env_steps:>11,} steps",
+            f"{metrics['time/env_steps_per_s']:>7,.0f} steps/s",
+            f"return {metrics['train/return_pre']:8.2f} -> {metrics['train/return_post']:8.2f} adapted",
+            f"{duration(left)} left",
+        ]
+        return "  ".join(parts)
+
+
+class Waiting:
+    """A live line for work of some seconds that has no training loop."""
+
+    def __init__(self, what: str) -> None:
+        self._console = Console(highlight=False, stderr=True)
+        self._status = self._console.status(what)
+        self._what = what
+
+    def __enter__(self) -> "Waiting":
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._status.stop()
+
+    def progress(self, done: int, total: int) -> None:
+        """Show how many of the parts are done."""
+        if self._console.is_terminal:
+            self._status.update(f"{self._what} {done}/{total}")
+
+
+def say(text: str) -> None:
+    """Print a line to standard output."""
+    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> None:
+    """Print rows as an aligned table; the first `text_columns` columns are text, the rest are numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=140)
+    console.print(table)
+
+
+def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Print adaptation curves, each a sequence of the rows of `AdaptationCurve.summary`."""
+    with_success = any("success_mean" in row for rows in curves.values() for row in rows)
+    columns = ["policy", "adaptation steps", "return", "95% interval"]
+    columns += ["success", "95% interval"] if with_success else []
+    lines = []
+    for name, rows in curves.items():
+        for row in rows:
+            line = [name, str(row["step"]), f"{row['return_mean']:.2f}", _interval(row["return_ci95"], 2)]
+            if with_success and "success_mean" in row:
+                line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
+            lines.append(line)
+    show_table(title, columns, lines)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as h:mm:ss or m:ss."""
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _interval(bounds: Sequence[float] | None, digits: int) -> str:
+    return "-" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"

@@ -1,0 +1,91 @@
+"""The experiments by name, each with its source."""
+
+from dataclasses import dataclass
+
+from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.promp import PrompConfig
+from metarl.experiments.configuration import Experiment
+from metarl.training import EvaluationConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class Preset:
+    """An experiment and where its settings come from."""
+
+    experiment: Experiment
+    source: str
+
+
+# Point navigation needs no scaling of the output: the actions are at most a tenth of a unit already.
+_POINT_POLICY = PolicyConfig(hidden_sizes=(64, 64), output_scale=1.0)
+_POINT_ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=20)
+_ANT_EVALUATION = EvaluationConfig(num_tasks=40, num_steps=3, num_episodes=10)
+
+PRESETS: dict[str, Preset] = {
+    "quickstart": Preset(
+        Experiment(
+            benchmark="half-cheetah-dir",
+            agent=PrompConfig(),
+            training=TrainingConfig(iterations=32, meta_batch_size=20, evaluate_every=0),
+            evaluation=EvaluationConfig(num_tasks=20, num_steps=1, num_episodes=20),
+        ),
+        "half-cheetah-dir-promp, shortened to minutes on two cores",
+    ),
+    "point-promp": Preset(
+        Experiment(
+            benchmark="point",
+            agent=PrompConfig(policy=_POINT_POLICY, adaptation=_POINT_ADAPTATION),
+            training=TrainingConfig(iterations=100),
+        ),
+        "task and inner step size of Finn et al. 2017; ProMP of Rothfuss et al. 2019",
+    ),
+    "point-maml-trpo": Preset(
+        Experiment(
+            benchmark="point",
+            agent=MamlTrpoConfig(policy=_POINT_POLICY, adaptation=_POINT_ADAPTATION, fisher_fraction=0.2),
+            training=TrainingConfig(iterations=100),
+        ),
+        "Finn et al. 2017, section 5.3, with a 64-64 tanh policy",
+    ),
+    "half-cheetah-dir-promp": Preset(
+        Experiment(
+            benchmark="half-cheetah-dir", agent=PrompConfig(), training=TrainingConfig(iterations=1000)
+        ),
+        "Rothfuss et al. 2019, appendix; 160 million environment steps",
+    ),
+    "half-cheetah-dir-maml-trpo": Preset(
+        Experiment(
+            benchmark="half-cheetah-dir",
+            agent=MamlTrpoConfig(fisher_fraction=0.2),
+            training=TrainingConfig(iterations=1000),
+        ),
+        "MAML-TRPO with the settings of Rothfuss et al. 2019; 160 million environment steps",
+    ),
+    "half-cheetah-vel-promp": Preset(
+        Experiment(
+            benchmark="half-cheetah-vel", agent=PrompConfig(), training=TrainingConfig(iterations=1000)
+        ),
+        "Rothfuss et al. 2019, appendix",
+    ),
+    "ant-dir-promp": Preset(
+        Experiment(
+            benchmark="ant-dir",
+            agent=PrompConfig(),
+            training=TrainingConfig(iterations=1000),
+            evaluation=_ANT_EVALUATION,
+        ),
+        "Rothfuss et al. 2019, appendix, at horizon 200",
+    ),
+}
+
+
+def preset(name: str) -> Experiment:
+    """The experiment of a name.
+
+    Raises:
+        ValueError: if there is none; the message names those that exist.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"unknown experiment {name!r}; known: {', '.join(PRESETS)}")
+    return PRESETS[name].experiment

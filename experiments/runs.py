@@ -1,0 +1,131 @@
+"""A run is a folder: configuration, versions, test tasks, metrics, events, checkpoints, evaluation."""
+
+import json
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metarl import seeding
+from metarl.checkpoint import FILE as CHECKPOINT
+from metarl.checkpoint import PREVIOUS
+from metarl.envs import make_benchmark
+from metarl.experiments.configuration import Experiment, decode, encode
+from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
+from metarl.training import write_json
+
+CONFIG = "config.json"
+TEST_TASKS = "test_tasks.json"
+EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run folder.
+
+    Attributes:
+        folder: where it is.
+        name: of the experiment.
+        experiment: resolved configuration.
+        benchmark: made from it.
+        test_tasks: drawn when the run was created.
+    """
+
+    folder: Path
+    name: str
+    experiment: Experiment
+    benchmark: Benchmark
+    test_tasks: list[Task]
+
+
+def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
+    """Make a run folder; without a given one, the next free `runs/NAME-seedN`.
+
+    Raises:
+        ValueError: if the given folder exists.
+    """
+    benchmark = make_benchmark(experiment.benchmark)
+    if folder is None:
+        folder = _free_folder(Path("runs") / f"{name}-seed{experiment.seed}")
+    elif folder.exists():
+        raise ValueError(
+            f"{folder} exists and is left as it is; expected a new folder: give another --out, "
+            f"or continue it with `metarl resume {folder}`"
+        )
+    rng = seeding.streams(experiment.seed)["test_tasks"]
+    tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    save_tasks(folder / TEST_TASKS, tasks)
+    write_json(folder / CONFIG, {"name": name, "experiment": encode(experiment), "versions": versions()})
+    return Run(folder, name, experiment, benchmark, tasks)
+
+
+def open_run(folder: Path) -> Run:
+    """Open a run folder that `create_run` made.
+
+    Raises:
+        ValueError: saying what is missing or malformed.
+    """
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder} is not a run folder: expected {path}, which `metarl train` writes")
+    try:
+        data = json.loads(path.read_text())
+        name, experiment = data["name"], decode(data["experiment"])
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    benchmark = make_benchmark(experiment.benchmark)
+    return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
+
+
+def checkpoint_path(run: Run, name: str) -> Path:
+    """The path of one of a run's checkpoints, by file name.
+
+    Raises:
+        ValueError: if the name is not that of a checkpoint.
+    """
+    if name not in (CHECKPOINT, PREVIOUS):
+        raise ValueError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {name!r}")
+    return run.folder / name
+
+
+def versions() -> dict[str, Any]:
+    """What results depend on: packages, interpreter, processor, and the commit of a checkout."""
+    packages = ("metarl", "torch", "numpy", "gymnasium", "mujoco")
+    found: dict[str, Any] = {name: version(name) for name in packages}
+    found["python"] = sys.version.split()[0]
+    found["platform"] = f"{platform.system()} {platform.machine()}"
+    found["torch_threads"] = torch.get_num_threads()
+    found["git_commit"] = _git_commit()
+    return found
+
+
+def _git_commit() -> str | None:
+    """The commit of the checkout that this file is in; None if it is installed from elsewhere."""
+    try:
+        return subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).resolve().parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _free_folder(first: Path) -> Path:
+    folder, number = first, 2
+    while folder.exists():
+        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
+    return folder

@@ -1,0 +1,78 @@
+"""Metrics of a run: metrics.csv as the source of truth, and the same numbers for TensorBoard.
+
+The x axis is always the number of environment steps, all of them counted, those spent on adaptation included. The
+column set is fixed by the first row; evaluation columns are empty in rows without an evaluation.
+"""
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+
+FILE = "metrics.csv"
+
+
+class MetricsWriter:
+    """Appends one row per iteration to metrics.csv and to TensorBoard's event file.
+
+    Args:
+        folder: the run's.
+        keep_iterations: rows of later iterations, which a killed run left behind, are dropped.
+        keep_steps: TensorBoard is told to disregard its events after this many environment steps.
+    """
+
+    def __init__(self, folder: Path, *, keep_iterations: int = 0, keep_steps: int = 0) -> None:
+        self._path = folder / FILE
+        self._columns: list[str] = []
+        if self._path.exists():
+            self._truncate(keep_iterations)
+        self._board = SummaryWriter(  # type: ignore[no-untyped-call]
+            str(folder / "tensorboard"), purge_step=keep_steps + 1 if keep_steps else None
+        )
+
+    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
+        """Append a row."""
+        row = {"iteration": float(iteration), "env_steps": float(env_steps), **metrics}
+        missing = [name for name in row if name not in self._columns]
+        if missing:
+            self._extend(missing)
+        with self._path.open("a", newline="") as file:
+            csv.DictWriter(file, self._columns, restval="").writerow(
+                {name: int(v) if v == int(v) and abs(v) < 2**53 else repr(v) for name, v in _finite(row).items()}
+            )
+        for name, value in metrics.items():
+            self._board.add_scalar(name, value, env_steps)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Flush TensorBoard's file."""
+        self._board.close()  # type: ignore[no-untyped-call]
+
+    def _rows(self) -> list[dict[str, str]]:
+        if not self._path.exists():
+            return []
+        with self._path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _truncate(self, keep_iterations: int) -> None:
+        rows = self._rows()
+        self._columns = list(rows[0]) if rows else []
+        self._replace([row for row in rows if int(row["iteration"]) <= keep_iterations])
+
+    def _extend(self, names: Sequence[str]) -> None:
+        rows = self._rows()
+        self._columns += names
+        self._replace(rows)
+
+    def _replace(self, rows: Sequence[Mapping[str, str]]) -> None:
+        temporary = self._path.with_suffix(".tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self._path)
+
+
+def _finite(row: Mapping[str, float]) -> dict[str, float]:
+    """The entries that are numbers: a gap in a column says more than a nan that a reader must parse."""
+    return {name: value for name, value in row.items() if value - value == 0}

@@ -1,0 +1,226 @@
+"""train(): the one meta-RL loop.
+
+    tasks      = benchmark.train.sample(meta_batch_size)
+    experience = agent.collect(workers, tasks)
+    metrics    = agent.update(experience)
+    now and then: the adaptation curve on test tasks, and a checkpoint
+"""
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metarl import seeding
+from metarl.agent import Agent, Collector
+from metarl.checkpoint import FILE, load_checkpoint, save_checkpoint
+from metarl.evaluation import adaptation_curve
+from metarl.metrics import MetricsWriter
+from metarl.tasks import Benchmark, Task
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss was not finite; the last checkpoint is from before it."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How long to train.
+
+    Attributes:
+        iterations: outer updates.
+        meta_batch_size: tasks per update.
+        checkpoint_every: iterations between checkpoints; one more is written at the end.
+        evaluate_every: iterations between evaluations on test tasks; 0 for none while training.
+    """
+
+    iterations: int = 100
+    meta_batch_size: int = 40
+    checkpoint_every: int = 5
+    evaluate_every: int = 20
+
+    def __post_init__(self) -> None:
+        if self.iterations < 1 or self.meta_batch_size < 1 or self.checkpoint_every < 1:
+            raise ValueError(
+                "iterations, meta_batch_size and checkpoint_every must be at least 1, "
+                f"got {self.iterations}, {self.meta_batch_size} and {self.checkpoint_every}"
+            )
+        if self.evaluate_every < 0:
+            raise ValueError(f"evaluate_every must not be negative, got {self.evaluate_every}")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """How to evaluate.
+
+    Attributes:
+        num_tasks: held-out tasks, drawn once per run.
+        num_steps: adaptation steps.
+        num_episodes: per task and step.
+    """
+
+    num_tasks: int = 40
+    num_steps: int = 3
+    num_episodes: int = 20
+
+    def __post_init__(self) -> None:
+        if self.num_tasks < 1 or self.num_episodes < 1 or self.num_steps < 0:
+            raise ValueError(
+                "num_tasks and num_episodes must be at least 1 and num_steps not negative, "
+                f"got {self.num_tasks}, {self.num_episodes} and {self.num_steps}"
+            )
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        iteration: outer updates done.
+        env_steps: simulated for training, adaptation included.
+        elapsed_s: wall time spent training, over all resumptions.
+    """
+
+    iteration: int = 0
+    env_steps: int = 0
+    elapsed_s: float = 0.0
+
+
+Report = Callable[[Progress, Mapping[str, float]], None]
+
+
+def train(
+    agent: Agent[Any],
+    benchmark: Benchmark,
+    collector: Collector,
+    config: TrainingConfig,
+    evaluation: EvaluationConfig,
+    *,
+    folder: Path,
+    seed: int,
+    test_tasks: Sequence[Task],
+    report: Report,
+    stop: Callable[[], bool],
+) -> Progress:
+    """Train until the configured number of iterations, or until told to stop.
+
+    Continues from the folder's checkpoint if there is one; what it then computes is what an uninterrupted run
+    would have computed, to the bit.
+
+    Args:
+        agent: trained in place.
+        benchmark: where tasks come from.
+        collector: runs the episodes.
+        config: how long.
+        evaluation: how test tasks are evaluated on the way.
+        folder: of the run; metrics, events and checkpoints go there.
+        seed: of everything random.
+        test_tasks: evaluated every `config.evaluate_every` iterations.
+        report: told after every iteration.
+        stop: asked after every iteration; a checkpoint is written before leaving.
+
+    Raises:
+        TrainingDiverged: if a loss is not finite; says the iteration and the task.
+    """
+    generators = seeding.streams(seed)
+    progress = restore(agent, generators, folder / FILE) if (folder / FILE).exists() else Progress()
+    writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
+    saved_at = progress.iteration
+    try:
+        while progress.iteration < config.iterations:
+            started, steps_before = time.perf_counter(), collector.steps_collected
+            tasks = benchmark.train.sample(config.meta_batch_size, generators["tasks"])
+            try:
+                experience = agent.collect(collector, tasks, generators["workers"])
+                collected = time.perf_counter()
+                metrics = agent.update(experience)
+            except FloatingPointError as error:
+                raise TrainingDiverged(
+                    f"iteration {progress.iteration + 1}: {error}. The checkpoint of iteration {saved_at} is intact"
+                ) from error
+            updated = time.perf_counter()
+            steps = collector.steps_collected - steps_before
+            progress.iteration += 1
+            progress.env_steps += steps
+            metrics |= {
+                "time/collect_s": collected - started,
+                "time/update_s": updated - collected,
+                "time/env_steps_per_s": steps / (updated - started),
+            }
+            if config.evaluate_every and progress.iteration % config.evaluate_every == 0:
+                metrics |= _test(agent, collector, test_tasks, evaluation, generators["evaluation"])
+                metrics["time/evaluate_s"] = time.perf_counter() - updated
+            progress.elapsed_s += time.perf_counter() - started
+            writer.write(progress.iteration, progress.env_steps, metrics)
+            report(progress, metrics)
+            stopping = stop()
+            if stopping or progress.iteration in (config.iterations, saved_at + config.checkpoint_every):
+                _save(agent, generators, progress, folder)
+                saved_at = progress.iteration
+            if stopping:
+                break
+    finally:
+        writer.close()
+    return progress
+
+
+def restore(agent: Agent[Any], generators: Mapping[str, np.random.Generator], path: Path) -> Progress:
+    """Put an agent and its random streams where a checkpoint left them.
+
+    Raises:
+        CheckpointError: if the file is not a checkpoint.
+        ValueError: if it is one of another agent or network.
+    """
+    state = load_checkpoint(path)
+    try:
+        agent.load_state_dict(state["agent"])
+        seeding.load_states(dict(generators), state["generators"])
+        return Progress(**state["progress"])
+    except (KeyError, RuntimeError, TypeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise ValueError(f"{path} is a checkpoint of another agent or network than the run's: {reason}") from error
+
+
+def _save(
+    agent: Agent[Any], generators: dict[str, np.random.Generator], progress: Progress, folder: Path
+) -> None:
+    save_checkpoint(
+        folder,
+        {
+            "agent": agent.state_dict(),
+            "generators": seeding.dump_states(generators),
+            "progress": asdict(progress),
+        },
+    )
+
+
+def _test(
+    agent: Agent[Any],
+    collector: Collector,
+    tasks: Sequence[Task],
+    evaluation: EvaluationConfig,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    curve = adaptation_curve(
+        agent.actor(),
+        collector,
+        tasks,
+        rng,
+        num_steps=evaluation.num_steps,
+        num_episodes=evaluation.num_episodes,
+    )
+    metrics = {f"test/return_after_{k}": float(r.mean()) for k, r in enumerate(curve.returns)}
+    if curve.successes is not None:
+        metrics |= {f"test/success_after_{k}": float(s.mean()) for k, s in enumerate(curve.successes)}
+    return metrics
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON so that a reader finds the old file or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
