@@ -11,7 +11,7 @@ import torch
 from metarl.agent import Agent
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
-from metarl.tasks import Benchmark, TaskEnv
+from metarl.tasks import Benchmark, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
@@ -58,20 +58,20 @@ class Experiment:
 
 @dataclass(frozen=True)
 class EnvMaker:
-    """Makes vector environments of a benchmark; picklable, for worker processes."""
+    """Makes vector environments of a task family; picklable, for worker processes."""
 
-    benchmark: Benchmark
+    family: TaskFamily
     horizon: int | None
 
     def __call__(self, num_envs: int, num_threads: int) -> TaskEnv:
         """A vector environment."""
-        return self.benchmark.family.make_env(num_envs, horizon=self.horizon, num_threads=num_threads)
+        return self.family.make_env(num_envs, horizon=self.horizon, num_threads=num_threads)
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:
     """The collector of an experiment."""
     return Workers(
-        EnvMaker(benchmark, experiment.horizon),
+        EnvMaker(benchmark.family, experiment.horizon),
         num_workers=experiment.num_workers,
         num_threads=experiment.num_threads,
     )
@@ -87,7 +87,7 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
         raise ValueError("device cuda was asked for and is not available; use --device cpu or auto")
     name = "cuda" if experiment.device != "cpu" and torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    env = EnvMaker(benchmark, experiment.horizon)(1, 1)
+    env = EnvMaker(benchmark.family, experiment.horizon)(1, 1)
     try:
         if isinstance(experiment.agent, PrompConfig):
             return Promp(env, experiment.agent, seed=experiment.seed, device=device)

@@ -6,10 +6,12 @@ this on one machine. Every episode and every task's noise is seeded by its place
 the same for any number of workers or threads.
 """
 
+import contextlib
 import multiprocessing
 import os
+import pickle
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -81,7 +83,12 @@ class Workers:
                 part = slice(int(start), int(stop))
                 process.send((actor.select(part), list(tasks[part]), env_seeds[part], noise_seeds[part]))
                 busy.append(process)
-        return concatenate([process.receive() for process in busy])
+        # All answers are taken before an error is raised: one left behind would be taken for the next call's.
+        answers = [process.receive() for process in busy]
+        for answer in answers:
+            if isinstance(answer, WorkerError):
+                raise answer
+        return concatenate([answer for answer in answers if isinstance(answer, Trajectories)])
 
     def close(self) -> None:
         """Stop threads and processes; safe to call twice."""
@@ -116,7 +123,7 @@ class _Simulator:
         recorder = _Recorder(tasks, num_episodes, env)
         actor.begin_episodes(noise_seeds, num_episodes)
         alive = np.ones(env.num_envs, dtype=np.bool_)
-        with torch.no_grad():
+        with torch.no_grad(), _one_torch_thread():
             for t in range(env.max_episode_steps):
                 rows = None if alive.all() else np.flatnonzero(alive)
                 seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, num_episodes, -1)
@@ -142,6 +149,17 @@ class _Simulator:
         for env in self._envs.values():
             env.close()
         self._envs = {}
+
+
+@contextlib.contextmanager
+def _one_torch_thread() -> Iterator[None]:
+    """Act on one thread: the products are small, and torch's threads would spin on the cores that simulate."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 class _Recorder:
@@ -226,28 +244,26 @@ class _Process:
         remote.close()
 
     def send(self, request: tuple[Any, ...]) -> None:
-        try:
-            self._connection.send(request)
-        except (BrokenPipeError, OSError) as error:
-            raise WorkerError(f"worker {self._index} has died; start the run again") from error
+        # Plain pickles: torch's own reductions would open a shared-memory file for every tensor.
+        with contextlib.suppress(BrokenPipeError):  # a dead process is reported where its answer is awaited
+            self._connection.send_bytes(pickle.dumps(request))
 
-    def receive(self) -> Trajectories:
+    def receive(self) -> Trajectories | WorkerError:
         try:
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError) as error:
+            answer = pickle.loads(self._connection.recv_bytes())
+        except (EOFError, ConnectionResetError):
             self._process.join(timeout=5)
-            code = self._process.exitcode
-            raise WorkerError(f"worker {self._index} died with exit code {code} while collecting") from error
+            return WorkerError(f"worker {self._index} died with exit code {self._process.exitcode}")
         if isinstance(answer, str):
-            raise WorkerError(f"worker {self._index} failed:\n{answer}")
+            failure = WorkerError(f"worker {self._index} failed: {answer.strip().splitlines()[-1]}")
+            failure.add_note(answer)
+            return failure
         trajectories: Trajectories = answer
         return trajectories
 
     def close(self) -> None:
-        try:
-            self._connection.send(None)
-        except (BrokenPipeError, OSError):
-            pass  # it is gone already
+        with contextlib.suppress(OSError):  # it may be gone already
+            self._connection.send_bytes(pickle.dumps(None))
         self._process.join(timeout=5)
         if self._process.is_alive():
             self._process.kill()
@@ -258,15 +274,14 @@ class _Process:
 def _serve(connection: Connection, make_env: MakeEnv, num_threads: int) -> None:
     """A worker process: collect until told to stop or the parent is gone."""
     torch.set_num_threads(num_threads)
-    # Tensors would otherwise travel through shared-memory files, one descriptor each.
     simulator = _Simulator(make_env, num_threads)
     try:
-        while (request := connection.recv()) is not None:
+        while (request := pickle.loads(connection.recv_bytes())) is not None:
             try:
                 answer: object = simulator.collect(*request)
             except Exception:
                 answer = traceback.format_exc()
-            connection.send(answer)
+            connection.send_bytes(pickle.dumps(answer))
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         pass  # the parent has stopped
     finally:

@@ -1,0 +1,32 @@
+"""What several tests share: a numbered batch in which no two entries are alike."""
+
+import pytest
+import torch
+
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+
+# The tests' tensors are tiny: threads would wait for each other longer than they work.
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def numbered() -> Trajectories:
+    """2 tasks x 3 episodes x 4 steps; every reward carries its own index, so mixed-up axes cannot pass."""
+    shape = (2, 3, 4)
+    rewards = torch.arange(24, dtype=torch.float32).view(shape)
+    nothing = torch.zeros(shape, dtype=torch.bool)
+    truncated = nothing.clone()
+    truncated[..., -1] = True
+    return Trajectories(
+        tasks=tuple(Task("point", {"goal": (float(i), 0.0)}) for i in range(2)),
+        observations=torch.randn(*shape, 2, generator=torch.Generator().manual_seed(0)),
+        actions=torch.zeros(*shape, 2),
+        rewards=rewards,
+        terminated=nothing,
+        truncated=truncated,
+        mask=torch.ones(shape, dtype=torch.bool),
+        last_observations=torch.zeros(2, 3, 2),
+        records={},
+        infos={},
+    )

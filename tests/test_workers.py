@@ -1,0 +1,159 @@
+"""Collection: what is recorded, and that it does not depend on how the work is split."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metarl.agent import Actions
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
+from metarl.envs import make_benchmark
+from metarl.experiments.configuration import EnvMaker
+from metarl.seeding import TaskNoise
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+from metarl.workers import WorkerError, Workers
+
+
+def _actor(benchmark: str) -> GaussianActor:
+    env = make_benchmark(benchmark).family.make_env(1)
+    config = AdaptationConfig(num_episodes=3)
+    learner = AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu"))
+    return GaussianActor(learner, None)
+
+
+def _tasks(benchmark: str, count: int) -> list[Task]:
+    return make_benchmark(benchmark).train.sample(count, np.random.default_rng(0))
+
+
+def _equal(first: Trajectories, second: Trajectories) -> bool:
+    for field in fields(Trajectories):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        if isinstance(a, Tensor) and not torch.equal(a, b):
+            return False
+        if isinstance(a, dict) and not all(torch.equal(a[name], b[name]) for name in a):
+            return False
+    return first.tasks == second.tasks
+
+
+class Toward:
+    """Walks straight to each task's goal; an actor without learning, for known answers."""
+
+    def __init__(self, goals: Tensor) -> None:
+        self._goals = goals
+
+    def select(self, tasks: slice) -> "Toward":
+        return Toward(self._goals[tasks])
+
+    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
+        pass
+
+    def act(self, observations: Tensor) -> Actions:
+        step = (self._goals[:, None] - observations).clamp(-0.1, 0.1)
+        return Actions(step.numpy(), step, {})
+
+    def adapt(self, trajectories: Trajectories) -> "Toward":
+        return self
+
+
+def test_known_walk_gives_known_trajectories() -> None:
+    tasks = [Task("point", {"goal": (0.25, 0.0)}), Task("point", {"goal": (0.0, -0.5)})]
+    goals = torch.tensor([[0.25, 0.0], [0.0, -0.5]])
+    with Workers(EnvMaker(make_benchmark("point").family, 10)) as workers:
+        walk = workers.collect(Toward(goals), tasks, 2, seed=0)
+        assert workers.steps_collected == walk.num_steps == 2 * 3 + 2 * 5
+    # distances after each step: 0.15, 0.05, 0.0 and then the episode ends
+    assert torch.allclose(walk.rewards[0, 0], torch.tensor([-0.15, -0.05] + [0.0] * 8), atol=1e-6)
+    assert torch.allclose(walk.returns()[1], torch.full((2,), -(0.4 + 0.3 + 0.2 + 0.1)), atol=1e-6)
+    assert walk.mask.sum(-1).tolist() == [[3, 3], [5, 5]]
+    assert walk.terminated[0, 0].nonzero().tolist() == [[2]]
+    assert not walk.truncated.any()
+    assert torch.allclose(walk.last_observations[0, 1], torch.tensor([0.25, 0.0]), atol=1e-6)
+    assert torch.allclose(walk.observations[1, 0, :5, 1], -0.1 * torch.arange(5.0), atol=1e-6)
+    successes = walk.successes()
+    assert successes is not None
+    assert successes.all()
+
+
+def test_time_limit_truncates() -> None:
+    with Workers(EnvMaker(make_benchmark("point").family, 2)) as workers:
+        walk = workers.collect(
+            Toward(torch.tensor([[0.5, 0.5]])), [Task("point", {"goal": (0.5, 0.5)})], 1, seed=0
+        )
+    assert walk.truncated[0, 0].tolist() == [False, True]
+    assert not walk.terminated.any()
+
+
+@pytest.mark.parametrize("benchmark", ["point", "half-cheetah-dir"])
+def test_same_result_for_any_number_of_threads(benchmark: str) -> None:
+    results = []
+    for num_threads in (1, 2, 3):
+        with Workers(EnvMaker(make_benchmark(benchmark).family, 15), num_threads=num_threads) as workers:
+            results.append(workers.collect(_actor(benchmark), _tasks(benchmark, 4), 3, seed=7))
+    assert _equal(results[0], results[1])
+    assert _equal(results[0], results[2])
+
+
+def test_same_result_for_any_number_of_workers_adapted_or_not() -> None:
+    tasks = _tasks("half-cheetah-dir", 3)
+    results = []
+    for num_workers in (1, 2):
+        maker = EnvMaker(make_benchmark("half-cheetah-dir").family, 5)
+        with Workers(maker, num_workers=num_workers, num_threads=2) as workers:
+            actor = _actor("half-cheetah-dir")
+            before = workers.collect(actor, tasks, 3, seed=7)
+            after = workers.collect(actor.adapt(before), tasks, 3, seed=8)
+            results.append((before, after))
+    assert _equal(results[0][0], results[1][0])
+    assert _equal(results[0][1], results[1][1])
+
+
+def test_other_seed_gives_other_episodes() -> None:
+    with Workers(EnvMaker(make_benchmark("half-cheetah-dir").family, 5)) as workers:
+        first = workers.collect(_actor("half-cheetah-dir"), _tasks("half-cheetah-dir", 2), 2, seed=1)
+        second = workers.collect(_actor("half-cheetah-dir"), _tasks("half-cheetah-dir", 2), 2, seed=2)
+    assert not torch.equal(first.observations, second.observations)
+    # and no two episodes of one call are alike
+    starts = first.observations[:, :, 0].reshape(4, -1)
+    assert len(torch.unique(starts, dim=0)) == 4
+
+
+def test_finished_episodes_are_not_simulated_but_padded() -> None:
+    with Workers(EnvMaker(make_benchmark("ant-dir").family, 60)) as workers:
+        actor = _actor("ant-dir")
+        trajectories = workers.collect(actor, _tasks("ant-dir", 2), 4, seed=0)
+    ends = trajectories.terminated | trajectories.truncated
+    assert (ends.sum(-1) == 1).all()
+    lengths = trajectories.mask.sum(-1)
+    assert torch.equal(ends.float().argmax(-1) + 1, lengths)
+    assert trajectories.rewards[~trajectories.mask].abs().sum() == 0
+
+
+def test_a_failing_or_dead_worker_is_named_and_does_not_hang() -> None:
+    tasks = _tasks("point", 2)
+    sound = _actor("point")
+    # Adapted to one task and asked to act for two: the second worker gets parameters of no task at all.
+    one_task = {name: p.detach()[None] for name, p in sound._learner.params().items()}
+    faulty = GaussianActor(sound._learner, one_task)
+    with Workers(EnvMaker(make_benchmark("point").family, 5), num_workers=2) as workers:
+        with pytest.raises(WorkerError, match=r"worker 1 failed: RuntimeError"):
+            workers.collect(faulty, tasks, 1, seed=0)
+        workers._remote[1]._process.kill()
+        with pytest.raises(WorkerError, match="worker 1"):
+            workers.collect(sound, tasks, 1, seed=0)
+
+
+def test_noise_of_a_task_does_not_depend_on_the_others() -> None:
+    together, alone = TaskNoise([1, 2], (3, 2), block=4), TaskNoise([2], (3, 2), block=7)
+    for _ in range(9):
+        assert torch.equal(together.next()[1], alone.next()[0])
+
+
+def test_collecting_nothing_is_an_error() -> None:
+    with (
+        Workers(EnvMaker(make_benchmark("point").family, 5)) as workers,
+        pytest.raises(ValueError, match="needs tasks and episodes, got 0 and 1"),
+    ):
+        workers.collect(Toward(torch.zeros(0, 2)), [], 1, seed=0)
