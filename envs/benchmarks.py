@@ -53,9 +53,7 @@ def benchmark_names() -> list[str]:
     return sorted(_MAKERS)
 
 
-def _continuous(
-    family: TaskFamily, parameter: str, draw: Draw, description: str
-) -> Callable[[str], Benchmark]:
+def _continuous(family: TaskFamily, parameter: str, draw: Draw, description: str) -> Callable[[str], Benchmark]:
     tasks = ContinuousTasks(family, parameter, draw)
     return lambda name: Benchmark(name, tasks, tasks, shared=False, description=description)
 
@@ -76,7 +74,7 @@ def _semicircle(name: str) -> Benchmark:
         FiniteTasks(family, tasks[:80]),
         FiniteTasks(family, tasks[80:]),
         shared=False,
-        description="goals on a semicircle of radius 1, reward within 0.2 of the goal; 80/20 (Rakelly et al. 2019)",
+        description="goals on a semicircle of radius 1, reward within 0.2 of the goal (Rakelly et al. 2019)",
     )
 
 

@@ -109,7 +109,7 @@ class PointEnv(TaskVectorEnv):
         distance = np.linalg.norm(offsets, axis=1)
         near = distance <= self.GOAL_RADIUS
         rewards = np.where(near, 1.0 - distance, 0.0) if self.family.sparse else -distance
-        arrived = (np.abs(offsets) < 0.01).all(1)
-        terminated = arrived if self.family.ends_at_goal else np.zeros_like(arrived)
+        arrived = np.logical_and.reduce(np.abs(offsets) < 0.01, axis=1)
+        terminated = np.logical_and(arrived, self.family.ends_at_goal)
         infos = {"dense_reward": -distance, "success": near.astype(np.float64)}
         return self._positions[index], rewards, terminated, infos

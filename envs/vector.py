@@ -83,7 +83,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """The task of every sub-environment; empty before `set_tasks`."""
         return self._tasks
 
-    @property
+    @property  # type: ignore[misc]  # read-only, and one per sub-environment, as SyncVectorEnv has it
     def np_random(self) -> tuple[np.random.Generator, ...]:  # type: ignore[override]
         """The generator of every sub-environment."""
         self._ensure_rngs()
@@ -113,26 +113,25 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Start an episode in every sub-environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: an integer s seeds row i with s + i; a list seeds each row, None keeping its stream.
+            seed: an integer s seeds row i with s + i; a list seeds each row, None keeping its stream. Only the
+                rows that are reset are seeded.
             options: may hold "reset_mask", bool [row] with at least one true.
         """
         if not self._tasks:
             raise RuntimeError("reset needs tasks: call set_tasks first")
-        self._seed(seed)
         rows = np.arange(self.num_envs)
         if options is not None and "reset_mask" in options:
-            rows = np.flatnonzero(self._check_mask(options.pop("reset_mask")))
+            rows = np.flatnonzero(self._check_mask(options["reset_mask"]))
+        self._seed(seed, rows)
         infos = self._restart(rows)
         return self._observations.copy(), self._masked(infos, rows)
 
-    def step(
-        self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every sub-environment and reset those that ended, as the autoreset mode says."""
         actions = self._check_actions(actions)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._ended.any():
             return self._step_after_ends(actions)
-        if self.autoreset_mode == AutoresetMode.DISABLED and self._ended.any():
+        if self._ended.any():  # with SAME_STEP only between set_tasks and reset
             raise ValueError(
                 f"sub-environments {np.flatnonzero(self._ended).tolist()} have ended: reset them with "
                 'options={"reset_mask": ...} before stepping'
@@ -196,16 +195,16 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._ended[rows] = False
         return infos
 
-    def _seed(self, seed: int | Sequence[int | None] | None) -> None:
+    def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         if seed is None:
             return
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected {self.num_envs} seeds, one per sub-environment, got {len(seeds)}")
-        self._ensure_rngs(all(s is not None for s in seeds))
-        for row, s in enumerate(seeds):
-            if s is not None:
-                self._rngs[row], self._seeds[row] = seeding.np_random(int(s))
+        chosen = {int(row): int(s) for row in rows if (s := seeds[row]) is not None}
+        self._ensure_rngs(blank=len(chosen) == self.num_envs)
+        for row, s in chosen.items():
+            self._rngs[row], self._seeds[row] = seeding.np_random(s)
 
     def _ensure_rngs(self, blank: bool = False) -> None:
         """Make the generators when they are first needed; blank when all are about to be replaced."""
@@ -245,6 +244,8 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _masked(self, infos: Infos, rows: np.ndarray) -> dict[str, Any]:
         """Gymnasium's vector info format: full arrays, and under "_name" a mask of the rows that are set."""
         masked: dict[str, Any] = {}
+        if not len(rows):  # as in Gymnasium, a name that no row set is absent
+            return masked
         for name, values in infos.items():
             masked[name] = np.zeros((self.num_envs, *values.shape[1:]), dtype=values.dtype)
             masked[name][rows] = values
@@ -256,15 +257,13 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _merge(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
         """Two masked infos of disjoint rows as one."""
         merged = dict(first)
-        for name in second:
-            if name.startswith("_"):
-                merged[name] = first[name] | second[name] if name in first else second[name]
-            elif name in first:
-                merged[name] = np.where(
-                    _expand(second[f"_{name}"], second[name].ndim), second[name], first[name]
-                )
+        for name, value in second.items():
+            if name not in first:
+                merged[name] = value
+            elif name.startswith("_"):
+                merged[name] = first[name] | value
             else:
-                merged[name] = second[name]
+                merged[name] = np.where(_expand(second[f"_{name}"], value.ndim), value, first[name])
         return merged
 
 

@@ -6,8 +6,9 @@ here knows a simulator: a distribution names a family and makes the vector envir
 
 import json
 import math
+import numbers
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,16 +25,20 @@ class Task:
 
     Attributes:
         family: name of the task family, e.g. "half-cheetah-dir".
-        params: pairs (name, number or tuple of numbers), sorted by name; a mapping is accepted.
+        params: pairs (name, number or tuple of numbers), kept sorted by name. `Task.of` takes keywords.
     """
 
     family: str
     params: tuple[tuple[str, Value], ...]
 
     def __post_init__(self) -> None:
-        items = self.params.items() if isinstance(self.params, Mapping) else self.params
-        frozen = tuple(sorted((str(name), _freeze(value)) for name, value in items))
+        frozen = tuple(sorted((str(name), _freeze(value)) for name, value in self.params))
         object.__setattr__(self, "params", frozen)
+
+    @staticmethod
+    def of(family: str, **params: float | Sequence[float]) -> "Task":
+        """A task from keywords: `Task.of("point", goal=(0.1, 0.2))`."""
+        return Task(family, tuple(params.items()))  # type: ignore[arg-type]  # frozen on construction
 
     def __getitem__(self, name: str) -> Value:
         return dict(self.params)[name]
@@ -55,15 +60,22 @@ class Task:
         family, params = data["family"], data["params"]
         if not isinstance(family, str) or not isinstance(params, dict):
             raise ValueError(f'a task\'s "family" must be a string and its "params" an object, got {data!r:.80}')
-        return Task(family, params)
+        return Task(family, tuple(params.items()))
 
 
 def _freeze(value: Any) -> Value:
-    if isinstance(value, str | bool) or value is None or isinstance(value, Mapping):
+    if isinstance(value, list | tuple | np.ndarray):
+        return tuple(_number(x, value) for x in value)
+    return _number(value, value)
+
+
+def _number(x: Any, value: Any) -> float:
+    if isinstance(x, bool) or not isinstance(x, numbers.Real):
         raise ValueError(f"a task parameter must be a number or a list of numbers, got {value!r}")
-    if np.ndim(value) == 0:
-        return float(value)
-    return tuple(float(v) for v in np.asarray(value, dtype=np.float64).ravel())
+    try:
+        return float(x)
+    except OverflowError as error:
+        raise ValueError("a task parameter must be finite, got an integer too large for a float") from error
 
 
 @dataclass(frozen=True)
@@ -204,6 +216,8 @@ class FiniteTasks(TaskDistribution):
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """Draw tasks, each of the list equally often give or take one."""
+        if num_tasks < 1:
+            raise ValueError(f"expected at least one task to draw, got {num_tasks}")
         rounds = -(-num_tasks // len(self.tasks))
         drawn = np.concatenate([rng.permutation(len(self.tasks)) for _ in range(rounds)])[:num_tasks]
         return [self.tasks[i] for i in rng.permutation(drawn)]

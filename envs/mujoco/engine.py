@@ -16,6 +16,13 @@ from mujoco import rollout
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
+# The engine's MjData are laid out by these, so a model that differs in one would be written out of bounds.
+_SIZES = (
+    "nq", "nv", "nu", "na", "nbody", "njnt", "ngeom", "nsite", "ncam", "nlight", "neq", "ntendon", "nwrap",
+    "nsensor", "nsensordata", "nmocap", "nplugin", "npluginstate", "nuserdata", "nflexvert", "nflexelem",
+    "nflexedge", "nbvh", "ntree", "nM", "nD", "nB", "nC", "nJmom",
+)  # fmt: skip
+
 
 def disable_warm_start(model: mujoco.MjModel) -> None:
     """Make each step of the model a pure function of (state, control)."""
@@ -33,7 +40,7 @@ class BatchedPhysics:
 
     Attributes:
         states: full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
-        sensors: sensor values at the last physics step, float64 [row, sensor].
+        sensors: position sensors at the rows' states, float64 [row, sensor].
     """
 
     def __init__(
@@ -53,7 +60,6 @@ class BatchedPhysics:
         self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._controls = np.zeros((num_rows, frame_skip, model.nu))
         self._trace = np.zeros((num_rows, frame_skip, self.states.shape[1]))
-        self._sensor_trace = np.zeros((num_rows, frame_skip, model.nsensordata))
 
     @property
     def qpos(self) -> np.ndarray:
@@ -66,18 +72,17 @@ class BatchedPhysics:
         return self.states[:, 1 + self.model.nq : 1 + self.model.nq + self.model.nv]
 
     def set_models(self, models: Sequence[mujoco.MjModel]) -> None:
-        """Give each row its own dynamics; the models must have the sizes of the first one.
+        """Give each row its own dynamics; the models must have the sizes of the engine's own model.
 
         Raises:
             ValueError: if there is not one model per row, or a model has other sizes.
         """
         if len(models) != len(self.states):
             raise ValueError(f"expected {len(self.states)} models, one per row, got {len(models)}")
-        sizes = [(m.nq, m.nv, m.na, m.nu, m.nsensordata, m.nbody, m.ngeom) for m in {id(m): m for m in models}.values()]
-        own = (self.model.nq, self.model.nv, self.model.na, self.model.nu)
-        for size in sizes:
-            if size != sizes[0] or size[:4] != own:
-                raise ValueError(f"models of one batch must have the same sizes, got {sizes[0]} and {size}")
+        own = _sizes(self.model)
+        for size in {_sizes(model) for model in {id(model): model for model in models}.values()}:
+            if size != own:
+                raise ValueError(f"models must have the sizes {own} of {', '.join(_SIZES)}, got {size}")
         for model in models:
             disable_warm_start(model)
         self._models = list(models)
@@ -95,22 +100,15 @@ class BatchedPhysics:
         self.states[rows] = 0.0
         self.states[rows, 1 : 1 + nq] = qpos
         self.states[rows, 1 + nq : 1 + nq + nv] = qvel
-        if self.model.nsensordata:
-            data = self._datas[0]
-            for row in rows:
-                model = self._models[row]
-                mujoco.mj_resetData(model, data)
-                mujoco.mj_setState(model, data, self.states[row], _FULL_PHYSICS)
-                mujoco.mj_forward(model, data)
-                self.sensors[row] = data.sensordata
+        self._sense(rows)
 
     def step(self, controls: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Hold the controls [row, nu] for one control step in the rows (None: all)."""
         if rows is None:
             self._controls[:] = controls[:, None]
-            self._roll(self._models, self.states, self._controls, self._trace, self._sensor_trace)
+            self._roll(self._models, self.states, self._controls, self._trace)
             self.states[:] = self._trace[:, -1]
-            self.sensors[:] = self._sensor_trace[:, -1]
+            self._sense(np.arange(len(self.states)))
             return
         count = len(rows)
         self._controls[:count] = controls[:, None]
@@ -119,10 +117,22 @@ class BatchedPhysics:
             self.states[rows],
             self._controls[:count],
             self._trace[:count],
-            self._sensor_trace[:count],
         )
         self.states[rows] = self._trace[:count, -1]
-        self.sensors[rows] = self._sensor_trace[:count, -1]
+        self._sense(rows)
+
+    def _sense(self, rows: np.ndarray) -> None:
+        """Compute the rows' sensors; those of a rollout are one physics step older than its states."""
+        if not self.model.nsensordata:
+            return
+        data = self._datas[0]
+        for row in rows:
+            model = self._models[row]
+            data.qpos[:] = self.qpos[row]
+            mujoco.mj_kinematics(model, data)
+            mujoco.mj_comPos(model, data)
+            mujoco.mj_sensorPos(model, data)
+            self.sensors[row] = data.sensordata
 
     def _roll(
         self,
@@ -130,7 +140,6 @@ class BatchedPhysics:
         states: np.ndarray,
         controls: np.ndarray,
         trace: np.ndarray,
-        sensor_trace: np.ndarray,
     ) -> None:
         self._pool.rollout(
             models,
@@ -141,10 +150,13 @@ class BatchedPhysics:
             skip_checks=True,
             nstep=self.frame_skip,
             state=trace,
-            sensordata=sensor_trace,
         )
 
     def close(self) -> None:
         """Stop the threads."""
         if self._pool.rollout_ is not None:
             self._pool.close()
+
+
+def _sizes(model: mujoco.MjModel) -> tuple[int, ...]:
+    return tuple(getattr(model, name) for name in _SIZES)

@@ -20,7 +20,8 @@ _SIGN = Parameter("direction", choices=(-1.0, 1.0))
 
 
 def _squares(actions: np.ndarray) -> np.ndarray:
-    return np.square(actions).sum(1)
+    squares: np.ndarray = np.square(actions).sum(1)
+    return squares
 
 
 class RunForward(LocomotionFamily):
@@ -141,7 +142,8 @@ class HumanoidDir(LocomotionFamily):
 
 
 def _along(velocity: np.ndarray, heading: np.ndarray) -> np.ndarray:
-    return velocity[:, 0] * np.cos(heading) + velocity[:, 1] * np.sin(heading)
+    along: np.ndarray = velocity[:, 0] * np.cos(heading) + velocity[:, 1] * np.sin(heading)
+    return along
 
 
 def _ant_terms(forward: np.ndarray, motion: Motion, actions: np.ndarray) -> Terms:

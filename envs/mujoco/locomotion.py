@@ -49,7 +49,10 @@ class LocomotionFamily(TaskFamily):
         """Named reward terms, each of shape [row]; the reward is their sum, in this order."""
 
     def model_for(self, task: Task, nominal: mujoco.MjModel) -> mujoco.MjModel:
-        """The model of a task. A family whose dynamics vary returns an edited `copy.copy(nominal)`."""
+        """The model of a task. A family whose dynamics vary returns an edited `copy.copy(nominal)`.
+
+        After editing masses or inertias call `mujoco.mj_setConst`, or derived constants keep their nominal values.
+        """
         return nominal
 
     def make_env(

@@ -84,12 +84,14 @@ class Robot:
 
 
 def _ant_healthy(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    finite = np.isfinite(qpos).all(1) & np.isfinite(qvel).all(1)
-    return finite & (qpos[:, 2] >= 0.2) & (qpos[:, 2] <= 1.0)
+    finite: np.ndarray = np.isfinite(qpos).all(1) & np.isfinite(qvel).all(1)
+    healthy: np.ndarray = finite & (qpos[:, 2] >= 0.2) & (qpos[:, 2] <= 1.0)
+    return healthy
 
 
 def _humanoid_healthy(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    return (qpos[:, 2] > 1.0) & (qpos[:, 2] < 2.0)
+    healthy: np.ndarray = (qpos[:, 2] > 1.0) & (qpos[:, 2] < 2.0)
+    return healthy
 
 
 def _walker_healthy(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
@@ -102,9 +104,7 @@ def _hopper_healthy(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
     return bounded & (qpos[:, 1] > 0.7) & (qpos[:, 2] > -0.2) & (qpos[:, 2] < 0.2)
 
 
-HALF_CHEETAH = Robot(
-    "half-cheetah", "half_cheetah.xml", 5, 1, 0.1, "normal", forward_weight=1.0, ctrl_weight=0.1
-)
+HALF_CHEETAH = Robot("half-cheetah", "half_cheetah.xml", 5, 1, 0.1, "normal", forward_weight=1.0, ctrl_weight=0.1)
 ANT = Robot(
     "ant", "ant.xml", 5, 2, 0.1, "normal",
     forward_weight=1.0, ctrl_weight=0.5, healthy_reward=1.0, healthy=_ant_healthy,
