@@ -8,20 +8,20 @@ Finn et al. 2017 (arXiv:1703.03400), algorithm 3. For each task of a meta-batch:
 
 The inner loss is the likelihood ratio, whose gradient at theta is REINFORCE's and whose Hessian is that of the
 low-variance curvature estimator (Rothfuss et al. 2019, eq. 8), so the second-order meta-gradient is the
-better-behaved one at no cost; `inner_loss="log_likelihood"` is the original. Episodes are collected with parameters
-adapted without a graph; the update then repeats the adaptation on the stored episodes and differentiates it.
+better-behaved one at no cost; `inner_loss="log_likelihood"` is the original. Episodes are collected with
+parameters adapted without a graph; the update repeats the adaptation on the stored episodes and differentiates it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.advantages import Normalisation, linear_baseline_advantages
-from metarl.agent import Actions, Actor, Collector
+from metarl.agent import Actions, Collector
 from metarl.bilevel import Params, adapt, expand, sgd
 from metarl.losses import masked_mean, policy_gradient_loss, ratio_loss
 from metarl.networks import Activation
@@ -117,9 +117,14 @@ class PolicyBatch(NamedTuple):
         """Every stride-th row of each task."""
         if stride == 1:
             return self
-        old = DiagonalGaussian(self.old.mean[:, ::stride], self.old.log_std[:, ::stride])
-        rest = (self.observations, self.actions, self.advantages, self.mask)
-        return PolicyBatch(*(x[:, ::stride] for x in rest), old, self.old_log_probs[:, ::stride])
+        return PolicyBatch(
+            observations=self.observations[:, ::stride],
+            actions=self.actions[:, ::stride],
+            advantages=self.advantages[:, ::stride],
+            mask=self.mask[:, ::stride],
+            old=DiagonalGaussian(self.old.mean[:, ::stride], self.old.log_std[:, ::stride]),
+            old_log_probs=self.old_log_probs[:, ::stride],
+        )
 
 
 class MetaBatch(NamedTuple):
@@ -192,8 +197,8 @@ class AdaptivePolicy:
     def to_env(self, outputs: Tensor) -> np.ndarray:
         """Environment actions from policy outputs [..., act]: scaled, mapped to the bounds, clipped."""
         middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        scaled: np.ndarray = middle + half * self.output_scale * outputs.numpy()
-        return np.clip(scaled, self.low, self.high)
+        actions: np.ndarray = np.clip(middle + half * self.output_scale * outputs.numpy(), self.low, self.high)
+        return actions
 
     def batch(self, trajectories: Trajectories) -> PolicyBatch:
         """Advantages and old distributions of the trajectories, as rows, on the device."""

@@ -11,8 +11,8 @@ For each meta-iteration:
 
 MAML-PPO is the same without the inner KL penalty: `inner_kl_coef = 0`.
 
-How we differ: nothing in the algorithm. The reference code's default of a fixed eta is ours too; its adaptive rule is
-`adaptive_kl`.
+How we differ: nothing in the algorithm. The reference code's default of a fixed eta is ours too; its adaptive
+rule is `adaptive_kl`.
 """
 
 from collections.abc import Sequence
@@ -50,6 +50,10 @@ class PrompConfig:
         inner_kl_coef: eta at the start; 0 gives MAML-PPO.
         adaptive_kl: halve or double eta when the inner KL leaves 1.5 times the target.
         target_inner_kl: for the adaptive rule, in nats.
+        target_kl: if given, Adam's step size is divided by 1.5 after an update that moved the adapted policies by
+            more than twice this mean KL, in nats, and multiplied by 1.5 after less than half of it (the rule of
+            Rudin et al. 2022, arXiv:2109.11978). None, as published, keeps it: on HalfCheetah the published
+            step size overshoots once adaptation has become sensitive, and learning stops.
     """
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -60,6 +64,7 @@ class PrompConfig:
     inner_kl_coef: float = 5e-4
     adaptive_kl: bool = False
     target_inner_kl: float = 0.01
+    target_kl: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.outer_lr > 0 and self.clip_ratio > 0):
@@ -73,6 +78,8 @@ class PrompConfig:
                 "inner_kl_coef must not be negative and target_inner_kl must be positive, "
                 f"got {self.inner_kl_coef} and {self.target_inner_kl}"
             )
+        if self.target_kl is not None and not self.target_kl > 0:
+            raise ValueError(f"target_kl must be positive, got {self.target_kl}")
 
 
 class Promp:
@@ -104,7 +111,7 @@ class Promp:
         tasks = experience.trajectories[0].tasks
         metrics: dict[str, float] = {}
         for step in range(self.config.outer_steps):
-            losses, inner_kls = self.outer_losses(experience)
+            losses, _, inner_kls = self.outer_losses(experience)
             check_finite(losses, tasks, "the outer loss")
             penalty = sum(
                 (coef * kl.mean() for coef, kl in zip(self.inner_kl_coefs, inner_kls, strict=True)),
@@ -120,9 +127,11 @@ class Promp:
                 )
                 metrics = {"loss/outer": float(loss.detach()), "loss/grad_norm": float(norm)}
         with torch.no_grad():
-            after, inner_kls = self.outer_losses(experience)
+            after, kls, inner_kls = self.outer_losses(experience)
         check_finite(after, tasks, "the outer loss after the update")
         metrics["loss/outer_after"] = float(after.mean())
+        metrics["promp/kl"] = float(kls.mean())
+        metrics["promp/outer_lr"] = self._adapt_step_size(float(kls.mean()))
         for index, kl in enumerate(inner_kls):
             metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
             self._adapt_coef(index, float(kl.mean()))
@@ -130,8 +139,8 @@ class Promp:
         metrics["policy/std"] = float(self.learner.policy.log_std.detach().exp().mean())
         return metrics | experience.return_metrics()
 
-    def outer_losses(self, experience: MetaBatch) -> tuple[Tensor, list[Tensor]]:
-        """The clipped loss [task] of the adapted policies, and the inner KL [task] of each inner step."""
+    def outer_losses(self, experience: MetaBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The adapted policies' clipped loss [task] and KL [task], and the inner KL [task] of each inner step."""
         *inner, outer = experience.batches
         learner = self.learner
         trace = learner.adapt_through(learner.params(), inner)
@@ -147,7 +156,16 @@ class Promp:
             mean_kl(learner.policy.distribution(params, batch.observations), batch)
             for params, batch in zip(trace, inner, strict=False)
         ]
-        return losses, inner_kls
+        return losses, mean_kl(distribution, outer), inner_kls
+
+    def _adapt_step_size(self, kl: float) -> float:
+        """Keep the adapted policies' KL per update near its target; returns the step size just used."""
+        (group,) = self.optimizer.param_groups
+        used: float = group["lr"]
+        if self.config.target_kl is not None:
+            factor = 1 / 1.5 if kl > 2 * self.config.target_kl else 1.5 if kl < self.config.target_kl / 2 else 1.0
+            group["lr"] = min(max(used * factor, 1e-5), 1e-2)
+        return used
 
     def _adapt_coef(self, index: int, kl: float) -> None:
         if not self.config.adaptive_kl:

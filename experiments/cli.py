@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib
 import io
 import re
 import signal
@@ -210,7 +211,7 @@ def _work(run: Run) -> int:
 
 @contextlib.contextmanager
 def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C (or a termination) into a request to stop after the iteration; the second is at once."""
+    """Turn the first Ctrl-C or termination into a request to stop after the iteration; the second is at once."""
     requested: list[int] = []
 
     def request(number: int, frame: object) -> None:
@@ -287,7 +288,8 @@ def _measure(
     rows, baseline_rows = curve.summary(resampling), baseline.summary(resampling)
     kinds = len(set(tasks))
     distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
-    title = f"{run.name} after {progress.env_steps:,} steps: {len(tasks)} test tasks{distinct}, {num_episodes} episodes each"
+    what = f"{len(tasks)} test tasks{distinct}, {num_episodes} episodes each"
+    title = f"{run.name} after {progress.env_steps:,} steps: {what}"
     show_curves(title, {"meta-trained": rows, "untrained": baseline_rows})
     return {
         "experiment": run.name,
@@ -312,11 +314,9 @@ def _bench(words: list[str]) -> int:
     if arguments.repeats < 1:
         raise UsageError(f"--repeats must be at least 1, got {arguments.repeats}")
     _check_new(arguments.json)
-    if arguments.name == "rollout":
-        from metarl.experiments.bench.rollout import bench
-    else:
-        from metarl.experiments.bench.meta_gradient import bench
-    result = bench(arguments.repeats)
+    # Imported when asked for: a bench imports its peers.
+    bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
+    result: dict[str, Any] = bench.bench(arguments.repeats)
     if arguments.json is not None:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
@@ -332,9 +332,7 @@ def _check_new(path: Path | None) -> None:
         raise UsageError(f"cannot write {path}: its folder does not exist")
 
 
-def _parse(
-    kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None
-) -> Arguments:
+def _parse(kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None) -> Arguments:
     """Parse with tyro; what it says of a bad argument becomes one line."""
     errors = io.StringIO()
     try:

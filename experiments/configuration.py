@@ -16,7 +16,7 @@ from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
 AgentConfig = PrompConfig | MamlTrpoConfig
-_ALGORITHMS: dict[str, type[AgentConfig]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig}
+_ALGORITHMS: dict[str, type[Any]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig}
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ def encode(value: Any) -> Any:
     """A configuration as JSON types; an agent's says its algorithm."""
     if not dataclasses.is_dataclass(value) or isinstance(value, type):
         return list(value) if isinstance(value, tuple) else value
-    names = {kind: name for name, kind in _ALGORITHMS.items()}
-    data = {"algorithm": names[type(value)]} if type(value) in names else {}
+    names: dict[type[Any], str] = {kind: name for name, kind in _ALGORITHMS.items()}
+    data: dict[str, Any] = {"algorithm": names[type(value)]} if type(value) in names else {}
     return data | {f.name: encode(getattr(value, f.name)) for f in dataclasses.fields(value)}
 
 
@@ -116,6 +116,7 @@ def decode(data: object) -> Experiment:
 
 
 def _decode(kind: Any, data: Any, where: str) -> Any:
+    """The value of an annotation that a JSON value encodes; `where` names it in errors."""
     if kind == AgentConfig:
         algorithm = data.get("algorithm") if isinstance(data, dict) else None
         if algorithm not in _ALGORITHMS:
@@ -127,11 +128,12 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict):
         raise ValueError(f"{where} must be an object, got {data!r}")
     hints = typing.get_type_hints(kind)
+    build: Any = kind
     unknown = sorted(set(data) - set(hints))
     if unknown:
         raise ValueError(f"{where} has unknown fields {unknown}; known: {sorted(hints)}")
     try:
-        return kind(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()})
+        return build(**{name: _decode(hints[name], value, f"{where}.{name}") for name, value in data.items()})
     except TypeError as error:
         raise ValueError(f"{where}: {error}") from error
 

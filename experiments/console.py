@@ -103,7 +103,9 @@ def say(text: str) -> None:
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
 
 
-def show_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1) -> None:
+def show_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
+) -> None:
     """Print rows as an aligned table; the first `text_columns` columns are text, the rest are numbers."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):

@@ -49,9 +49,7 @@ PRESETS: dict[str, Preset] = {
         "Finn et al. 2017, section 5.3, with a 64-64 tanh policy",
     ),
     "half-cheetah-dir-promp": Preset(
-        Experiment(
-            benchmark="half-cheetah-dir", agent=PrompConfig(), training=TrainingConfig(iterations=1000)
-        ),
+        Experiment(benchmark="half-cheetah-dir", agent=PrompConfig(), training=TrainingConfig(iterations=1000)),
         "Rothfuss et al. 2019, appendix; 160 million environment steps",
     ),
     "half-cheetah-dir-maml-trpo": Preset(
@@ -63,9 +61,7 @@ PRESETS: dict[str, Preset] = {
         "MAML-TRPO with the settings of Rothfuss et al. 2019; 160 million environment steps",
     ),
     "half-cheetah-vel-promp": Preset(
-        Experiment(
-            benchmark="half-cheetah-vel", agent=PrompConfig(), training=TrainingConfig(iterations=1000)
-        ),
+        Experiment(benchmark="half-cheetah-vel", agent=PrompConfig(), training=TrainingConfig(iterations=1000)),
         "Rothfuss et al. 2019, appendix",
     ),
     "ant-dir-promp": Preset(

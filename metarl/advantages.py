@@ -94,7 +94,9 @@ def fit_linear_baseline(features: Tensor, returns: Tensor, *, regularisation: fl
             weights = torch.cholesky_solve(moments, factor)
             return (rows @ weights).squeeze(-1).view(returns.shape)
     tasks = failed.nonzero().flatten().tolist()
-    raise FloatingPointError(f"the baseline cannot be fitted on tasks {tasks} of the batch: experience is not finite")
+    raise FloatingPointError(
+        f"the baseline cannot be fitted on tasks {tasks} of the batch: experience is not finite"
+    )
 
 
 def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> Tensor:

@@ -67,7 +67,7 @@ def init_rates(params: Params, lr: float, *, steps: int = 1, per_entry: bool = T
     }  # fmt: skip
 
 
-def expand(params: Params, num_tasks: int) -> Params:
+def expand(params: Mapping[str, Tensor], num_tasks: int) -> Params:
     """The same parameters for every task: [...] becomes [task, ...], without a copy."""
     return {name: p.unsqueeze(0).expand(num_tasks, *p.shape) for name, p in params.items()}
 

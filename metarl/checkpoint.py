@@ -59,6 +59,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is damaged or not a checkpoint{remedy}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(f"{path} is not a metarl checkpoint: expected format {FORMAT!r}, got {found!r}{remedy}")
+        raise CheckpointError(
+            f"{path} is not a metarl checkpoint: expected format {FORMAT!r}, got {found!r}{remedy}"
+        )
     del state["format"]
     return state

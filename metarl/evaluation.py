@@ -102,6 +102,4 @@ def adaptation_curve(
             actor = actor.adapt(trajectories)
         if progress is not None:
             progress(step + 1, num_steps + 1)
-    return AdaptationCurve(
-        tuple(tasks), np.stack(returns), np.stack(successes) if successes else None, steps
-    )
+    return AdaptationCurve(tuple(tasks), np.stack(returns), np.stack(successes) if successes else None, steps)

@@ -27,9 +27,7 @@ class MetricsWriter:
         self._columns: list[str] = []
         if self._path.exists():
             self._truncate(keep_iterations)
-        self._board = SummaryWriter(  # type: ignore[no-untyped-call]
-            str(folder / "tensorboard"), purge_step=keep_steps + 1 if keep_steps else None
-        )
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_steps + 1 if keep_steps else None)
 
     def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Append a row."""
@@ -42,11 +40,11 @@ class MetricsWriter:
                 {name: int(v) if v == int(v) and abs(v) < 2**53 else repr(v) for name, v in _finite(row).items()}
             )
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, env_steps)  # type: ignore[no-untyped-call]
+            self._board.add_scalar(name, value, env_steps)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
-        self._board.close()  # type: ignore[no-untyped-call]
+        self._board.close()
 
     def _rows(self) -> list[dict[str, str]]:
         if not self._path.exists():

@@ -1,6 +1,7 @@
 """Networks whose parameters may carry a leading task axis."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -49,7 +50,7 @@ class Mlp(nn.Sequential):
     ) -> None:
         sizes = [input_size, *hidden_sizes, output_size]
         layers: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(zip(sizes, sizes[1:], strict=False)):
+        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
             last = index == len(sizes) - 2
             layer = TaskLinear(inputs, outputs)
             nn.init.xavier_uniform_(layer.weight, gain=output_gain if last else 1.0, generator=generator)

@@ -1,9 +1,9 @@
 """train(): the one meta-RL loop.
 
-    tasks      = benchmark.train.sample(meta_batch_size)
-    experience = agent.collect(workers, tasks)
-    metrics    = agent.update(experience)
-    now and then: the adaptation curve on test tasks, and a checkpoint
+tasks      = benchmark.train.sample(meta_batch_size)
+experience = agent.collect(workers, tasks)
+metrics    = agent.update(experience)
+now and then: the adaptation curve on test tasks, and a checkpoint
 """
 
 import json
@@ -139,9 +139,8 @@ def train(
                 collected = time.perf_counter()
                 metrics = agent.update(experience)
             except FloatingPointError as error:
-                raise TrainingDiverged(
-                    f"iteration {progress.iteration + 1}: {error}. The checkpoint of iteration {saved_at} is intact"
-                ) from error
+                kept = f"the checkpoint of iteration {saved_at} is intact" if saved_at else "no checkpoint yet"
+                raise TrainingDiverged(f"iteration {progress.iteration + 1}: {error}; {kept}") from error
             updated = time.perf_counter()
             steps = collector.steps_collected - steps_before
             progress.iteration += 1
@@ -185,9 +184,7 @@ def restore(agent: Agent[Any], generators: Mapping[str, np.random.Generator], pa
         raise ValueError(f"{path} is a checkpoint of another agent or network than the run's: {reason}") from error
 
 
-def _save(
-    agent: Agent[Any], generators: dict[str, np.random.Generator], progress: Progress, folder: Path
-) -> None:
+def _save(agent: Agent[Any], generators: dict[str, np.random.Generator], progress: Progress, folder: Path) -> None:
     save_checkpoint(
         folder,
         {

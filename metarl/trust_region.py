@@ -32,9 +32,7 @@ class LineSearch(NamedTuple):
     kl: float
 
 
-def conjugate_gradient(
-    product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10
-) -> Tensor:
+def conjugate_gradient(product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10) -> Tensor:
     """Solve A x = b for a symmetric positive definite A, given v -> A v.
 
     Args:

@@ -136,7 +136,7 @@ def test_both_inner_losses_adapt_alike_but_have_other_meta_gradients() -> None:
         assert isinstance(agent, Promp)
         experience = _experience(agent)
         adapted.append(agent.learner.adapt_through(agent.learner.params(), experience.batches[:1])[-1])
-        losses, _ = agent.outer_losses(experience)
+        losses, _, _ = agent.outer_losses(experience)
         gradients.append(flatten(torch.autograd.grad(losses.mean(), list(agent.learner.params().values()))))
     assert all(torch.allclose(adapted[0][name], adapted[1][name], atol=1e-6) for name in adapted[0])
     assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
@@ -238,6 +238,21 @@ def test_adaptive_kl_coefficient_follows_its_target() -> None:
     assert agent.inner_kl_coefs == [config.inner_kl_coef]
 
 
+def test_step_size_follows_the_kl_of_the_adapted_policies() -> None:
+    env = POINT.family.make_env(1)
+    config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, target_kl=1e3)
+    agent = Promp(env, config, seed=0, device=CPU)
+    experience = _experience(agent)
+    assert agent.update(experience)["promp/outer_lr"] == 1e-3
+    assert agent.optimizer.param_groups[0]["lr"] == 1.5e-3
+    agent.config = replace(config, target_kl=1e-12)
+    assert agent.update(experience)["promp/outer_lr"] == 1.5e-3
+    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+    agent.config = replace(config, target_kl=None)
+    agent.update(experience)
+    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
+
+
 def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
     env = make_benchmark("humanoid-dir").family.make_env(1)  # bounds +-0.4
     learner = AdaptivePolicy(env, PolicyConfig(output_scale=0.1), ADAPTATION, seed=0, device=CPU)
@@ -248,7 +263,7 @@ def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
 
 
 def test_a_loss_that_is_not_finite_names_the_task() -> None:
-    tasks = [Task("point", {"goal": (0.0, float(i))}) for i in range(3)]
+    tasks = [Task.of("point", goal=(0.0, float(i))) for i in range(3)]
     with pytest.raises(FloatingPointError, match=r"the outer loss is nan on task 1 of the batch.*1\.0"):
         check_finite(torch.tensor([0.0, torch.nan, 0.0]), tasks, "the outer loss")
 
@@ -264,6 +279,7 @@ def test_a_loss_that_is_not_finite_names_the_task() -> None:
         (PrompConfig, {"outer_steps": 0}),
         (PrompConfig, {"clip_ratio": float("nan")}),
         (PrompConfig, {"inner_kl_coef": -1.0}),
+        (PrompConfig, {"target_kl": 0.0}),
         (MamlTrpoConfig, {"max_kl": 0.0}),
         (MamlTrpoConfig, {"fisher_fraction": 1.5}),
         (MamlTrpoConfig, {"cg_iters": 0}),
