@@ -19,7 +19,7 @@ def numbered() -> Trajectories:
     truncated = nothing.clone()
     truncated[..., -1] = True
     return Trajectories(
-        tasks=tuple(Task("point", {"goal": (float(i), 0.0)}) for i in range(2)),
+        tasks=tuple(Task.of("point", goal=(float(i), 0.0)) for i in range(2)),
         observations=torch.randn(*shape, 2, generator=torch.Generator().manual_seed(0)),
         actions=torch.zeros(*shape, 2),
         rewards=rewards,

@@ -110,7 +110,7 @@ def test_normalisation_is_per_task_and_ignores_padding() -> None:
 def test_advantages_do_not_depend_on_other_tasks(numbered: Trajectories) -> None:
     both = linear_baseline_advantages(numbered, gamma=0.9, gae_lambda=0.9)
     changed = numbered.rewards.clone()
-    changed[1] = -changed[1] ** 2
+    changed[1] = -(changed[1] ** 2)
     other = linear_baseline_advantages(
         Trajectories(**{**vars(numbered), "rewards": changed}), gamma=0.9, gae_lambda=0.9
     )

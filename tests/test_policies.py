@@ -66,9 +66,7 @@ def test_every_task_uses_its_own_parameters() -> None:
     policy = _policy()
     shared = policy.parameter_dict()
     offsets = torch.tensor([0.0, 0.5, -0.5])
-    params = {
-        name: p + offsets.view(3, *[1] * (p.dim() - 1)) for name, p in expand(shared, 3).items()
-    }
+    params = {name: p + offsets.view(3, *[1] * (p.dim() - 1)) for name, p in expand(shared, 3).items()}
     observations = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(1))
     batched = policy.distribution(params, observations)
     for task in range(3):

@@ -65,9 +65,7 @@ def test_gauss_newton_equals_double_backward_through_the_kl() -> None:
     v = torch.randn(8, generator=generator, dtype=torch.float64)
 
     kl = old.kl(distribution()).mean()
-    gradient = torch.cat(
-        [g.reshape(-1) for g in torch.autograd.grad(kl, [weight, log_std], create_graph=True)]
-    )
+    gradient = torch.cat([g.reshape(-1) for g in torch.autograd.grad(kl, [weight, log_std], create_graph=True)])
     assert gradient.abs().max() < 1e-12
     expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(gradient @ v, [weight, log_std])])
 

@@ -59,7 +59,7 @@ class Toward:
 
 
 def test_known_walk_gives_known_trajectories() -> None:
-    tasks = [Task("point", {"goal": (0.25, 0.0)}), Task("point", {"goal": (0.0, -0.5)})]
+    tasks = [Task.of("point", goal=(0.25, 0.0)), Task.of("point", goal=(0.0, -0.5))]
     goals = torch.tensor([[0.25, 0.0], [0.0, -0.5]])
     with Workers(EnvMaker(make_benchmark("point").family, 10)) as workers:
         walk = workers.collect(Toward(goals), tasks, 2, seed=0)
@@ -79,9 +79,7 @@ def test_known_walk_gives_known_trajectories() -> None:
 
 def test_time_limit_truncates() -> None:
     with Workers(EnvMaker(make_benchmark("point").family, 2)) as workers:
-        walk = workers.collect(
-            Toward(torch.tensor([[0.5, 0.5]])), [Task("point", {"goal": (0.5, 0.5)})], 1, seed=0
-        )
+        walk = workers.collect(Toward(torch.tensor([[0.5, 0.5]])), [Task.of("point", goal=(0.5, 0.5))], 1, seed=0)
     assert walk.truncated[0, 0].tolist() == [False, True]
     assert not walk.terminated.any()
 

@@ -1,0 +1,479 @@
+"""Meta-gradients: ours beside `higher`, `torchopt` and plain loops over tasks, the same numbers from all.
+
+Two measurements. The first is a second-order MAML gradient of the sinusoid regression (Finn et al. 2017, section
+5.1), where the loops are written as their libraries' own examples write them. The second is the whole trust-region
+step of MAML-TRPO, beside the way its public codes compute it: a loop over tasks, and Fisher-vector products by
+differentiating the KL's gradient once more. Agreement is checked before anything is timed.
+"""
+
+import importlib.util
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from types import SimpleNamespace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal, kl_divergence
+from torch.func import functional_call
+
+from metarl.agent import Actor
+from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyBatch, PolicyConfig
+from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.bilevel import Params, adapt, expand, flatten, sgd, unflatten
+from metarl.experiments.bench.timing import interleave, machine, ratio, seconds_per_call
+from metarl.experiments.console import Waiting, say, show_table
+from metarl.networks import Mlp
+from metarl.seeding import task_seeds, torch_generator
+from metarl.tasks import Task, TaskEnv
+from metarl.trajectories import Trajectories
+
+Gradient = Callable[[], Tensor]
+"""Computes a meta-gradient, all parameters flattened into one vector."""
+
+Points = tuple[Tensor, Tensor]
+"""Inputs and targets, each [task, row, 1]."""
+
+
+@dataclass(frozen=True)
+class SinusoidSizes:
+    """The regression problem, with the sizes of Finn et al. 2017 and their tasks per batch."""
+
+    num_tasks: int = 25
+    num_points: int = 10
+    hidden_sizes: tuple[int, ...] = (40, 40)
+    inner_lr: float = 0.01
+    inner_steps: tuple[int, ...] = (1, 5)
+    at_least_s: float = 0.25
+
+
+@dataclass(frozen=True)
+class TrustRegionSizes:
+    """The policy, the experience and the fractions of the states that the Fisher matrix is estimated on."""
+
+    num_tasks: int = 40
+    num_episodes: int = 10
+    horizon: int = 100
+    obs_size: int = 20
+    act_size: int = 6
+    hidden_sizes: tuple[int, ...] = (100, 100)
+    fractions: tuple[float, ...] = (0.2, 0.1)
+
+
+def bench(
+    repeats: int,
+    sinusoid: SinusoidSizes = SinusoidSizes(),
+    trust_region: TrustRegionSizes = TrustRegionSizes(),
+) -> dict[str, Any]:
+    """Measure all contenders, show a table per measurement and return the same as JSON types."""
+    for package in ("higher", "torchopt"):
+        if not importlib.util.find_spec(package):
+            say(f"{package} is not installed and is left out; pip install metarl[bench]")
+    result: dict[str, Any] = {"bench": "meta-gradient", "repeats": repeats, "machine": machine(), "sinusoid": {}}
+    for steps in sinusoid.inner_steps:
+        with Waiting(f"sinusoid, {steps} inner steps: measurement") as waiting:
+            result["sinusoid"][str(steps)] = measure_sinusoid(sinusoid, steps, repeats, waiting.progress)
+        _show_sinusoid(sinusoid, steps, result["sinusoid"][str(steps)])
+    with Waiting("trust-region step: measurement") as waiting:
+        result["trust_region"] = measure_trust_region(trust_region, repeats, waiting.progress)
+    _show_trust_region(trust_region, result["trust_region"])
+    return result
+
+
+def measure_sinusoid(
+    sizes: SinusoidSizes,
+    inner_steps: int,
+    repeats: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Milliseconds per meta-gradient of all contenders, and how often ours is as fast as each.
+
+    Raises:
+        RuntimeError: if a contender's gradient is more than 1e-5 away, relative to its length.
+    """
+    network = Mlp(1, sizes.hidden_sizes, 1, activation="relu", generator=torch_generator(0))
+    gradients = sinusoid_gradients(network, sizes, inner_steps)
+    ours = gradients["metarl"]()
+    differences = {name: relative_difference(gradient(), ours) for name, gradient in gradients.items()}
+    for name, difference in differences.items():
+        if not difference < 1e-5:
+            raise RuntimeError(f"the meta-gradient of {name} differs from ours by {difference:.2g}")
+
+    def timed(gradient: Gradient) -> Callable[[], float]:
+        return lambda: seconds_per_call(gradient, at_least_s=sizes.at_least_s)
+
+    times = interleave({name: timed(gradient) for name, gradient in gradients.items()}, repeats, progress)
+    return {
+        "milliseconds": {name: 1e3 * median(values) for name, values in times.items()},
+        "relative_difference": differences,
+        "metarl_times_as_fast": {name: ratio(values, times["metarl"])._asdict() for name, values in times.items()},
+    }
+
+
+def sinusoid_gradients(network: Mlp, sizes: SinusoidSizes, inner_steps: int) -> dict[str, Gradient]:
+    """A second-order MAML gradient by every contender that is installed, by name; ours is "metarl"."""
+    generator = torch_generator(1)
+    shape = (sizes.num_tasks, 1, 1)
+    amplitude = 0.1 + 4.9 * torch.rand(shape, generator=generator)
+    phase = math.pi * torch.rand(shape, generator=generator)
+
+    def draw() -> Points:
+        inputs = 10 * torch.rand((sizes.num_tasks, sizes.num_points, 1), generator=generator) - 5
+        return inputs, amplitude * torch.sin(inputs - phase)
+
+    support, query = draw(), draw()
+    dtype = next(network.parameters()).dtype
+    data = tuple((inputs.to(dtype), targets.to(dtype)) for inputs, targets in (support, query))
+    makers: dict[str, Callable[..., Gradient]] = {"metarl": _batched_gradient, "loop": _loop_gradient}
+    peers: dict[str, Callable[..., Gradient]] = {"higher": _higher_gradient, "torchopt": _torchopt_gradient}
+    makers |= {name: maker for name, maker in peers.items() if importlib.util.find_spec(name)}
+    return {name: make(network, *data, inner_steps, sizes.inner_lr) for name, make in makers.items()}
+
+
+def relative_difference(vector: Tensor, reference: Tensor) -> float:
+    """The distance of two vectors over the length of the second."""
+    return float((vector - reference).norm() / reference.norm())
+
+
+def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
+    """Ours: all tasks in one batched computation."""
+    params = dict(network.named_parameters())
+
+    def loss(params: Params, points: Points) -> Tensor:
+        predictions: Tensor = functional_call(network, params, (points[0],))
+        return (predictions - points[1]).square().mean((1, 2))
+
+    def gradient() -> Tensor:
+        start = expand(params, len(support[0]))
+        adapted = adapt(loss, start, [support] * inner_steps, sgd(inner_lr), order="second")[-1]
+        return flatten(torch.autograd.grad(loss(adapted, query).mean(), list(params.values())))
+
+    return gradient
+
+
+def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
+    """A loop over tasks with torch.autograd and no library."""
+    params = list(network.parameters())
+
+    def forward(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
+        hidden = inputs
+        for layer in range(0, len(weights) - 2, 2):
+            hidden = nn.functional.relu(nn.functional.linear(hidden, weights[layer], weights[layer + 1]))
+        return nn.functional.linear(hidden, weights[-2], weights[-1])
+
+    def gradient() -> Tensor:
+        total = [torch.zeros_like(p) for p in params]
+        for x, y, query_x, query_y in zip(*support, *query, strict=True):
+            weights = params
+            for _ in range(inner_steps):
+                loss = nn.functional.mse_loss(forward(weights, x), y)
+                grads = torch.autograd.grad(loss, weights, create_graph=True)
+                weights = [w - inner_lr * g for w, g in zip(weights, grads, strict=True)]
+            loss = nn.functional.mse_loss(forward(weights, query_x), query_y)
+            for sum_, grad in zip(total, torch.autograd.grad(loss, params), strict=True):
+                sum_ += grad / len(support[0])
+        return flatten(total)
+
+    return gradient
+
+
+def _plain(network: Mlp) -> nn.Sequential:
+    """The same network of PyTorch's own layers."""
+    layers: list[nn.Module] = []
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            plain = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
+            plain.load_state_dict(layer.state_dict())
+            layers.append(plain)
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
+
+
+def _higher_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
+    """As in higher's examples/maml-omniglot.py."""
+    import higher  # noqa: PLC0415 - optional
+
+    model = _plain(network)
+    optimizer = torch.optim.SGD(model.parameters(), lr=inner_lr)
+
+    def gradient() -> Tensor:
+        model.zero_grad()
+        for x, y, query_x, query_y in zip(*support, *query, strict=True):
+            with higher.innerloop_ctx(model, optimizer, copy_initial_weights=False) as (inner, steps):
+                for _ in range(inner_steps):
+                    steps.step(nn.functional.mse_loss(inner(x), y))
+                loss = nn.functional.mse_loss(inner(query_x), query_y) / len(support[0])
+                loss.backward()  # type: ignore[no-untyped-call]
+        return flatten([cast(Tensor, p.grad) for p in model.parameters()])
+
+    return gradient
+
+
+def _torchopt_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
+    """As in torchopt's examples/few-shot/maml_omniglot.py."""
+    import torchopt  # noqa: PLC0415 - optional
+
+    model = _plain(network)
+    params = list(model.parameters())
+    optimizer = torchopt.MetaSGD(model, lr=inner_lr)
+
+    def gradient() -> Tensor:
+        for p in params:
+            p.grad = None
+        model_state = torchopt.extract_state_dict(model, by="reference")
+        optimizer_state = torchopt.extract_state_dict(optimizer, by="reference")
+        losses = []
+        for x, y, query_x, query_y in zip(*support, *query, strict=True):
+            for _ in range(inner_steps):
+                optimizer.step(nn.functional.mse_loss(model(x), y))
+            losses.append(nn.functional.mse_loss(model(query_x), query_y))
+            torchopt.recover_state_dict(model, model_state)
+            torchopt.recover_state_dict(optimizer, optimizer_state)
+        torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
+        return flatten([cast(Tensor, p.grad) for p in params])
+
+    return gradient
+
+
+class SyntheticEpisodes:
+    """A collector that needs no simulator: random observations, and rewards for following each task's own matrix.
+
+    Args:
+        sizes: of the experience.
+        seed: of the tasks and the observations.
+    """
+
+    steps_collected = 0
+
+    def __init__(self, sizes: TrustRegionSizes, seed: int) -> None:
+        self._sizes = sizes
+        self._generator = torch_generator(seed)
+        shape = (sizes.num_tasks, sizes.obs_size, sizes.act_size)
+        self._targets = torch.randn(shape, generator=self._generator) / math.sqrt(sizes.obs_size)
+
+    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+        """Episodes of all tasks."""
+        sizes = self._sizes
+        shape = (len(tasks), num_episodes, sizes.horizon)
+        observations = torch.randn(*shape, sizes.obs_size, generator=self._generator)
+        actor.begin_episodes(task_seeds(seed, len(tasks)), num_episodes)
+        with torch.no_grad():
+            steps = [actor.act(observations[:, :, t]) for t in range(sizes.horizon)]
+        actions = torch.stack([step.actions for step in steps], dim=2)
+        wanted = torch.einsum("neto,noa->neta", observations, self._targets)
+        ended = torch.zeros(shape, dtype=torch.bool)
+        return Trajectories(
+            tasks=tuple(tasks),
+            observations=observations,
+            actions=actions,
+            rewards=-(actions - wanted).square().mean(-1),
+            terminated=ended,
+            truncated=ended,
+            mask=~ended,
+            last_observations=observations[:, :, -1],
+            records={k: torch.stack([step.records[k] for step in steps], dim=2) for k in ("mean", "log_std")},
+            infos={},
+        )
+
+
+def synthetic_experience(sizes: TrustRegionSizes, *, inner_steps: int = 1) -> tuple[MamlTrpo, MetaBatch]:
+    """An agent, and the experience of one meta-iteration collected as the agent does it."""
+    env = SimpleNamespace(
+        single_observation_space=spaces.Box(-np.inf, np.inf, (sizes.obs_size,)),
+        single_action_space=spaces.Box(-1.0, 1.0, (sizes.act_size,)),
+    )
+    config = MamlTrpoConfig(
+        policy=PolicyConfig(hidden_sizes=sizes.hidden_sizes),
+        adaptation=AdaptationConfig(inner_steps=inner_steps, num_episodes=sizes.num_episodes),
+    )
+    # The agent asks an environment for its spaces only.
+    agent = MamlTrpo(cast(TaskEnv, env), config, seed=0, device=torch.device("cpu"))
+    tasks = [Task("synthetic", (("number", i),)) for i in range(sizes.num_tasks)]
+    return agent, agent.collect(SyntheticEpisodes(sizes, seed=1), tasks, np.random.default_rng(2))
+
+
+class LoopStep(NamedTuple):
+    """A trust-region step of the loop over tasks.
+
+    Attributes:
+        params: theta after the step, a flat vector.
+        fraction: of the full step that was taken.
+    """
+
+    params: Tensor
+    fraction: float
+
+
+class LoopOverTasks:
+    """MAML-TRPO's step as pytorch-maml-rl and its kin compute it; shares no code with ours but the flattening.
+
+    Args:
+        agent: whose parameters and configuration to use; it is not changed.
+        experience: of one meta-iteration.
+    """
+
+    def __init__(self, agent: MamlTrpo, experience: MetaBatch) -> None:
+        self._config = agent.config
+        self._theta = agent.learner.params()
+        self._tasks = [[_task(batch, i) for batch in experience.batches] for i in range(len(experience.batches[0].mask))]
+
+    def trust_region_step(self) -> LoopStep:
+        """The step from the present theta; nothing is changed."""
+        config, leaves = self._config, list(self._theta.values())
+        loss, kl = self._surrogate(self._theta, create_graph=True)
+        gradient = flatten(torch.autograd.grad(loss, leaves, retain_graph=True))
+        kl_gradient = flatten(torch.autograd.grad(kl, leaves, create_graph=True))
+
+        def product(vector: Tensor) -> Tensor:
+            image = torch.autograd.grad(kl_gradient.dot(vector), leaves, retain_graph=True)
+            return flatten(image) + config.cg_damping * vector
+
+        direction = torch.zeros_like(gradient)
+        residual, search = gradient.clone(), gradient.clone()
+        squared = residual.dot(residual)
+        for _ in range(config.cg_iters):
+            image = product(search)
+            length = squared / search.dot(image)
+            direction += length * search
+            residual -= length * image
+            following = residual.dot(residual)
+            if following < 1e-10:
+                break
+            search = residual + following / squared * search
+            squared = following
+        full_step = torch.sqrt(2 * config.max_kl / direction.dot(product(direction))) * direction
+        start = flatten(self._theta).detach()
+        for power in range(config.max_backtracks):
+            fraction = config.backtrack_ratio**power
+            params = start - fraction * full_step
+            leaf_params = {k: p.requires_grad_() for k, p in unflatten(params, self._theta).items()}
+            new_loss, new_kl = self._surrogate(leaf_params, create_graph=False)
+            if new_loss < loss and new_kl <= config.max_kl:
+                return LoopStep(params.detach(), fraction)
+        return LoopStep(start, 0.0)
+
+    def _surrogate(self, theta: Params, *, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """Loss and KL of the adapted policies, means over the tasks."""
+        losses, kls = [], []
+        for *inner, outer in self._tasks:
+            params = theta
+            for batch in inner:
+                loss = self._loss(self._policy(params, batch), batch)
+                grads = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph)
+                lr = self._config.adaptation.inner_lr
+                params = {k: p - lr * g for (k, p), g in zip(params.items(), grads, strict=True)}
+            with torch.set_grad_enabled(create_graph):
+                policy = self._policy(params, outer)
+                old = Independent(Normal(outer.old.mean, outer.old.log_std.exp()), 1)
+                losses.append(self._loss(policy, outer))
+                kls.append((kl_divergence(old, policy) * outer.mask).sum() / outer.mask.sum())
+        return torch.stack(losses).mean(), torch.stack(kls).mean()
+
+    def _policy(self, params: Params, batch: PolicyBatch) -> Independent:
+        hidden = batch.observations
+        layers = len(self._config.policy.hidden_sizes)
+        for layer in range(layers + 1):
+            weight, bias = params[f"mean.{2 * layer}.weight"], params[f"mean.{2 * layer}.bias"]
+            hidden = nn.functional.linear(hidden, weight, bias)
+            hidden = torch.tanh(hidden) if layer < layers else hidden
+        std = params["log_std"].clamp(min=math.log(self._config.policy.min_std)).exp()
+        return Independent(Normal(hidden, std), 1)
+
+    @staticmethod
+    def _loss(policy: Independent, batch: PolicyBatch) -> Tensor:
+        ratios = torch.exp(policy.log_prob(batch.actions) - batch.old_log_probs)  # type: ignore[no-untyped-call]
+        return -(ratios * batch.advantages * batch.mask).sum() / batch.mask.sum()
+
+
+def _task(batch: PolicyBatch, index: int) -> PolicyBatch:
+    """The batch of one task, without the task axis."""
+    old = type(batch.old)(batch.old.mean[index], batch.old.log_std[index])
+    rest = (batch.observations, batch.actions, batch.advantages, batch.mask)
+    return PolicyBatch(*(x[index] for x in rest), old, batch.old_log_probs[index])
+
+
+def measure_trust_region(
+    sizes: TrustRegionSizes, repeats: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Seconds per trust-region step, how often ours is as fast as the loop, and what the steps achieve."""
+    agent, experience = synthetic_experience(sizes)
+    loop = LoopOverTasks(agent, experience)
+    full = agent.config
+    configs = {"metarl": full} | {
+        f"metarl, {fraction:.0%} of the states": replace(full, fisher_fraction=fraction) for fraction in sizes.fractions
+    }
+    start = flatten(agent.learner.params()).detach()
+    reference = loop.trust_region_step()
+
+    def step(config: MamlTrpoConfig) -> Any:
+        agent.config = config
+        return agent.trust_region_step(experience)
+
+    steps = {}
+    for name, config in configs.items():
+        taken = step(config)
+        steps[name] = {
+            "kl": taken.search.kl,
+            "surrogate_improvement": taken.loss_before - taken.search.loss,
+            "fraction_of_full_step": taken.search.fraction,
+            "relative_difference": relative_difference(taken.params - start, reference.params - start),
+        }
+    contenders: dict[str, Callable[[], float]] = {"loop": lambda: seconds_per_call(loop.trust_region_step)}
+    for name, config in configs.items():
+        contenders[name] = lambda config=config: seconds_per_call(lambda: step(config))  # type: ignore[misc]
+    times = interleave(contenders, repeats, progress)
+    return {
+        "seconds": {name: median(values) for name, values in times.items()},
+        "times_as_fast_as_loop": {
+            name: ratio(times["loop"], values)._asdict() for name, values in times.items() if name != "loop"
+        },
+        "steps": steps,
+    }
+
+
+def _show_sinusoid(sizes: SinusoidSizes, inner_steps: int, measured: dict[str, Any]) -> None:
+    labels = {"metarl": "metarl, all tasks at once", "loop": "torch.autograd, loop over tasks"}
+    lines = []
+    for name, milliseconds in measured["milliseconds"].items():
+        faster = measured["metarl_times_as_fast"][name]
+        lines.append(
+            [
+                labels.get(name, f"{name}, loop over tasks"),
+                f"{milliseconds:.2f}",
+                "" if name == "metarl" else f"{faster['median']:.1f}",
+                "" if name == "metarl" else f"[{faster['low']:.1f}, {faster['high']:.1f}]",
+                f"{measured['relative_difference'][name]:.0e}",
+            ]
+        )
+    title = f"second-order MAML gradient, {sizes.num_tasks} sinusoids, {inner_steps} inner steps"
+    columns = ["contender", "ms", "metarl is times as fast", "lowest, highest", "relative difference"]
+    show_table(title, columns, lines)
+
+
+def _show_trust_region(sizes: TrustRegionSizes, measured: dict[str, Any]) -> None:
+    lines = []
+    for name, seconds in measured["seconds"].items():
+        if name == "loop":
+            lines.append(["loop, KL differentiated twice", f"{seconds:.2f}", "", "", "", "", ""])
+            continue
+        faster, step = measured["times_as_fast_as_loop"][name], measured["steps"][name]
+        lines.append(
+            [
+                name,
+                f"{seconds:.2f}",
+                f"{faster['median']:.2f}",
+                f"[{faster['low']:.2f}, {faster['high']:.2f}]",
+                f"{step['kl']:.5f}",
+                f"{step['surrogate_improvement']:.5f}",
+                f"{step['relative_difference']:.0e}",
+            ]
+        )
+    states = sizes.num_episodes * sizes.horizon
+    title = f"MAML-TRPO step, {sizes.num_tasks} tasks x {states} states, policy {sizes.hidden_sizes}"
+    columns = ["contender", "s", "times as fast", "lowest, highest", "KL", "surrogate gain", "relative difference"]
+    show_table(title, columns, lines)

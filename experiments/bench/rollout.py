@@ -1,0 +1,290 @@
+"""Environment steps per second with a policy in the loop: our collector, the physics alone, and Gymnasium.
+
+Four contenders per robot, each with the same policy parameters of 40 tasks where a policy acts:
+
+    metarl      `Workers.collect` with an adapted actor: policy, physics, observations, rewards, recording, resets
+    physics     `mujoco.rollout` alone, one control step per call: the ceiling. It replays the actions of our
+                collection from the same initial states with as many threads, so it simulates the very same steps
+    sync        Gymnasium's SyncVectorEnv of the v5 environment, the same actor for all of them in one batch
+    async       Gymnasium's AsyncVectorEnv, one process per environment, likewise
+
+Only real steps count: neither those after an episode's end, nor the calls in which Gymnasium resets one. The
+contenders that Gymnasium steps have fewer environments, since their speed does not depend on the number.
+"""
+
+import contextlib
+import os
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from gymnasium.vector import VectorEnv
+from mujoco import rollout
+
+from metarl.agent import Actor
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
+from metarl.envs.benchmarks import make_benchmark
+from metarl.envs.mujoco.locomotion import LocomotionEnv
+from metarl.experiments.bench.timing import interleave, machine, ratio
+from metarl.experiments.configuration import EnvMaker
+from metarl.experiments.console import Waiting, show_table
+from metarl.seeding import episode_seeds, task_seeds
+from metarl.tasks import Benchmark, Task
+from metarl.trajectories import Trajectories
+from metarl.workers import Workers
+
+_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
+_LABELS = {
+    "metarl": "metarl, whole collector",
+    "physics": "mujoco.rollout, physics only",
+    "sync": "gymnasium SyncVectorEnv",
+    "async": "gymnasium AsyncVectorEnv",
+}
+
+
+@dataclass(frozen=True)
+class Robot:
+    """A benchmark, and Gymnasium's environment of the same robot, observation and physics."""
+
+    benchmark: str
+    peer: str
+    peer_arguments: tuple[tuple[str, Any], ...] = ()
+
+
+ROBOTS = (
+    Robot("half-cheetah-dir", "HalfCheetah-v5"),
+    Robot("ant-dir", "Ant-v5", (("include_cfrc_ext_in_observation", False),)),
+)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is simulated in one measurement.
+
+    Attributes:
+        num_tasks: each with its own policy parameters.
+        num_episodes: per task, for us and the physics.
+        sync_episodes: environments per task in the SyncVectorEnv.
+        async_episodes: environments, and so processes, per task in the AsyncVectorEnv.
+        horizon: steps per episode, for all alike.
+    """
+
+    num_tasks: int = 40
+    num_episodes: int = 20
+    sync_episodes: int = 4
+    async_episodes: int = 1
+    horizon: int = 100
+
+
+def bench(repeats: int, sizes: Sizes = Sizes()) -> dict[str, Any]:
+    """Measure all contenders, show a table per robot and return the same as JSON types."""
+    result: dict[str, Any] = {"bench": "rollout", "repeats": repeats, "machine": machine(), "robots": {}}
+    for robot in ROBOTS:
+        with Waiting(f"{robot.benchmark}: measurement") as waiting:
+            measured = measure_robot(robot, sizes, repeats, waiting.progress)
+        _show(robot, measured)
+        result["robots"][robot.benchmark] = measured
+    return result
+
+
+def measure_robot(
+    robot: Robot, sizes: Sizes, repeats: int, progress: Callable[[int, int], None] = lambda done, total: None
+) -> dict[str, Any]:
+    """Steps per second of all contenders on one robot, and our ratio to each."""
+    benchmark = make_benchmark(robot.benchmark)
+    tasks = benchmark.train.sample(sizes.num_tasks, np.random.default_rng(0))
+    peers: dict[str, VectorEnv[Any, Any, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        # The peers' processes are forked before this one has simulation threads.
+        for mode, episodes in (("async", sizes.async_episodes), ("sync", sizes.sync_episodes)):
+            peers[mode] = make_peer(robot, mode, sizes.num_tasks * episodes, sizes.horizon)  # type: ignore[arg-type]
+            stack.callback(peers[mode].close)
+        workers = stack.enter_context(Workers(EnvMaker(benchmark.family, sizes.horizon)))
+        actor, learner = adapted_actor(benchmark, workers, tasks)
+        recorded = workers.collect(actor, tasks, sizes.num_episodes, seed=0)
+        physics = Replay(benchmark, recorded, learner, seed=0, num_threads=len(os.sched_getaffinity(0)))
+        stack.callback(physics.close)
+        physics.run()  # the first pass of a contender warms it up
+        physics.check()
+        contenders: dict[str, Callable[[], tuple[int, float]]] = {
+            "metarl": lambda: _collect(workers, actor, tasks, sizes.num_episodes),
+            "physics": physics.run,
+            "sync": lambda: step_peer(peers["sync"], actor, sizes.num_tasks, sizes.horizon),
+            "async": lambda: step_peer(peers["async"], actor, sizes.num_tasks, sizes.horizon),
+        }
+        steps = {name: run()[0] for name, run in contenders.items() if name in peers}
+        speeds = interleave({name: _speed(run) for name, run in contenders.items()}, repeats, progress)
+    environments = {name: sizes.num_tasks * sizes.num_episodes for name in ("metarl", "physics")}
+    environments |= {mode: env.num_envs for mode, env in peers.items()}
+    return {
+        "tasks": sizes.num_tasks,
+        "horizon": sizes.horizon,
+        "environments": environments,
+        "steps": {"metarl": recorded.num_steps, "physics": recorded.num_steps, **steps},
+        "steps_per_s": {name: median(values) for name, values in speeds.items()},
+        "metarl_over": {
+            name: ratio(speeds["metarl"], values)._asdict() for name, values in speeds.items() if name != "metarl"
+        },
+    }
+
+
+def adapted_actor(
+    benchmark: Benchmark, workers: Workers, tasks: Sequence[Task]
+) -> tuple[GaussianActor, AdaptivePolicy]:
+    """An actor with parameters of its own for each task, after one inner step, and what it acts with."""
+    env = benchmark.family.make_env(1, num_threads=1)
+    config = AdaptationConfig(num_episodes=2)
+    learner = AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu"))
+    env.close()
+    actor = GaussianActor(learner, None)
+    return actor.adapt(workers.collect(actor, tasks, config.num_episodes, seed=1)), learner
+
+
+class Replay:
+    """The physics of recorded trajectories, and nothing else.
+
+    Args:
+        benchmark: that the trajectories are of.
+        recorded: what to simulate again.
+        learner: maps the recorded outputs to actions.
+        seed: that the trajectories were collected with.
+        num_threads: of the pool.
+    """
+
+    def __init__(
+        self, benchmark: Benchmark, recorded: Trajectories, learner: AdaptivePolicy, *, seed: int, num_threads: int
+    ) -> None:
+        num_tasks, num_episodes, horizon = recorded.mask.shape
+        num_rows = num_tasks * num_episodes
+        env = benchmark.family.make_env(num_rows, horizon=horizon, num_threads=1)
+        assert isinstance(env, LocomotionEnv)
+        env.set_tasks([task for task in recorded.tasks for _ in range(num_episodes)])
+        env.reset(seed=[int(s) for s in episode_seeds(seed, num_tasks, num_episodes).flat])
+        self._env, self._recorded = env, recorded
+        self._frame_skip = env.physics.frame_skip
+        self._initial = env.physics.states.copy()
+        self._states = self._initial.copy()
+        models = [env.physics.model_of(row) for row in range(num_rows)]
+        alive = recorded.mask.flatten(0, 1).numpy()
+        self._steps: list[tuple[np.ndarray | None, list[mujoco.MjModel], np.ndarray]] = []
+        for t in range(horizon):
+            rows = np.flatnonzero(alive[:, t])
+            controls = learner.to_env(recorded.actions[:, :, t]).reshape(num_rows, -1)[rows].astype(np.float64)
+            held = np.repeat(controls[:, None], self._frame_skip, axis=1)
+            if len(rows):
+                everything = len(rows) == num_rows
+                self._steps.append((None if everything else rows, [models[row] for row in rows], held))
+        self._datas = [mujoco.MjData(models[0]) for _ in range(num_threads)]
+        self._trace = np.zeros((num_rows, self._frame_skip, self._states.shape[1]))
+        self._pool = rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
+
+    def run(self) -> tuple[int, float]:
+        """Simulate everything once: environment steps, and seconds."""
+        began = time.perf_counter()
+        states = self._states
+        states[:] = self._initial
+        steps = 0
+        for rows, models, controls in self._steps:
+            trace = self._trace[: len(controls)]
+            self._pool.rollout(
+                models,
+                self._datas,
+                states if rows is None else states[rows],
+                controls,
+                control_spec=_CONTROL,
+                skip_checks=True,
+                nstep=self._frame_skip,
+                state=trace,
+            )
+            states[slice(None) if rows is None else rows] = trace[:, -1]
+            steps += len(controls)
+        return steps, time.perf_counter() - began
+
+    def check(self) -> None:
+        """Raise a RuntimeError unless the last run ended where the recorded trajectories did."""
+        nq, nv = self._env.physics.model.nq, self._env.physics.model.nv
+        qpos, qvel = self._states[:, 1 : 1 + nq], self._states[:, 1 + nq : 1 + nq + nv]
+        observed = self._env.robot.observe(qpos, qvel).astype(np.float32)
+        expected = self._recorded.last_observations.flatten(0, 1).numpy()
+        if not np.array_equal(observed, expected):
+            difference = np.abs(observed - expected).max()
+            raise RuntimeError(f"the replay does not end where the collection did, but {difference:.3g} away")
+
+    def close(self) -> None:
+        """Stop the threads."""
+        self._pool.close()
+        self._env.close()
+
+
+def make_peer(robot: Robot, mode: Literal["sync", "async"], num_envs: int, horizon: int) -> VectorEnv[Any, Any, Any]:
+    """Gymnasium's own vector environment of the robot, without its checks."""
+    with warnings.catch_warnings():
+        # Python 3.12 warns of forking beside torch's threads; the processes never use torch.
+        warnings.filterwarnings("ignore", message=".*multi-threaded, use of fork", category=DeprecationWarning)
+        return gymnasium.make_vec(
+            robot.peer,
+            num_envs,
+            vectorization_mode=mode,
+            max_episode_steps=horizon,
+            disable_env_checker=True,
+            **dict(robot.peer_arguments),
+        )
+
+
+def step_peer(env: VectorEnv[Any, Any, Any], actor: Actor, num_tasks: int, num_steps: int) -> tuple[int, float]:
+    """Reset and step a Gymnasium vector environment with the actor: environment steps, and seconds."""
+    began = time.perf_counter()
+    per_task = env.num_envs // num_tasks
+    observations, _ = env.reset(seed=0)
+    actor.begin_episodes(task_seeds(0, num_tasks), per_task)
+    resetting = np.zeros(env.num_envs, dtype=np.bool_)
+    steps = 0
+    with torch.no_grad():
+        for _ in range(num_steps):
+            seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)
+            actions = actor.act(seen).env_actions.reshape(env.num_envs, -1)
+            observations, _, terminated, truncated, _ = env.step(actions)
+            steps += env.num_envs - int(resetting.sum())
+            resetting = terminated | truncated
+    return steps, time.perf_counter() - began
+
+
+def _collect(workers: Workers, actor: Actor, tasks: Sequence[Task], num_episodes: int) -> tuple[int, float]:
+    began = time.perf_counter()
+    trajectories = workers.collect(actor, tasks, num_episodes, seed=0)
+    elapsed = time.perf_counter() - began
+    return trajectories.num_steps, elapsed
+
+
+def _speed(run: Callable[[], tuple[int, float]]) -> Callable[[], float]:
+    def speed() -> float:
+        steps, seconds = run()
+        return steps / seconds
+
+    return speed
+
+
+def _show(robot: Robot, measured: dict[str, Any]) -> None:
+    lines = []
+    for name, label in _LABELS.items():
+        against = measured["metarl_over"].get(name)
+        lines.append(
+            [
+                label,
+                f"{measured['environments'][name]:,}",
+                f"{measured['steps'][name]:,}",
+                f"{measured['steps_per_s'][name]:,.0f}",
+                "" if against is None else f"{against['median']:.2f}",
+                "" if against is None else f"[{against['low']:.2f}, {against['high']:.2f}]",
+            ]
+        )
+    title = f"{robot.benchmark}: {measured['tasks']} policies, episodes of {measured['horizon']} steps"
+    columns = ["contender", "environments", "steps", "steps/s", "metarl is times as fast", "lowest, highest"]
+    show_table(title, columns, lines)

@@ -1,0 +1,90 @@
+"""Measuring contenders side by side: interleaved rounds, medians, and ratios taken within a round.
+
+The speed of a shared machine drifts by tens of per cent in seconds. Contenders therefore take turns, the first
+one changing from round to round, and a ratio is the median over the rounds of the ratio within one round.
+"""
+
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any, NamedTuple
+
+import gymnasium
+import mujoco
+import torch
+
+Measurements = dict[str, list[float]]
+"""What was measured in every round, by contender."""
+
+
+class Ratio(NamedTuple):
+    """A ratio of two contenders over the rounds.
+
+    Attributes:
+        median: of the rounds' ratios.
+        low: smallest of them.
+        high: largest of them.
+    """
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def interleave(
+    contenders: Mapping[str, Callable[[], float]],
+    rounds: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Measurements:
+    """Let every contender measure itself once per round.
+
+    Args:
+        contenders: each does its work once and returns its measure: seconds, or steps per second.
+        rounds: measurements of each.
+        progress: told how many measurements of all are done.
+    """
+    names = list(contenders)
+    measured: Measurements = {name: [] for name in names}
+    for turn in range(rounds):
+        first = turn % len(names)
+        for place, name in enumerate(names[first:] + names[:first]):
+            measured[name].append(contenders[name]())
+            progress(turn * len(names) + place + 1, rounds * len(names))
+    return measured
+
+
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
+    """The ratio of two contenders' measures, round by round."""
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
+    return Ratio(median(ratios), min(ratios), max(ratios))
+
+
+def seconds_per_call(work: Callable[[], object], *, at_least_s: float = 0.0) -> float:
+    """Mean duration of a call, over as many calls as fill `at_least_s` seconds, and at least one."""
+    calls = 0
+    began = time.perf_counter()
+    while True:
+        work()
+        calls += 1
+        elapsed = time.perf_counter() - began
+        if elapsed >= at_least_s:
+            return elapsed / calls
+
+
+def machine() -> dict[str, Any]:
+    """What the measurements were made on."""
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)),
+        "torch_threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mujoco": mujoco.__version__,
+        "gymnasium": gymnasium.__version__,
+        "load_average": os.getloadavg()[0],
+    }

@@ -1,0 +1,276 @@
+"""Runs: killed and resumed equals uninterrupted, checkpoints are whole, divergence stops a run."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.promp import PrompConfig
+from metarl.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
+from metarl.experiments.presets import PRESETS
+from metarl.experiments.runs import Run, create_run, open_run
+from metarl.metrics import MetricsWriter
+from metarl.training import EvaluationConfig, TrainingConfig, TrainingDiverged, restore, train
+
+POLICY = PolicyConfig(hidden_sizes=(8,), output_scale=1.0)
+ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=3)
+AGENTS = {
+    "promp": PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True),
+    "maml-trpo": MamlTrpoConfig(policy=POLICY, adaptation=ADAPTATION),
+}
+
+
+def _experiment(agent: str, iterations: int = 6, benchmark: str = "point") -> Experiment:
+    return Experiment(
+        benchmark=benchmark,
+        agent=AGENTS[agent],  # type: ignore[arg-type]
+        training=TrainingConfig(iterations=iterations, meta_batch_size=2, checkpoint_every=2, evaluate_every=3),
+        evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
+        horizon=6,
+        num_threads=1,
+    )
+
+
+def _train(run: Run, stop: Callable[[], bool] = lambda: False) -> Any:
+    agent = make_agent(run.experiment, run.benchmark)
+    with make_workers(run.experiment, run.benchmark) as workers:
+        train(
+            agent,
+            run.benchmark,
+            workers,
+            run.experiment.training,
+            run.experiment.evaluation,
+            folder=run.folder,
+            seed=run.experiment.seed,
+            test_tasks=run.test_tasks,
+            report=lambda progress, metrics: None,
+            stop=stop,
+        )
+    return agent
+
+
+def _stop_at(iteration: int) -> Callable[[], bool]:
+    calls: list[int] = []
+
+    def stop() -> bool:
+        calls.append(0)
+        return len(calls) == iteration
+
+    return stop
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: v for name, v in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def _tensors(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [x for name, v in tree.items() if name != "elapsed_s" for x in _tensors(v)]
+    if isinstance(tree, list | tuple):
+        return [x for v in tree for x in _tensors(v)]
+    return [tree]
+
+
+def _same(first: Path, second: Path) -> bool:
+    a, b = _tensors(load_checkpoint(first / FILE)), _tensors(load_checkpoint(second / FILE))
+    assert len(a) == len(b) > 5
+    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("agent", "benchmark"), [("promp", "half-cheetah-vel"), ("maml-trpo", "half-cheetah-dir"), ("promp", "point")]
+)
+def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:
+    experiment = _experiment(agent, benchmark=benchmark)
+    whole = create_run("whole", experiment, tmp_path / "whole")
+    _train(whole)
+    parts = create_run("parts", experiment, tmp_path / "parts")
+    _train(parts, _stop_at(3))
+    assert load_checkpoint(parts.folder / FILE)["progress"]["iteration"] == 3
+    _train(open_run(parts.folder))
+    assert _same(whole.folder, parts.folder)
+    assert _rows(whole.folder) == _rows(parts.folder)
+
+
+def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
+    experiment = _experiment("promp")
+    whole = create_run("whole", experiment, tmp_path / "whole")
+    _train(whole)
+    parts = create_run("parts", experiment, tmp_path / "parts")
+
+    def die() -> bool:
+        if len(_rows(parts.folder)) == 5:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(parts, die)
+    assert load_checkpoint(parts.folder / FILE)["progress"]["iteration"] == 4
+    _train(open_run(parts.folder))
+    assert _same(whole.folder, parts.folder)
+    assert _rows(whole.folder) == _rows(parts.folder)
+
+
+def test_another_seed_trains_otherwise(tmp_path: Path) -> None:
+    experiment = _experiment("promp", iterations=1)
+    runs = [create_run("a", experiment, tmp_path / "a")]
+    runs.append(create_run("b", Experiment(**{**vars(experiment), "seed": 1}), tmp_path / "b"))
+    for run in runs:
+        _train(run)
+    assert runs[0].test_tasks != runs[1].test_tasks
+    assert not _same(runs[0].folder, runs[1].folder)
+
+
+def test_metrics_count_every_step_adaptation_included(tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp", iterations=2, benchmark="half-cheetah-dir"), tmp_path / "run")
+    _train(run)
+    # 2 tasks x 3 episodes x 6 steps, before and after adaptation
+    assert [row["env_steps"] for row in _rows(run.folder)] == ["72", "144"]
+
+
+def test_evaluations_are_in_the_metrics_and_cost_no_training_steps(tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    _train(run)
+    filled = [row["iteration"] for row in _rows(run.folder) if row["test/return_after_1"]]
+    assert filled == ["3", "6"]
+
+
+def test_tensorboard_has_the_metrics_over_environment_steps(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = create_run("run", _experiment("promp", iterations=2), tmp_path / "run")
+    _train(run)
+    events = EventAccumulator(str(run.folder / "tensorboard"))
+    events.Reload()
+    rows = _rows(run.folder)
+    recorded = events.Scalars("train/return_post")
+    assert [event.step for event in recorded] == [int(row["env_steps"]) for row in rows]
+    np.testing.assert_allclose(
+        [e.value for e in recorded], [float(r["train/return_post"]) for r in rows], rtol=1e-6
+    )
+
+
+def test_divergence_names_iteration_and_task_and_keeps_the_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metarl.agents.maml import AdaptivePolicy
+
+    run = create_run("run", _experiment("promp", iterations=5), tmp_path / "run")
+    collect = AdaptivePolicy.collect
+    calls: list[int] = []
+
+    def poisoned(self: AdaptivePolicy, *arguments: Any) -> MetaBatch:
+        batch = collect(self, *arguments)
+        calls.append(0)
+        if len(calls) == 3:
+            batch.batches[-1].advantages[1] = torch.nan
+        return batch
+
+    monkeypatch.setattr(AdaptivePolicy, "collect", poisoned)
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: .* is nan on task 1 .*checkpoint of iteration 2"):
+        _train(run)
+    state = load_checkpoint(run.folder / FILE)
+    assert state["progress"]["iteration"] == 2
+    assert all(torch.isfinite(p).all() for p in state["agent"]["policy"].values())
+
+
+def test_checkpoint_round_trips_and_keeps_the_one_before(tmp_path: Path) -> None:
+    for number in range(3):
+        save_checkpoint(tmp_path, {"x": torch.tensor(float(number)), "name": "a"})
+    assert load_checkpoint(tmp_path / FILE)["x"].item() == 2.0
+    assert load_checkpoint(tmp_path / PREVIOUS)["x"].item() == 1.0
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([FILE, PREVIOUS])
+
+
+def test_a_truncated_checkpoint_is_an_error_that_points_to_the_one_before(tmp_path: Path) -> None:
+    for _ in range(2):
+        save_checkpoint(tmp_path, {"x": torch.zeros(1000)})
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:700])
+    with pytest.raises(CheckpointError, match=f"damaged or not a checkpoint.*{PREVIOUS}"):
+        load_checkpoint(path)
+    assert len(load_checkpoint(tmp_path / PREVIOUS)["x"]) == 1000
+
+
+class Hostile:
+    """What a file from elsewhere could hold: reading it must not run it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path("hostile").touch, ())
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", {"weights": [1]}, [1, 2], Hostile()])
+def test_a_foreign_file_is_an_error_and_is_not_executed(
+    content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / FILE
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(CheckpointError, match=FILE):
+        load_checkpoint(path)
+    assert not Path("hostile").exists()
+
+
+def test_a_checkpoint_of_another_network_is_an_error(tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    _train(run)
+    other = make_agent(_experiment("promp", benchmark="half-cheetah-dir"), run.benchmark)
+    ant = create_run("ant", _experiment("promp", benchmark="half-cheetah-dir"), tmp_path / "ant")
+    del other
+    with pytest.raises(ValueError, match="another agent or network"):
+        restore(make_agent(ant.experiment, ant.benchmark), {}, run.folder / FILE)
+
+
+def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path)
+    for iteration in (1, 2, 3):
+        writer.write(iteration, 10 * iteration, {"a": iteration / 3})
+    writer.close()
+    writer = MetricsWriter(tmp_path, keep_iterations=2, keep_steps=20)
+    writer.write(3, 30, {"a": 7.5, "late": 1.0})
+    writer.close()
+    rows = _rows(tmp_path)
+    assert [row["iteration"] for row in rows] == ["1", "2", "3"]
+    assert [float(row["a"]) for row in rows] == [1 / 3, 2 / 3, 7.5]
+    assert [row["late"] for row in rows] == ["", "", "1"]
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_survives_json(name: str) -> None:
+    import json
+
+    experiment = PRESETS[name].experiment
+    assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (["sed"], 3, r"unknown fields \['sed'\]"),
+        (["agent", "algorithm"], "dqn", "unknown algorithm 'dqn'; known: promp, maml-trpo"),
+        (["agent", "outer_lr"], "fast", "outer_lr must be float, got 'fast'"),
+        (["agent", "policy"], 3, "policy must be an object, got 3"),
+        (["training", "iterations"], 0, "iterations"),
+        (["device"], "tpu", "device must be"),
+    ],
+)
+def test_a_malformed_configuration_names_the_field(path: Sequence[str], value: Any, message: str) -> None:
+    data = encode(PRESETS["quickstart"].experiment)
+    inner = data
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    with pytest.raises(ValueError, match=message):
+        decode(data)
