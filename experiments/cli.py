@@ -1,7 +1,6 @@
 """The command line: metarl list | train | resume | evaluate | bench."""
 
 import contextlib
-import dataclasses
 import importlib
 import io
 import re
@@ -22,7 +21,7 @@ from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import Experiment, make_agent, make_workers
 from metarl.experiments.console import TrainingDisplay, Waiting, duration, say, show_curves, show_table
 from metarl.experiments.presets import PRESETS, preset
-from metarl.experiments.runs import EVALUATION, Run, checkpoint_path, create_run, open_run
+from metarl.experiments.runs import EVALUATION, Run, checkpoint_path, create_run, extend_run, open_run
 from metarl.tasks import Task, load_tasks
 from metarl.training import TrainingDiverged, restore, train, write_json
 from metarl.workers import WorkerError
@@ -173,8 +172,7 @@ def _resume(words: list[str]) -> int:
     arguments = _parse(ResumeArguments, words, "metarl resume")
     run = open_run(arguments.folder)
     if arguments.iterations is not None:
-        training = dataclasses.replace(run.experiment.training, iterations=arguments.iterations)
-        run = dataclasses.replace(run, experiment=dataclasses.replace(run.experiment, training=training))
+        run = extend_run(run, arguments.iterations)
     return _work(run)
 
 

@@ -4,7 +4,7 @@ import json
 import platform
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,15 @@ def open_run(folder: Path) -> Run:
     return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
 
 
+def extend_run(run: Run, iterations: int) -> Run:
+    """The same run with another number of iterations in all, in its folder too."""
+    training = replace(run.experiment.training, iterations=iterations)
+    extended = replace(run, experiment=replace(run.experiment, training=training))
+    path = run.folder / CONFIG
+    write_json(path, json.loads(path.read_text()) | {"experiment": encode(extended.experiment)})
+    return extended
+
+
 def checkpoint_path(run: Run, name: str) -> Path:
     """The path of one of a run's checkpoints, by file name.
 
@@ -111,15 +120,16 @@ def versions() -> dict[str, Any]:
 
 
 def _git_commit() -> str | None:
-    """The commit of the checkout that this file is in; None if it is installed from elsewhere."""
+    """The commit of the checkout that this file belongs to; None if it is installed from elsewhere."""
+    here = Path(__file__).resolve()
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
     try:
-        return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
-            cwd=Path(__file__).resolve().parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12")
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -86,6 +86,7 @@ def test_resume_trains_on(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     folder = tmp_path / "run"
     assert main(["train", "point-maml-trpo", "--out", str(folder), *TINY]) == 0
     assert main(["resume", str(folder), "--iterations", "4"]) == 0
+    assert json.loads((folder / "config.json").read_text())["experiment"]["training"]["iterations"] == 4
     assert (folder / "metrics.csv").read_text().strip().splitlines()[-1].startswith("4,")
     assert "trained on" in capsys.readouterr().out
 
