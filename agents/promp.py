@@ -50,10 +50,6 @@ class PrompConfig:
         inner_kl_coef: eta at the start; 0 gives MAML-PPO.
         adaptive_kl: halve or double eta when the inner KL leaves 1.5 times the target.
         target_inner_kl: for the adaptive rule, in nats.
-        target_kl: if given, Adam's step size is divided by 1.5 after an update that moved the adapted policies by
-            more than twice this mean KL, in nats, and multiplied by 1.5 after less than half of it (the rule of
-            Rudin et al. 2022, arXiv:2109.11978). None, as published, keeps it: on HalfCheetah the published
-            step size overshoots once adaptation has become sensitive, and learning stops.
     """
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -64,7 +60,6 @@ class PrompConfig:
     inner_kl_coef: float = 5e-4
     adaptive_kl: bool = False
     target_inner_kl: float = 0.01
-    target_kl: float | None = None
 
     def __post_init__(self) -> None:
         if not (self.outer_lr > 0 and self.clip_ratio > 0):
@@ -78,8 +73,6 @@ class PrompConfig:
                 "inner_kl_coef must not be negative and target_inner_kl must be positive, "
                 f"got {self.inner_kl_coef} and {self.target_inner_kl}"
             )
-        if self.target_kl is not None and not self.target_kl > 0:
-            raise ValueError(f"target_kl must be positive, got {self.target_kl}")
 
 
 class Promp:
@@ -131,7 +124,6 @@ class Promp:
         check_finite(after, tasks, "the outer loss after the update")
         metrics["loss/outer_after"] = float(after.mean())
         metrics["promp/kl"] = float(kls.mean())
-        metrics["promp/outer_lr"] = self._adapt_step_size(float(kls.mean()))
         for index, kl in enumerate(inner_kls):
             metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
             self._adapt_coef(index, float(kl.mean()))
@@ -157,15 +149,6 @@ class Promp:
             for params, batch in zip(trace, inner, strict=False)
         ]
         return losses, mean_kl(distribution, outer), inner_kls
-
-    def _adapt_step_size(self, kl: float) -> float:
-        """Keep the adapted policies' KL per update near its target; returns the step size just used."""
-        (group,) = self.optimizer.param_groups
-        used: float = group["lr"]
-        if self.config.target_kl is not None:
-            factor = 1 / 1.5 if kl > 2 * self.config.target_kl else 1.5 if kl < self.config.target_kl / 2 else 1.0
-            group["lr"] = min(max(used * factor, 1e-5), 1e-2)
-        return used
 
     def _adapt_coef(self, index: int, kl: float) -> None:
         if not self.config.adaptive_kl:

@@ -20,14 +20,17 @@ class Preset:
 # Point navigation needs no scaling of the output: the actions are at most a tenth of a unit already.
 _POINT_POLICY = PolicyConfig(hidden_sizes=(64, 64), output_scale=1.0)
 _POINT_ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=20)
+# The literature's advantages are Monte-Carlo ones; with 0.95 the same number of steps teaches more than twice as
+# much (see AdaptationConfig.gae_lambda), and `--agent.adaptation.gae-lambda 1` is as published.
+_LOCOMOTION = AdaptationConfig(gae_lambda=0.95)
 _ANT_EVALUATION = EvaluationConfig(num_tasks=40, num_steps=3, num_episodes=10)
 
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
         Experiment(
             benchmark="half-cheetah-dir",
-            agent=PrompConfig(),
-            training=TrainingConfig(iterations=32, meta_batch_size=20, evaluate_every=0),
+            agent=PrompConfig(adaptation=_LOCOMOTION),
+            training=TrainingConfig(iterations=25, meta_batch_size=20, evaluate_every=0),
             evaluation=EvaluationConfig(num_tasks=20, num_steps=1, num_episodes=20),
         ),
         "half-cheetah-dir-promp, shortened to minutes on two cores",
@@ -49,29 +52,37 @@ PRESETS: dict[str, Preset] = {
         "Finn et al. 2017, section 5.3, with a 64-64 tanh policy",
     ),
     "half-cheetah-dir-promp": Preset(
-        Experiment(benchmark="half-cheetah-dir", agent=PrompConfig(), training=TrainingConfig(iterations=1000)),
-        "Rothfuss et al. 2019, appendix; 160 million environment steps",
+        Experiment(
+            benchmark="half-cheetah-dir",
+            agent=PrompConfig(adaptation=_LOCOMOTION),
+            training=TrainingConfig(iterations=1000),
+        ),
+        "Rothfuss et al. 2019, appendix, with gae_lambda 0.95; 160 million environment steps",
     ),
     "half-cheetah-dir-maml-trpo": Preset(
         Experiment(
             benchmark="half-cheetah-dir",
-            agent=MamlTrpoConfig(fisher_fraction=0.2),
+            agent=MamlTrpoConfig(adaptation=_LOCOMOTION, fisher_fraction=0.2),
             training=TrainingConfig(iterations=1000),
         ),
-        "MAML-TRPO with the settings of Rothfuss et al. 2019; 160 million environment steps",
+        "MAML-TRPO, settings of Rothfuss et al. 2019 with gae_lambda 0.95; 160 million environment steps",
     ),
     "half-cheetah-vel-promp": Preset(
-        Experiment(benchmark="half-cheetah-vel", agent=PrompConfig(), training=TrainingConfig(iterations=1000)),
-        "Rothfuss et al. 2019, appendix",
+        Experiment(
+            benchmark="half-cheetah-vel",
+            agent=PrompConfig(adaptation=_LOCOMOTION),
+            training=TrainingConfig(iterations=1000),
+        ),
+        "Rothfuss et al. 2019, appendix, with gae_lambda 0.95",
     ),
     "ant-dir-promp": Preset(
         Experiment(
             benchmark="ant-dir",
-            agent=PrompConfig(),
+            agent=PrompConfig(adaptation=_LOCOMOTION),
             training=TrainingConfig(iterations=1000),
             evaluation=_ANT_EVALUATION,
         ),
-        "Rothfuss et al. 2019, appendix, at horizon 200",
+        "Rothfuss et al. 2019, appendix, with gae_lambda 0.95 and horizon 200",
     ),
 }
 

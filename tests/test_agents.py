@@ -238,21 +238,6 @@ def test_adaptive_kl_coefficient_follows_its_target() -> None:
     assert agent.inner_kl_coefs == [config.inner_kl_coef]
 
 
-def test_step_size_follows_the_kl_of_the_adapted_policies() -> None:
-    env = POINT.family.make_env(1)
-    config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, target_kl=1e3)
-    agent = Promp(env, config, seed=0, device=CPU)
-    experience = _experience(agent)
-    assert agent.update(experience)["promp/outer_lr"] == 1e-3
-    assert agent.optimizer.param_groups[0]["lr"] == 1.5e-3
-    agent.config = replace(config, target_kl=1e-12)
-    assert agent.update(experience)["promp/outer_lr"] == 1.5e-3
-    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
-    agent.config = replace(config, target_kl=None)
-    agent.update(experience)
-    assert agent.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3)
-
-
 def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
     env = make_benchmark("humanoid-dir").family.make_env(1)  # bounds +-0.4
     learner = AdaptivePolicy(env, PolicyConfig(output_scale=0.1), ADAPTATION, seed=0, device=CPU)
@@ -279,7 +264,6 @@ def test_a_loss_that_is_not_finite_names_the_task() -> None:
         (PrompConfig, {"outer_steps": 0}),
         (PrompConfig, {"clip_ratio": float("nan")}),
         (PrompConfig, {"inner_kl_coef": -1.0}),
-        (PrompConfig, {"target_kl": 0.0}),
         (MamlTrpoConfig, {"max_kl": 0.0}),
         (MamlTrpoConfig, {"fisher_fraction": 1.5}),
         (MamlTrpoConfig, {"cg_iters": 0}),
