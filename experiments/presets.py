@@ -39,7 +39,7 @@ PRESETS: dict[str, Preset] = {
         Experiment(
             benchmark="point",
             agent=PrompConfig(policy=_POINT_POLICY, adaptation=_POINT_ADAPTATION),
-            training=TrainingConfig(iterations=100),
+            training=TrainingConfig(iterations=50, meta_batch_size=20),
         ),
         "task and inner step size of Finn et al. 2017; ProMP of Rothfuss et al. 2019",
     ),
@@ -47,7 +47,7 @@ PRESETS: dict[str, Preset] = {
         Experiment(
             benchmark="point",
             agent=MamlTrpoConfig(policy=_POINT_POLICY, adaptation=_POINT_ADAPTATION, fisher_fraction=0.2),
-            training=TrainingConfig(iterations=100),
+            training=TrainingConfig(iterations=50, meta_batch_size=20),
         ),
         "Finn et al. 2017, section 5.3, with a 64-64 tanh policy",
     ),
