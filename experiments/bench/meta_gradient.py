@@ -10,9 +10,10 @@ import importlib.util
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,11 +24,19 @@ from torch.func import functional_call
 
 from metarl.agent import Actor
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyBatch, PolicyConfig
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig, TrustRegionStep
 from metarl.bilevel import Params, adapt, expand, flatten, sgd, unflatten
-from metarl.experiments.bench.timing import interleave, machine, ratio, seconds_per_call
+from metarl.experiments.bench.timing import (
+    interleave,
+    machine,
+    ratio,
+    ratio_cells,
+    relative_difference,
+    seconds_per_call,
+)
 from metarl.experiments.console import Waiting, say, show_table
 from metarl.networks import Mlp
+from metarl.policies import DiagonalGaussian
 from metarl.seeding import task_seeds, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -37,6 +46,9 @@ Gradient = Callable[[], Tensor]
 
 Points = tuple[Tensor, Tensor]
 """Inputs and targets, each [task, row, 1]."""
+
+MakeGradient = Callable[[Mlp, Points, Points, int, float], Gradient]
+"""From a network, support and query points, the number of inner steps and their step size."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +122,7 @@ def measure_sinusoid(
     return {
         "milliseconds": {name: 1e3 * median(values) for name, values in times.items()},
         "relative_difference": differences,
-        "metarl_times_as_fast": {name: ratio(values, times["metarl"])._asdict() for name, values in times.items()},
+        "metarl_times_as_fast": {name: ratio(values, times["metarl"]) for name, values in times.items()},
     }
 
 
@@ -121,22 +133,17 @@ def sinusoid_gradients(network: Mlp, sizes: SinusoidSizes, inner_steps: int) -> 
     amplitude = 0.1 + 4.9 * torch.rand(shape, generator=generator)
     phase = math.pi * torch.rand(shape, generator=generator)
 
+    dtype = next(network.parameters()).dtype
+
     def draw() -> Points:
         inputs = 10 * torch.rand((sizes.num_tasks, sizes.num_points, 1), generator=generator) - 5
-        return inputs, amplitude * torch.sin(inputs - phase)
+        return inputs.to(dtype), (amplitude * torch.sin(inputs - phase)).to(dtype)
 
     support, query = draw(), draw()
-    dtype = next(network.parameters()).dtype
-    data = tuple((inputs.to(dtype), targets.to(dtype)) for inputs, targets in (support, query))
-    makers: dict[str, Callable[..., Gradient]] = {"metarl": _batched_gradient, "loop": _loop_gradient}
-    peers: dict[str, Callable[..., Gradient]] = {"higher": _higher_gradient, "torchopt": _torchopt_gradient}
+    makers: dict[str, MakeGradient] = {"metarl": _batched_gradient, "loop": _loop_gradient}
+    peers: dict[str, MakeGradient] = {"higher": _higher_gradient, "torchopt": _torchopt_gradient}
     makers |= {name: maker for name, maker in peers.items() if importlib.util.find_spec(name)}
-    return {name: make(network, *data, inner_steps, sizes.inner_lr) for name, make in makers.items()}
-
-
-def relative_difference(vector: Tensor, reference: Tensor) -> float:
-    """The distance of two vectors over the length of the second."""
-    return float((vector - reference).norm() / reference.norm())
+    return {name: make(network, support, query, inner_steps, sizes.inner_lr) for name, make in makers.items()}
 
 
 def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
@@ -157,7 +164,7 @@ def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps:
 
 def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
     """A loop over tasks with torch.autograd and no library."""
-    params = list(network.parameters())
+    params: list[Tensor] = list(network.parameters())
 
     def forward(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
         hidden = inputs
@@ -166,7 +173,7 @@ def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: in
         return nn.functional.linear(hidden, weights[-2], weights[-1])
 
     def gradient() -> Tensor:
-        total = [torch.zeros_like(p) for p in params]
+        total = flatten([torch.zeros_like(p) for p in params])
         for x, y, query_x, query_y in zip(*support, *query, strict=True):
             weights = params
             for _ in range(inner_steps):
@@ -174,24 +181,20 @@ def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: in
                 grads = torch.autograd.grad(loss, weights, create_graph=True)
                 weights = [w - inner_lr * g for w, g in zip(weights, grads, strict=True)]
             loss = nn.functional.mse_loss(forward(weights, query_x), query_y)
-            for sum_, grad in zip(total, torch.autograd.grad(loss, params), strict=True):
-                sum_ += grad / len(support[0])
-        return flatten(total)
+            total += flatten(torch.autograd.grad(loss / len(support[0]), params))
+        return total
 
     return gradient
 
 
 def _plain(network: Mlp) -> nn.Sequential:
     """The same network of PyTorch's own layers."""
-    layers: list[nn.Module] = []
-    for layer in network:
-        if isinstance(layer, nn.Linear):
-            plain = nn.Linear(layer.in_features, layer.out_features, dtype=layer.weight.dtype)
-            plain.load_state_dict(layer.state_dict())
-            layers.append(plain)
-        else:
-            layers.append(layer)
-    return nn.Sequential(*layers)
+    kind = network[0].weight.dtype
+    plain = nn.Sequential(
+        *(nn.Linear(x.in_features, x.out_features, dtype=kind) if isinstance(x, nn.Linear) else x for x in network)
+    )
+    plain.load_state_dict(network.state_dict())
+    return plain
 
 
 def _higher_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
@@ -214,7 +217,9 @@ def _higher_gradient(network: Mlp, support: Points, query: Points, inner_steps: 
     return gradient
 
 
-def _torchopt_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
+def _torchopt_gradient(
+    network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float
+) -> Gradient:
     """As in torchopt's examples/few-shot/maml_omniglot.py."""
     import torchopt  # noqa: PLC0415 - optional
 
@@ -293,20 +298,8 @@ def synthetic_experience(sizes: TrustRegionSizes, *, inner_steps: int = 1) -> tu
     )
     # The agent asks an environment for its spaces only.
     agent = MamlTrpo(cast(TaskEnv, env), config, seed=0, device=torch.device("cpu"))
-    tasks = [Task("synthetic", (("number", i),)) for i in range(sizes.num_tasks)]
+    tasks = [Task.of("synthetic", number=float(i)) for i in range(sizes.num_tasks)]
     return agent, agent.collect(SyntheticEpisodes(sizes, seed=1), tasks, np.random.default_rng(2))
-
-
-class LoopStep(NamedTuple):
-    """A trust-region step of the loop over tasks.
-
-    Attributes:
-        params: theta after the step, a flat vector.
-        fraction: of the full step that was taken.
-    """
-
-    params: Tensor
-    fraction: float
 
 
 class LoopOverTasks:
@@ -320,10 +313,11 @@ class LoopOverTasks:
     def __init__(self, agent: MamlTrpo, experience: MetaBatch) -> None:
         self._config = agent.config
         self._theta = agent.learner.params()
-        self._tasks = [[_task(batch, i) for batch in experience.batches] for i in range(len(experience.batches[0].mask))]
+        num_tasks = len(experience.batches[0].mask)
+        self._tasks = [[_task(batch, i) for batch in experience.batches] for i in range(num_tasks)]
 
-    def trust_region_step(self) -> LoopStep:
-        """The step from the present theta; nothing is changed."""
+    def trust_region_step(self) -> Tensor:
+        """The parameters after the step, a flat vector; nothing is changed."""
         config, leaves = self._config, list(self._theta.values())
         loss, kl = self._surrogate(self._theta, create_graph=True)
         gradient = flatten(torch.autograd.grad(loss, leaves, retain_graph=True))
@@ -349,13 +343,12 @@ class LoopOverTasks:
         full_step = torch.sqrt(2 * config.max_kl / direction.dot(product(direction))) * direction
         start = flatten(self._theta).detach()
         for power in range(config.max_backtracks):
-            fraction = config.backtrack_ratio**power
-            params = start - fraction * full_step
+            params = start - config.backtrack_ratio**power * full_step
             leaf_params = {k: p.requires_grad_() for k, p in unflatten(params, self._theta).items()}
             new_loss, new_kl = self._surrogate(leaf_params, create_graph=False)
             if new_loss < loss and new_kl <= config.max_kl:
-                return LoopStep(params.detach(), fraction)
-        return LoopStep(start, 0.0)
+                return params.detach()
+        return start
 
     def _surrogate(self, theta: Params, *, create_graph: bool) -> tuple[Tensor, Tensor]:
         """Loss and KL of the adapted policies, means over the tasks."""
@@ -374,7 +367,7 @@ class LoopOverTasks:
                 kls.append((kl_divergence(old, policy) * outer.mask).sum() / outer.mask.sum())
         return torch.stack(losses).mean(), torch.stack(kls).mean()
 
-    def _policy(self, params: Params, batch: PolicyBatch) -> Independent:
+    def _policy(self, params: Params, batch: PolicyBatch) -> Independent[Normal]:
         hidden = batch.observations
         layers = len(self._config.policy.hidden_sizes)
         for layer in range(layers + 1):
@@ -385,53 +378,60 @@ class LoopOverTasks:
         return Independent(Normal(hidden, std), 1)
 
     @staticmethod
-    def _loss(policy: Independent, batch: PolicyBatch) -> Tensor:
+    def _loss(policy: Independent[Normal], batch: PolicyBatch) -> Tensor:
         ratios = torch.exp(policy.log_prob(batch.actions) - batch.old_log_probs)  # type: ignore[no-untyped-call]
         return -(ratios * batch.advantages * batch.mask).sum() / batch.mask.sum()
 
 
 def _task(batch: PolicyBatch, index: int) -> PolicyBatch:
     """The batch of one task, without the task axis."""
-    old = type(batch.old)(batch.old.mean[index], batch.old.log_std[index])
-    rest = (batch.observations, batch.actions, batch.advantages, batch.mask)
-    return PolicyBatch(*(x[index] for x in rest), old, batch.old_log_probs[index])
+    return PolicyBatch(
+        observations=batch.observations[index],
+        actions=batch.actions[index],
+        advantages=batch.advantages[index],
+        mask=batch.mask[index],
+        old=DiagonalGaussian(batch.old.mean[index], batch.old.log_std[index]),
+        old_log_probs=batch.old_log_probs[index],
+    )
 
 
 def measure_trust_region(
     sizes: TrustRegionSizes, repeats: int, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> dict[str, Any]:
-    """Seconds per trust-region step, how often ours is as fast as the loop, and what the steps achieve."""
-    agent, experience = synthetic_experience(sizes)
-    loop = LoopOverTasks(agent, experience)
-    full = agent.config
-    configs = {"metarl": full} | {
-        f"metarl, {fraction:.0%} of the states": replace(full, fisher_fraction=fraction) for fraction in sizes.fractions
-    }
-    start = flatten(agent.learner.params()).detach()
-    reference = loop.trust_region_step()
+    """Seconds per trust-region step, how often ours is as fast as the loop, and what the steps achieve.
 
-    def step(config: MamlTrpoConfig) -> Any:
+    Raises:
+        RuntimeError: if our step from all states is more than 1e-4 away from the loop's, relative to its length.
+    """
+    agent, experience = synthetic_experience(sizes)
+    full, start = agent.config, flatten(agent.learner.params()).detach()
+    configs = {"metarl": full}
+    configs |= {f"metarl_{fraction:g}": replace(full, fisher_fraction=fraction) for fraction in sizes.fractions}
+    loop = LoopOverTasks(agent, experience)
+    reference = loop.trust_region_step() - start
+
+    def step(config: MamlTrpoConfig) -> TrustRegionStep:
         agent.config = config
         return agent.trust_region_step(experience)
 
-    steps = {}
+    steps: dict[str, dict[str, float]] = {}
     for name, config in configs.items():
         taken = step(config)
         steps[name] = {
+            "fisher_fraction": config.fisher_fraction,
             "kl": taken.search.kl,
-            "surrogate_improvement": taken.loss_before - taken.search.loss,
-            "fraction_of_full_step": taken.search.fraction,
-            "relative_difference": relative_difference(taken.params - start, reference.params - start),
+            "surrogate_gain": taken.loss_before - taken.search.loss,
+            "relative_difference": relative_difference(taken.params - start, reference),
         }
+    if not steps["metarl"]["relative_difference"] < 1e-4:
+        raise RuntimeError(f"our step differs from the loop's by {steps['metarl']['relative_difference']:.2g}")
     contenders: dict[str, Callable[[], float]] = {"loop": lambda: seconds_per_call(loop.trust_region_step)}
     for name, config in configs.items():
-        contenders[name] = lambda config=config: seconds_per_call(lambda: step(config))  # type: ignore[misc]
+        contenders[name] = partial(seconds_per_call, partial(step, config))
     times = interleave(contenders, repeats, progress)
     return {
         "seconds": {name: median(values) for name, values in times.items()},
-        "times_as_fast_as_loop": {
-            name: ratio(times["loop"], values)._asdict() for name, values in times.items() if name != "loop"
-        },
+        "times_as_fast_as_loop": {name: ratio(times["loop"], times[name]) for name in configs},
         "steps": steps,
     }
 
@@ -440,39 +440,22 @@ def _show_sinusoid(sizes: SinusoidSizes, inner_steps: int, measured: dict[str, A
     labels = {"metarl": "metarl, all tasks at once", "loop": "torch.autograd, loop over tasks"}
     lines = []
     for name, milliseconds in measured["milliseconds"].items():
-        faster = measured["metarl_times_as_fast"][name]
-        lines.append(
-            [
-                labels.get(name, f"{name}, loop over tasks"),
-                f"{milliseconds:.2f}",
-                "" if name == "metarl" else f"{faster['median']:.1f}",
-                "" if name == "metarl" else f"[{faster['low']:.1f}, {faster['high']:.1f}]",
-                f"{measured['relative_difference'][name]:.0e}",
-            ]
-        )
-    title = f"second-order MAML gradient, {sizes.num_tasks} sinusoids, {inner_steps} inner steps"
+        faster = ratio_cells(None if name == "metarl" else measured["metarl_times_as_fast"][name])
+        difference = f"{measured['relative_difference'][name]:.0e}"
+        lines.append([labels.get(name, f"{name}, loop over tasks"), f"{milliseconds:.2f}", *faster, difference])
+    title = f"second-order MAML gradient, {sizes.num_tasks} sinusoids, inner steps: {inner_steps}"
     columns = ["contender", "ms", "metarl is times as fast", "lowest, highest", "relative difference"]
     show_table(title, columns, lines)
 
 
 def _show_trust_region(sizes: TrustRegionSizes, measured: dict[str, Any]) -> None:
-    lines = []
-    for name, seconds in measured["seconds"].items():
-        if name == "loop":
-            lines.append(["loop, KL differentiated twice", f"{seconds:.2f}", "", "", "", "", ""])
-            continue
-        faster, step = measured["times_as_fast_as_loop"][name], measured["steps"][name]
-        lines.append(
-            [
-                name,
-                f"{seconds:.2f}",
-                f"{faster['median']:.2f}",
-                f"[{faster['low']:.2f}, {faster['high']:.2f}]",
-                f"{step['kl']:.5f}",
-                f"{step['surrogate_improvement']:.5f}",
-                f"{step['relative_difference']:.0e}",
-            ]
-        )
+    lines = [["loop, KL differentiated twice", f"{measured['seconds']['loop']:.2f}", *[""] * 5]]
+    for name, step in measured["steps"].items():
+        label = f"metarl, Fisher matrix on {step['fisher_fraction']:.0%} of the states"
+        faster = ratio_cells(measured["times_as_fast_as_loop"][name])
+        gains = [f"{step[what]:.5f}" for what in ("kl", "surrogate_gain")]
+        difference = f"{step['relative_difference']:.0e}"
+        lines.append([label, f"{measured['seconds'][name]:.2f}", *faster, *gains, difference])
     states = sizes.num_episodes * sizes.horizon
     title = f"MAML-TRPO step, {sizes.num_tasks} tasks x {states} states, policy {sizes.hidden_sizes}"
     columns = ["contender", "s", "times as fast", "lowest, highest", "KL", "surrogate gain", "relative difference"]

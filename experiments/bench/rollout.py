@@ -32,7 +32,7 @@ from metarl.agent import Actor
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
 from metarl.envs.benchmarks import make_benchmark
 from metarl.envs.mujoco.locomotion import LocomotionEnv
-from metarl.experiments.bench.timing import interleave, machine, ratio
+from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
 from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.console import Waiting, show_table
 from metarl.seeding import episode_seeds, task_seeds
@@ -47,6 +47,9 @@ _LABELS = {
     "sync": "gymnasium SyncVectorEnv",
     "async": "gymnasium AsyncVectorEnv",
 }
+
+
+PeerEnv = VectorEnv[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def measure_robot(
     """Steps per second of all contenders on one robot, and our ratio to each."""
     benchmark = make_benchmark(robot.benchmark)
     tasks = benchmark.train.sample(sizes.num_tasks, np.random.default_rng(0))
-    peers: dict[str, VectorEnv[Any, Any, Any]] = {}
+    peers: dict[str, PeerEnv] = {}
     with contextlib.ExitStack() as stack:
         # The peers' processes are forked before this one has simulation threads.
         for mode, episodes in (("async", sizes.async_episodes), ("sync", sizes.sync_episodes)):
@@ -130,7 +133,7 @@ def measure_robot(
         "steps": {"metarl": recorded.num_steps, "physics": recorded.num_steps, **steps},
         "steps_per_s": {name: median(values) for name, values in speeds.items()},
         "metarl_over": {
-            name: ratio(speeds["metarl"], values)._asdict() for name, values in speeds.items() if name != "metarl"
+            name: ratio(speeds["metarl"], values) for name, values in speeds.items() if name != "metarl"
         },
     }
 
@@ -223,7 +226,7 @@ class Replay:
         self._env.close()
 
 
-def make_peer(robot: Robot, mode: Literal["sync", "async"], num_envs: int, horizon: int) -> VectorEnv[Any, Any, Any]:
+def make_peer(robot: Robot, mode: Literal["sync", "async"], num_envs: int, horizon: int) -> PeerEnv:
     """Gymnasium's own vector environment of the robot, without its checks."""
     with warnings.catch_warnings():
         # Python 3.12 warns of forking beside torch's threads; the processes never use torch.
@@ -238,21 +241,25 @@ def make_peer(robot: Robot, mode: Literal["sync", "async"], num_envs: int, horiz
         )
 
 
-def step_peer(env: VectorEnv[Any, Any, Any], actor: Actor, num_tasks: int, num_steps: int) -> tuple[int, float]:
+def step_peer(env: PeerEnv, actor: Actor, num_tasks: int, num_steps: int) -> tuple[int, float]:
     """Reset and step a Gymnasium vector environment with the actor: environment steps, and seconds."""
-    began = time.perf_counter()
     per_task = env.num_envs // num_tasks
-    observations, _ = env.reset(seed=0)
-    actor.begin_episodes(task_seeds(0, num_tasks), per_task)
     resetting = np.zeros(env.num_envs, dtype=np.bool_)
-    steps = 0
-    with torch.no_grad():
-        for _ in range(num_steps):
-            seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)
-            actions = actor.act(seen).env_actions.reshape(env.num_envs, -1)
-            observations, _, terminated, truncated, _ = env.step(actions)
-            steps += env.num_envs - int(resetting.sum())
-            resetting = terminated | truncated
+    steps, threads = 0, torch.get_num_threads()
+    began = time.perf_counter()
+    torch.set_num_threads(1)  # as in our collector: torch's threads would spin on the cores that simulate
+    try:
+        observations, _ = env.reset(seed=0)
+        actor.begin_episodes(task_seeds(0, num_tasks), per_task)
+        with torch.no_grad():
+            for _ in range(num_steps):
+                seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)
+                actions = actor.act(seen).env_actions.reshape(env.num_envs, -1)
+                observations, _, terminated, truncated, _ = env.step(actions)
+                steps += env.num_envs - int(resetting.sum())
+                resetting = terminated | truncated
+    finally:
+        torch.set_num_threads(threads)
     return steps, time.perf_counter() - began
 
 
@@ -274,17 +281,9 @@ def _speed(run: Callable[[], tuple[int, float]]) -> Callable[[], float]:
 def _show(robot: Robot, measured: dict[str, Any]) -> None:
     lines = []
     for name, label in _LABELS.items():
-        against = measured["metarl_over"].get(name)
-        lines.append(
-            [
-                label,
-                f"{measured['environments'][name]:,}",
-                f"{measured['steps'][name]:,}",
-                f"{measured['steps_per_s'][name]:,.0f}",
-                "" if against is None else f"{against['median']:.2f}",
-                "" if against is None else f"[{against['low']:.2f}, {against['high']:.2f}]",
-            ]
-        )
+        counts = [f"{measured[what][name]:,}" for what in ("environments", "steps")]
+        speed = f"{measured['steps_per_s'][name]:,.0f}"
+        lines.append([label, *counts, speed, *ratio_cells(measured["metarl_over"].get(name))])
     title = f"{robot.benchmark}: {measured['tasks']} policies, episodes of {measured['horizon']} steps"
-    columns = ["contender", "environments", "steps", "steps/s", "metarl is times as fast", "lowest, highest"]
+    columns = ["contender", "environments", "steps", "steps/s", "metarl over it", "lowest, highest"]
     show_table(title, columns, lines)

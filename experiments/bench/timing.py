@@ -9,31 +9,15 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium
 import mujoco
 import torch
+from torch import Tensor
 
 Measurements = dict[str, list[float]]
 """What was measured in every round, by contender."""
-
-
-class Ratio(NamedTuple):
-    """A ratio of two contenders over the rounds.
-
-    Attributes:
-        median: of the rounds' ratios.
-        low: smallest of them.
-        high: largest of them.
-    """
-
-    median: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
 
 
 def interleave(
@@ -58,10 +42,17 @@ def interleave(
     return measured
 
 
-def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Ratio:
-    """The ratio of two contenders' measures, round by round."""
+def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, float]:
+    """The ratio of two contenders' measures, round by round: median, lowest and highest."""
     ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return Ratio(median(ratios), min(ratios), max(ratios))
+    return {"median": median(ratios), "low": min(ratios), "high": max(ratios)}
+
+
+def ratio_cells(found: dict[str, float] | None) -> list[str]:
+    """A ratio as two cells of a table: the median, and the lowest and highest; blank if there is none."""
+    if found is None:
+        return ["", ""]
+    return [f"{found['median']:.2f}", f"[{found['low']:.2f}, {found['high']:.2f}]"]
 
 
 def seconds_per_call(work: Callable[[], object], *, at_least_s: float = 0.0) -> float:
@@ -74,6 +65,11 @@ def seconds_per_call(work: Callable[[], object], *, at_least_s: float = 0.0) -> 
         elapsed = time.perf_counter() - began
         if elapsed >= at_least_s:
             return elapsed / calls
+
+
+def relative_difference(vector: Tensor, reference: Tensor) -> float:
+    """The distance of two vectors over the length of the second."""
+    return float((vector - reference).norm() / reference.norm())
 
 
 def machine() -> dict[str, Any]:

@@ -1,0 +1,237 @@
+"""The benchmarks' contenders compute and count the same as we do."""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from metarl.agent import Actions, Actor
+from metarl.agents.maml import (
+    AdaptationConfig,
+    AdaptivePolicy,
+    GaussianActor,
+    MetaBatch,
+    PolicyBatch,
+    PolicyConfig,
+)
+from metarl.agents.maml_trpo import MamlTrpo
+from metarl.bilevel import flatten
+from metarl.envs.benchmarks import make_benchmark
+from metarl.experiments.bench import meta_gradient, rollout
+from metarl.experiments.bench.meta_gradient import (
+    LoopOverTasks,
+    SinusoidSizes,
+    TrustRegionSizes,
+    synthetic_experience,
+)
+from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
+from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
+from metarl.experiments.configuration import EnvMaker
+from metarl.networks import Mlp
+from metarl.policies import DiagonalGaussian
+from metarl.seeding import torch_generator
+from metarl.trajectories import Trajectories
+from metarl.workers import Workers
+
+SINUSOID = SinusoidSizes(num_tasks=3, num_points=4, hidden_sizes=(8, 8), inner_lr=0.1, at_least_s=0.0)
+TRUST_REGION = TrustRegionSizes(
+    num_tasks=3, num_episodes=4, horizon=10, obs_size=4, act_size=2, hidden_sizes=(8, 8), fractions=(0.5,)
+)
+ROLLOUT = Sizes(num_tasks=2, num_episodes=3, sync_episodes=2, async_episodes=1, horizon=4)
+
+
+def test_contenders_take_turns_and_another_one_is_first_in_each_round() -> None:
+    order: list[str] = []
+
+    def contender(name: str) -> Callable[[], float]:
+        return lambda: float(order.append(name) or len(order))  # type: ignore[func-returns-value]
+
+    told: list[tuple[int, int]] = []
+    measured = interleave({n: contender(n) for n in "abc"}, 2, lambda done, total: told.append((done, total)))
+    assert order == ["a", "b", "c", "b", "c", "a"]
+    assert measured == {"a": [1.0, 6.0], "b": [2.0, 4.0], "c": [3.0, 5.0]}
+    assert told == [(i, 6) for i in range(1, 7)]
+
+
+def test_a_ratio_is_taken_within_rounds() -> None:
+    # The machine is ten times slower in the last round; the medians' ratio would be 2 / 3.
+    assert ratio([1.0, 2.0, 20.0], [2.0, 3.0, 10.0]) == {"median": 2 / 3, "low": 0.5, "high": 2.0}
+    assert ratio([1.0, 2.0, 30.0], [4.0, 4.0, 40.0])["median"] == 0.5
+
+
+def test_work_is_repeated_until_the_time_is_filled() -> None:
+    calls: list[None] = []
+    seconds_per_call(lambda: calls.append(None))
+    assert len(calls) == 1
+    mean = seconds_per_call(lambda: calls.append(None), at_least_s=0.01)
+    assert mean < 0.01
+    assert len(calls) > 2
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+@pytest.mark.parametrize("name", ["loop", "higher", "torchopt"])
+def test_every_meta_gradient_is_ours(name: str, inner_steps: int) -> None:
+    if name != "loop":
+        pytest.importorskip(name)
+    network = Mlp(1, (8, 8), 1, activation="relu", generator=torch_generator(0)).double()
+    gradients = meta_gradient.sinusoid_gradients(network, SINUSOID, inner_steps)
+    ours = gradients["metarl"]()
+    assert ours.norm() > 0.1
+    assert relative_difference(gradients[name](), ours) < 1e-12
+    assert torch.equal(gradients[name](), gradients[name]())  # a second call starts from the same parameters
+
+
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_the_loop_over_tasks_takes_our_trust_region_step(inner_steps: int) -> None:
+    agent, experience = synthetic_experience(TRUST_REGION, inner_steps=inner_steps)
+    experience = _in_float64_with_missing_steps(agent, experience)
+    start = flatten(agent.learner.params()).detach()
+    ours = agent.trust_region_step(experience)
+    loops = LoopOverTasks(agent, experience).trust_region_step()
+    assert ours.search.accepted
+    assert relative_difference(ours.params - start, loops - start) < 1e-6
+    assert torch.equal(flatten(agent.learner.params()), start)
+
+
+def _in_float64_with_missing_steps(agent: MamlTrpo, experience: MetaBatch) -> MetaBatch:
+    """The experience without some steps of the first task; the policies that "collected" it adapt on the rest."""
+    agent.learner.policy.double()
+    theta = agent.learner.params()
+    batches: list[PolicyBatch] = []
+    for batch in experience.batches:
+        params = agent.learner.adapt_through(theta, batches)[-1] if batches else theta
+        policy = agent.learner.policy.distribution(params, batch.observations.double())
+        old = DiagonalGaussian(policy.mean.detach(), policy.log_std.detach().expand_as(policy.mean))
+        actions, mask = batch.actions.double(), batch.mask.clone()
+        mask[0, ::3] = False
+        advantages = batch.advantages.double()
+        batches.append(
+            PolicyBatch(batch.observations.double(), actions, advantages, mask, old, old.log_prob(actions))
+        )
+    return experience._replace(batches=batches)
+
+
+def test_synthetic_experience_is_as_the_adapted_policies_would_collect_it() -> None:
+    agent, experience = synthetic_experience(TRUST_REGION)
+    *inner, outer = experience.batches
+    adapted = agent.learner.adapt_through(agent.learner.params(), inner)[-1]
+    policy = agent.learner.policy.distribution(adapted, outer.observations)
+    assert torch.allclose(policy.mean, outer.old.mean, atol=1e-6)
+    assert outer.mask.shape == (3, 4 * 10)
+
+
+def _unstable_ants() -> tuple[AdaptivePolicy, Trajectories]:
+    """Ants with actions large enough for some of them to fall within the horizon."""
+    benchmark = make_benchmark("ant-dir")
+    env = benchmark.family.make_env(1)
+    policy = PolicyConfig(init_std=2.0, output_scale=1.0)
+    learner = AdaptivePolicy(env, policy, AdaptationConfig(), seed=0, device=torch.device("cpu"))
+    env.close()
+    tasks = benchmark.train.sample(2, np.random.default_rng(0))
+    with Workers(EnvMaker(benchmark.family, 80), num_threads=1) as workers:
+        return learner, workers.collect(GaussianActor(learner, None), tasks, 6, seed=0)
+
+
+def test_the_ceiling_simulates_the_steps_of_the_collection_and_no_others() -> None:
+    learner, recorded = _unstable_ants()
+    assert recorded.terminated.any()
+    assert not recorded.mask.all()
+    replay = Replay(make_benchmark("ant-dir"), recorded, learner, seed=0, num_threads=2)
+    for _ in range(2):
+        steps, seconds = replay.run()
+        assert steps == recorded.num_steps
+        assert seconds > 0
+        replay.check()
+    replay.close()
+
+
+def test_a_replay_of_other_episodes_is_noticed() -> None:
+    learner, recorded = _unstable_ants()
+    replay = Replay(make_benchmark("ant-dir"), recorded, learner, seed=1, num_threads=1)
+    replay.run()
+    with pytest.raises(RuntimeError, match="does not end where"):
+        replay.check()
+    replay.close()
+
+
+@pytest.mark.parametrize("robot", ROBOTS, ids=lambda robot: robot.benchmark)
+def test_the_peers_observe_and_act_as_our_robots_do(robot: Robot) -> None:
+    env = make_benchmark(robot.benchmark).family.make_env(1)
+    peer = make_peer(robot, "sync", 1, horizon=3)
+    assert peer.single_observation_space.shape == env.single_observation_space.shape
+    assert peer.single_action_space == env.single_action_space
+    peer.reset(seed=0)
+    truncated = [bool(peer.step(peer.action_space.sample())[3][0]) for _ in range(3)]
+    assert truncated == [False, False, True]
+    env.close()
+    peer.close()
+
+
+class _CountingEnvs:
+    """Two environments with episodes of three steps, reset by the step after the last (Gymnasium's default)."""
+
+    num_envs = 2
+
+    def __init__(self) -> None:
+        self._time = 0
+
+    def reset(self, *, seed: int) -> tuple[np.ndarray, dict[str, Any]]:
+        self._time = 0
+        return np.zeros((2, 1)), {}
+
+    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+        assert actions.shape == (2, 1)
+        self._time = 0 if self._time == 3 else self._time + 1
+        ended = np.full(2, self._time == 3)
+        return np.zeros((2, 1)), np.zeros(2), ended, np.zeros(2, dtype=np.bool_), {}
+
+
+class _StillActor:
+    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
+        assert (len(task_seeds), num_episodes) == (2, 1)
+
+    def act(self, observations: Tensor) -> Actions:
+        assert observations.shape == (2, 1, 1)
+        return Actions(np.zeros((2, 1, 1)), torch.zeros(2, 1, 1), {})
+
+
+def test_the_call_that_resets_a_peer_is_not_a_step() -> None:
+    # step step end, reset, step step end: six real steps of each of two environments in seven calls.
+    steps, _ = step_peer(cast(Any, _CountingEnvs()), cast(Actor, _StillActor()), num_tasks=2, num_steps=7)
+    assert steps == 12
+
+
+def _check_ratios(ratios: dict[str, dict[str, float]], names: set[str]) -> None:
+    assert set(ratios) == names
+    for found in ratios.values():
+        assert 0 < found["low"] <= found["median"] <= found["high"] < math.inf
+
+
+@pytest.mark.slow
+def test_the_rollout_bench_runs() -> None:
+    result = rollout.bench(1, ROLLOUT)
+    assert set(result) == {"bench", "repeats", "machine", "robots"}
+    assert set(result["robots"]) == {"half-cheetah-dir", "ant-dir"}
+    for measured in result["robots"].values():
+        assert measured["steps"] == {"metarl": 24, "physics": 24, "sync": 16, "async": 8}
+        _check_ratios(measured["metarl_over"], {"physics", "sync", "async"})
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_meta_gradient_bench_runs() -> None:
+    pytest.importorskip("higher")
+    pytest.importorskip("torchopt")
+    result = meta_gradient.bench(1, SINUSOID, TRUST_REGION)
+    assert set(result) == {"bench", "repeats", "machine", "sinusoid", "trust_region"}
+    assert set(result["sinusoid"]) == {"1", "5"}
+    for measured in result["sinusoid"].values():
+        _check_ratios(measured["metarl_times_as_fast"], {"metarl", "loop", "higher", "torchopt"})
+    _check_ratios(result["trust_region"]["times_as_fast_as_loop"], {"metarl", "metarl_0.5"})
+    assert result["trust_region"]["steps"]["metarl"]["kl"] <= 0.01
+    json.dumps(result, allow_nan=False)
