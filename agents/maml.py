@@ -117,15 +117,20 @@ class PolicyBatch(NamedTuple):
 
     def thin(self, stride: int) -> "PolicyBatch":
         """Every stride-th row of each task."""
-        if stride == 1:
-            return self
+        return self._cut((slice(None), slice(None, None, stride)))
+
+    def select(self, tasks: slice) -> "PolicyBatch":
+        """The steps of some of the tasks."""
+        return self._cut((tasks,))
+
+    def _cut(self, index: tuple[slice, ...]) -> "PolicyBatch":
         return PolicyBatch(
-            observations=self.observations[:, ::stride],
-            actions=self.actions[:, ::stride],
-            advantages=self.advantages[:, ::stride],
-            mask=self.mask[:, ::stride],
-            old=DiagonalGaussian(self.old.mean[:, ::stride], self.old.log_std[:, ::stride]),
-            old_log_probs=self.old_log_probs[:, ::stride],
+            observations=self.observations[index],
+            actions=self.actions[index],
+            advantages=self.advantages[index],
+            mask=self.mask[index],
+            old=DiagonalGaussian(self.old.mean[index], self.old.log_std[index]),
+            old_log_probs=self.old_log_probs[index],
         )
 
 

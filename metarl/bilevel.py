@@ -6,7 +6,7 @@ depends on row i of the parameters alone, the gradient of the sum is every task'
 adapt in one batched computation (Finn et al. 2017, arXiv:1703.03400, algorithm 1):
 
     theta_i^0     = theta
-    theta_i^{k+1} = theta_i^k - update_k(grad L_i(theta_i^k; D_i^k))
+    theta_i^{k+1} = update_k(theta_i^k, grad L_i(theta_i^k; D_i^k)), by default theta_i^k - alpha grad
 
 The outer gradient is an ordinary `backward()` on a loss of the adapted parameters.
 """
@@ -23,8 +23,8 @@ Batch = TypeVar("Batch")
 TaskLoss = Callable[[Params, Batch], Tensor]
 """Maps parameters [task, ...] and a batch of all tasks to losses [task]."""
 
-UpdateRule = Callable[[int, str, Tensor], Tensor]
-"""Maps (step, parameter name, gradient [task, ...]) to what is subtracted from the parameter."""
+UpdateRule = Callable[[int, str, Tensor, Tensor], Tensor]
+"""Maps (step, name, parameter [task, ...], gradient [task, ...]) to the updated parameter."""
 
 Order = Literal["second", "first", "none"]
 """second: through the inner gradients; first: inner gradients are constants; none: no graph at all."""
@@ -32,7 +32,7 @@ Order = Literal["second", "first", "none"]
 
 def sgd(lr: float) -> UpdateRule:
     """Plain gradient descent with one step size for all parameters and steps."""
-    return lambda step, name, grad: lr * grad
+    return lambda step, name, param, grad: torch.sub(param, grad, alpha=lr)
 
 
 def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
@@ -43,10 +43,9 @@ def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
             step, or [step, *parameter] for one per entry. A first axis of 1 is shared by all steps.
     """
 
-    def update(step: int, name: str, grad: Tensor) -> Tensor:
+    def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
         rate = rates[name]
-        rate = rate[0] if len(rate) == 1 else rate[step]
-        return rate * grad
+        return param - (rate[0] if len(rate) == 1 else rate[step]) * grad
 
     return update
 
@@ -69,7 +68,7 @@ def init_rates(params: Params, lr: float, *, steps: int = 1, per_entry: bool = T
 
 def expand(params: Mapping[str, Tensor], num_tasks: int) -> Params:
     """The same parameters for every task: [...] becomes [task, ...], without a copy."""
-    return {name: p.unsqueeze(0).expand(num_tasks, *p.shape) for name, p in params.items()}
+    return {name: p.expand(num_tasks, *p.shape) for name, p in params.items()}
 
 
 def per_task(loss: Callable[[Params, Any], Tensor]) -> TaskLoss[Any]:
@@ -133,7 +132,7 @@ def adapt(
         following = dict(current) if tracked else {name: p.detach() for name, p in current.items()}
         with torch.set_grad_enabled(tracked):
             for name, grad in zip(names, grads, strict=True):
-                following[name] = following[name] - update(step, name, grad)
+                following[name] = update(step, name, following[name], grad)
         trace.append(following)
     return trace
 

@@ -1,6 +1,6 @@
 """Networks whose parameters may carry a leading task axis."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
@@ -8,26 +8,15 @@ import torch
 from torch import Tensor, nn
 
 Activation = Literal["tanh", "relu"]
-_ACTIVATIONS: dict[str, type[nn.Module]] = {"tanh": nn.Tanh, "relu": nn.ReLU}
+_ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
 
-class TaskLinear(nn.Linear):
-    """A linear layer that also takes a weight and a bias per task.
+class Mlp(nn.Module):
+    """A multi-layer perceptron that also runs with parameters of every task; Xavier weights, zero biases.
 
-    Under `torch.func.functional_call` the weight may be [task, out, in] and the bias [task, out]; the input is
-    then [task, row, in], and all tasks are one batched product. (On the two-layer policies here this is 1.6 to
-    2 times as fast as `vmap` over a plain layer.)
-    """
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map [..., in] to [..., out], or [task, row, in] to [task, row, out]."""
-        if self.weight.dim() == 2:
-            return nn.functional.linear(inputs, self.weight, self.bias)
-        return torch.baddbmm(self.bias.unsqueeze(1), inputs, self.weight.transpose(1, 2))
-
-
-class Mlp(nn.Sequential):
-    """A multi-layer perceptron of task-aware layers; Xavier weights, zero biases.
+    `call` is a pure function of a dictionary of parameters, in which weights are [in, out] or [task, in, out]:
+    with a task axis all tasks are one batched product per layer. On the small networks here that is 1.6 to 2 times as
+    fast as `vmap` over plain layers, and `torch.func.functional_call` alone would cost as much as a layer.
 
     Args:
         input_size: features in.
@@ -35,7 +24,6 @@ class Mlp(nn.Sequential):
         output_size: features out, with no activation.
         activation: between the layers.
         generator: draws the weights.
-        output_gain: scale of the last layer's weights.
     """
 
     def __init__(
@@ -46,16 +34,34 @@ class Mlp(nn.Sequential):
         *,
         activation: Activation,
         generator: torch.Generator,
-        output_gain: float = 1.0,
     ) -> None:
-        sizes = [input_size, *hidden_sizes, output_size]
-        layers: list[nn.Module] = []
-        for index, (inputs, outputs) in enumerate(pairwise(sizes)):
-            last = index == len(sizes) - 2
-            layer = TaskLinear(inputs, outputs)
-            nn.init.xavier_uniform_(layer.weight, gain=output_gain if last else 1.0, generator=generator)
-            nn.init.zeros_(layer.bias)
-            layers.append(layer)
-            if not last:
-                layers.append(_ACTIVATIONS[activation]())
-        super().__init__(*layers)
+        super().__init__()
+        self._activation = _ACTIVATIONS[activation]
+        self.num_layers = len(hidden_sizes) + 1
+        for layer, (inputs, outputs) in enumerate(pairwise([input_size, *hidden_sizes, output_size])):
+            weight = nn.init.xavier_uniform_(torch.empty(outputs, inputs), generator=generator)
+            self.register_parameter(f"weight_{layer}", nn.Parameter(weight.T.contiguous()))
+            self.register_parameter(f"bias_{layer}", nn.Parameter(torch.zeros(outputs)))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map [..., in] to [..., out] with the module's own parameters."""
+        return self.call(dict(self.named_parameters()), inputs)
+
+    def call(self, params: Mapping[str, Tensor], inputs: Tensor, prefix: str = "") -> Tensor:
+        """Map [..., in] to [..., out], or [task, row, in] to [task, row, out] with parameters of every task.
+
+        Args:
+            params: by the names of this module's parameters.
+            inputs: [task, row, in] if the parameters have a task axis.
+            prefix: stands before the names.
+        """
+        outputs = inputs
+        for layer in range(self.num_layers):
+            weight, bias = params[f"{prefix}weight_{layer}"], params[f"{prefix}bias_{layer}"]
+            if weight.dim() == 2:
+                outputs = outputs @ weight + bias
+            else:
+                outputs = torch.baddbmm(bias.unsqueeze(1), outputs, weight)
+            if layer < self.num_layers - 1:
+                outputs = self._activation(outputs)
+        return outputs

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from metarl.bilevel import Params
 from metarl.networks import Activation, Mlp
@@ -83,10 +82,7 @@ class GaussianPolicy(nn.Module):
 
     def forward(self, observations: Tensor) -> DiagonalGaussian:
         """The action distribution at the observations [..., obs]."""
-        log_std = self.log_std.clamp(min=self._min_log_std)
-        if log_std.dim() == 2:
-            log_std = log_std.unsqueeze(1)  # [task, 1, act]
-        return DiagonalGaussian(self.mean(observations), log_std)
+        return self.distribution(self.parameter_dict(), observations)
 
     def parameter_dict(self) -> Params:
         """The parameters as data."""
@@ -94,5 +90,7 @@ class GaussianPolicy(nn.Module):
 
     def distribution(self, params: Params, observations: Tensor) -> DiagonalGaussian:
         """The action distribution under other parameters; nothing of the module is changed."""
-        result: DiagonalGaussian = functional_call(self, params, (observations,))
-        return result
+        log_std = params["log_std"].clamp(min=self._min_log_std)
+        if log_std.dim() == 2:
+            log_std = log_std.unsqueeze(1)  # [task, 1, act]
+        return DiagonalGaussian(self.mean.call(params, observations, prefix="mean."), log_std)

@@ -16,6 +16,13 @@ from torch import Tensor
 VectorProduct = Callable[[Tensor], Tensor]
 
 
+class Solution(NamedTuple):
+    """An approximate solution x of A x = b, and what is left of b: b - A x."""
+
+    x: Tensor
+    residual: Tensor
+
+
 class LineSearch(NamedTuple):
     """The result of a line search.
 
@@ -32,7 +39,9 @@ class LineSearch(NamedTuple):
     kl: float
 
 
-def conjugate_gradient(product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10) -> Tensor:
+def conjugate_gradient(
+    product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10
+) -> Solution:
     """Solve A x = b for a symmetric positive definite A, given v -> A v.
 
     Args:
@@ -55,17 +64,15 @@ def conjugate_gradient(product: VectorProduct, b: Tensor, *, iterations: int, to
         following = residual.dot(residual)
         direction = residual + (following / squared) * direction
         squared = following
-    return x
+    return Solution(x, residual)
 
 
 def gauss_newton(
     outputs: Sequence[Tensor],
     inputs: Sequence[Tensor],
     metric: Callable[[Sequence[Tensor]], Sequence[Tensor]],
-    *,
-    damping: float = 0.0,
 ) -> VectorProduct:
-    """The product v -> J^T M J v + damping v on a retained graph, J being d(outputs)/d(inputs).
+    """The product v -> J^T M J v on a retained graph, J being d(outputs)/d(inputs).
 
     J v is found by differentiating u -> J^T u, which is linear, with respect to u: no forward-mode rules are
     needed, so every operation with a second derivative will do, gradient steps inside the graph included.
@@ -74,7 +81,6 @@ def gauss_newton(
         outputs: tensors computed from the inputs, with their graph.
         inputs: leaves, in the order in which vectors are flattened.
         metric: M, linear, from tangents of the outputs to cotangents.
-        damping: multiple of the identity to add.
     """
     cotangents = [torch.zeros_like(out, requires_grad=True) for out in outputs]
     transposed = torch.autograd.grad(
@@ -90,7 +96,7 @@ def gauss_newton(
         image = torch.autograd.grad(
             outputs, inputs, weighted, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        return torch.cat([g.reshape(-1) for g in image]) + damping * vector
+        return torch.cat([g.reshape(-1) for g in image])
 
     return product
 

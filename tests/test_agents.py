@@ -15,6 +15,7 @@ from metarl.agents.maml import (
     MetaBatch,
     PolicyConfig,
     check_finite,
+    mean_kl,
 )
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
@@ -101,14 +102,7 @@ def test_the_inner_learning_rate_is_the_one_used() -> None:
         assert adapted is not None
         for name, p in learner.params().items():
             for task in range(3):
-                own = batch._replace(
-                    observations=batch.observations[task : task + 1],
-                    actions=batch.actions[task : task + 1],
-                    advantages=batch.advantages[task : task + 1],
-                    mask=batch.mask[task : task + 1],
-                    old_log_probs=batch.old_log_probs[task : task + 1],
-                )
-                loss = learner.inner_loss(learner.params(), own)[0]
+                loss = learner.inner_loss(learner.params(), batch.select(slice(task, task + 1)))[0]
                 (grad,) = torch.autograd.grad(loss, p)
                 assert torch.allclose(adapted[name][task], p - adaptation.inner_lr * grad, atol=1e-6)
 
@@ -168,13 +162,16 @@ def _fisher_case() -> tuple[MamlTrpo, MetaBatch]:
 def test_fisher_product_equals_double_backward_through_the_adaptation() -> None:
     agent, experience = _fisher_case()
     theta = agent.learner.params()
-    _, kl, adapted = agent._surrogate(theta, experience)
-    gradient = flatten(torch.autograd.grad(kl.mean(), list(theta.values()), create_graph=True))
+    distribution = agent._adapt(theta, experience.batches)[1]
+    kl = mean_kl(distribution, experience.batches[-1]).mean()
+    gradient = flatten(torch.autograd.grad(kl, list(theta.values()), create_graph=True))
     assert gradient.abs().max() < 1e-10
     v = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = flatten(torch.autograd.grad(gradient @ v, list(theta.values()))) + 1e-5 * v
-    found = agent.fisher_product(theta, experience, adapted)(v)
-    assert torch.allclose(found, expected, rtol=1e-6, atol=1e-9)
+    for size in (1, 2, 3):
+        chunks = [[b.select(slice(i, i + size)) for b in experience.batches] for i in range(0, 3, size)]
+        found = agent.linearise(theta, chunks)[2](v)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_trust_region_step_solves_the_constrained_problem() -> None:
@@ -185,8 +182,7 @@ def test_trust_region_step_solves_the_constrained_problem() -> None:
     assert step.search.loss < step.loss_before
     assert 0 < step.search.kl <= agent.config.max_kl
     moved = step.params - flatten(theta).detach()
-    _, _, adapted = agent._surrogate(theta, experience)
-    quadratic = 0.5 * moved @ agent.fisher_product(theta, experience, adapted)(moved)
+    quadratic = 0.5 * moved @ agent.linearise(theta, [experience.batches])[2](moved)
     assert torch.isclose(quadratic, torch.tensor(step.search.fraction**2 * 0.01, dtype=torch.float64), rtol=1e-6)
 
 
@@ -195,11 +191,10 @@ def test_fisher_product_on_a_fraction_of_the_steps_is_close() -> None:
     assert isinstance(agent, MamlTrpo)
     experience = _experience(agent, num_tasks=10, horizon=40)
     theta = agent.learner.params()
-    _, _, adapted = agent._surrogate(theta, experience)
     v = torch.randn(sum(p.numel() for p in theta.values()), generator=torch.Generator().manual_seed(0))
-    full = agent.fisher_product(theta, experience, adapted)(v)
+    full = agent.linearise(theta, [experience.batches])[2](v)
     agent.config = replace(agent.config, fisher_fraction=0.25)
-    part = agent.fisher_product(theta, experience, adapted)(v)
+    part = agent.linearise(theta, [experience.batches])[2](v)
     assert torch.cosine_similarity(full, part, dim=0) > 0.9
     assert not torch.equal(full, part)
 

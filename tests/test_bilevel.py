@@ -118,8 +118,8 @@ def _batches(steps: int) -> list[Data]:
     return [(draw(3), draw(2)) for _ in range(steps)]
 
 
-def _batched_loss(network: nn.Module, params: Params, batch: Data) -> Tensor:
-    return (functional_call(network, params, (batch[0],)) - batch[1]).square().mean((1, 2))
+def _batched_loss(network: Mlp, params: Params, batch: Data) -> Tensor:
+    return (network.call(params, batch[0]) - batch[1]).square().mean((1, 2))
 
 
 def _meta_loss(network: Mlp, theta: Params, steps: int) -> Tensor:
@@ -139,10 +139,10 @@ def _looped_meta_loss(network: Mlp, theta: Params, steps: int, first_order: bool
     for task in range(4):
         params = dict(theta)
         for inputs, targets in inner:
-            loss = (functional_call(network, params, (inputs[task],)) - targets[task]).square().mean()
+            loss = (network.call(params, inputs[task]) - targets[task]).square().mean()
             grads = torch.autograd.grad(loss, list(params.values()), create_graph=not first_order)
             params = {name: p - 0.3 * g for (name, p), g in zip(params.items(), grads, strict=True)}
-        total = total + (functional_call(network, params, (outer[0][task],)) - outer[1][task]).square().mean()
+        total = total + (network.call(params, outer[0][task]) - outer[1][task]).square().mean()
     return total / 4
 
 
@@ -188,7 +188,11 @@ def test_a_loss_of_one_task_lifted_equals_the_batched_one() -> None:
     batch = _batches(1)[0]
 
     def single(params: Params, data: Data) -> Tensor:
-        return (functional_call(plain, params, (data[0],)) - data[1]).square().mean()
+        named = {}  # a plain layer's weight is [out, in]
+        for layer in range(3):
+            named[f"{2 * layer}.weight"] = params[f"weight_{layer}"].T
+            named[f"{2 * layer}.bias"] = params[f"bias_{layer}"]
+        return (functional_call(plain, named, (data[0],)) - data[1]).square().mean()
 
     params = {name: p + torch.arange(4.0).view(4, *[1] * (p.dim() - 1)) for name, p in expand(theta, 4).items()}
     assert torch.allclose(per_task(single)(params, batch), _batched_loss(network, params, batch), atol=1e-12)

@@ -90,8 +90,10 @@ def test_initial_weights_follow_from_the_generator() -> None:
 def test_network_is_affine_maps_and_activations() -> None:
     network = Mlp(2, (3,), 1, activation="relu", generator=torch.Generator().manual_seed(0))
     inputs = torch.tensor([[1.0, -2.0]])
-    hidden = (inputs @ network[0].weight.T).clamp(min=0)  # type: ignore[operator]
-    assert torch.allclose(network(inputs), hidden @ network[2].weight.T, atol=1e-6)  # type: ignore[operator]
+    weights = [p for name, p in network.named_parameters() if "weight" in name]
+    hidden = (inputs @ weights[0]).clamp(min=0)
+    assert [tuple(w.shape) for w in weights] == [(2, 3), (3, 1)]
+    assert torch.allclose(network(inputs), hidden @ weights[1], atol=1e-6)
 
 
 MASK = torch.tensor([[True, True, False]])

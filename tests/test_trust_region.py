@@ -15,8 +15,17 @@ def _positive_definite(size: int) -> Tensor:
 def test_conjugate_gradient_equals_a_direct_solve() -> None:
     matrix = _positive_definite(8)
     b = torch.arange(8, dtype=torch.float64)
-    x = conjugate_gradient(lambda v: matrix @ v, b, iterations=16, tolerance=1e-26)
+    x, residual = conjugate_gradient(lambda v: matrix @ v, b, iterations=16, tolerance=1e-26)
     assert torch.allclose(x, torch.linalg.solve(matrix, b), atol=1e-10)
+    assert residual.norm() < 1e-10
+
+
+def test_conjugate_gradient_stopped_early_says_what_is_left() -> None:
+    matrix = _positive_definite(8)
+    b = torch.arange(8, dtype=torch.float64)
+    x, residual = conjugate_gradient(lambda v: matrix @ v, b, iterations=3)
+    assert torch.allclose(residual, b - matrix @ x, atol=1e-10)
+    assert residual.norm() > 1e-3
 
 
 def test_conjugate_gradient_takes_as_many_iterations_as_distinct_eigenvalues() -> None:
@@ -28,7 +37,7 @@ def test_conjugate_gradient_takes_as_many_iterations_as_distinct_eigenvalues() -
         return matrix @ v
 
     b = torch.ones(4, dtype=torch.float64)
-    x = conjugate_gradient(product, b, iterations=10, tolerance=1e-20)
+    x, _ = conjugate_gradient(product, b, iterations=10, tolerance=1e-20)
     assert len(products) == 2
     assert torch.allclose(x, b / matrix.diagonal(), atol=1e-12)
 
@@ -37,16 +46,16 @@ def test_conjugate_gradient_of_zero_is_zero_without_a_product() -> None:
     def fail(v: Tensor) -> Tensor:
         raise AssertionError("no product is needed")
 
-    assert torch.equal(conjugate_gradient(fail, torch.zeros(3), iterations=5), torch.zeros(3))
+    assert torch.equal(conjugate_gradient(fail, torch.zeros(3), iterations=5).x, torch.zeros(3))
 
 
 def test_gauss_newton_equals_the_explicit_matrix() -> None:
     jacobian = torch.randn(5, 3, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     metric = torch.arange(1, 6, dtype=torch.float64)
     x = torch.randn(3, dtype=torch.float64).requires_grad_()
-    product = gauss_newton([jacobian @ x], [x], lambda t: [metric * t[0]], damping=0.1)
+    product = gauss_newton([jacobian @ x], [x], lambda t: [metric * t[0]])
     v = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
-    expected = jacobian.T @ (metric * (jacobian @ v)) + 0.1 * v
+    expected = jacobian.T @ (metric * (jacobian @ v))
     assert torch.allclose(product(v), expected, atol=1e-12)
     assert torch.allclose(product(2 * v), 2 * expected, atol=1e-12)  # the graph serves again
 

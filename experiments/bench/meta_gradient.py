@@ -20,7 +20,6 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
-from torch.func import functional_call
 
 from metarl.agent import Actor
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyBatch, PolicyConfig
@@ -151,8 +150,7 @@ def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps:
     params = dict(network.named_parameters())
 
     def loss(params: Params, points: Points) -> Tensor:
-        predictions: Tensor = functional_call(network, params, (points[0],))
-        return (predictions - points[1]).square().mean((1, 2))
+        return (network.call(params, points[0]) - points[1]).square().mean((1, 2))
 
     def gradient() -> Tensor:
         start = expand(params, len(support[0]))
@@ -169,8 +167,8 @@ def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: in
     def forward(weights: Sequence[Tensor], inputs: Tensor) -> Tensor:
         hidden = inputs
         for layer in range(0, len(weights) - 2, 2):
-            hidden = nn.functional.relu(nn.functional.linear(hidden, weights[layer], weights[layer + 1]))
-        return nn.functional.linear(hidden, weights[-2], weights[-1])
+            hidden = nn.functional.relu(torch.addmm(weights[layer + 1], hidden, weights[layer]))
+        return torch.addmm(weights[-1], hidden, weights[-2])
 
     def gradient() -> Tensor:
         total = flatten([torch.zeros_like(p) for p in params])
@@ -188,13 +186,21 @@ def _loop_gradient(network: Mlp, support: Points, query: Points, inner_steps: in
 
 
 def _plain(network: Mlp) -> nn.Sequential:
-    """The same network of PyTorch's own layers."""
-    kind = network[0].weight.dtype
-    plain = nn.Sequential(
-        *(nn.Linear(x.in_features, x.out_features, dtype=kind) if isinstance(x, nn.Linear) else x for x in network)
-    )
-    plain.load_state_dict(network.state_dict())
-    return plain
+    """The same network of PyTorch's own layers, whose weights are [out, in]."""
+    layers: list[nn.Module] = []
+    params = dict(network.named_parameters())
+    for index in range(network.num_layers):
+        weight, bias = params[f"weight_{index}"].detach(), params[f"bias_{index}"].detach()
+        inputs, outputs = weight.shape
+        layer = nn.Linear(inputs, outputs, dtype=weight.dtype)
+        layer.load_state_dict({"weight": weight.T, "bias": bias})
+        layers += [layer, nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
+def _gradient_of(plain: nn.Sequential) -> Tensor:
+    """The gradient of a network of PyTorch's own layers, in the order and layout of ours."""
+    return flatten([cast(Tensor, p.grad).T if p.dim() == 2 else cast(Tensor, p.grad) for p in plain.parameters()])
 
 
 def _higher_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:
@@ -212,7 +218,7 @@ def _higher_gradient(network: Mlp, support: Points, query: Points, inner_steps: 
                     steps.step(nn.functional.mse_loss(inner(x), y))
                 loss = nn.functional.mse_loss(inner(query_x), query_y) / len(support[0])
                 loss.backward()  # type: ignore[no-untyped-call]
-        return flatten([cast(Tensor, p.grad) for p in model.parameters()])
+        return _gradient_of(model)
 
     return gradient
 
@@ -240,7 +246,7 @@ def _torchopt_gradient(
             torchopt.recover_state_dict(model, model_state)
             torchopt.recover_state_dict(optimizer, optimizer_state)
         torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
-        return flatten([cast(Tensor, p.grad) for p in params])
+        return _gradient_of(model)
 
     return gradient
 
@@ -371,8 +377,8 @@ class LoopOverTasks:
         hidden = batch.observations
         layers = len(self._config.policy.hidden_sizes)
         for layer in range(layers + 1):
-            weight, bias = params[f"mean.{2 * layer}.weight"], params[f"mean.{2 * layer}.bias"]
-            hidden = nn.functional.linear(hidden, weight, bias)
+            weight, bias = params[f"mean.weight_{layer}"], params[f"mean.bias_{layer}"]
+            hidden = torch.addmm(bias, hidden, weight)
             hidden = torch.tanh(hidden) if layer < layers else hidden
         std = params["log_std"].clamp(min=math.log(self._config.policy.min_std)).exp()
         return Independent(Normal(hidden, std), 1)
