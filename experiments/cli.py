@@ -135,8 +135,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return commands[words[0]](words[1:])
     except (TrainingDiverged, WorkerError) as error:
         return _fail(error, 1)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return _fail(error, 2)
+    except KeyboardInterrupt:
+        print("metarl: interrupted", file=sys.stderr)
+        return 130
 
 
 def _fail(error: Exception, status: int) -> int:

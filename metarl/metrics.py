@@ -55,7 +55,14 @@ class MetricsWriter:
     def _truncate(self, keep_iterations: int) -> None:
         rows = self._rows()
         self._columns = list(rows[0]) if rows else []
-        self._replace([row for row in rows if int(row["iteration"]) <= keep_iterations])
+        try:
+            kept = [row for row in rows if int(row["iteration"]) <= keep_iterations]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{self._path} is not a run's metrics: expected a column of iteration numbers; "
+                "move the file away to start a new one"
+            ) from error
+        self._replace(kept)
 
     def _extend(self, names: Sequence[str]) -> None:
         rows = self._rows()

@@ -247,6 +247,14 @@ def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) 
     assert [row["late"] for row in rows] == ["", "", "1"]
 
 
+def test_a_foreign_metrics_file_is_an_error_and_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,loss\n1,2\n")
+    with pytest.raises(ValueError, match="not a run's metrics: expected a column of iteration numbers"):
+        MetricsWriter(tmp_path)
+    assert path.read_text() == "step,loss\n1,2\n"
+
+
 @pytest.mark.parametrize("name", sorted(PRESETS))
 def test_every_preset_survives_json(name: str) -> None:
     import json
