@@ -23,6 +23,7 @@ from torch import Tensor
 from metarl.advantages import Normalisation, linear_baseline_advantages
 from metarl.agent import Actions, Collector
 from metarl.bilevel import Params, adapt, expand, sgd
+from metarl.configs import check_counts, check_fraction, check_positive
 from metarl.losses import masked_mean, policy_gradient_loss, ratio_loss
 from metarl.networks import Activation
 from metarl.policies import DiagonalGaussian, GaussianPolicy
@@ -54,9 +55,7 @@ class PolicyConfig:
     def __post_init__(self) -> None:
         if not self.hidden_sizes or min(self.hidden_sizes) < 1:
             raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
-        for name in ("init_std", "min_std", "output_scale"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        check_positive(self, "init_std", "min_std", "output_scale")
 
 
 @dataclass(frozen=True)
@@ -86,14 +85,9 @@ class AdaptationConfig:
     first_order: bool = False
 
     def __post_init__(self) -> None:
-        if not self.inner_lr > 0:
-            raise ValueError(f"inner_lr must be positive, got {self.inner_lr}")
-        if self.inner_steps < 1 or self.num_episodes < 1:
-            raise ValueError(
-                f"inner_steps and num_episodes must be at least 1, got {self.inner_steps} and {self.num_episodes}"
-            )
-        if not (0 <= self.gamma <= 1 and 0 <= self.gae_lambda <= 1):
-            raise ValueError(f"gamma and gae_lambda must be in [0, 1], got {self.gamma} and {self.gae_lambda}")
+        check_positive(self, "inner_lr")
+        check_counts(self, "inner_steps", "num_episodes")
+        check_fraction(self, "gamma", "gae_lambda")
 
 
 class PolicyBatch(NamedTuple):
@@ -115,15 +109,18 @@ class PolicyBatch(NamedTuple):
     old: DiagonalGaussian
     old_log_probs: Tensor
 
-    def thin(self, stride: int) -> "PolicyBatch":
-        """Every stride-th row of each task."""
-        return self._cut((slice(None), slice(None, None, stride)))
+    def thin(self, fraction: float) -> "PolicyBatch":
+        """A fraction of the rows, the same ones of each task; in no rhythm that a gait could have."""
+        num_rows = self.mask.shape[1]
+        order = torch.randperm(num_rows, generator=torch_generator(0)).to(self.mask.device)
+        rows = order[: max(1, round(fraction * num_rows))].sort().values
+        return self._cut((slice(None), rows))
 
     def select(self, tasks: slice) -> "PolicyBatch":
         """The steps of some of the tasks."""
         return self._cut((tasks,))
 
-    def _cut(self, index: tuple[slice, ...]) -> "PolicyBatch":
+    def _cut(self, index: tuple[slice | Tensor, ...]) -> "PolicyBatch":
         return PolicyBatch(
             observations=self.observations[index],
             actions=self.actions[index],

@@ -33,6 +33,7 @@ from metarl.agents.maml import (
     mean_kl,
 )
 from metarl.bilevel import Params, flatten, unflatten
+from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.losses import ratio_loss
 from metarl.policies import DiagonalGaussian
 from metarl.tasks import Task, TaskEnv
@@ -69,14 +70,9 @@ class MamlTrpoConfig:
     fisher_fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        if not (self.max_kl > 0 and self.cg_damping >= 0):
-            raise ValueError(
-                f"max_kl must be positive and cg_damping not negative, got {self.max_kl} and {self.cg_damping}"
-            )
-        if self.cg_iters < 1 or self.max_backtracks < 1:
-            raise ValueError(
-                f"cg_iters and max_backtracks must be at least 1, got {self.cg_iters} and {self.max_backtracks}"
-            )
+        check_positive(self, "max_kl")
+        check_not_negative(self, "cg_damping")
+        check_counts(self, "cg_iters", "max_backtracks")
         if not (0 < self.backtrack_ratio < 1 and 0 < self.fisher_fraction <= 1):
             raise ValueError(
                 "backtrack_ratio must be in (0, 1) and fisher_fraction in (0, 1], "
@@ -173,9 +169,9 @@ class MamlTrpo:
             adapted, distribution = self._adapt(theta, chunk)
             loss = _surrogate(distribution, chunk[-1])
             losses.append(loss.detach())
-            exact = self._stride == 1
+            exact = self.config.fisher_fraction == 1
             gradients.append(flatten(torch.autograd.grad(loss.sum() / num_tasks, leaves, retain_graph=exact)))
-            thinned = chunk if exact else [batch.thin(self._stride) for batch in chunk]
+            thinned = chunk if exact else [batch.thin(self.config.fisher_fraction) for batch in chunk]
             if not exact:
                 distribution = self._thin_distribution(theta, thinned, adapted)
             products.append(_fisher_product(distribution, thinned[-1].mask, leaves, num_tasks))
@@ -210,10 +206,6 @@ class MamlTrpo:
         through = self.learner.adapt_through(theta, inner)[-1]
         through = {name: p + (adapted[name] - p).detach() for name, p in through.items()}
         return self.learner.policy.distribution(through, outer.observations)
-
-    @property
-    def _stride(self) -> int:
-        return max(1, round(1 / self.config.fisher_fraction))
 
     def _chunks(self, batches: Sequence[PolicyBatch]) -> list[Chunk]:
         """The batches cut along the task axis into pieces whose activations stay in the processor's cache.

@@ -11,8 +11,8 @@ For each meta-iteration:
 
 MAML-PPO is the same without the inner KL penalty: `inner_kl_coef = 0`.
 
-How we differ: nothing in the algorithm. The reference code's default of a fixed eta is ours too; its adaptive
-rule is `adaptive_kl`.
+How we differ: the KL is exact where the reference code adds 1e-8 to its denominator. Its default of a fixed eta
+is ours too, its adaptive rule is `adaptive_kl`.
 """
 
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from metarl.agents.maml import (
     check_finite,
     mean_kl,
 )
+from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.losses import clipped_ratio_loss
 from metarl.tasks import Task, TaskEnv
 
@@ -62,17 +63,9 @@ class PrompConfig:
     target_inner_kl: float = 0.01
 
     def __post_init__(self) -> None:
-        if not (self.outer_lr > 0 and self.clip_ratio > 0):
-            raise ValueError(
-                f"outer_lr and clip_ratio must be positive, got {self.outer_lr} and {self.clip_ratio}"
-            )
-        if self.outer_steps < 1:
-            raise ValueError(f"outer_steps must be at least 1, got {self.outer_steps}")
-        if not (self.inner_kl_coef >= 0 and self.target_inner_kl > 0):
-            raise ValueError(
-                "inner_kl_coef must not be negative and target_inner_kl must be positive, "
-                f"got {self.inner_kl_coef} and {self.target_inner_kl}"
-            )
+        check_positive(self, "outer_lr", "clip_ratio", "target_inner_kl")
+        check_counts(self, "outer_steps")
+        check_not_negative(self, "inner_kl_coef")
 
 
 class Promp:

@@ -10,11 +10,12 @@ from metarl.envs.mujoco.families import (
     AntDir,
     AntDir2D,
     AntGoal,
+    AntGoalSquare,
     HalfCheetahDir,
     HalfCheetahVel,
     HumanoidDir,
 )
-from metarl.envs.point import Point, PointUniformStart, SparsePoint
+from metarl.envs.point import Point, PointUniformStart, SparsePoint, SparsePoint100
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution, TaskFamily, Value
 
 Draw = Callable[[np.random.Generator], Value]
@@ -58,8 +59,10 @@ def _continuous(family: TaskFamily, parameter: str, draw: Draw, description: str
     return lambda name: Benchmark(name, tasks, tasks, shared=False, description=description)
 
 
-def _directions(family: TaskFamily, description: str) -> Callable[[str], Benchmark]:
-    tasks = FiniteTasks(family, tuple(Task(family.name, (("direction", d),)) for d in (-1.0, 1.0)))
+def _two(
+    family: TaskFamily, parameter: str, values: tuple[float, float], description: str
+) -> Callable[[str], Benchmark]:
+    tasks = FiniteTasks(family, tuple(Task(family.name, ((parameter, value),)) for value in values))
     return lambda name: Benchmark(name, tasks, tasks, shared=True, description=description)
 
 
@@ -74,8 +77,13 @@ def _semicircle(name: str) -> Benchmark:
         FiniteTasks(family, tasks[:80]),
         FiniteTasks(family, tasks[80:]),
         shared=False,
-        description="goals on a semicircle of radius 1, reward within 0.2 of the goal (Rakelly et al. 2019)",
+        description="goals on a semicircle of radius 1, 20 steps (Rakelly et al. 2019); see sparse-point-100",
     )
+
+
+def _half_circle(rng: np.random.Generator) -> Value:
+    angle = rng.uniform(0.0, math.pi)
+    return (math.cos(angle), math.sin(angle))
 
 
 def _disk_goal(rng: np.random.Generator) -> Value:
@@ -99,26 +107,43 @@ _MAKERS: dict[str, Callable[[str], Benchmark]] = {
         PointUniformStart(), "goal", _square(1.0), "goal and start in [-1, 1]^2, 20 steps (Rakelly et al. 2019)"
     ),
     "sparse-point": _semicircle,
-    "half-cheetah-dir": _directions(
-        HalfCheetahDir(), "run forward or backward (Finn et al. 2017); train and test share the two tasks"
+    "half-cheetah-dir": _two(
+        HalfCheetahDir(), "direction", (-1.0, 1.0), "run forward or backward, 100 steps (Rothfuss et al. 2019)"
     ),
     "half-cheetah-vel": _continuous(
-        HalfCheetahVel(), "velocity", _uniform(0.0, 3.0),
+        HalfCheetahVel(),
+        "velocity",
+        _uniform(0.0, 3.0),
         "target speed in [0, 3] m/s (Rothfuss 2019, Rakelly 2019, Zintgraf 2020); see half-cheetah-vel-2",
     ),
     "half-cheetah-vel-2": _continuous(
         HalfCheetahVel(), "velocity", _uniform(0.0, 2.0), "target speed in [0, 2] m/s (Finn et al. 2017)"
     ),
-    "ant-dir": _directions(
-        AntDir(), "walk forward or backward (Finn et al. 2017); train and test share the two tasks"
+    "ant-dir": _two(
+        AntDir(),
+        "direction",
+        (-1.0, 1.0),
+        "walk forward or backward, 200 steps (Rothfuss et al. 2019); see ant-dir-2d",
     ),
     "ant-dir-2d": _continuous(
-        AntDir2D(), "heading", _uniform(0.0, 2 * math.pi), "walk along any heading (Rothfuss 2019, Rakelly 2019)"
+        AntDir2D(), "heading", _uniform(0.0, 2 * math.pi), "any heading, 200 steps (Rothfuss 2019, Rakelly 2019)"
     ),
     "ant-goal": _continuous(
-        AntGoal(), "goal", _disk_goal, "goal in a disk of radius 3 m (Rothfuss 2019, Rakelly 2019)"
+        AntGoal(), "goal", _disk_goal, "goal in a disk of 3 m (Rothfuss 2019, Rakelly 2019); see ant-goal-square"
     ),
     "humanoid-dir": _continuous(
-        HumanoidDir(), "heading", _uniform(0.0, 2 * math.pi), "walk along any heading (Rakelly et al. 2019)"
+        HumanoidDir(),
+        "heading",
+        _uniform(0.0, 2 * math.pi),
+        "any heading (Rakelly et al. 2019); see humanoid-dir-2",
     ),
-}  # fmt: skip
+    "humanoid-dir-2": _two(
+        HumanoidDir(), "heading", (0.0, math.pi), "walk forward or backward (Rothfuss et al. 2019)"
+    ),
+    "ant-goal-square": _continuous(
+        AntGoalSquare(), "goal", _square(3.0), "goal in [-3, 3]^2, ends when fallen (Finn et al. 2017)"
+    ),
+    "sparse-point-100": _continuous(
+        SparsePoint100(), "goal", _half_circle, "any goal on the semicircle, 100 steps (Zintgraf et al. 2020)"
+    ),
+}

@@ -64,6 +64,13 @@ class SparsePoint(PointFamily):
     sparse = True
 
 
+class SparsePoint100(SparsePoint):
+    """Sparse-point with 100 steps (Zintgraf et al. 2020)."""
+
+    name = "sparse-point-100"
+    horizon = 100
+
+
 class PointEnv(TaskVectorEnv):
     """Points in the plane, one goal each."""
 

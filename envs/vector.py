@@ -198,7 +198,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     def _seed(self, seed: int | Sequence[int | None] | None, rows: np.ndarray) -> None:
         if seed is None:
             return
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int | np.integer) else list(seed)
         if len(seeds) != self.num_envs:
             raise ValueError(f"expected {self.num_envs} seeds, one per sub-environment, got {len(seeds)}")
         chosen = {int(row): int(s) for row in rows if (s := seeds[row]) is not None}

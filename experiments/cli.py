@@ -3,27 +3,40 @@
 import contextlib
 import importlib
 import io
+import os
 import re
+import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import numpy as np
 import tyro
 
 from metarl import seeding
 from metarl.checkpoint import FILE as CHECKPOINT
+from metarl.configs import check_counts
 from metarl.envs import benchmark_names, make_benchmark
-from metarl.evaluation import AdaptationCurve, adaptation_curve
-from metarl.experiments.configuration import Experiment, make_agent, make_workers
-from metarl.experiments.console import TrainingDisplay, Waiting, duration, say, show_curves, show_table
+from metarl.experiments.configuration import Device, Experiment, make_agent, make_workers
+from metarl.experiments.console import TrainingDisplay, duration, say, show_table
+from metarl.experiments.measure import measure
 from metarl.experiments.presets import PRESETS, preset
-from metarl.experiments.runs import EVALUATION, Run, checkpoint_path, create_run, extend_run, open_run
-from metarl.tasks import Task, load_tasks
-from metarl.training import TrainingDiverged, restore, train, write_json
+from metarl.experiments.runs import (
+    EVALUATION,
+    Run,
+    checkpoint_path,
+    checkpointed_iteration,
+    create_run,
+    extend_run,
+    go_back,
+    on_device,
+    open_run,
+    write_json,
+)
+from metarl.tasks import load_tasks
+from metarl.training import TrainingDiverged, train
 from metarl.workers import WorkerError
 
 Arguments = TypeVar("Arguments")
@@ -66,10 +79,14 @@ class ResumeArguments:
     Attributes:
         folder: the run's.
         iterations: train to this many in all instead of the configured number.
+        checkpoint: continue from checkpoint.previous.pt instead; the last one is kept under another name.
+        device: train here instead of where the configuration says.
     """
 
     folder: tyro.conf.Positional[Path]
     iterations: int | None = None
+    checkpoint: str = CHECKPOINT
+    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +102,7 @@ class EvaluateArguments:
         seed: of the fresh tasks and the episodes.
         json: write the result to this new file too.
         checkpoint: which of the run's checkpoints.
+        device: evaluate here instead of where the configuration says.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -95,6 +113,7 @@ class EvaluateArguments:
     seed: int = 0
     json: Path | None = None
     checkpoint: str = CHECKPOINT
+    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,24 @@ class UsageError(ValueError):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(words)
+    except (TrainingDiverged, FloatingPointError, WorkerError) as error:
+        return _fail(error, 1)
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError as error:
+        return _fail(MemoryError(f"not enough memory for what was asked ({error}); ask for less"), 2)
+    except (ValueError, OSError) as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        print("metarl: interrupted; a run's checkpoints are as they were", file=sys.stderr)
+        return 130
+
+
+def _run(words: list[str]) -> int:
+    """Find the command and run it."""
     commands: dict[str, Callable[[list[str]], int]] = {
         "list": _list,
         "train": _train,
@@ -129,17 +166,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         say(USAGE)
         return 0 if words else 2
-    try:
-        if words[0] not in commands:
-            raise UsageError(f"unknown command {words[0]!r}; known: {', '.join(commands)}")
-        return commands[words[0]](words[1:])
-    except (TrainingDiverged, WorkerError) as error:
-        return _fail(error, 1)
-    except (ValueError, OSError) as error:
-        return _fail(error, 2)
-    except KeyboardInterrupt:
-        print("metarl: interrupted", file=sys.stderr)
-        return 130
+    if words[0] not in commands:
+        raise UsageError(f"unknown command {words[0]!r}; known: {', '.join(commands)}")
+    return commands[words[0]](words[1:])
 
 
 def _fail(error: Exception, status: int) -> int:
@@ -160,11 +189,17 @@ def _list(words: list[str]) -> int:
 
 
 def _train(words: list[str]) -> int:
+    if words[:1] in (["-h"], ["--help"]):
+        say(f"usage: metarl train EXPERIMENT [--out DIR] [fields]\n\nexperiments: {', '.join(PRESETS)}\n")
+        say("`metarl train EXPERIMENT --help` describes an experiment's fields.")
+        return 0
     if not words or words[0].startswith("-"):
         raise UsageError(f"train needs an experiment's name; known: {', '.join(PRESETS)}")
     name = words[0]
     default = TrainArguments(experiment=preset(name))
     arguments = _parse(TrainArguments, words[1:], f"metarl train {name}", default)
+    # Made once before the folder is, so that what cannot be made leaves nothing behind.
+    make_agent(arguments.experiment, make_benchmark(arguments.experiment.benchmark))
     run = create_run(name, arguments.experiment, arguments.out)
     say(f"{name}: {run.benchmark.description}")
     say(f"run folder {run.folder}")
@@ -174,9 +209,15 @@ def _train(words: list[str]) -> int:
 def _resume(words: list[str]) -> int:
     arguments = _parse(ResumeArguments, words, "metarl resume")
     run = open_run(arguments.folder)
+    checkpoint_path(run, arguments.checkpoint)
+    if arguments.checkpoint != CHECKPOINT:
+        go_back(run)
+    done = checkpointed_iteration(run)
     if arguments.iterations is not None:
+        if arguments.iterations < done:
+            raise UsageError(f"--iterations must be at least {done}, which are done, got {arguments.iterations}")
         run = extend_run(run, arguments.iterations)
-    return _work(run)
+    return _work(on_device(run, arguments.device))
 
 
 def _work(run: Run) -> int:
@@ -200,12 +241,14 @@ def _work(run: Run) -> int:
                 report=display.report,
                 stop=interrupted,
             )
-        if progress.iteration < experiment.training.iterations:
+        if interrupted():
             say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
             return 130
-        say(f"trained on {progress.env_steps:,} environment steps in {duration(progress.elapsed_s)}")
-        result = _measure(run, workers, CHECKPOINT, run.test_tasks, EvaluateArguments(run.folder))
-    write_json(run.folder / EVALUATION, result)
+        memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+        steps, time_taken = f"{progress.env_steps:,} environment steps", duration(progress.elapsed_s)
+        say(f"trained on {steps} in {time_taken}; peak memory {memory_gb:.2f} GB")
+        result = measure(run, workers, CHECKPOINT, run.test_tasks, run.experiment.evaluation, seed=0)
+    write_json(run.folder / EVALUATION, result | {"train_peak_memory_gb": round(memory_gb, 3)})
     say(f"written to {run.folder / EVALUATION}; again, or on other tasks: metarl evaluate {run.folder}")
     return 0
 
@@ -217,7 +260,7 @@ def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
 
     def request(number: int, frame: object) -> None:
         if requested:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt  # main says what that means
         requested.append(number)
         print(
             f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",
@@ -227,8 +270,6 @@ def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(requested)
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -238,76 +279,24 @@ def _evaluate(words: list[str]) -> int:
     arguments = _parse(EvaluateArguments, words, "metarl evaluate")
     if arguments.tasks is not None and arguments.num_tasks is not None:
         raise UsageError("--tasks and --num-tasks exclude each other: give the tasks or their number")
-    for name in ("num_tasks", "num_episodes"):
-        value = getattr(arguments, name)
-        if value is not None and value < 1:
-            raise UsageError(f"--{name.replace('_', '-')} must be at least 1, got {value}")
-    if arguments.num_steps is not None and arguments.num_steps < 0:
-        raise UsageError(f"--num-steps must not be negative, got {arguments.num_steps}")
+    check_counts(arguments, "num_tasks")
     _check_new(arguments.json)
-    run = open_run(arguments.folder)
+    run = on_device(open_run(arguments.folder), arguments.device)
+    checkpoint_path(run, arguments.checkpoint)
     tasks = run.test_tasks
     if arguments.tasks is not None:
         tasks = load_tasks(arguments.tasks, run.benchmark.family)
     elif arguments.num_tasks is not None:
-        rng = seeding.streams(arguments.seed)["test_tasks"]
+        rng = seeding.streams(arguments.seed)["fresh_tasks"]
         tasks = run.benchmark.test.sample(arguments.num_tasks, rng)
+    asked = {name: getattr(arguments, name) for name in ("num_steps", "num_episodes")}
+    settings = replace(run.experiment.evaluation, **{name: n for name, n in asked.items() if n is not None})
     with make_workers(run.experiment, run.benchmark) as workers:
-        result = _measure(run, workers, arguments.checkpoint, tasks, arguments)
+        result = measure(run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed)
     if arguments.json is not None:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
     return 0
-
-
-def _measure(
-    run: Run, workers: Any, checkpoint: str, tasks: Sequence[Task], arguments: EvaluateArguments
-) -> dict[str, Any]:
-    """Evaluate a checkpoint and the untrained agent on tasks, and show both."""
-    settings = run.experiment.evaluation
-    num_steps = settings.num_steps if arguments.num_steps is None else arguments.num_steps
-    num_episodes = settings.num_episodes if arguments.num_episodes is None else arguments.num_episodes
-    agent = make_agent(run.experiment, run.benchmark)
-    untrained = make_agent(run.experiment, run.benchmark)
-    progress = restore(agent, seeding.streams(run.experiment.seed), checkpoint_path(run, checkpoint))
-    rng = seeding.streams(arguments.seed)["evaluation"]
-
-    def measure(actor: Any, what: str) -> AdaptationCurve:
-        with Waiting(f"evaluating the {what} agent, adaptation step") as waiting:
-            return adaptation_curve(
-                actor,
-                workers,
-                tasks,
-                rng,
-                num_steps=num_steps,
-                num_episodes=num_episodes,
-                progress=waiting.progress,
-            )
-
-    curve, baseline = measure(agent.actor(), "trained"), measure(untrained.actor(), "untrained")
-    resampling = np.random.default_rng(arguments.seed)
-    rows, baseline_rows = curve.summary(resampling), baseline.summary(resampling)
-    kinds = len(set(tasks))
-    distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
-    what = f"{len(tasks)} test tasks{distinct}, {num_episodes} episodes each"
-    title = f"{run.name} after {progress.env_steps:,} steps: {what}"
-    show_curves(title, {"meta-trained": rows, "untrained": baseline_rows})
-    return {
-        "experiment": run.name,
-        "seed": run.experiment.seed,
-        "evaluation_seed": arguments.seed,
-        "num_tasks": len(tasks),
-        "num_episodes": num_episodes,
-        "train_env_steps": progress.env_steps,
-        "train_wall_s": round(progress.elapsed_s, 1),
-        "tasks_shared_with_training": run.benchmark.shared,
-        "adaptation": rows,
-        "baselines": {"untrained": baseline_rows},
-        "tasks": [
-            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curve.returns]}
-            for i, task in enumerate(tasks)
-        ],
-    }
 
 
 def _bench(words: list[str]) -> int:
@@ -329,8 +318,8 @@ def _check_new(path: Path | None) -> None:
         return
     if path.exists():
         raise UsageError(f"{path} exists and is left as it is; give --json another name")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: its folder does not exist")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise UsageError(f"cannot write {path}: its folder does not exist or is not writable")
 
 
 def _parse(kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None) -> Arguments:

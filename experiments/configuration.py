@@ -11,10 +11,12 @@ import torch
 from metarl.agent import Agent
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
+from metarl.configs import check_counts, check_not_negative
 from metarl.tasks import Benchmark, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
+Device = Literal["auto", "cpu", "cuda"]
 AgentConfig = PrompConfig | MamlTrpoConfig
 _ALGORITHMS: dict[str, type[Any]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig}
 
@@ -41,19 +43,13 @@ class Experiment:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     horizon: int | None = None
     seed: int = 0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     num_workers: int = 1
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise ValueError(f"seed must not be negative, got {self.seed}")
-        if self.horizon is not None and self.horizon < 1:
-            raise ValueError(f"horizon must be at least 1 step, got {self.horizon}")
-        if self.num_workers < 1 or (self.num_threads is not None and self.num_threads < 1):
-            raise ValueError(
-                f"num_workers and num_threads must be at least 1, got {self.num_workers} and {self.num_threads}"
-            )
+        check_not_negative(self, "seed")
+        check_counts(self, "horizon", "num_workers", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -140,7 +136,9 @@ def _decode(kind: Any, data: Any, where: str) -> Any:
 
 def _decode_value(kind: Any, data: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is tuple and isinstance(data, list):
+    if origin is tuple:
+        if not isinstance(data, list):
+            raise ValueError(f"{where} must be a list, got {data!r}")
         return tuple(_decode_value(arguments[0], item, where) for item in data)
     if origin is Literal:
         valid = data in arguments

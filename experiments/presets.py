@@ -59,6 +59,14 @@ PRESETS: dict[str, Preset] = {
         ),
         "Rothfuss et al. 2019, appendix, with gae_lambda 0.95; 160 million environment steps",
     ),
+    "half-cheetah-dir-maml-ppo": Preset(
+        Experiment(
+            benchmark="half-cheetah-dir",
+            agent=PrompConfig(adaptation=_LOCOMOTION, inner_kl_coef=0.0),
+            training=TrainingConfig(iterations=1000),
+        ),
+        "ProMP without its inner KL penalty",
+    ),
     "half-cheetah-dir-maml-trpo": Preset(
         Experiment(
             benchmark="half-cheetah-dir",

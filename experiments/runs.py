@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -13,11 +14,10 @@ import torch
 
 from metarl import seeding
 from metarl.checkpoint import FILE as CHECKPOINT
-from metarl.checkpoint import PREVIOUS
+from metarl.checkpoint import PREVIOUS, load_checkpoint
 from metarl.envs import make_benchmark
-from metarl.experiments.configuration import Experiment, decode, encode
+from metarl.experiments.configuration import Device, Experiment, decode, encode
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
-from metarl.training import write_json
 
 CONFIG = "config.json"
 TEST_TASKS = "test_tasks.json"
@@ -51,7 +51,7 @@ def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
     """
     benchmark = make_benchmark(experiment.benchmark)
     if folder is None:
-        folder = _free_folder(Path("runs") / f"{name}-seed{experiment.seed}")
+        folder = _free(Path("runs") / f"{name}-seed{experiment.seed}")
     elif folder.exists():
         raise ValueError(
             f"{folder} exists and is left as it is; expected a new folder: give another --out, "
@@ -80,12 +80,31 @@ def open_run(folder: Path) -> Run:
     try:
         data = json.loads(path.read_text())
         name, experiment = data["name"], decode(data["experiment"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     benchmark = make_benchmark(experiment.benchmark)
     return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
+
+
+def on_device(run: Run, device: Device | None) -> Run:
+    """The same run with its networks on another device; its folder keeps the configured one."""
+    return run if device is None else replace(run, experiment=replace(run.experiment, device=device))
+
+
+def checkpointed_iteration(run: Run) -> int:
+    """The iteration that a run's checkpoint is of, 0 if there is none."""
+    path = run.folder / CHECKPOINT
+    return int(load_checkpoint(path)["progress"]["iteration"]) if path.exists() else 0
+
+
+def go_back(run: Run) -> None:
+    """Make the checkpoint before the last one the present one, and keep the last under another name."""
+    load_checkpoint(run.folder / PREVIOUS)
+    if (run.folder / CHECKPOINT).exists():
+        (run.folder / CHECKPOINT).replace(_free(run.folder / "checkpoint.replaced.pt"))
+    shutil.copyfile(run.folder / PREVIOUS, run.folder / CHECKPOINT)
 
 
 def extend_run(run: Run, iterations: int) -> Run:
@@ -106,6 +125,13 @@ def checkpoint_path(run: Run, name: str) -> Path:
     if name not in (CHECKPOINT, PREVIOUS):
         raise ValueError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {name!r}")
     return run.folder / name
+
+
+def write_json(path: Path, data: object) -> None:
+    """Write JSON so that a reader finds the old file or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
+    temporary.replace(path)
 
 
 def versions() -> dict[str, Any]:
@@ -134,8 +160,9 @@ def _git_commit() -> str | None:
         return None
 
 
-def _free_folder(first: Path) -> Path:
-    folder, number = first, 2
-    while folder.exists():
-        folder, number = first.with_name(f"{first.name}-{number}"), number + 1
-    return folder
+def _free(first: Path) -> Path:
+    """The path, or the path with the least number that makes it new."""
+    path, number = first, 2
+    while path.exists():
+        path, number = first.with_name(f"{first.stem}-{number}{first.suffix}"), number + 1
+    return path

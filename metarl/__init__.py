@@ -4,5 +4,4 @@ from metarl.tasks import Benchmark, Task
 from metarl.trajectories import Trajectories
 from metarl.workers import Workers
 
-__version__ = "0.1.0"
-__all__ = ["Benchmark", "Task", "Trajectories", "Workers", "__version__"]
+__all__ = ["Benchmark", "Task", "Trajectories", "Workers"]

@@ -133,6 +133,10 @@ def linear_baseline_advantages(
     rewards = trajectories.rewards.double() * mask
     returns = discounted_returns(rewards, gamma=gamma)
     features = linear_features(trajectories.observations, trajectories.mask)
+    finite = torch.isfinite(features).flatten(1).all(1) & torch.isfinite(returns).flatten(1).all(1)
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        raise FloatingPointError(f"experience of task {index}, {trajectories.tasks[index]}, is not finite")
     values = fit_linear_baseline(features, returns)
     values = torch.nn.functional.pad(values * mask, (0, 1))
     advantages = gae(rewards, values, trajectories.terminated, gamma=gamma, gae_lambda=gae_lambda)

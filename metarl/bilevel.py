@@ -117,7 +117,7 @@ def adapt(
     tracked = order != "none" and torch.is_grad_enabled()
     trace = [params]
     for step, batch in enumerate(batches):
-        current = trace[-1] if tracked else {name: p.detach() for name, p in trace[-1].items()}
+        current = dict(trace[-1]) if tracked else {name: p.detach() for name, p in trace[-1].items()}
         leaves = [name for name in names if not current[name].requires_grad]
         current |= {name: current[name].detach().requires_grad_() for name in leaves}
         with torch.enable_grad():

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,10 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
         # A link, so that no moment passes without a file of either name.
         link = folder / f"{PREVIOUS}.tmp"
         link.unlink(missing_ok=True)
-        os.link(path, link)
+        try:
+            os.link(path, link)
+        except OSError:  # a file system without links
+            shutil.copyfile(path, link)
         link.replace(folder / PREVIOUS)
     temporary.replace(path)
 
@@ -54,8 +58,10 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if path.name == PREVIOUS:
         remedy = ""
     try:
+        if not zipfile.is_zipfile(path):  # torch's reader of older formats raises anything on other files
+            raise ValueError("not a zip file")
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
         raise CheckpointError(f"{path} is damaged or not a checkpoint{remedy}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__

@@ -10,7 +10,7 @@ from metarl.agent import Actor, Collector
 from metarl.seeding import draw_seed
 from metarl.tasks import Task
 
-Progress = Callable[[int, int], None]
+OnStep = Callable[[int, int], None]
 """Told (steps done, steps in all) after each adaptation step."""
 
 
@@ -74,7 +74,7 @@ def adaptation_curve(
     *,
     num_steps: int,
     num_episodes: int,
-    progress: Progress | None = None,
+    progress: OnStep | None = None,
 ) -> AdaptationCurve:
     """Adapt an unadapted actor to each task step by step, measuring on the way.
 
@@ -94,6 +94,9 @@ def adaptation_curve(
     for step in range(num_steps + 1):
         trajectories = collector.collect(actor, tasks, num_episodes, draw_seed(rng))
         returns.append(trajectories.returns().double().numpy())
+        bad = np.flatnonzero(~np.isfinite(returns[-1]).all(1))
+        if len(bad):
+            raise FloatingPointError(f"the return on test task {bad[0]}, {tasks[bad[0]]}, is not finite")
         success = trajectories.successes()
         if success is not None:
             successes.append(success.numpy())

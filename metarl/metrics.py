@@ -1,7 +1,7 @@
 """Metrics of a run: metrics.csv as the source of truth, and the same numbers for TensorBoard.
 
-The x axis is always the number of environment steps, all of them counted, those spent on adaptation included. The
-column set is fixed by the first row; evaluation columns are empty in rows without an evaluation.
+The x axis is always the number of environment steps, all of them counted, those spent on adaptation included.
+Columns are added as metrics appear; a row leaves those empty that it has no value for.
 """
 
 import csv
@@ -27,7 +27,8 @@ class MetricsWriter:
         self._columns: list[str] = []
         if self._path.exists():
             self._truncate(keep_iterations)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_steps + 1 if keep_steps else None)
+        resumed = (folder / "tensorboard").exists()
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_steps + 1 if resumed else None)
 
     def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
         """Append a row."""
@@ -47,22 +48,25 @@ class MetricsWriter:
         self._board.close()
 
     def _rows(self) -> list[dict[str, str]]:
+        """What is in the file; a row that a kill cut short is left out."""
         if not self._path.exists():
             return []
         with self._path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            if not {"iteration", "env_steps"} <= set(reader.fieldnames or ()):
+                raise ValueError("no columns iteration and env_steps")
+            return [row for row in reader if None not in row.values() and None not in row]
 
     def _truncate(self, keep_iterations: int) -> None:
-        rows = self._rows()
-        self._columns = list(rows[0]) if rows else []
         try:
-            kept = [row for row in rows if int(row["iteration"]) <= keep_iterations]
-        except (KeyError, TypeError, ValueError) as error:
+            rows = self._rows()
+            kept = {int(row["iteration"]): row for row in rows if int(row["iteration"]) <= keep_iterations}
+        except (ValueError, csv.Error) as error:
             raise ValueError(
-                f"{self._path} is not a run's metrics: expected a column of iteration numbers; "
-                "move the file away to start a new one"
+                f"{self._path} is not a run's metrics ({error}); move the file away to start a new one"
             ) from error
-        self._replace(kept)
+        self._columns = list(rows[0]) if rows else []
+        self._replace(list(kept.values()))
 
     def _extend(self, names: Sequence[str]) -> None:
         rows = self._rows()

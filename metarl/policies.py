@@ -42,10 +42,6 @@ class DiagonalGaussian(NamedTuple):
             tangent.mean * torch.exp(-2 * self.log_std), 2 * tangent.log_std.expand_as(tangent.mean)
         )
 
-    def entropy(self) -> Tensor:
-        """Differential entropy, summed over the action's dimensions, shape [...]."""
-        return (self.log_std.expand_as(self.mean) + 0.5 * math.log(2 * math.pi * math.e)).sum(-1)
-
 
 class GaussianPolicy(nn.Module):
     """A diagonal Gaussian with a state-independent log standard deviation (Finn et al. 2017).
@@ -79,10 +75,6 @@ class GaussianPolicy(nn.Module):
         self.mean = Mlp(obs_size, hidden_sizes, act_size, activation=activation, generator=generator)
         self.log_std = nn.Parameter(torch.full((act_size,), math.log(init_std)))
         self._min_log_std = math.log(min_std)
-
-    def forward(self, observations: Tensor) -> DiagonalGaussian:
-        """The action distribution at the observations [..., obs]."""
-        return self.distribution(self.parameter_dict(), observations)
 
     def parameter_dict(self) -> Params:
         """The parameters as data."""

@@ -257,7 +257,7 @@ def load_tasks(path: Path, family: TaskFamily) -> list[Task]:
         data = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the task file {path}: {error}") from error
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"the task file {path} is not JSON: {error}") from error
     if not isinstance(data, list) or not data:
         raise ValueError(f"the task file {path} must hold a non-empty list of tasks, got {type(data).__name__}")

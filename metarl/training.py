@@ -6,7 +6,6 @@ metrics    = agent.update(experience)
 now and then: the adaptation curve on test tasks, and a checkpoint
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from metarl import seeding
 from metarl.agent import Agent, Collector
 from metarl.checkpoint import FILE, load_checkpoint, save_checkpoint
+from metarl.configs import check_counts, check_not_negative
 from metarl.evaluation import adaptation_curve
 from metarl.metrics import MetricsWriter
 from metarl.tasks import Benchmark, Task
@@ -44,13 +44,8 @@ class TrainingConfig:
     evaluate_every: int = 20
 
     def __post_init__(self) -> None:
-        if self.iterations < 1 or self.meta_batch_size < 1 or self.checkpoint_every < 1:
-            raise ValueError(
-                "iterations, meta_batch_size and checkpoint_every must be at least 1, "
-                f"got {self.iterations}, {self.meta_batch_size} and {self.checkpoint_every}"
-            )
-        if self.evaluate_every < 0:
-            raise ValueError(f"evaluate_every must not be negative, got {self.evaluate_every}")
+        check_counts(self, "iterations", "meta_batch_size", "checkpoint_every")
+        check_not_negative(self, "evaluate_every")
 
 
 @dataclass(frozen=True)
@@ -68,11 +63,8 @@ class EvaluationConfig:
     num_episodes: int = 20
 
     def __post_init__(self) -> None:
-        if self.num_tasks < 1 or self.num_episodes < 1 or self.num_steps < 0:
-            raise ValueError(
-                "num_tasks and num_episodes must be at least 1 and num_steps not negative, "
-                f"got {self.num_tasks}, {self.num_episodes} and {self.num_steps}"
-            )
+        check_counts(self, "num_tasks", "num_episodes")
+        check_not_negative(self, "num_steps")
 
 
 @dataclass
@@ -127,38 +119,28 @@ def train(
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
     """
     generators = seeding.streams(seed)
-    progress = restore(agent, generators, folder / FILE) if (folder / FILE).exists() else Progress()
+    path = folder / FILE
+    progress = restore(agent, generators, path, benchmark) if path.exists() else Progress()
     writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
     saved_at = progress.iteration
     try:
         while progress.iteration < config.iterations:
-            started, steps_before = time.perf_counter(), collector.steps_collected
-            tasks = benchmark.train.sample(config.meta_batch_size, generators["tasks"])
+            started = time.perf_counter()
             try:
-                experience = agent.collect(collector, tasks, generators["workers"])
-                collected = time.perf_counter()
-                metrics = agent.update(experience)
+                progress.iteration += 1
+                tasks = benchmark.train.sample(config.meta_batch_size, generators["tasks"])
+                metrics = _iterate(agent, collector, tasks, generators["workers"], progress)
+                if config.evaluate_every and progress.iteration % config.evaluate_every == 0:
+                    metrics |= _test(agent, collector, test_tasks, evaluation, generators["evaluation"])
             except FloatingPointError as error:
                 kept = f"the checkpoint of iteration {saved_at} is intact" if saved_at else "no checkpoint yet"
-                raise TrainingDiverged(f"iteration {progress.iteration + 1}: {error}; {kept}") from error
-            updated = time.perf_counter()
-            steps = collector.steps_collected - steps_before
-            progress.iteration += 1
-            progress.env_steps += steps
-            metrics |= {
-                "time/collect_s": collected - started,
-                "time/update_s": updated - collected,
-                "time/env_steps_per_s": steps / (updated - started),
-            }
-            if config.evaluate_every and progress.iteration % config.evaluate_every == 0:
-                metrics |= _test(agent, collector, test_tasks, evaluation, generators["evaluation"])
-                metrics["time/evaluate_s"] = time.perf_counter() - updated
+                raise TrainingDiverged(f"iteration {progress.iteration}: {error}; {kept}") from error
             progress.elapsed_s += time.perf_counter() - started
             writer.write(progress.iteration, progress.env_steps, metrics)
             report(progress, metrics)
             stopping = stop()
             if stopping or progress.iteration in (config.iterations, saved_at + config.checkpoint_every):
-                _save(agent, generators, progress, folder)
+                _save(agent, generators, progress, folder, benchmark)
                 saved_at = progress.iteration
             if stopping:
                 break
@@ -167,32 +149,71 @@ def train(
     return progress
 
 
-def restore(agent: Agent[Any], generators: Mapping[str, np.random.Generator], path: Path) -> Progress:
+def _iterate(
+    agent: Agent[Any],
+    collector: Collector,
+    tasks: Sequence[Task],
+    rng: np.random.Generator,
+    progress: Progress,
+) -> dict[str, float]:
+    """One outer update on the tasks; counts its steps and returns the metrics."""
+    started, steps_before = time.perf_counter(), collector.steps_collected
+    experience = agent.collect(collector, tasks, rng)
+    collected = time.perf_counter()
+    metrics = agent.update(experience)
+    updated = time.perf_counter()
+    steps = collector.steps_collected - steps_before
+    progress.env_steps += steps
+    return metrics | {
+        "time/collect_s": collected - started,
+        "time/update_s": updated - collected,
+        "time/env_steps_per_s": steps / (updated - started),
+    }
+
+
+def restore(
+    agent: Agent[Any], generators: Mapping[str, np.random.Generator], path: Path, benchmark: Benchmark
+) -> Progress:
     """Put an agent and its random streams where a checkpoint left them.
 
     Raises:
         CheckpointError: if the file is not a checkpoint.
-        ValueError: if it is one of another agent or network.
+        ValueError: if it is one of another agent, network or benchmark.
     """
     state = load_checkpoint(path)
+    found, expected = state.get("of"), _identity(agent, benchmark)
+    if found != expected:
+        raise ValueError(f"{path} is a checkpoint of {found}, expected one of {expected}; use the run's own")
     try:
         agent.load_state_dict(state["agent"])
         seeding.load_states(dict(generators), state["generators"])
         return Progress(**state["progress"])
-    except (KeyError, RuntimeError, TypeError) as error:
-        reason = str(error).strip().splitlines()[-1].strip()
+    except (KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
         raise ValueError(f"{path} is a checkpoint of another agent or network than the run's: {reason}") from error
 
 
-def _save(agent: Agent[Any], generators: dict[str, np.random.Generator], progress: Progress, folder: Path) -> None:
+def _save(
+    agent: Agent[Any],
+    generators: dict[str, np.random.Generator],
+    progress: Progress,
+    folder: Path,
+    benchmark: Benchmark,
+) -> None:
     save_checkpoint(
         folder,
         {
+            "of": _identity(agent, benchmark),
             "agent": agent.state_dict(),
             "generators": seeding.dump_states(generators),
             "progress": asdict(progress),
         },
     )
+
+
+def _identity(agent: Agent[Any], benchmark: Benchmark) -> str:
+    """Whose checkpoint it is: networks of two benchmarks may have the same shapes."""
+    return f"{type(agent).__name__} on {benchmark.name}"
 
 
 def _test(
@@ -214,10 +235,3 @@ def _test(
     if curve.successes is not None:
         metrics |= {f"test/success_after_{k}": float(s.mean()) for k, s in enumerate(curve.successes)}
     return metrics
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON so that a reader finds the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)

@@ -1,7 +1,7 @@
 """Trajectories: what was experienced, as arrays ordered [task, episode, time, feature]."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -50,17 +50,6 @@ class Trajectories:
         """True where an episode reported success at any step, bool [task, episode]; None if never reported."""
         success = self.infos.get("success")
         return None if success is None else ((success > 0) & self.mask).any(-1)
-
-    def to(self, device: torch.device) -> "Trajectories":
-        """The same trajectories on a device."""
-        moved: dict[str, object] = {}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, Tensor):
-                moved[field.name] = value.to(device)
-            elif isinstance(value, dict):
-                moved[field.name] = {name: tensor.to(device) for name, tensor in value.items()}
-        return replace(self, **moved)  # type: ignore[arg-type]
 
 
 def concatenate(parts: Sequence[Trajectories]) -> Trajectories:

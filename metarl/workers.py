@@ -10,6 +10,7 @@ import contextlib
 import multiprocessing
 import os
 import pickle
+import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -28,6 +29,11 @@ MakeEnv = Callable[[int, int], TaskEnv]
 """Makes a vector environment of (number of sub-environments, number of threads); picklable."""
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerError(RuntimeError):
     """A worker process failed or died."""
 
@@ -44,7 +50,7 @@ class Workers:
     def __init__(self, make_env: MakeEnv, *, num_workers: int = 1, num_threads: int | None = None) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
-        threads = len(os.sched_getaffinity(0)) if num_threads is None else num_threads
+        threads = usable_cores() if num_threads is None else num_threads
         self._local = _Simulator(make_env, threads) if num_workers == 1 else None
         share = max(1, threads // num_workers)
         self.steps_collected = 0
@@ -126,7 +132,9 @@ class _Simulator:
         with torch.no_grad(), _one_torch_thread():
             for t in range(env.max_episode_steps):
                 rows = None if alive.all() else np.flatnonzero(alive)
-                seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, num_episodes, -1)
+                # An ended episode's observation may be what ended it: not finite.
+                visible = observations if rows is None else np.where(alive[:, None], observations, 0.0)
+                seen = torch.from_numpy(visible.astype(np.float32)).view(num_tasks, num_episodes, -1)
                 chosen = actor.act(seen)
                 env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
                 transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
@@ -245,7 +253,7 @@ class _Process:
 
     def send(self, request: tuple[Any, ...]) -> None:
         # Plain pickles: torch's own reductions would open a shared-memory file for every tensor.
-        with contextlib.suppress(BrokenPipeError):  # a dead process is reported where its answer is awaited
+        with contextlib.suppress(OSError):  # a dead process is reported where its answer is awaited
             self._connection.send_bytes(pickle.dumps(request))
 
     def receive(self) -> Trajectories | WorkerError:
@@ -273,6 +281,7 @@ class _Process:
 
 def _serve(connection: Connection, make_env: MakeEnv, num_threads: int) -> None:
     """A worker process: collect until told to stop or the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent decides
     torch.set_num_threads(num_threads)
     simulator = _Simulator(make_env, num_threads)
     try:

@@ -90,6 +90,11 @@ def test_loss_must_be_one_per_task() -> None:
 
 def test_adaptation_leaves_the_start_as_it_was() -> None:
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    start = {"x": torch.zeros(2, 2, dtype=torch.float64)}
+    given = start["x"]
+    adapt(quadratic, start, [TARGETS], sgd(0.5), order="second")
+    assert start["x"] is given
+    assert not given.requires_grad
     adapt(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="none")
     assert torch.equal(x, torch.zeros(2, dtype=torch.float64))
     assert x.grad is None

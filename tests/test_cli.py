@@ -89,6 +89,10 @@ def test_resume_trains_on(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert json.loads((folder / "config.json").read_text())["experiment"]["training"]["iterations"] == 4
     assert (folder / "metrics.csv").read_text().strip().splitlines()[-1].startswith("4,")
     assert "trained on" in capsys.readouterr().out
+    before = (folder / "config.json").read_bytes()
+    line = _error(capsys, ["resume", str(folder), "--iterations", "2"])
+    assert "--iterations must be at least 4, which are done, got 2" in line
+    assert (folder / "config.json").read_bytes() == before
 
 
 def test_without_out_the_next_free_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,10 +120,11 @@ def test_list_names_experiments_and_benchmarks(capsys: pytest.CaptureFixture[str
         (["train", "quickstart", "--sed", "3"], "--sed"),
         (["train", "quickstart", "--agent.inner", "3"], "--agent.inner"),
         (["train", "quickstart", "--seed", "three"], "--seed"),
-        (["train", "quickstart", "--seed", "-3"], "seed must not be negative, got -3"),
-        (["train", "quickstart", "--agent.outer-lr", "0"], "outer_lr and clip_ratio must be positive"),
-        (["train", "quickstart", "--horizon", "0"], "horizon must be at least 1 step, got 0"),
+        (["train", "quickstart", "--seed", "-3"], "seed must be zero or more and finite, got -3"),
+        (["train", "quickstart", "--agent.outer-lr", "0"], "outer_lr must be positive and finite, got 0.0"),
+        (["train", "quickstart", "--horizon", "0"], "horizon must be at least 1, got 0"),
         (["train", "quickstart", "--benchmark", "moon"], "unknown benchmark 'moon'; known: ant-dir"),
+        (["train", "quickstart", "--agent.outer-lr", "inf"], "outer_lr must be positive and finite, got inf"),
         (["list", "agents"], "agents"),
         (["resume", "nowhere"], "nowhere is not a run folder: expected nowhere/config.json"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
@@ -186,8 +191,12 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_serves(
         line = _error(capsys, [command, str(folder)])
         assert "damaged or not a checkpoint" in line
         assert PREVIOUS in line
+    assert "must be checkpoint.pt or" in _error(capsys, ["resume", str(folder), "--checkpoint", "other.pt"])
     assert main(["evaluate", str(folder), "--checkpoint", PREVIOUS]) == 0
     assert len(path.read_bytes()) == 500
+    assert main(["resume", str(folder), "--checkpoint", PREVIOUS]) == 0
+    assert len((folder / "checkpoint.replaced.pt").read_bytes()) == 500
+    assert (folder / "metrics.csv").read_text().strip().splitlines()[-1].startswith("3,")
 
 
 def test_tasks_and_their_number_exclude_each_other(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,7 @@ class Hostile:
         return (Path("hostile").touch, ())
 
 
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", {"weights": [1]}, [1, 2], Hostile()])
+@pytest.mark.parametrize("content", [b"", b"hello world", b"\x89PNG\r\n", {"weights": [1]}, [1, 2], Hostile()])
 def test_a_foreign_file_is_an_error_and_is_not_executed(
     content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,11 +227,14 @@ def test_a_foreign_file_is_an_error_and_is_not_executed(
 def test_a_checkpoint_of_another_network_is_an_error(tmp_path: Path) -> None:
     run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
     _train(run)
-    other = make_agent(_experiment("promp", benchmark="half-cheetah-dir"), run.benchmark)
     ant = create_run("ant", _experiment("promp", benchmark="half-cheetah-dir"), tmp_path / "ant")
-    del other
-    with pytest.raises(ValueError, match="another agent or network"):
-        restore(make_agent(ant.experiment, ant.benchmark), {}, run.folder / FILE)
+    with pytest.raises(
+        ValueError, match="a checkpoint of Promp on point, expected one of Promp on half-cheetah-dir"
+    ):
+        restore(make_agent(ant.experiment, ant.benchmark), {}, run.folder / FILE, ant.benchmark)
+    wider = replace(run.experiment, agent=replace(AGENTS["promp"], policy=PolicyConfig(hidden_sizes=(9,))))
+    with pytest.raises(ValueError, match=r"another agent or network.*size mismatch"):
+        restore(make_agent(wider, run.benchmark), {}, run.folder / FILE, run.benchmark)
 
 
 def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
@@ -250,9 +254,15 @@ def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) 
 def test_a_foreign_metrics_file_is_an_error_and_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss\n1,2\n")
-    with pytest.raises(ValueError, match="not a run's metrics: expected a column of iteration numbers"):
+    with pytest.raises(ValueError, match="not a run's metrics"):
         MetricsWriter(tmp_path)
     assert path.read_text() == "step,loss\n1,2\n"
+
+
+def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("iteration,env_steps,a\n1,10,0.5\n2,20,0.25\n1")
+    MetricsWriter(tmp_path, keep_iterations=2, keep_steps=20).close()
+    assert [row["iteration"] for row in _rows(tmp_path)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

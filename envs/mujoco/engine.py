@@ -6,12 +6,13 @@ not depend on threads, batch or order, and a run resumes exactly. (With the warm
 time leaves Gymnasium's trajectory within tens of steps, because the pool cannot return it.)
 """
 
-import os
 from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 from mujoco import rollout
+
+from metarl.workers import usable_cores
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
@@ -46,7 +47,7 @@ class BatchedPhysics:
     def __init__(
         self, model: mujoco.MjModel, num_rows: int, frame_skip: int, num_threads: int | None = None
     ) -> None:
-        threads = num_threads if num_threads is not None else len(os.sched_getaffinity(0))
+        threads = num_threads if num_threads is not None else usable_cores()
         if threads < 0:
             raise ValueError(f"num_threads must be 0 or more, got {threads}")
         threads = min(threads, num_rows)

@@ -29,7 +29,6 @@ class RunForward(LocomotionFamily):
 
     Args:
         robot: which one.
-        position_observed: put the root's position into the observation.
     """
 
     def __init__(self, robot: Robot) -> None:
@@ -117,6 +116,21 @@ class AntGoal(LocomotionFamily):
         return {
             "reward_goal": -np.abs(motion.position - params["goal"]).sum(1),
             "reward_ctrl": -0.1 * _squares(actions),
+        }
+
+
+class AntGoalSquare(AntGoal):
+    """Walk to a goal: 4.05 - |x - g_x| - |y - g_y| - 0.005 |a|^2; ends when z leaves [0.2, 1] (Finn 2017)."""
+
+    name = "ant-goal-square"
+    terminate_when_unhealthy = True
+
+    def reward_terms(self, motion: Motion, actions: np.ndarray, params: Params) -> Terms:
+        """L1 distance to the goal, health, and control cost."""
+        return {
+            "reward_goal": 4.0 - np.abs(motion.position - params["goal"]).sum(1),
+            "reward_survive": np.full(len(actions), 0.05),
+            "reward_ctrl": -0.005 * _squares(actions),
         }
 
 

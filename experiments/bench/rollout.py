@@ -13,7 +13,6 @@ contenders that Gymnasium steps have fewer environments, since their speed does 
 """
 
 import contextlib
-import os
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,7 +37,7 @@ from metarl.experiments.console import Waiting, show_table
 from metarl.seeding import episode_seeds, task_seeds
 from metarl.tasks import Benchmark, Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import Workers, usable_cores
 
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 _LABELS = {
@@ -81,7 +80,7 @@ class Sizes:
 
     num_tasks: int = 40
     num_episodes: int = 20
-    sync_episodes: int = 4
+    sync_episodes: int = 20
     async_episodes: int = 1
     horizon: int = 100
 
@@ -112,7 +111,7 @@ def measure_robot(
         workers = stack.enter_context(Workers(EnvMaker(benchmark.family, sizes.horizon)))
         actor, learner = adapted_actor(benchmark, workers, tasks)
         recorded = workers.collect(actor, tasks, sizes.num_episodes, seed=0)
-        physics = Replay(benchmark, recorded, learner, seed=0, num_threads=len(os.sched_getaffinity(0)))
+        physics = Replay(benchmark, recorded, learner, seed=0, num_threads=usable_cores())
         stack.callback(physics.close)
         physics.run()  # the first pass of a contender warms it up
         physics.check()

@@ -16,6 +16,8 @@ import mujoco
 import torch
 from torch import Tensor
 
+from metarl.workers import usable_cores
+
 Measurements = dict[str, list[float]]
 """What was measured in every round, by contender."""
 
@@ -76,7 +78,7 @@ def machine() -> dict[str, Any]:
     """What the measurements were made on."""
     return {
         "processor": platform.processor() or platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

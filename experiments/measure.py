@@ -1,0 +1,78 @@
+"""Measuring a trained agent on tasks, beside the untrained one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metarl import seeding
+from metarl.agent import Actor, Collector
+from metarl.evaluation import AdaptationCurve, adaptation_curve
+from metarl.experiments.configuration import make_agent
+from metarl.experiments.console import Waiting, show_curves
+from metarl.experiments.runs import Run, checkpoint_path
+from metarl.tasks import Task
+from metarl.training import EvaluationConfig, restore
+
+
+def measure(
+    run: Run,
+    collector: Collector,
+    checkpoint: str,
+    tasks: Sequence[Task],
+    settings: EvaluationConfig,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Evaluate a checkpoint and the untrained agent on the same tasks, show both, and return them as JSON types.
+
+    Args:
+        run: whose agent.
+        collector: runs the episodes.
+        checkpoint: file name of one of the run's checkpoints.
+        tasks: to adapt to.
+        settings: numbers of adaptation steps and of episodes.
+        seed: of the episodes.
+    """
+    agent = make_agent(run.experiment, run.benchmark)
+    untrained = make_agent(run.experiment, run.benchmark)
+    generators = seeding.streams(run.experiment.seed)
+    progress = restore(agent, generators, checkpoint_path(run, checkpoint), run.benchmark)
+    rng = seeding.streams(seed)["evaluation"]
+
+    def curve_of(actor: Actor, what: str) -> AdaptationCurve:
+        with Waiting(f"evaluating the {what} agent, adaptation step") as waiting:
+            return adaptation_curve(
+                actor,
+                collector,
+                tasks,
+                rng,
+                num_steps=settings.num_steps,
+                num_episodes=settings.num_episodes,
+                progress=waiting.progress,
+            )
+
+    curve, baseline = curve_of(agent.actor(), "trained"), curve_of(untrained.actor(), "untrained")
+    resampling = np.random.default_rng(seed)
+    rows, baseline_rows = curve.summary(resampling), baseline.summary(resampling)
+    kinds = len(set(tasks))
+    distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
+    what = f"{len(tasks)} test tasks{distinct}, {settings.num_episodes} episodes each"
+    title = f"{run.name} after {progress.env_steps:,} steps: {what}"
+    show_curves(title, {"meta-trained": rows, "untrained": baseline_rows})
+    return {
+        "experiment": run.name,
+        "seed": run.experiment.seed,
+        "evaluation_seed": seed,
+        "num_tasks": len(tasks),
+        "num_episodes": settings.num_episodes,
+        "train_env_steps": progress.env_steps,
+        "train_wall_s": round(progress.elapsed_s, 1),
+        "tasks_shared_with_training": run.benchmark.shared,
+        "adaptation": rows,
+        "baselines": {"untrained": baseline_rows},
+        "tasks": [
+            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curve.returns]}
+            for i, task in enumerate(tasks)
+        ],
+    }
