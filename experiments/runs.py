@@ -85,6 +85,8 @@ def open_run(folder: Path) -> Run:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     benchmark = make_benchmark(experiment.benchmark)
+    if not (folder / TEST_TASKS).is_file():
+        raise ValueError(f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew")
     return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
 
 

@@ -23,14 +23,10 @@ from metarl.agents.maml_trpo import MamlTrpo
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
 from metarl.experiments.bench import meta_gradient, rollout
-from metarl.experiments.bench.meta_gradient import (
-    LoopOverTasks,
-    SinusoidSizes,
-    TrustRegionSizes,
-    synthetic_experience,
-)
+from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
+from metarl.experiments.bench.trust_region import LoopOverTasks, TrustRegionSizes, synthetic_experience
 from metarl.experiments.configuration import EnvMaker
 from metarl.networks import Mlp
 from metarl.policies import DiagonalGaussian
