@@ -128,7 +128,7 @@ class BenchArguments:
 
     name: tyro.conf.Positional[Literal["rollout", "meta-gradient"]]
     json: Path | None = None
-    repeats: int = 5
+    repeats: int = 3
 
 
 class UsageError(ValueError):
