@@ -107,7 +107,7 @@ def show_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
 ) -> None:
     """Print rows as an aligned table; the first `text_columns` columns are text, the rest are numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     for index, column in enumerate(columns):
         table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=index == 0)
     for row in rows:
@@ -115,6 +115,7 @@ def show_table(
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=140)
+    console.print(title, style="bold", markup=False)  # a table's own title would wrap at its width
     console.print(table)
 
 
