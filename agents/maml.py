@@ -116,11 +116,11 @@ class PolicyBatch(NamedTuple):
         rows = order[: max(1, round(fraction * num_rows))].sort().values
         return self._cut((slice(None), rows))
 
-    def select(self, tasks: slice) -> "PolicyBatch":
-        """The steps of some of the tasks."""
+    def select(self, tasks: slice | int) -> "PolicyBatch":
+        """The steps of some of the tasks, or of one, without the task axis."""
         return self._cut((tasks,))
 
-    def _cut(self, index: tuple[slice | Tensor, ...]) -> "PolicyBatch":
+    def _cut(self, index: tuple[slice | int | Tensor, ...]) -> "PolicyBatch":
         return PolicyBatch(
             observations=self.observations[index],
             actions=self.actions[index],

@@ -100,8 +100,7 @@ def train(
 ) -> Progress:
     """Train until the configured number of iterations, or until told to stop.
 
-    Continues from the folder's checkpoint if there is one; what it then computes is what an uninterrupted run
-    would have computed, to the bit.
+    Continues from the folder's checkpoint if there is one, to the bit as an uninterrupted run would have.
 
     Args:
         agent: trained in place.
@@ -119,8 +118,8 @@ def train(
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
     """
     generators = seeding.streams(seed)
-    path = folder / FILE
-    progress = restore(agent, generators, path, benchmark) if path.exists() else Progress()
+    resuming = (folder / FILE).exists()
+    progress = restore(agent, generators, folder / FILE, benchmark) if resuming else Progress()
     writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
     saved_at = progress.iteration
     try:

@@ -19,7 +19,7 @@ from metarl.agents.maml import (
 )
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
-from metarl.bilevel import flatten
+from metarl.bilevel import Params, flatten
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.configuration import EnvMaker
@@ -199,17 +199,23 @@ def test_fisher_product_on_a_fraction_of_the_steps_is_close() -> None:
     assert not torch.equal(full, part)
 
 
-def test_a_rejected_step_leaves_the_parameters() -> None:
+def test_a_rejected_step_leaves_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = _agents()[1]
     assert isinstance(agent, MamlTrpo)
-    agent.config = replace(agent.config, max_backtracks=1, max_kl=1e-12)
     before = _theta(agent)
     experience = _experience(agent)
-    # At this size of step the surrogate's change is below single precision: nothing can be accepted.
+    tried: list[float] = []
+
+    def outside(theta: Params, chunks: Any) -> tuple[float, float]:
+        tried.append(float((flatten(theta) - before).norm()))
+        return -1e9, 2 * agent.config.max_kl  # a lower loss, beyond the trust region
+
+    monkeypatch.setattr(agent, "_evaluate", outside)
     metrics = agent.update(experience)
-    if metrics["trust_region/accepted"] == 0.0:
-        assert torch.equal(before, _theta(agent))
-    assert metrics["trust_region/kl"] <= 1e-12
+    assert torch.equal(before, _theta(agent))
+    assert metrics["trust_region/accepted"] == 0.0
+    np.testing.assert_allclose(np.divide(tried[1:], tried[:-1]), 0.8, rtol=1e-3)
+    assert len(tried) == agent.config.max_backtracks
 
 
 def test_inner_kl_penalty_holds_the_unadapted_policy_back() -> None:

@@ -26,7 +26,6 @@ from metarl.experiments.bench.timing import (
     seconds_per_call,
 )
 from metarl.experiments.console import show_table
-from metarl.policies import DiagonalGaussian
 from metarl.seeding import task_seeds, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -114,7 +113,7 @@ class LoopOverTasks:
         self._config = agent.config
         self._theta = agent.learner.params()
         num_tasks = len(experience.batches[0].mask)
-        self._tasks = [[_task(batch, i) for batch in experience.batches] for i in range(num_tasks)]
+        self._tasks = [[batch.select(i) for batch in experience.batches] for i in range(num_tasks)]
 
     def trust_region_step(self) -> Tensor:
         """The parameters after the step, a flat vector; nothing is changed."""
@@ -181,18 +180,6 @@ class LoopOverTasks:
     def _loss(policy: Independent[Normal], batch: PolicyBatch) -> Tensor:
         ratios = torch.exp(policy.log_prob(batch.actions) - batch.old_log_probs)  # type: ignore[no-untyped-call]
         return -(ratios * batch.advantages * batch.mask).sum() / batch.mask.sum()
-
-
-def _task(batch: PolicyBatch, index: int) -> PolicyBatch:
-    """The batch of one task, without the task axis."""
-    return PolicyBatch(
-        observations=batch.observations[index],
-        actions=batch.actions[index],
-        advantages=batch.advantages[index],
-        mask=batch.mask[index],
-        old=DiagonalGaussian(batch.old.mean[index], batch.old.log_std[index]),
-        old_log_probs=batch.old_log_probs[index],
-    )
 
 
 def measure_trust_region(
