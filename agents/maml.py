@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from metarl.advantages import Normalisation, linear_baseline_advantages
-from metarl.agent import Actions, Collector
+from metarl.agent import Actions, Collector, Outcome
 from metarl.bilevel import Params, adapt, expand, sgd
 from metarl.configs import check_counts, check_fraction, check_positive
 from metarl.losses import masked_mean, policy_gradient_loss, ratio_loss
@@ -263,6 +263,8 @@ class GaussianActor:
         params: adapted parameters [task, ...]; None for the meta-parameters.
     """
 
+    sequential = False
+
     def __init__(self, learner: AdaptivePolicy, params: Params | None) -> None:
         self._learner = learner
         self._params = params
@@ -275,18 +277,24 @@ class GaussianActor:
             return GaussianActor(self._learner, None)
         return GaussianActor(self._learner, {name: p[tasks] for name, p in self._params.items()})
 
-    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes."""
         params = self._learner.params() if self._params is None else self._params
         self._acting = {name: p.detach().cpu() for name, p in params.items()}
-        self._noise = TaskNoise(task_seeds, (num_episodes, self._learner.policy.act_size))
+        self._noise = TaskNoise(task_seeds, (num_parallel, self._learner.policy.act_size))
+
+    def begin_episode(self) -> None:
+        """Nothing is kept from step to step."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing is learned while acting."""
 
     def act(self, observations: Tensor) -> Actions:
-        """Sample actions [task, episode, act]."""
-        assert self._noise is not None, "begin_episodes comes before act"
+        """Sample actions [task, parallel, act]."""
+        assert self._noise is not None, "begin comes before act"
         distribution = self._learner.policy.distribution(self._acting, observations)
         log_std = distribution.log_std.expand_as(distribution.mean)
-        outputs = distribution.mean + log_std.exp() * self._noise.next()
+        outputs = distribution.sample(self._noise.next())
         records = {"mean": distribution.mean, "log_std": log_std}
         return Actions(self._learner.to_env(outputs), outputs, records)
 

@@ -120,13 +120,16 @@ def show_table(
 
 
 def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Print adaptation curves, each a sequence of the rows of `AdaptationCurve.summary`."""
+    """Print adaptation curves, each a sequence of the rows of `AdaptationCurve.summary`.
+
+    Of a long curve ten steps are shown, closer together at the start.
+    """
     with_success = any("success_mean" in row for rows in curves.values() for row in rows)
     columns = ["policy", "adaptation steps", "return", "95% interval"]
     columns += ["success", "95% interval"] if with_success else []
     lines = []
     for name, rows in curves.items():
-        for row in rows:
+        for row in _thin(rows):
             line = [name, str(row["step"]), f"{row['return_mean']:.2f}", _interval(row["return_ci95"], 2)]
             if with_success and "success_mean" in row:
                 line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
@@ -134,11 +137,27 @@ def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
     show_table(title, columns, lines)
 
 
+def show_trials(title: str, trials: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print returns over whole trials, each as `AdaptationCurve.trial_return` gives it."""
+    lines = [
+        (name, f"{trial['return_mean']:.2f}", _interval(trial["return_ci95"], 2)) for name, trial in trials.items()
+    ]
+    show_table(title, ("policy", "return", "95% interval"), lines)
+
+
 def duration(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     whole = round(seconds)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _thin(rows: Sequence[Mapping[str, Any]], count: int = 10) -> Sequence[Mapping[str, Any]]:
+    """All rows of a short curve; of a long one the first, the last and some between, evenly on a log scale."""
+    if len(rows) <= count:
+        return rows
+    places = {round(len(rows) ** (i / (count - 1))) - 1 for i in range(count)}
+    return [rows[place] for place in sorted(places)]
 
 
 def _interval(bounds: Sequence[float] | None, digits: int) -> str:

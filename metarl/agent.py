@@ -16,9 +16,9 @@ class Actions(NamedTuple):
     """What an actor does at one time step.
 
     Attributes:
-        env_actions: what the environment gets, [task, episode, act].
-        actions: what the policy put out, to be stored, [task, episode, act].
-        records: what to store beside them, each [task, episode, ...].
+        env_actions: what the environment gets, [task, parallel, act], or [task, parallel] if discrete.
+        actions: what the policy put out, to be stored, of the same shape.
+        records: what to store beside them, each [task, parallel, ...].
     """
 
     env_actions: np.ndarray
@@ -26,20 +26,57 @@ class Actions(NamedTuple):
     records: dict[str, Tensor]
 
 
+class Outcome(NamedTuple):
+    """What followed the actions of one time step; rows of ended episodes hold zeros.
+
+    Attributes:
+        observations: after the step, before any reset, [task, parallel, obs].
+        rewards: [task, parallel].
+        terminated: [task, parallel].
+        truncated: [task, parallel].
+        alive: the episode was still running, so that the step took place, [task, parallel].
+        infos: what the environment reported, each [task, parallel].
+    """
+
+    observations: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    alive: Tensor
+    infos: dict[str, Tensor]
+
+
 class Actor(Protocol):
     """Acts in all episodes of all tasks at once, and adapts. The same in training and evaluation.
 
     An actor is picklable, so that worker processes can act with a copy of it.
+
+    Attributes:
+        sequential: the episodes of a task follow one another as one trial, and the actor adapts while it acts;
+            otherwise they run in parallel and it adapts when it is told to.
     """
+
+    sequential: bool
 
     def select(self, tasks: slice) -> "Actor":
         """The part of this actor that acts for some of its tasks, or the actor itself if not adapted."""
 
-    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
-        """Start `num_episodes` parallel episodes per task; the seeds [task] are for exploration noise."""
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        """Start on tasks that nothing is known of; the seeds [task] are for exploration noise.
+
+        Args:
+            task_seeds: one per task.
+            num_parallel: episodes of a task that run at the same time; 1 for a sequential actor.
+        """
+
+    def begin_episode(self) -> None:
+        """The next episode starts, for all tasks at the same time."""
 
     def act(self, observations: Tensor) -> Actions:
-        """Actions at observations [task, episode, obs]."""
+        """Actions at observations [task, parallel, obs]; those of ended episodes are zero."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """What the last actions led to."""
 
     def adapt(self, trajectories: Trajectories) -> "Actor":
         """An actor that has learned from its tasks' trajectories; this one is left as it is."""

@@ -27,10 +27,15 @@ def ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mas
     return -masked_mean(exp(log_probs - old_log_probs) * advantages, mask)
 
 
+def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_ratio: float) -> Tensor:
+    """PPO's clipped surrogate of every step (Schulman et al. 2017, arXiv:1707.06347, eq. 7), to be maximised."""
+    ratio = exp(log_probs - old_log_probs)
+    clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
+    return (ratio * advantages).minimum(clipped * advantages)
+
+
 def clipped_ratio_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, *, clip_ratio: float
 ) -> Tensor:
-    """PPO's clipped surrogate, negated (Schulman et al. 2017, arXiv:1707.06347, eq. 7), [task]."""
-    ratio = exp(log_probs - old_log_probs)
-    clipped = ratio.clamp(1 - clip_ratio, 1 + clip_ratio)
-    return -masked_mean((ratio * advantages).minimum(clipped * advantages), mask)
+    """Minus the mean of PPO's clipped surrogate, [task]."""
+    return -masked_mean(clipped_surrogate(log_probs, old_log_probs, advantages, clip_ratio), mask)

@@ -27,6 +27,14 @@ class DiagonalGaussian(NamedTuple):
         z = (actions - self.mean) * torch.exp(-self.log_std)
         return -(0.5 * z.square() + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions made of standard normal noise of the mean's shape."""
+        return self.mean + self.log_std.exp() * noise
+
+    def entropy(self) -> Tensor:
+        """Differential entropy in nats, summed over the action's dimensions, shape [...]."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).expand_as(self.mean).sum(-1)
+
     def kl(self, other: "DiagonalGaussian") -> Tensor:
         """KL(self || other), summed over the action's dimensions, shape [...]."""
         ratio = torch.exp(2 * (self.log_std - other.log_std))
@@ -41,6 +49,35 @@ class DiagonalGaussian(NamedTuple):
         return DiagonalGaussian(
             tangent.mean * torch.exp(-2 * self.log_std), 2 * tangent.log_std.expand_as(tangent.mean)
         )
+
+
+class Categorical(NamedTuple):
+    """A choice among some actions.
+
+    Attributes:
+        log_probs: normalised, shape [..., choice]; `Categorical.of` takes logits.
+    """
+
+    log_probs: Tensor
+
+    @staticmethod
+    def of(logits: Tensor) -> "Categorical":
+        """From unnormalised log probabilities [..., choice]."""
+        return Categorical(torch.log_softmax(logits, -1))
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """Choices, int64 [...], made of noise uniform in [0, 1) of that shape."""
+        cumulative = self.log_probs.exp().cumsum(-1)
+        below = cumulative[..., :-1] <= noise.unsqueeze(-1)  # the last choice takes what rounding leaves
+        return below.sum(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log probability of choices [...], shape [...]."""
+        return self.log_probs.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropy in nats, shape [...]."""
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
 
 
 class GaussianPolicy(nn.Module):

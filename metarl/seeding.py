@@ -7,6 +7,7 @@ next training batch. Whatever is simulated is seeded by (task, episode), never b
 import json
 import zlib
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import torch
@@ -62,27 +63,34 @@ def load_states(generators: dict[str, np.random.Generator], dumped: str) -> None
 
 
 class TaskNoise:
-    """Standard normal noise, one generator per task, drawn in blocks of time steps.
+    """Noise, standard normal or uniform in [0, 1), one generator per task, drawn in blocks of time steps.
 
     Since every task owns its generator, the noise of a task is the same whichever worker acts for it
     and whatever other tasks are in the batch.
     """
 
-    def __init__(self, seeds: Sequence[int] | np.ndarray, shape: tuple[int, ...], block: int = 32) -> None:
+    def __init__(
+        self,
+        seeds: Sequence[int] | np.ndarray,
+        shape: tuple[int, ...],
+        *,
+        kind: Literal["normal", "uniform"] = "normal",
+        block: int = 32,
+    ) -> None:
         self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
-        self._shape = shape
-        self._block = block
+        self._shape = (block, *shape)
+        self._uniform = kind == "uniform"
         self._buffer = torch.empty(0)
         self._cursor = 0
 
     def next(self) -> Tensor:
         """The next time step's noise, float32 of shape [task, *shape]."""
         if self._cursor == len(self._buffer):
-            drawn = np.stack(
-                [g.standard_normal((self._block, *self._shape), dtype=np.float32) for g in self._generators],
-                axis=1,
-            )
-            self._buffer = torch.from_numpy(drawn)
+            drawn = [
+                g.random(self._shape, np.float32) if self._uniform else g.standard_normal(self._shape, np.float32)
+                for g in self._generators
+            ]
+            self._buffer = torch.from_numpy(np.stack(drawn, axis=1))
             self._cursor = 0
         self._cursor += 1
         return self._buffer[self._cursor - 1]

@@ -13,10 +13,13 @@ from metarl.tasks import Task
 class Trajectories:
     """Episodes of several tasks, padded to one horizon; the mask says which steps are real.
 
+    The episodes of a task ran in parallel, or, by a sequential actor, one after the other as one trial.
+
     Attributes:
         tasks: one per task index.
         observations: o_t before action t, float32 [task, episode, time, obs].
-        actions: as the policy put them out, before any scaling, float32 [task, episode, time, act].
+        actions: as the policy put them out, before any scaling, float32 [task, episode, time, act], or
+            int64 [task, episode, time] if discrete.
         rewards: r_t, float32 [task, episode, time]; zero where the mask is false.
         terminated: the MDP ended at t, bool [task, episode, time].
         truncated: the time limit cut the episode at t, bool [task, episode, time].

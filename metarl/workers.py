@@ -1,9 +1,11 @@
 """Workers: the one collector of experience, for training and evaluation.
 
-A worker runs all episodes of its tasks as one vector environment. With `num_workers` above one, tasks are sharded
-over spawned processes, each with its own environment and a share of the threads; the batched engines need none of
-this on one machine. Every episode and every task's noise is seeded by its place in the batch, so the result is
-the same for any number of workers or threads.
+A worker runs all episodes of its tasks as one vector environment: all in parallel, or, for an actor that learns
+from episode to episode, one after the other. With `num_workers` above one, tasks are sharded over spawned
+processes, each with its own environment and a share of the threads; the batched engines need none of this on one
+machine. Every episode and every task's noise is seeded by its place in the batch, so the result is the same for
+any number of threads, to the bit, and of workers, up to rounding: on some processors a row of a matrix product
+depends in its last bit on where in memory the batch puts it.
 """
 
 import contextlib
@@ -20,9 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actor
+from metarl.agent import Actions, Actor, Outcome
 from metarl.seeding import episode_seeds, task_seeds
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import Task, TaskEnv, Transition
 from metarl.trajectories import Trajectories, concatenate
 
 MakeEnv = Callable[[int, int], TaskEnv]
@@ -57,10 +59,11 @@ class Workers:
         self._remote = [_Process(i, make_env, share) for i in range(num_workers)] if num_workers > 1 else []
 
     def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
-        """Run `num_episodes` episodes of every task in parallel.
+        """Run `num_episodes` episodes of every task: in parallel, or one after the other as one trial.
 
         Args:
-            actor: acts for all tasks; if adapted, to exactly these tasks.
+            actor: acts for all tasks; if adapted, to exactly these tasks. If it is sequential, each entry of
+                `tasks` is a trial.
             tasks: one per task index.
             num_episodes: per task.
             seed: of everything random in this call.
@@ -123,30 +126,22 @@ class _Simulator:
         self, actor: Actor, tasks: Sequence[Task], env_seeds: np.ndarray, noise_seeds: np.ndarray
     ) -> Trajectories:
         num_tasks, num_episodes = env_seeds.shape
-        env = self._env(num_tasks * num_episodes)
-        env.set_tasks([task for task in tasks for _ in range(num_episodes)])
-        observations, _ = env.reset(seed=[int(s) for s in env_seeds.flat])
-        recorder = _Recorder(tasks, num_episodes, env)
-        actor.begin_episodes(noise_seeds, num_episodes)
-        alive = np.ones(env.num_envs, dtype=np.bool_)
+        num_rounds = num_episodes if actor.sequential else 1
+        num_parallel = num_episodes // num_rounds
+        env = self._env(num_tasks * num_parallel)
+        env.set_tasks([task for task in tasks for _ in range(num_parallel)])
+        # In a trial the later episodes go on with the random stream of the first.
+        seeds: list[int] | None = [int(s) for s in env_seeds[:, :num_parallel].flat]
+        recorder = _Recorder(tasks, num_parallel, num_rounds, env)
+        actor.begin(noise_seeds, num_parallel)
         with torch.no_grad(), _one_torch_thread():
-            for t in range(env.max_episode_steps):
-                rows = None if alive.all() else np.flatnonzero(alive)
-                # An ended episode's observation may be what ended it: not finite.
-                visible = observations if rows is None else np.where(alive[:, None], observations, 0.0)
-                seen = torch.from_numpy(visible.astype(np.float32)).view(num_tasks, num_episodes, -1)
-                chosen = actor.act(seen)
-                env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
-                transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
-                recorder.write(t, alive, seen, chosen.actions, chosen.records)
-                recorder.write_outcome(t, rows, transition.rewards, transition.terminated, transition.truncated)
-                recorder.write_infos(t, rows, transition.infos)
-                index: slice | np.ndarray = slice(None) if rows is None else rows
-                observations[index] = transition.observations
-                alive[index] = ~(transition.terminated | transition.truncated)
-                if not alive.any():
-                    break
-        return recorder.finish(observations)
+            for episode in range(num_rounds):
+                observations, _ = env.reset(seed=seeds)
+                seeds = None
+                actor.begin_episode()
+                recorder.begin_episode(episode)
+                _run_episode(env, actor, recorder, observations, (num_tasks, num_parallel))
+        return recorder.finish()
 
     def _env(self, num_envs: int) -> TaskEnv:
         if num_envs not in self._envs:
@@ -157,6 +152,30 @@ class _Simulator:
         for env in self._envs.values():
             env.close()
         self._envs = {}
+
+
+def _run_episode(
+    env: TaskEnv, actor: Actor, recorder: "_Recorder", observations: np.ndarray, batch: tuple[int, int]
+) -> None:
+    """One episode of every row, from its first observations on."""
+    alive = np.ones(env.num_envs, dtype=np.bool_)
+    for t in range(env.max_episode_steps):
+        rows = None if alive.all() else np.flatnonzero(alive)
+        # An ended episode's observation may be what ended it: not finite.
+        visible = observations if rows is None else np.where(alive[:, None], observations, 0.0)
+        seen = torch.from_numpy(visible.astype(np.float32)).view(*batch, -1)
+        chosen = actor.act(seen)
+        env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
+        transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
+        recorder.write_choice(t, seen, chosen)
+        outcome = recorder.write_outcome(t, alive, rows, transition)
+        actor.observe(outcome)
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        observations[index] = transition.observations
+        alive[index] = ~(transition.terminated | transition.truncated)
+        if not alive.any():
+            break
+    recorder.end_episode(observations)
 
 
 @contextlib.contextmanager
@@ -171,73 +190,92 @@ def _one_torch_thread() -> Iterator[None]:
 
 
 class _Recorder:
-    """Preallocated arrays [task, episode, time, ...] that fill up as time goes."""
+    """Preallocated arrays [task, parallel, round, time, ...] that fill up as time goes.
 
-    def __init__(self, tasks: Sequence[Task], num_episodes: int, env: TaskEnv) -> None:
+    Episodes run in parallel, or one in each round: parallel and round together are the episode axis.
+    """
+
+    def __init__(self, tasks: Sequence[Task], num_parallel: int, num_rounds: int, env: TaskEnv) -> None:
         self._tasks = tuple(tasks)
-        self._batch = (len(tasks), num_episodes)
-        self._horizon = env.max_episode_steps
+        self._batch = (len(tasks), num_parallel)
+        self._shape = (*self._batch, num_rounds, env.max_episode_steps)
+        self._round = 0
         self._observations = torch.empty(0)
+        self._last_observations = torch.empty(0)
         self._actions = torch.empty(0)
         self._records: dict[str, Tensor] = {}
-        self._infos: dict[str, np.ndarray] = {}
-        flat = (env.num_envs, self._horizon)
-        self._rewards = np.zeros(flat, dtype=np.float32)
-        self._terminated, self._truncated, self._mask = np.zeros((3, *flat), dtype=np.bool_)
+        self._infos: dict[str, Tensor] = {}
+        self._rewards = torch.zeros(self._shape)
+        self._terminated, self._truncated, self._mask = torch.zeros((3, *self._shape), dtype=torch.bool)
 
-    def write(
-        self, t: int, alive: np.ndarray, observations: Tensor, actions: Tensor, records: dict[str, Tensor]
-    ) -> None:
-        if t == 0:
+    def begin_episode(self, number: int) -> None:
+        """Write what follows into this round."""
+        self._round = number
+
+    def write_choice(self, t: int, observations: Tensor, chosen: Actions) -> None:
+        """What was seen and done at step t."""
+        if not len(self._observations):
             self._observations = self._like(observations)
-            self._actions = self._like(actions)
-            self._records = {name: self._like(value) for name, value in records.items()}
-        self._observations[:, :, t] = observations
-        self._actions[:, :, t] = actions
-        for name, value in records.items():
-            self._records[name][:, :, t] = value
-        self._mask[:, t] = alive
+            self._actions = self._like(chosen.actions)
+            self._records = {name: self._like(value) for name, value in chosen.records.items()}
+        self._observations[:, :, self._round, t] = observations
+        self._actions[:, :, self._round, t] = chosen.actions
+        for name, value in chosen.records.items():
+            self._records[name][:, :, self._round, t] = value
 
-    def write_outcome(
-        self,
-        t: int,
-        rows: np.ndarray | None,
-        rewards: np.ndarray,
-        terminated: np.ndarray,
-        truncated: np.ndarray,
-    ) -> None:
-        index: slice | np.ndarray = slice(None) if rows is None else rows
-        self._rewards[index, t] = rewards
-        self._terminated[index, t] = terminated
-        self._truncated[index, t] = truncated
+    def write_outcome(self, t: int, alive: np.ndarray, rows: np.ndarray | None, transition: Transition) -> Outcome:
+        """What step t led to, in the rows that took it."""
 
-    def write_infos(self, t: int, rows: np.ndarray | None, infos: dict[str, np.ndarray]) -> None:
-        index: slice | np.ndarray = slice(None) if rows is None else rows
-        for name, value in infos.items():
+        def spread(values: np.ndarray, dtype: type) -> Tensor:
+            full: np.ndarray = values.astype(dtype)
+            if rows is not None:
+                full = np.zeros((len(alive), *values.shape[1:]), dtype=dtype)
+                full[rows] = values
+            return torch.from_numpy(full).view(*self._batch, *values.shape[1:])
+
+        outcome = Outcome(
+            observations=spread(transition.observations, np.float32),
+            rewards=spread(transition.rewards, np.float32),
+            terminated=spread(transition.terminated, np.bool_),
+            truncated=spread(transition.truncated, np.bool_),
+            alive=torch.from_numpy(alive.copy()).view(self._batch),
+            infos={name: spread(values, np.float32) for name, values in transition.infos.items()},
+        )
+        at = (slice(None), slice(None), self._round, t)
+        self._rewards[at] = outcome.rewards
+        self._terminated[at] = outcome.terminated
+        self._truncated[at] = outcome.truncated
+        self._mask[at] = outcome.alive
+        for name, value in outcome.infos.items():
             if name not in self._infos:
-                self._infos[name] = np.zeros(self._rewards.shape, dtype=np.float32)
-            self._infos[name][index, t] = value
+                self._infos[name] = torch.zeros(self._shape)
+            self._infos[name][at] = value
+        return outcome
 
-    def finish(self, last_observations: np.ndarray) -> Trajectories:
+    def end_episode(self, last_observations: np.ndarray) -> None:
+        """What was seen after the last step of every row."""
         last = torch.from_numpy(last_observations.astype(np.float32)).view(*self._batch, -1)
+        if not len(self._last_observations):
+            self._last_observations = torch.zeros(*self._shape[:3], last.shape[-1])
+        self._last_observations[:, :, self._round] = last
+
+    def finish(self) -> Trajectories:
+        """All that was written."""
         return Trajectories(
             tasks=self._tasks,
-            observations=self._observations,
-            actions=self._actions,
-            rewards=self._batched(self._rewards),
-            terminated=self._batched(self._terminated),
-            truncated=self._batched(self._truncated),
-            mask=self._batched(self._mask),
-            last_observations=last,
-            records=self._records,
-            infos={name: self._batched(value) for name, value in self._infos.items()},
+            observations=self._observations.flatten(1, 2),
+            actions=self._actions.flatten(1, 2),
+            rewards=self._rewards.flatten(1, 2),
+            terminated=self._terminated.flatten(1, 2),
+            truncated=self._truncated.flatten(1, 2),
+            mask=self._mask.flatten(1, 2),
+            last_observations=self._last_observations.flatten(1, 2),
+            records={name: value.flatten(1, 2) for name, value in self._records.items()},
+            infos={name: value.flatten(1, 2) for name, value in self._infos.items()},
         )
 
     def _like(self, step: Tensor) -> Tensor:
-        return torch.zeros(*step.shape[:2], self._horizon, *step.shape[2:], dtype=step.dtype)
-
-    def _batched(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).view(*self._batch, self._horizon)
+        return torch.zeros(*self._shape, *step.shape[2:], dtype=step.dtype)
 
 
 class _Process:

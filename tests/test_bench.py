@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Actor
+from metarl.agent import Actions, Actor, Outcome
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
@@ -188,8 +188,16 @@ class _CountingEnvs:
 
 
 class _StillActor:
-    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
-        assert (len(task_seeds), num_episodes) == (2, 1)
+    sequential = False
+
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        assert (len(task_seeds), num_parallel) == (2, 1)
+
+    def begin_episode(self) -> None:
+        pass
+
+    def observe(self, outcome: Outcome) -> None:
+        pass
 
     def act(self, observations: Tensor) -> Actions:
         assert observations.shape == (2, 1, 1)

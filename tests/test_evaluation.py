@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Actor
-from metarl.evaluation import AdaptationCurve, adaptation_curve, bootstrap_interval
+from metarl.agent import Actions, Actor, Outcome
+from metarl.evaluation import AdaptationCurve, adaptation_curve, bootstrap_interval, bootstrap_intervals
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 
@@ -15,13 +15,21 @@ from metarl.trajectories import Trajectories
 class Level:
     """An actor that only counts how often it has adapted."""
 
+    sequential = False
+
     def __init__(self, level: int = 0) -> None:
         self.level = level
 
     def select(self, tasks: slice) -> "Level":
         return self
 
-    def begin_episodes(self, task_seeds: np.ndarray, num_episodes: int) -> None:
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        pass
+
+    def begin_episode(self) -> None:
+        pass
+
+    def observe(self, outcome: Outcome) -> None:
         pass
 
     def act(self, observations: Tensor) -> Actions:
@@ -107,6 +115,6 @@ def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
     rng = np.random.default_rng(1)
     covered = 0
     for _ in range(300):
-        low, high = bootstrap_interval(rng.normal(size=50), rng, resamples=500) or (0.0, 0.0)
+        low, high = bootstrap_intervals(rng.normal(size=(50, 1)), rng, resamples=500)[0] or (0.0, 0.0)
         covered += low < 0 < high
     assert 270 <= covered <= 298  # 95% of 300 is 285, three standard deviations are 11

@@ -249,7 +249,7 @@ def step_peer(env: PeerEnv, actor: Actor, num_tasks: int, num_steps: int) -> tup
     torch.set_num_threads(1)  # as in our collector: torch's threads would spin on the cores that simulate
     try:
         observations, _ = env.reset(seed=0)
-        actor.begin_episodes(task_seeds(0, num_tasks), per_task)
+        actor.begin(task_seeds(0, num_tasks), per_task)
         with torch.no_grad():
             for _ in range(num_steps):
                 seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)

@@ -65,7 +65,7 @@ class SyntheticEpisodes:
         sizes = self._sizes
         shape = (len(tasks), num_episodes, sizes.horizon)
         observations = torch.randn(*shape, sizes.obs_size, generator=self._generator)
-        actor.begin_episodes(task_seeds(seed, len(tasks)), num_episodes)
+        actor.begin(task_seeds(seed, len(tasks)), num_episodes)
         with torch.no_grad():
             steps = [actor.act(observations[:, :, t]) for t in range(sizes.horizon)]
         actions = torch.stack([step.actions for step in steps], dim=2)
