@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metarl.envs.bandits import BanditFamily, BernoulliBandit, GaussianBandit
+from metarl.envs.gridnavi import GOALS, GridNavi
 from metarl.envs.mujoco.families import (
     AntDir,
     AntDir2D,
@@ -16,6 +18,7 @@ from metarl.envs.mujoco.families import (
     HumanoidDir,
 )
 from metarl.envs.point import Point, PointUniformStart, SparsePoint, SparsePoint100
+from metarl.envs.tabular import RandomMdps
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution, TaskFamily, Value
 
 Draw = Callable[[np.random.Generator], Value]
@@ -81,6 +84,27 @@ def _semicircle(name: str) -> Benchmark:
     )
 
 
+def _bandit(family: BanditFamily, description: str) -> Callable[[str], Benchmark]:
+    arms = family.parameters[0].name
+    return _continuous(family, arms, lambda rng: tuple(rng.random(family.num_arms).tolist()), description)
+
+
+def _gridnavi(name: str) -> Benchmark:
+    """Every goal cell to train and to test on, as in the literature."""
+    family = GridNavi()
+    goals = FiniteTasks(family, tuple(Task(family.name, (("goal", goal),)) for goal in GOALS))
+    return Benchmark(
+        name, goals, goals, shared=True, description="one of 21 goal cells of a 5 x 5 grid (Zintgraf et al. 2020)"
+    )
+
+
+def _mdps(name: str) -> Benchmark:
+    mdps = RandomMdps()
+    return Benchmark(
+        name, mdps, mdps, shared=False, description="random MDPs of 10 states and 5 actions (Duan et al. 2016)"
+    )
+
+
 def _half_circle(rng: np.random.Generator) -> Value:
     angle = rng.uniform(0.0, math.pi)
     return (math.cos(angle), math.sin(angle))
@@ -99,7 +123,20 @@ def _uniform(low: float, high: float) -> Draw:
     return lambda rng: float(rng.uniform(low, high))
 
 
+_BANDIT_ARMS = (2, 5, 10, 50)
+_BANDITS: dict[str, Callable[[str], Benchmark]] = {
+    f"{kind}-k{arms}": _bandit(family(arms), f"{arms} arms, {what} uniform in [0, 1] (Duan et al. 2016)")
+    for kind, family, what in (
+        ("bernoulli-bandit", BernoulliBandit, "probabilities"),
+        ("gaussian-bandit", GaussianBandit, "means"),
+    )
+    for arms in _BANDIT_ARMS
+}
+
 _MAKERS: dict[str, Callable[[str], Benchmark]] = {
+    **_BANDITS,
+    "tabular-mdp": _mdps,
+    "gridnavi": _gridnavi,
     "point": _continuous(
         Point(), "goal", _square(0.5), "goal in [-0.5, 0.5]^2, reward -distance (Finn et al. 2017)"
     ),

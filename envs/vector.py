@@ -78,6 +78,9 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
         """One step of the rows (None: all): observations, rewards, terminated, infos."""
 
+    def _seeded(self, rows: np.ndarray) -> None:
+        """The rows have new generators: forget what was drawn from the old ones."""
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The task of every sub-environment; empty before `set_tasks`."""
@@ -205,6 +208,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._ensure_rngs(blank=len(chosen) == self.num_envs)
         for row, s in chosen.items():
             self._rngs[row], self._seeds[row] = seeding.np_random(s)
+        self._seeded(np.fromiter(chosen, dtype=np.int64))
 
     def _ensure_rngs(self, blank: bool = False) -> None:
         """Make the generators when they are first needed; blank when all are about to be replaced."""

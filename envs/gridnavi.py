@@ -1,0 +1,77 @@
+"""GridNavi: find a hidden goal cell, then go straight back to it (Zintgraf et al. 2020, arXiv:1910.08348)."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+
+from metarl.envs.vector import Infos, TaskVectorEnv
+from metarl.tasks import Parameter, Task, TaskFamily
+
+SIZE = 5
+MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])  # no-op, up, right, down, left
+NEAR_START = {(0, 0), (0, 1), (1, 1), (1, 0)}
+GOALS = [(x, y) for x in range(SIZE) for y in range(SIZE) if (x, y) not in NEAR_START]
+
+
+class GridNavi(TaskFamily):
+    """A 5 x 5 grid from the corner (0, 0); reward 1 on the goal, which can be stayed on, and -0.1 elsewhere.
+
+    The observation is the cell (x, y); the actions are no-op, up, right, down and left. 15 steps.
+    """
+
+    name = "gridnavi"
+    horizon = 15
+    parameters = (Parameter("goal", size=2, choices=tuple(float(x) for x in range(SIZE))),)
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> "GridNaviEnv":
+        """A vectorised environment; numpy needs no threads, so their number is ignored."""
+        return GridNaviEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+
+
+class GridNaviEnv(TaskVectorEnv):
+    """Walkers on grids, one goal each."""
+
+    def __init__(
+        self,
+        family: GridNavi,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        super().__init__(
+            family,
+            num_envs,
+            spaces.Box(0.0, SIZE - 1.0, (2,), np.float32),
+            spaces.Discrete(len(MOVES)),
+            max_episode_steps=family.horizon if horizon is None else horizon,
+            autoreset_mode=autoreset_mode,
+        )
+        self._cells = np.zeros((num_envs, 2), dtype=np.int64)
+        self._goals = np.zeros((num_envs, 2))
+
+    def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        self._goals = params["goal"]
+
+    def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
+        self._cells[rows] = 0
+        return self._cells[rows].astype(np.float32), {}
+
+    def _simulate(
+        self, actions: np.ndarray, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
+        index: slice | np.ndarray = slice(None) if rows is None else rows
+        cells = np.clip(self._cells[index] + MOVES[actions], 0, SIZE - 1)
+        self._cells[index] = cells
+        there = (cells == self._goals[index]).all(1)
+        rewards = np.where(there, 1.0, -0.1)
+        return cells.astype(np.float32), rewards, np.zeros(len(cells), dtype=np.bool_), {"success": there * 1.0}
