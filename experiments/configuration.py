@@ -11,14 +11,15 @@ import torch
 from metarl.agent import Agent
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
+from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.configs import check_counts, check_not_negative
 from metarl.tasks import Benchmark, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
 Device = Literal["auto", "cpu", "cuda"]
-AgentConfig = PrompConfig | MamlTrpoConfig
-_ALGORITHMS: dict[str, type[Any]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig}
+AgentConfig = PrompConfig | MamlTrpoConfig | Rl2Config
+_ALGORITHMS: dict[str, type[Any]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig, "rl2": Rl2Config}
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,9 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
     try:
         if isinstance(experiment.agent, PrompConfig):
             return Promp(env, experiment.agent, seed=experiment.seed, device=device)
+        if isinstance(experiment.agent, Rl2Config):
+            iterations = experiment.training.iterations
+            return Rl2(env, experiment.agent, iterations=iterations, seed=experiment.seed, device=device)
         return MamlTrpo(env, experiment.agent, seed=experiment.seed, device=device)
     finally:
         env.close()

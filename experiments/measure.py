@@ -9,7 +9,7 @@ from metarl import seeding
 from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
-from metarl.experiments.console import Waiting, show_curves
+from metarl.experiments.console import Waiting, show_curves, show_trials
 from metarl.experiments.runs import Run, checkpoint_path
 from metarl.tasks import Task
 from metarl.training import EvaluationConfig, restore
@@ -52,15 +52,20 @@ def measure(
                 progress=waiting.progress,
             )
 
-    curve, baseline = curve_of(agent.actor(), "trained"), curve_of(untrained.actor(), "untrained")
+    trained = agent.actor()
+    curves = {
+        "meta-trained": curve_of(trained, "trained"),
+        "untrained": curve_of(untrained.actor(), "untrained"),
+    }
     resampling = np.random.default_rng(seed)
-    rows, baseline_rows = curve.summary(resampling), baseline.summary(resampling)
+    rows = {name: curve.summary(resampling) for name, curve in curves.items()}
     kinds = len(set(tasks))
     distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
-    what = f"{len(tasks)} test tasks{distinct}, {settings.num_episodes} episodes each"
+    unit = "trials" if trained.sequential else "episodes"
+    what = f"{len(tasks)} test tasks{distinct}, {settings.num_episodes} {unit} each"
     title = f"{run.name} after {progress.env_steps:,} steps: {what}"
-    show_curves(title, {"meta-trained": rows, "untrained": baseline_rows})
-    return {
+    show_curves(title, {name: rows[name] for name in ("meta-trained", "untrained")})
+    result = {
         "experiment": run.name,
         "seed": run.experiment.seed,
         "evaluation_seed": seed,
@@ -69,10 +74,15 @@ def measure(
         "train_env_steps": progress.env_steps,
         "train_wall_s": round(progress.elapsed_s, 1),
         "tasks_shared_with_training": run.benchmark.shared,
-        "adaptation": rows,
-        "baselines": {"untrained": baseline_rows},
+        "adaptation": rows.pop("meta-trained"),
+        "baselines": rows,
         "tasks": [
-            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curve.returns]}
+            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curves["meta-trained"].returns]}
             for i, task in enumerate(tasks)
         ],
     }
+    if trained.sequential:
+        trials = {name: curve.trial_return(resampling) for name, curve in curves.items()}
+        show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", trials)
+        result["trials"] = trials
+    return result

@@ -1,10 +1,12 @@
 """The experiments by name, each with its source."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.recurrent import TrialPolicyConfig
+from metarl.agents.rl2 import Rl2Config
 from metarl.experiments.configuration import AgentConfig, Experiment
 from metarl.training import EvaluationConfig, TrainingConfig
 
@@ -32,6 +34,47 @@ def _locomotion(
     training = TrainingConfig(iterations=1000)
     return Preset(Experiment(benchmark, agent, training, evaluation or EvaluationConfig()), source)
 
+
+def _trials(
+    benchmark: str,
+    agent: Rl2Config,
+    training: TrainingConfig,
+    source: str,
+    *,
+    num_tasks: int,
+    num_episodes: int = 1,
+) -> Preset:
+    """An RL2 experiment, evaluated on as many episodes as it trains on."""
+    evaluation = EvaluationConfig(num_tasks, num_steps=agent.num_episodes - 1, num_episodes=num_episodes)
+    return Preset(Experiment(benchmark, agent, training, evaluation), source)
+
+
+def _bandit(num_pulls: int, num_arms: int, iterations: int, meta_batch_size: int) -> Preset:
+    """A column of Duan et al. 2016, table 1."""
+    agent = replace(_TABULAR_RL2, num_episodes=num_pulls)
+    training = TrainingConfig(iterations, meta_batch_size, checkpoint_every=10, evaluate_every=0)
+    source = f"Duan et al. 2016, table 1, n = {num_pulls}, k = {num_arms}; PPO in the place of TRPO"
+    return _trials(f"bernoulli-bandit-k{num_arms}", agent, training, source, num_tasks=2000)
+
+
+def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
+    """A column of Duan et al. 2016, table 2."""
+    agent = replace(_TABULAR_RL2, num_episodes=num_episodes, policy=TrialPolicyConfig(memory_size=128))
+    training = TrainingConfig(iterations, meta_batch_size, checkpoint_every=10, evaluate_every=0)
+    source = f"Duan et al. 2016, table 2, n = {num_episodes}; PPO in the place of TRPO"
+    return _trials("tabular-mdp", agent, training, source, num_tasks=1000)
+
+
+# Published trials and tables; memory, PPO and schedules were chosen on the bandits, see metarl.agents.rl2.
+_TABULAR_RL2 = Rl2Config(
+    policy=TrialPolicyConfig(memory_size=64),
+    outer_lr=4e-3,
+    gae_lambda=0.3,
+    final_gae_lambda=0.7,
+    final_outer_lr=1e-4,
+    entropy_coef=0.02,
+    final_entropy_coef=0.0,
+)
 
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
@@ -85,6 +128,10 @@ PRESETS: dict[str, Preset] = {
         "Rothfuss et al. 2019, appendix, with gae_lambda 0.95 and horizon 200",
         evaluation=EvaluationConfig(num_tasks=40, num_steps=3, num_episodes=10),
     ),
+    **{f"bandit-n10-k{k}-rl2": _bandit(10, k, iterations=200, meta_batch_size=2000) for k in (5, 10, 50)},
+    **{f"bandit-n100-k{k}-rl2": _bandit(100, k, iterations=600, meta_batch_size=1000) for k in (5, 10, 50)},
+    **{f"bandit-n500-k{k}-rl2": _bandit(500, k, iterations=200, meta_batch_size=400) for k in (5, 10, 50)},
+    **{f"tabular-n{n}-rl2": _mdp(n, iterations=300, meta_batch_size=10_000 // n) for n in (10, 25, 50, 75, 100)},
 }
 
 

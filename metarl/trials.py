@@ -1,0 +1,66 @@
+"""Trials: the episodes of a task one after the other, as a recurrent learner reads them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.trajectories import Trajectories
+
+
+class Trials(NamedTuple):
+    """Trials as sequences without gaps, time first; what is after a trial's end is padding.
+
+    Attributes:
+        observations: [time, trial, obs].
+        actions: [time, trial, act], or [time, trial] if discrete.
+        rewards: [time, trial].
+        terminated: an episode's MDP ended at t, [time, trial].
+        truncated: an episode's time limit cut it at t, [time, trial].
+        mask: t is before the trial's end, [time, trial].
+        records: what the actor recorded, each [time, trial, ...].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    mask: Tensor
+    records: dict[str, Tensor]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Trials":
+        """The same change made to every array."""
+        return Trials(
+            observations=change(self.observations),
+            actions=change(self.actions),
+            rewards=change(self.rewards),
+            terminated=change(self.terminated),
+            truncated=change(self.truncated),
+            mask=change(self.mask),
+            records={name: change(values) for name, values in self.records.items()},
+        )
+
+
+def as_trials(trajectories: Trajectories) -> Trials:
+    """Join each task's episodes in their order; the steps after an episode's early end are left out."""
+    mask = trajectories.mask.flatten(1, 2)  # [trial, episode * time]
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
+
+    def join(values: Tensor) -> Tensor:
+        flat = values.flatten(1, 2)
+        if not mask.all():
+            index = order.view(*order.shape, *([1] * (flat.dim() - 2))).expand(*order.shape, *flat.shape[2:])
+            flat = flat.gather(1, index)
+        return flat.transpose(0, 1).contiguous()
+
+    return Trials(
+        observations=join(trajectories.observations),
+        actions=join(trajectories.actions),
+        rewards=join(trajectories.rewards),
+        terminated=join(trajectories.terminated),
+        truncated=join(trajectories.truncated),
+        mask=join(trajectories.mask),
+        records={name: join(values) for name, values in trajectories.records.items()},
+    )
