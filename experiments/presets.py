@@ -76,6 +76,29 @@ _TABULAR_RL2 = Rl2Config(
     final_entropy_coef=0.0,
 )
 
+# Zintgraf et al. 2020 train RL2 with these discounts and horizons; sizes and step sizes are ours.
+_LOCOMOTION_RL2 = Rl2Config(
+    policy=TrialPolicyConfig(memory_size=128, head_sizes=(128,), normalise_observations=True),
+    num_episodes=2,
+    gamma=0.97,
+    gae_lambda=0.9,
+    outer_lr=1e-3,
+    final_outer_lr=2e-4,
+    entropy_coef=1e-3,
+    epochs=6,
+    minibatches=2,
+    max_grad_norm=0.5,
+)
+
+
+def _locomotion_trials(benchmark: str, agent: Rl2Config, iterations: int) -> Preset:
+    """Trials of two episodes of 200 steps, 80 at a time."""
+    training = TrainingConfig(iterations, meta_batch_size=80, evaluate_every=50)
+    source = "RL2 as in Zintgraf et al. 2020: two episodes of 200 steps, gamma 0.97, lambda 0.9"
+    found = _trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5)
+    return replace(found, experiment=replace(found.experiment, horizon=200))
+
+
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
         Experiment(
@@ -131,6 +154,31 @@ PRESETS: dict[str, Preset] = {
     **{f"bandit-n10-k{k}-rl2": _bandit(10, k, iterations=200, meta_batch_size=2000) for k in (5, 10, 50)},
     **{f"bandit-n100-k{k}-rl2": _bandit(100, k, iterations=600, meta_batch_size=1000) for k in (5, 10, 50)},
     **{f"bandit-n500-k{k}-rl2": _bandit(500, k, iterations=200, meta_batch_size=400) for k in (5, 10, 50)},
+    "gridnavi-rl2": _trials(
+        "gridnavi",
+        Rl2Config(
+            policy=TrialPolicyConfig(memory_size=64),
+            num_episodes=4,
+            gamma=0.95,
+            gae_lambda=0.9,
+            outer_lr=3e-3,
+            final_outer_lr=1e-4,
+            entropy_coef=0.03,
+            final_entropy_coef=0.0,
+        ),
+        TrainingConfig(iterations=300, meta_batch_size=420, checkpoint_every=10, evaluate_every=0),
+        "Zintgraf et al. 2020, appendix: four episodes of 15 steps, gamma 0.95",
+        num_tasks=21,
+        num_episodes=20,
+    ),
+    "half-cheetah-dir-rl2": _locomotion_trials("half-cheetah-dir", _LOCOMOTION_RL2, iterations=400),
+    "half-cheetah-vel-rl2": _locomotion_trials("half-cheetah-vel", _LOCOMOTION_RL2, iterations=400),
+    "half-cheetah-vel-memoryless": _locomotion_trials(
+        "half-cheetah-vel",
+        replace(_LOCOMOTION_RL2, policy=replace(_LOCOMOTION_RL2.policy, memory="none")),
+        iterations=400,
+    ),
+    "ant-dir-rl2": _locomotion_trials("ant-dir", _LOCOMOTION_RL2, iterations=400),
     **{f"tabular-n{n}-rl2": _mdp(n, iterations=300, meta_batch_size=10_000 // n) for n in (10, 25, 50, 75, 100)},
 }
 
