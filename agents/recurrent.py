@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agent import Actions, Outcome
-from metarl.configs import check_counts, check_positive
+from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.networks import Mlp
 from metarl.policies import Categorical, DiagonalGaussian
@@ -38,6 +38,9 @@ class TrialPolicyConfig:
         memory_size: features that it puts out.
         num_layers: of a transformer.
         num_heads: of a transformer's attention.
+        embedding_size: rectified units between the inputs and the memory; 0 for none.
+        tell_observation: tell a step the last observation too, beside the last action, reward and flags, so that a
+            whole transition is seen at once.
         head_sizes: hidden layers of the policy's and of the value's network, which see memory and inputs.
         init_std: of continuous actions at the start, where the action bounds are +-1.
         normalise_observations: by their running mean and standard deviation.
@@ -47,12 +50,15 @@ class TrialPolicyConfig:
     memory_size: int = 128
     num_layers: int = 2
     num_heads: int = 4
+    embedding_size: int = 0
+    tell_observation: bool = False
     head_sizes: tuple[int, ...] = ()
     init_std: float = 0.5
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, "memory_size", "num_layers", "num_heads")
+        check_not_negative(self, "embedding_size")
         check_positive(self, "init_std")
         if any(size < 1 for size in self.head_sizes):
             raise ValueError(f"head_sizes must be positive, got {self.head_sizes}")
@@ -99,8 +105,13 @@ class TrialPolicy(nn.Module):
         self.act_size = self.num_choices or int(np.prod(space.shape or ()))
         self.remembers = config.memory != "none"
         self._normalises = config.normalise_observations
-        input_size = obs_size + (self.act_size + 3 if self.remembers else 0)
-        self.memory = _make_memory(config, input_size, generator)
+        self._tells_observation = config.tell_observation
+        self.told_size = self.act_size + 3 + (obs_size if config.tell_observation else 0)
+        input_size = obs_size + (self.told_size if self.remembers else 0)
+        embeds = self.remembers and config.embedding_size > 0
+        width = config.embedding_size if embeds else input_size
+        self.embedding = Mlp(input_size, (), width, activation="relu", generator=generator) if embeds else None
+        self.memory = _make_memory(config, width, generator)
         features = input_size + (self.memory.output_size if self.remembers else 0)
         self.policy = Mlp(features, config.head_sizes, self.act_size, activation="tanh", generator=generator)
         self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
@@ -112,26 +123,43 @@ class TrialPolicy(nn.Module):
         self.register_buffer("observation_scale", torch.ones(obs_size))
         self.register_buffer("observation_count", torch.zeros(()))
 
-    def previous(self, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor) -> Tensor:
-        """What the next step is told of this one: action, reward, flags, [..., previous]."""
+    def tell(
+        self, observations: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
+    ) -> Tensor:
+        """What the next step is told of this one: action, reward, flags, perhaps observation, [..., told]."""
         if self.num_choices:
-            told = nn.functional.one_hot(actions, self.num_choices).to(rewards.dtype)
+            acted = nn.functional.one_hot(actions, self.num_choices).to(rewards.dtype)
         else:
-            told = actions.clamp(-1, 1)
+            acted = actions.clamp(-1, 1)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
-        return torch.cat((told, scalars), -1)
+        parts = (acted, scalars, self._normalised(observations)) if self._tells_observation else (acted, scalars)
+        return torch.cat(parts, -1)
 
-    def inputs(self, observations: Tensor, previous: Tensor) -> Tensor:
+    def inputs(self, observations: Tensor, told: Tensor) -> Tensor:
         """Inputs of a step from its observation [..., obs] and what it is told of the last, [..., in]."""
-        seen = observations
-        if self._normalises:
-            seen = ((observations - self.observation_mean) * self.observation_scale).clamp(-10, 10)
-        return torch.cat((seen, previous), -1) if self.remembers else seen
+        seen = self._normalised(observations)
+        return torch.cat((seen, told), -1) if self.remembers else seen
 
     def trial_inputs(self, trials: Trials) -> Tensor:
         """Inputs of every step of whole trials, [time, trial, in]; a trial starts with nothing told."""
-        told = self.previous(trials.actions, trials.rewards, trials.terminated, trials.truncated)
+        told = self.tell(trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated)
         return self.inputs(trials.observations, torch.cat((torch.zeros_like(told[:1]), told[:-1])))
+
+    def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """The memory's outputs for inputs [time, trial, in], and its carry after them."""
+        return self.memory.unroll(self._embed(inputs), carry)
+
+    def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
+        """The memory's outputs for one step's inputs [trial, in]; rows that are not alive are held still."""
+        return self.memory.step(self._embed(inputs), carry, alive)
+
+    def _embed(self, inputs: Tensor) -> Tensor:
+        return inputs if self.embedding is None else self.embedding(inputs).relu()
+
+    def _normalised(self, observations: Tensor) -> Tensor:
+        if not self._normalises:
+            return observations
+        return ((observations - self.observation_mean) * self.observation_scale).clamp(-10, 10)
 
     def decide(self, remembered: Tensor, inputs: Tensor) -> Decision:
         """The heads, on the memory's outputs and the inputs of the same steps."""
@@ -188,7 +216,8 @@ class TrialActor:
     def __init__(self, policy: TrialPolicy) -> None:
         self._policy = policy
         self._carry: Carry = ()
-        self._previous = torch.empty(0)
+        self._told = torch.empty(0)
+        self._observations = torch.empty(0)
         self._actions = torch.empty(0)
         self._alive = torch.empty(0)
         self._noise: TaskNoise | None = None
@@ -205,20 +234,21 @@ class TrialActor:
         if next(policy.parameters()).device.type != "cpu":
             self._policy = policy = copy.deepcopy(policy).cpu()
         self._carry = policy.memory.start(len(task_seeds))
-        self._previous = torch.zeros(len(task_seeds), policy.act_size + 3)
+        self._told = torch.zeros(len(task_seeds), policy.told_size)
         shape: Sequence[int] = () if policy.num_choices else (policy.act_size,)
         self._noise = TaskNoise(task_seeds, tuple(shape), kind="uniform" if policy.num_choices else "normal")
 
     def begin_episode(self) -> None:
         """All tasks go on; the memory is kept."""
-        self._alive = torch.ones(len(self._previous), dtype=torch.bool)
+        self._alive = torch.ones(len(self._told), dtype=torch.bool)
 
     def act(self, observations: Tensor) -> Actions:
         """Sample actions [trial, 1, ...]."""
         assert self._noise is not None, "begin comes before act"
         policy = self._policy
-        inputs = policy.inputs(observations.squeeze(1), self._previous)
-        remembered, self._carry = policy.memory.step(inputs, self._carry, self._alive)
+        self._observations = observations.squeeze(1)
+        inputs = policy.inputs(self._observations, self._told)
+        remembered, self._carry = policy.step(inputs, self._carry, self._alive)
         distribution, values = policy.decide(remembered, inputs)
         self._actions = distribution.sample(self._noise.next())
         records = {"log_prob": distribution.log_prob(self._actions).unsqueeze(1), "value": values.unsqueeze(1)}
@@ -228,8 +258,8 @@ class TrialActor:
     def observe(self, outcome: Outcome) -> None:
         """Keep what the next step is to be told."""
         rewards, terminated, truncated, alive = (part.squeeze(1) for part in outcome[1:5])
-        told = self._policy.previous(self._actions, rewards, terminated, truncated)
-        self._previous = torch.where(alive.unsqueeze(1), told, self._previous)
+        told = self._policy.tell(self._observations, self._actions, rewards, terminated, truncated)
+        self._told = torch.where(alive.unsqueeze(1), told, self._told)
         self._alive = alive & ~(terminated | truncated)
 
     def adapt(self, trajectories: Trajectories) -> "TrialActor":

@@ -210,13 +210,12 @@ class Rl2:
 
     def _unroll(self, batch: TrialBatch) -> Iterator[tuple[TrialBatch, Tensor]]:
         """Chunks of the trials with the memory's outputs; the carry crosses from one to the next, no gradient."""
-        memory = self.policy.memory
         time, num_trials = batch.inputs.shape[:2]
-        carry = memory.start(num_trials)
+        carry = self.policy.memory.start(num_trials)
         length = self.config.backprop_steps or time
         for start in range(0, time, length):
             chunk = batch.map(itemgetter(slice(start, start + length)))
-            remembered, carry = memory.unroll(chunk.inputs, tuple(part.detach() for part in carry))
+            remembered, carry = self.policy.unroll(chunk.inputs, tuple(part.detach() for part in carry))
             yield chunk, remembered
 
     def _now(self, start: float, final: float | None) -> float:

@@ -126,7 +126,8 @@ class TransformerMemory(nn.Module):
         steps, read = inputs.shape[0], past.shape[1]
         query = torch.arange(read, read + steps, device=inputs.device)
         key = torch.arange(read + steps, device=inputs.device)
-        visible = (key[None] <= query[:, None])[None, None]  # [1, 1, time, past + time]
+        # Without a past the mask is the plain causal one, which attention computes faster than any given one.
+        visible = (key[None] <= query[:, None])[None, None] if read else None  # [1, 1, time, past + time]
         hidden = self.embed(inputs.transpose(0, 1)) + _positions(query, self.output_size)
         kept = []
         for block, part in self._layers(past):
@@ -166,12 +167,15 @@ class _Block(nn.Module):
         memory: Tensor = self.key_value(self.attention_norm(hidden))
         return memory
 
-    def forward(self, hidden: Tensor, memory: Tensor, visible: Tensor) -> Tensor:
-        """Outputs [batch, time, width], attending to the visible [batch, 1, time, past] of a memory."""
+    def forward(self, hidden: Tensor, memory: Tensor, visible: Tensor | None) -> Tensor:
+        """Outputs [batch, time, width], attending to the visible [batch, 1, time, past] of a memory.
+
+        None stands for as many steps in memory as in the inputs, each seeing itself and those before.
+        """
         keys, values = memory.chunk(2, -1)
         queries = self._heads(self.query(self.attention_norm(hidden)))
         attended = nn.functional.scaled_dot_product_attention(
-            queries, self._heads(keys), self._heads(values), attn_mask=visible
+            queries, self._heads(keys), self._heads(values), attn_mask=visible, is_causal=visible is None
         )
         hidden = hidden + self.output(attended.transpose(1, 2).flatten(2))
         outputs: Tensor = hidden + self.network(self.network_norm(hidden))

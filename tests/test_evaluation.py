@@ -118,3 +118,33 @@ def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
         low, high = bootstrap_intervals(rng.normal(size=(50, 1)), rng, resamples=500)[0] or (0.0, 0.0)
         covered += low < 0 < high
     assert 270 <= covered <= 298  # 95% of 300 is 285, three standard deviations are 11
+
+
+class Trial(Level):
+    """An actor whose episodes of a task follow one another."""
+
+    sequential = True
+
+
+def test_the_curve_of_a_sequential_actor_is_the_return_per_episode_of_its_trials() -> None:
+    tasks = [Task.of("point", goal=(0.1 * i, 0.0)) for i in range(3)]
+    collector = Scripted()
+    curve = adaptation_curve(Trial(), collector, tasks, np.random.default_rng(0), num_steps=4, num_episodes=2)
+    # Two trials of five episodes per task: trial 2 i + j is the j-th of task i, and returns 10 trial + episode.
+    assert len(collector.seeds) == 1
+    assert curve.returns.shape == (5, 3, 2)
+    for episode in range(5):
+        np.testing.assert_array_equal(
+            curve.returns[episode], [[10 * (2 * i + j) + episode for j in range(2)] for i in range(3)]
+        )
+    assert curve.tasks == tuple(tasks)
+    trial = curve.trial_return(np.random.default_rng(0))
+    assert trial["return_mean"] == np.mean([50 * t + 10 for t in range(6)])
+
+
+def test_intervals_of_many_columns_are_those_of_each_alone() -> None:
+    values = np.random.default_rng(0).normal(size=(400, 3)) + np.array([0.0, 5.0, -2.0])
+    together = bootstrap_intervals(values, np.random.default_rng(1))
+    for column, interval in enumerate(together):
+        alone = bootstrap_interval(values[:, column], np.random.default_rng(2))
+        np.testing.assert_allclose(interval or [], alone or [], atol=0.01)

@@ -13,6 +13,8 @@ import torch
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.recurrent import TrialPolicyConfig
+from metarl.agents.rl2 import Rl2Config
 from metarl.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
 from metarl.experiments.presets import PRESETS
@@ -25,6 +27,12 @@ ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=3)
 AGENTS = {
     "promp": PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True),
     "maml-trpo": MamlTrpoConfig(policy=POLICY, adaptation=ADAPTATION),
+    "rl2": Rl2Config(
+        policy=TrialPolicyConfig(memory_size=8, normalise_observations=True),
+        final_outer_lr=1e-4,
+        final_gae_lambda=0.9,
+        final_entropy_coef=0.0,
+    ),
 }
 
 
@@ -88,7 +96,14 @@ def _same(first: Path, second: Path) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("agent", "benchmark"), [("promp", "half-cheetah-vel"), ("maml-trpo", "half-cheetah-dir"), ("promp", "point")]
+    ("agent", "benchmark"),
+    [
+        ("promp", "half-cheetah-vel"),
+        ("maml-trpo", "half-cheetah-dir"),
+        ("promp", "point"),
+        ("rl2", "half-cheetah-vel"),
+        ("rl2", "gridnavi"),
+    ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:
     experiment = _experiment(agent, benchmark=benchmark)

@@ -21,7 +21,10 @@ MEMORIES: list[MemoryKind] = ["gru", "lstm", "transformer"]
 
 def _policy(benchmark: str, memory: MemoryKind = "gru", seed: int = 0) -> TrialPolicy:
     env = make_benchmark(benchmark).family.make_env(1)
-    config = TrialPolicyConfig(memory=memory, memory_size=16, head_sizes=(8,))
+    told = memory == "gru"  # one kind with all there is to tell, and an embedding
+    config = TrialPolicyConfig(
+        memory=memory, memory_size=16, head_sizes=(8,), embedding_size=12 * told, tell_observation=told
+    )
     policy = TrialPolicy(env, config, generator=torch_generator(seed))
     with torch.no_grad():  # a fresh head is so near uniform that any mistake would be near right
         policy.policy.get_parameter("weight_1").mul_(100.0)
@@ -65,7 +68,7 @@ def _hand_made() -> Trajectories:
 
 
 def test_the_last_reward_and_flags_of_an_episode_reach_the_next_ones_first_step() -> None:
-    policy = _policy("gridnavi")
+    policy = _policy("gridnavi", "lstm")
     inputs = policy.trial_inputs(as_trials(_hand_made()))  # obs 2, action one-hot 5, reward, terminated, truncated
     assert inputs.shape == (6, 2, 10)
     # task 0: steps 1, 2 of episode 0, then 4, 5, 6 of episode 1: five steps without a gap
@@ -76,6 +79,13 @@ def test_the_last_reward_and_flags_of_an_episode_reach_the_next_ones_first_step(
     # task 1: the last step of its first episode is number 9 and was cut by the time limit
     assert inputs[3, 1, 0] == 10
     assert inputs[3, 1, 7:].tolist() == pytest.approx([0.09, 0.0, 1.0])
+
+
+def test_the_last_observation_is_told_where_it_is_asked_for() -> None:
+    inputs = _policy("gridnavi", "gru").trial_inputs(as_trials(_hand_made()))
+    assert inputs.shape == (6, 2, 12)
+    assert inputs[1:5, 0, 10].tolist() == [1, 2, 4, 5]  # of steps 1, 2, 4 and 5, at the steps after them
+    assert inputs[0, :, 2:].abs().sum() == 0
 
 
 def test_nothing_crosses_a_trial() -> None:
@@ -112,7 +122,7 @@ def test_unrolling_in_training_gives_what_acting_recorded(benchmark: str, memory
         trajectories = workers.collect(TrialActor(policy), tasks, 4, seed=3)
     trials = as_trials(trajectories)
     inputs = policy.trial_inputs(trials)
-    remembered, _ = policy.memory.unroll(inputs, policy.memory.start(len(tasks)))
+    remembered, _ = policy.unroll(inputs, policy.memory.start(len(tasks)))
     distribution, values = policy.decide(remembered, inputs)
     log_probs = distribution.log_prob(trials.actions)
     assert trials.mask.any()
