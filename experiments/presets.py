@@ -65,8 +65,11 @@ def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
     return _trials("tabular-mdp", agent, training, source, num_tasks=1000)
 
 
-# Published trials and tables; memory, PPO and schedules were chosen on the bandits, see metarl.agents.rl2.
+# Published trials and tables; memory, PPO and schedules were chosen on the bandits, see metarl.agents.rl2. What is
+# measured is the undiscounted sum, and the discount of 0.99 that was published makes exploring look dear: with
+# n=100 and k=5 learning stood at 77.5 for 200 iterations, and rose to 78.0 within 100 when gamma became 1.
 _TABULAR_RL2 = Rl2Config(
+    gamma=1.0,
     policy=TrialPolicyConfig(memory_size=64),
     outer_lr=4e-3,
     gae_lambda=0.3,
@@ -152,7 +155,7 @@ PRESETS: dict[str, Preset] = {
         evaluation=EvaluationConfig(num_tasks=40, num_steps=3, num_episodes=10),
     ),
     **{f"bandit-n10-k{k}-rl2": _bandit(10, k, iterations=200, meta_batch_size=2000) for k in (5, 10, 50)},
-    **{f"bandit-n100-k{k}-rl2": _bandit(100, k, iterations=600, meta_batch_size=1000) for k in (5, 10, 50)},
+    **{f"bandit-n100-k{k}-rl2": _bandit(100, k, iterations=800, meta_batch_size=1000) for k in (5, 10, 50)},
     **{f"bandit-n500-k{k}-rl2": _bandit(500, k, iterations=200, meta_batch_size=400) for k in (5, 10, 50)},
     "gridnavi-rl2": _trials(
         "gridnavi",
