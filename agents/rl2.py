@@ -43,7 +43,8 @@ class Rl2Config:
     Attributes:
         policy: memory and heads.
         num_episodes: of a trial.
-        gamma: discount per environment step, through the whole trial.
+        gamma: discount per environment step, through the whole trial, at the start.
+        final_gamma: at the end; None for no change.
         gae_lambda: at the start.
         final_gae_lambda: at the end; None for no change.
         outer_lr: Adam's step size at the start.
@@ -62,6 +63,7 @@ class Rl2Config:
     policy: TrialPolicyConfig = field(default_factory=TrialPolicyConfig)
     num_episodes: int = 2
     gamma: float = 0.99
+    final_gamma: float | None = None
     gae_lambda: float = 0.3
     final_gae_lambda: float | None = None
     outer_lr: float = 3e-3
@@ -80,11 +82,10 @@ class Rl2Config:
         check_fraction(self, "gamma", "gae_lambda")
         check_positive(self, "outer_lr", "clip_ratio", "max_grad_norm")
         check_not_negative(self, "entropy_coef", "value_coef")
-        for name in ("final_gae_lambda", "final_outer_lr", "final_entropy_coef"):
-            if getattr(self, name) is not None:
-                check_not_negative(self, name)
-        if self.final_gae_lambda is not None:
-            check_fraction(self, "final_gae_lambda")
+        finals = [name for name in ("outer_lr", "entropy_coef") if getattr(self, f"final_{name}") is not None]
+        check_not_negative(self, *(f"final_{name}" for name in finals))
+        finals = [name for name in ("gamma", "gae_lambda") if getattr(self, f"final_{name}") is not None]
+        check_fraction(self, *(f"final_{name}" for name in finals))
 
 
 class TrialBatch(NamedTuple):
@@ -162,19 +163,21 @@ class Rl2:
 
     def batch(self, experience: Trajectories) -> TrialBatch:
         """Inputs, advantages and value targets of the trials; takes the value's new units."""
-        finite = torch.isfinite(experience.rewards).flatten(1).all(1)
-        if not finite.all():
-            index = int((~finite).nonzero()[0])
-            raise FloatingPointError(f"a reward of task {index}, {experience.tasks[index]}, is not finite")
+        finite = [torch.isfinite(part).flatten(1).all(1) for part in (experience.rewards, experience.observations)]
+        wrong = (~(finite[0] & finite[1])).nonzero()
+        if len(wrong):
+            index = int(wrong[0])
+            raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
         trials = as_trials(experience).map(lambda values: values.to(self._device))
         time, mask = len(trials.rewards), trials.mask.float()
         values = (self.value_mean[:time, None] + self.value_scale * trials.records["value"]) * mask
         # Nothing follows a trial: the value after its last step is zero, as is that of padding.
         following = torch.nn.functional.pad(values.T, (0, 1))
         going = torch.zeros_like(trials.mask.T)
+        gamma = self._now(self.config.gamma, self.config.final_gamma)
         gae_lambda = self._now(self.config.gae_lambda, self.config.final_gae_lambda)
         rewards = (trials.rewards * mask).T
-        advantages = gae(rewards, following, going, gamma=self.config.gamma, gae_lambda=gae_lambda).T * mask
+        advantages = gae(rewards, following, going, gamma=gamma, gae_lambda=gae_lambda).T * mask
         returns = advantages + values
         mean = _mean_over_trials(returns, mask)
         centred = (returns - mean) * mask
