@@ -1,4 +1,4 @@
-"""Measuring a trained agent on tasks, beside the untrained one."""
+"""Measuring a trained agent on tasks, beside the untrained one and what else makes its numbers mean something."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +10,7 @@ from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
 from metarl.experiments.console import Waiting, show_curves, show_trials
+from metarl.experiments.references import reference_actors
 from metarl.experiments.runs import Run, checkpoint_path
 from metarl.tasks import Task
 from metarl.training import EvaluationConfig, restore
@@ -24,7 +25,10 @@ def measure(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint and the untrained agent on the same tasks, show both, and return them as JSON types.
+    """Evaluate a checkpoint and its baselines on the same tasks, show them, and return them as JSON types.
+
+    The baselines are the untrained agent and, for an agent that learns within trials, the reference strategies
+    of its task family.
 
     Args:
         run: whose agent.
@@ -41,7 +45,7 @@ def measure(
     rng = seeding.streams(seed)["evaluation"]
 
     def curve_of(actor: Actor, what: str) -> AdaptationCurve:
-        with Waiting(f"evaluating the {what} agent, adaptation step") as waiting:
+        with Waiting(f"evaluating {what}, adaptation step") as waiting:
             return adaptation_curve(
                 actor,
                 collector,
@@ -54,9 +58,12 @@ def measure(
 
     trained = agent.actor()
     curves = {
-        "meta-trained": curve_of(trained, "trained"),
-        "untrained": curve_of(untrained.actor(), "untrained"),
+        "meta-trained": curve_of(trained, "the trained agent"),
+        "untrained": curve_of(untrained.actor(), "the untrained agent"),
     }
+    if trained.sequential:
+        references = reference_actors(run.benchmark.family, settings.num_steps + 1)
+        curves |= {name: curve_of(actor, name) for name, actor in references.items()}
     resampling = np.random.default_rng(seed)
     rows = {name: curve.summary(resampling) for name, curve in curves.items()}
     kinds = len(set(tasks))

@@ -231,3 +231,18 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) ->
     assert "stopping after this iteration" in err
     iteration = int(metrics.read_text().strip().splitlines()[-1].split(",")[0])
     assert main(["resume", str(folder), "--iterations", str(iteration + 1)]) == 0
+
+
+def test_a_trial_learner_is_measured_by_episode_and_by_trial_beside_reference_strategies(tmp_path: Path) -> None:
+    folder = tmp_path / "grid"
+    words = ["--training.iterations", "2", "--training.meta-batch-size", "4", "--evaluation.num-episodes", "2"]
+    words += ["--agent.policy.memory-size", "8", "--evaluation.num-tasks", "21"]
+    assert main(["train", "gridnavi-rl2", "--out", str(folder), *words]) == 0
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert [row["step"] for row in result["adaptation"]] == [0, 1, 2, 3]
+    assert set(result["trials"]) == {"meta-trained", "untrained", "SearchThenGo"}
+    whole = sum(row["return_mean"] for row in result["adaptation"])
+    assert result["trials"]["meta-trained"]["return_mean"] == pytest.approx(whole)
+    # On the 21 goals searching first earns 4.0 and then the straight ways 232.5 / 21 each.
+    found = [row["return_mean"] for row in result["baselines"]["SearchThenGo"]]
+    assert found == pytest.approx([4.0, 232.5 / 21, 232.5 / 21, 232.5 / 21], abs=1e-4)

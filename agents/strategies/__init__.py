@@ -1,0 +1,1 @@
+"""Strategies that are not learned: what meta-learned ones are compared with."""
