@@ -192,7 +192,8 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def _restart(self, rows: np.ndarray) -> Infos:
         self._ensure_rngs()
-        observations, infos = self._begin(rows, [self._rngs[row] for row in rows])
+        every = len(rows) == self.num_envs  # rows ascend, so they are all of them in order
+        observations, infos = self._begin(rows, self._rngs if every else [self._rngs[row] for row in rows])
         self._observations[rows] = observations
         self._elapsed[rows] = 0
         self._ended[rows] = False

@@ -126,7 +126,7 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient"]]
+    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2"]]
     json: Path | None = None
     repeats: int = 3
 

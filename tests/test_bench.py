@@ -22,7 +22,7 @@ from metarl.agents.maml import (
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
-from metarl.experiments.bench import meta_gradient, rollout
+from metarl.experiments.bench import meta_gradient, rl2, rollout
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
@@ -238,4 +238,18 @@ def test_the_meta_gradient_bench_runs() -> None:
         _check_ratios(measured["metarl_times_as_fast"], {"metarl", "loop", "higher", "torchopt"})
     _check_ratios(result["trust_region"]["times_as_fast_as_loop"], {"metarl", "metarl_0.5"})
     assert result["trust_region"]["steps"]["metarl"]["kl"] <= 0.01
+    json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.slow
+def test_the_rl2_bench_runs() -> None:
+    pytest.importorskip("sb3_contrib")
+    sizes = rl2.Sizes(num_trials=8, num_steps=10, memory_size=8, head_sizes=(4,), num_bandits=20, num_pulls=5)
+    result = rl2.bench(1, sizes)
+    assert set(result) == {"bench", "repeats", "machine", "update", "bandits"}
+    peers = {"sb3-contrib", "sb3-contrib-shared"}
+    assert set(result["update"]["transitions_per_s"]) == peers | {"metarl-gru", "metarl-lstm"}
+    _check_ratios(result["update"]["metarl_gru_times_as_fast"], peers)
+    _check_ratios(result["update"]["metarl_lstm_times_as_fast"], peers)
+    assert result["bandits"]["steps_per_s"] > 0
     json.dumps(result, allow_nan=False)
