@@ -35,8 +35,9 @@ from metarl.experiments.runs import (
     open_run,
     write_json,
 )
+from metarl.loop import TrainingDiverged
 from metarl.tasks import load_tasks
-from metarl.training import TrainingDiverged, train
+from metarl.training import train
 from metarl.workers import WorkerError
 
 Arguments = TypeVar("Arguments")

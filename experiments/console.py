@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from metarl.training import Progress
+from metarl.loop import Progress
 
 _PLAIN_INTERVAL_S = 20.0
 
