@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metarl import seeding
 from metarl.checkpoint import load_checkpoint, save_checkpoint
 from metarl.metrics import MetricsWriter
+from metarl.seeding import dump_states, load_states
 
 
 class TrainingDiverged(RuntimeError):
@@ -134,7 +134,7 @@ def save_state(
         {
             "of": identity,
             "agent": trained.state_dict(),
-            "generators": seeding.dump_states(generators),
+            "generators": dump_states(generators),
             "progress": asdict(progress),
         },
     )
@@ -155,7 +155,7 @@ def load_state(
         raise ValueError(f"{path} is a checkpoint of {found}, expected one of {identity}; use the run's own")
     try:
         trained.load_state_dict(state["agent"])
-        seeding.load_states(dict(generators), state["generators"])
+        load_states(dict(generators), state["generators"])
         return Progress(**state["progress"])
     except (KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -94,6 +94,11 @@ class ClassData:
         return ClassData(self.names, self.examples.to(device), self.counts)
 
 
+def as_inputs(examples: Tensor) -> Tensor:
+    """Examples as networks take them: bytes become fractions."""
+    return examples.float() / 255 if examples.dtype == torch.uint8 else examples
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """Random affine distortion of every image, in the manner of Koch et al. 2015; each limit is either way.
@@ -162,7 +167,7 @@ class ClassEpisodes:
                 f"class {data.names[fewest]!r} has {int(data.counts[fewest])} examples, expected at least "
                 f"{needed}: {num_shots} for the support set and {num_queries} for the query set"
             )
-        self._augmentation = augmentation
+        self.augmentation = augmentation
         self._starts = data.starts
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
@@ -181,11 +186,9 @@ class ClassEpisodes:
     def _examples(self, rows: Tensor, generator: torch.Generator) -> Examples:
         """The examples at rows [task, way, shot]."""
         num_tasks, num_ways, num_shots = rows.shape
-        inputs = self.data.examples[rows.flatten()]
-        if inputs.dtype == torch.uint8:
-            inputs = inputs.float() / 255
-        if self._augmentation is not None:
-            inputs = self._augmentation(inputs, generator)
+        inputs = as_inputs(self.data.examples[rows.flatten()])
+        if self.augmentation is not None:
+            inputs = self.augmentation(inputs, generator)
         targets = torch.arange(num_ways, device=rows.device).repeat_interleave(num_shots)
         return Examples(
             inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets.expand(num_tasks, -1)

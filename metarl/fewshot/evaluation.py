@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from metarl.fewshot.classes import ClassEpisodes
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.metric import MetricLearner
 from metarl.fewshot.objectives import score_name, task_scores
 
 OnTasks = Callable[[int, int], None]
@@ -41,9 +43,14 @@ def adaptation_scores(
         learner that has no adaptation steps.
     """
     parts, name = [], ""
+    adapt = learner.adapt
+    embeds = isinstance(learner, MetricLearner) and learner.embeds_rows_alone
+    if embeds and isinstance(source, ClassEpisodes) and source.augmentation is None:
+        assert isinstance(learner, MetricLearner)
+        adapt, source = learner.adapt_to_features, learner.embed_classes(source)
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
-        predictors = learner.adapt(episodes.support, num_steps)
+        predictors = adapt(episodes.support, num_steps)
         targets = episodes.query.targets
         parts.append(torch.stack([task_scores(p(episodes.query.inputs), targets) for p in predictors]))
         name = score_name(targets)

@@ -34,7 +34,6 @@ class TaskModule:
         num_steps: inner steps, for "per_step".
 
     Attributes:
-        training: whether "running" normalises by the batch.
         module: the copy that is called.
     """
 
@@ -44,7 +43,6 @@ class TaskModule:
         if normalisation not in NORMALISATIONS:
             raise ValueError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
         self.normalisation = normalisation
-        self.training = True
         self._context = NormContext()
         self.batched = callable(getattr(module, "call", None))
         steps = num_steps + 1 if normalisation == "per_step" else None
@@ -57,6 +55,17 @@ class TaskModule:
             for name, _ in layer.named_parameters()
         }
         self.has_norms = bool(norms)
+        self.training = True
+
+    @property
+    def training(self) -> bool:
+        """Whether units are dropped at random, and "running" normalises by the batch."""
+        return self._training
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self._training = training
+        self.module.train(training)
 
     @property
     def params(self) -> Params:
@@ -99,10 +108,9 @@ class TaskModule:
 
         Under "running" this trains the running averages, or uses them when not training.
         """
-        context = self._prepare(1, 0, None, record=self.normalisation == "running" and self.training)
+        context = self._prepare(1, 0, None, record=False)
+        context.track = self.normalisation == "running" and self.training
         outputs: Tensor = self.module(*inputs)
-        for layer, moments in zip(context.layers, context.recorded, strict=True):
-            layer.track((moments[0].detach(), moments[1].detach()))
         return outputs
 
     def _run(
@@ -154,6 +162,7 @@ class TaskModule:
         context.given = None if given is None else iter(given)
         context.use_running = self.normalisation == "running" and not self.training
         context.record, context.recorded, context.layers = record, [], []
+        context.track = False
         return context
 
 

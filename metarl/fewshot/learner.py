@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.configs import check_not_negative, check_positive
+from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import score_name, task_scores
@@ -88,7 +88,7 @@ class OuterConfig:
     Attributes:
         lr: step size at the start.
         final_lr: step size after `annealing_steps` updates, approached along half a cosine; none keeps `lr`.
-        annealing_steps: updates that the annealing takes.
+        annealing_steps: updates that the annealing takes; the experiments take their whole length by default.
         max_grad: every entry of the gradient is clipped to this; none leaves it.
         tasks_at_once: tasks whose graphs are held at a time; by default 4 where convolutions run on a CPU, whose
             caches hold no more, and all otherwise.
@@ -96,22 +96,21 @@ class OuterConfig:
 
     lr: float = 1e-3
     final_lr: float | None = None
-    annealing_steps: int = 0
+    annealing_steps: int | None = None
     max_grad: float | None = None
     tasks_at_once: int | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "lr", *(name for name in ("max_grad",) if self.max_grad is not None))
-        check_not_negative(self, "annealing_steps", *(["final_lr"] if self.final_lr is not None else []))
-        if self.tasks_at_once is not None and self.tasks_at_once < 1:
-            raise ValueError(f"tasks_at_once must be at least 1, got {self.tasks_at_once}")
-        if self.final_lr is not None and not self.annealing_steps:
-            raise ValueError("final_lr needs annealing_steps, the number of updates until it is reached, got 0")
+        check_not_negative(self, *(["final_lr"] if self.final_lr is not None else []))
+        check_counts(self, "annealing_steps", "tasks_at_once")
 
     def lr_after(self, updates: int) -> float:
         """The step size after some updates."""
         if self.final_lr is None:
             return self.lr
+        if self.annealing_steps is None:
+            raise ValueError("final_lr needs annealing_steps, the number of updates until it is reached, got none")
         done = min(updates / self.annealing_steps, 1.0)
         return self.final_lr + (self.lr - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
@@ -180,6 +179,8 @@ def in_pieces(episodes: Episodes, tasks_at_once: int | None) -> list[tuple[int, 
     if size is None:
         # A MAML gradient of Conv4 with strides took 0.29 s for 32 tasks in fours, 0.37 s in twos, 0.47 s at once.
         size = 4 if inputs.dim() > 3 and not inputs.is_cuda else max(1, len(inputs))
+    if size >= len(inputs):
+        return [(0, episodes)]
     return [(place * size, part) for place, part in enumerate(episodes.split(size))]
 
 

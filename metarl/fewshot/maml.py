@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from metarl.bilevel import Order
 from metarl.configs import check_counts, check_not_negative, check_positive
@@ -118,14 +118,16 @@ class Maml:
     def outcome(self, episodes: Episodes) -> Outcome:
         """The outer losses of tasks, and the outputs on their query sets after adaptation."""
         trace = self.inner.trace(episodes.support, self.config.inner_steps, self.order)
-        weights = self.step_weights()
-        losses: list[Tensor] = []
-        outputs = episodes.query.inputs
-        for step, weight in enumerate(weights, start=1):
+        *early, last = self.step_weights()
+        outputs = self.inner.outputs(trace[-1], episodes.support, episodes.query.inputs, len(early) + 1)
+        losses = self.inner.objective(outputs, episodes.query.targets)
+        if any(early):
+            losses = last * losses
+        for step, weight in enumerate(early, start=1):
             if weight:
-                outputs = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, step)
-                losses.append(weight * self.inner.objective(outputs, episodes.query.targets))
-        return Outcome(torch.stack(losses).sum(0), outputs)
+                before = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, step)
+                losses = losses + weight * self.inner.objective(before, episodes.query.targets)
+        return Outcome(losses, outputs)
 
     @property
     def order(self) -> Order:

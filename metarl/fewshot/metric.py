@@ -1,13 +1,15 @@
 """What the metric learners share: an embedding, and queries judged by their distances to the support set."""
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.classes import ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
@@ -40,6 +42,11 @@ class MetricLearner(ABC):
         """Of batch-norm layers, or None without any."""
         return self.network.normalisation if self.network.has_norms else None
 
+    @property
+    def embeds_rows_alone(self) -> bool:
+        """Whether an example's features in evaluation depend on nothing but the example."""
+        return self.normalisation in (None, "running")
+
     @abstractmethod
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """What is said of query features [task, row, *feature], given support features and their targets."""
@@ -63,17 +70,51 @@ class MetricLearner(ABC):
 
         @torch.no_grad()
         def predict(inputs: Tensor) -> Tensor:
-            training = self.head.training
-            self.network.training = False
-            self.head.eval()
-            try:
+            with self._evaluating():
                 features = self._embed(support.inputs, inputs)
                 return self.outputs(features[0], support.targets, features[1])
-            finally:
-                self.network.training = True
-                self.head.train(training)
 
         return [predict]
+
+    def adapt_to_features(self, support: Examples, num_steps: int) -> list[Predictor]:
+        """As `adapt`, for support and query sets that are features already; see `embed_classes`."""
+
+        @torch.no_grad()
+        def predict(features: Tensor) -> Tensor:
+            with self._evaluating():
+                return self.outputs(support.inputs, support.targets, features)
+
+        return [predict]
+
+    @torch.no_grad()
+    def embed_classes(self, episodes: ClassEpisodes, *, at_once: int = 500) -> ClassEpisodes:
+        """The same episodes, whose inputs are features: each example is embedded once, however often it is drawn.
+
+        Args:
+            episodes: of plain examples.
+            at_once: examples held in memory together.
+        """
+        with self._evaluating():
+            pieces = torch.split(episodes.data.examples, at_once)
+            features = torch.cat([self.network.pooled(as_inputs(piece)) for piece in pieces])
+        return ClassEpisodes(
+            ClassData(episodes.data.names, features, episodes.data.counts),
+            num_ways=episodes.num_ways,
+            num_shots=episodes.num_shots,
+            num_queries=episodes.num_queries,
+        )
+
+    @contextlib.contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Normalise and drop as in evaluation."""
+        training = self.head.training
+        self.network.training = False
+        self.head.eval()
+        try:
+            yield
+        finally:
+            self.network.training = True
+            self.head.train(training)
 
     def _embed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Features [task, row, *feature] of both sets."""

@@ -32,6 +32,7 @@ class NormContext:
         step: inner step whose gain and shift are used.
         given: moments to normalise by, layer by layer.
         use_running: normalise by the running averages.
+        track: normalise by the batch and train the running averages in passing.
         record: note the moments, layer by layer.
         recorded: what was noted.
         layers: the layers that noted it.
@@ -42,6 +43,7 @@ class NormContext:
         self.step = 0
         self.given: Iterator[Moments] | None = None
         self.use_running = False
+        self.track = False
         self.record = False
         self.recorded: list[Moments] = []
         self.layers: list[TaskNorm] = []
@@ -86,15 +88,17 @@ class TaskNorm(nn.Module):
         if self.per_step and weight is not None and bias is not None:
             step = min(context.step, len(weight) - 1)
             weight, bias = weight[step], bias[step]
-        plain = context.given is None and not context.use_running and not context.record
-        if plain and context.num_tasks == 1:
-            return nn.functional.batch_norm(inputs, None, None, weight, bias, True, 0.0, self.eps)
+        if context.num_tasks == 1 and context.given is None and not context.record:
+            kept = context.use_running or context.track
+            mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+            batch = not context.use_running
+            return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, self.momentum, self.eps)
         rows = inputs.reshape(context.num_tasks, -1, inputs.shape[1], inputs[0, 0].numel())
-        mean, var = self._moments(rows)
-        scale = (var + self.eps).rsqrt()
+        means, variances = self._moments(rows)
+        scale = (variances + self.eps).rsqrt()
         if weight is not None:
             scale = scale * weight
-        shift = -mean * scale if bias is None else bias - mean * scale
+        shift = -means * scale if bias is None else bias - means * scale
         scale, shift = (x.reshape(-1, 1, x.shape[-1], 1) for x in (scale, shift))
         return torch.addcmul(shift, rows, scale).view_as(inputs)
 

@@ -17,7 +17,7 @@ def is_classification(targets: Tensor) -> bool:
 def check_outputs(outputs: Tensor, targets: Tensor) -> None:
     """Raise a ValueError unless outputs [task, row, out] fit the targets."""
     if not is_classification(targets):
-        if outputs.shape != targets.shape:
+        if outputs.shape != targets.shape or outputs.dim() != 3:
             raise ValueError(
                 f"the backbone must put out what the targets are, shape {tuple(targets.shape)} "
                 f"[task, row, out], got {tuple(outputs.shape)}; change its last layer"
@@ -39,7 +39,7 @@ def task_losses(outputs: Tensor, targets: Tensor) -> Tensor:
     """
     check_outputs(outputs, targets)
     if not is_classification(targets):
-        return (outputs - targets).square().flatten(1).mean(1)
+        return (outputs - targets).square().mean((1, 2))
     losses = nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
     return losses.view(targets.shape).mean(1)
 
@@ -50,7 +50,7 @@ def task_scores(outputs: Tensor, targets: Tensor) -> Tensor:
     check_outputs(outputs, targets)
     if is_classification(targets):
         return (outputs.argmax(-1) == targets).float().mean(1)
-    return (outputs - targets).square().flatten(1).mean(1)
+    return (outputs - targets).square().mean((1, 2))
 
 
 def score_name(targets: Tensor) -> str:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from metarl import seeding
 from metarl.checkpoint import FILE
 from metarl.configs import check_counts, check_not_negative
 from metarl.fewshot.episodes import EpisodeSource
@@ -22,7 +21,7 @@ from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.loop import Progress, Report, load_state, repeat, save_state
 from metarl.metrics import MetricsWriter
-from metarl.seeding import draw_seed
+from metarl.seeding import draw_seed, streams
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def train(
     Raises:
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
     """
-    generators = seeding.streams(seed)
+    generators = streams(seed)
     resuming = (folder / FILE).exists()
     progress = load_state(learner, generators, folder / FILE, identity) if resuming else Progress()
     writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.tasks, axis="tasks")
