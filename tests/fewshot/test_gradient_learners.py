@@ -213,7 +213,7 @@ def test_the_outer_step_size_follows_half_a_cosine() -> None:
     assert [config.lr_after(k) for k in range(5)] == pytest.approx(expected)
     assert config.lr_after(9) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="final_lr needs annealing_steps"):
-        OuterConfig(final_lr=0.1)
+        OuterConfig(final_lr=0.1).lr_after(0)
 
 
 def test_meta_curvature_multiplies_every_axis_by_its_matrix() -> None:

@@ -2,13 +2,17 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
+from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
 from metarl.fewshot.matching import Matching, MatchingConfig
+from metarl.fewshot.objectives import task_scores
 from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
 from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.relation import Relation, RelationConfig
@@ -132,6 +136,22 @@ def test_proto_maml_starts_as_a_prototypical_network() -> None:
     expected = plain.adapt(Examples(support, TARGETS), 0)[0](query)
     assert torch.allclose(proto[0](query).softmax(-1), expected.softmax(-1), atol=1e-12)
     assert not torch.allclose(proto[1](query).softmax(-1), expected.softmax(-1), atol=1e-3)
+
+
+@pytest.mark.parametrize("normalisation", ["running", "transductive"])
+def test_embedding_each_example_once_scores_the_same(normalisation: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh())
+    config = PrototypicalConfig(normalisation=normalisation)  # type: ignore[arg-type]
+    learner = Prototypical(network, config)
+    data = ClassData.of(torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) // 5)
+    source = ClassEpisodes(data, num_ways=3, num_shots=1, num_queries=3)
+    learner.update(source.sample(4, np.random.default_rng(0)), np.random.default_rng(0))
+    assert learner.embeds_rows_alone == (normalisation == "running")
+    scores = adaptation_scores(learner, source, np.random.default_rng(1), num_tasks=20, num_steps=0)[1]
+    episodes = source.sample(20, np.random.default_rng(1))
+    outputs = learner.adapt(episodes.support, 0)[0](episodes.query.inputs)
+    assert np.allclose(scores[0], task_scores(outputs, episodes.query.targets).numpy())
 
 
 def test_running_averages_are_trained_and_then_used() -> None:
