@@ -95,11 +95,13 @@ def _augmented(preset: FewshotPreset, source: str) -> FewshotPreset:
 
 _SINUSOIDS: dict[str, FewshotPreset] = {
     "sinusoid-maml": _sinusoid(
-        MamlConfig(inner_lr=0.1), "Finn et al. 2017, section 5.1, with the step size of CAVIA's comparison"
+        MamlConfig(inner_lr=0.1),
+        "Finn et al. 2017, section 5.1, with the step size of CAVIA's comparison",
+        num_steps=3,
     ),
-    "sinusoid-cavia": _sinusoid(CaviaConfig(), "Zintgraf et al. 2019, section 5.1"),
+    "sinusoid-cavia": _sinusoid(CaviaConfig(), "Zintgraf et al. 2019, section 5.1", num_steps=3),
     "sinusoid-first-order-maml": _sinusoid(
-        MamlConfig(inner_lr=0.1, first_order=True), "sinusoid-maml without second derivatives"
+        MamlConfig(inner_lr=0.1, first_order=True), "sinusoid-maml without second derivatives", num_steps=3
     ),
     "sinusoid-anil": _sinusoid(
         MamlConfig(inner_lr=0.1, inner_steps=5, adapted="head"), "Raghu et al. 2020: the last layer adapts"
@@ -135,7 +137,9 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
         num_steps=16,
     ),
     "sinusoid-adml": _sinusoid(
-        AdmlConfig(MamlConfig(inner_lr=0.1), attack_size=0.1), "Yin et al. 2018, on points that an adversary moves"
+        AdmlConfig(MamlConfig(inner_lr=0.1), attack_size=0.1),
+        "Yin et al. 2018, on points that an adversary moves",
+        num_steps=3,
     ),
     "sinusoid-kernel-regression": _sinusoid(
         KernelRegressionConfig(), "matching networks' form with numbers for targets", num_steps=0

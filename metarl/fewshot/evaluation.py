@@ -57,9 +57,12 @@ def adaptation_scores(
         if progress is not None:
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
-    bad = np.flatnonzero(~np.isfinite(scores).all(0))
+    bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
-        raise FloatingPointError(f"the {name} on task {bad[0]} is not finite")
+        step, task = bad[0]
+        raise FloatingPointError(
+            f"the {name} on task {task} is not finite after {step} adaptation steps; ask for fewer"
+        )
     return name, scores
 
 
