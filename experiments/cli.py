@@ -1,17 +1,13 @@
 """The command line: metarl list | train | resume | evaluate | bench."""
 
-import contextlib
 import importlib
-import io
 import os
-import re
 import resource
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -19,8 +15,12 @@ from metarl import seeding
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
 from metarl.envs import benchmark_names, make_benchmark
+from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
 from metarl.experiments.configuration import Device, Experiment, make_agent, make_workers
 from metarl.experiments.console import TrainingDisplay, duration, say, show_table
+from metarl.experiments.fewshot import commands as fewshot
+from metarl.experiments.fewshot.configuration import data_name
+from metarl.experiments.fewshot.presets import PRESETS as FEWSHOT_PRESETS
 from metarl.experiments.measure import measure
 from metarl.experiments.presets import PRESETS, preset
 from metarl.experiments.runs import (
@@ -35,11 +35,10 @@ from metarl.experiments.runs import (
     open_run,
     write_json,
 )
+from metarl.loop import TrainingDiverged
 from metarl.tasks import load_tasks
-from metarl.training import TrainingDiverged, train
+from metarl.training import train
 from metarl.workers import WorkerError
-
-Arguments = TypeVar("Arguments")
 
 USAGE = """usage: metarl COMMAND ...
 
@@ -47,6 +46,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field of the configuration]
   metarl resume DIR
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl evaluate DIR [--num-ways N] [--num-shots K] [--num-tasks N] ...             of a few-shot run
   metarl bench NAME [--json FILE]
 
 `metarl COMMAND --help` describes a command, `metarl train EXPERIMENT --help` its fields."""
@@ -126,13 +126,9 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2"]]
+    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "fewshot"]]
     json: Path | None = None
     repeats: int = 3
-
-
-class UsageError(ValueError):
-    """An argument that cannot be used; the message is one line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -177,27 +173,33 @@ def _fail(error: Exception, status: int) -> int:
 
 
 def _list(words: list[str]) -> int:
-    arguments = _parse(ListArguments, words, "metarl list")
+    arguments = parse(ListArguments, words, "metarl list")
     if arguments.what == "benchmarks":
         benchmarks = [make_benchmark(name) for name in benchmark_names()]
         rows = [(b.name, "shared" if b.shared else "disjoint", b.description) for b in benchmarks]
         show_table("Benchmarks", ("name", "train and test tasks", "description"), rows, text_columns=3)
     else:
         rows = [(name, p.experiment.benchmark, p.source) for name, p in PRESETS.items()]
+        rows += [(name, data_name(p.experiment), p.source) for name, p in FEWSHOT_PRESETS.items()]
         show_table("Experiments", ("name", "benchmark", "source"), rows, text_columns=3)
     return 0
 
 
 def _train(words: list[str]) -> int:
+    known = ", ".join([*PRESETS, *FEWSHOT_PRESETS])
     if words[:1] in (["-h"], ["--help"]):
-        say(f"usage: metarl train EXPERIMENT [--out DIR] [fields]\n\nexperiments: {', '.join(PRESETS)}\n")
+        say(f"usage: metarl train EXPERIMENT [--out DIR] [fields]\n\nexperiments: {known}\n")
         say("`metarl train EXPERIMENT --help` describes an experiment's fields.")
         return 0
     if not words or words[0].startswith("-"):
-        raise UsageError(f"train needs an experiment's name; known: {', '.join(PRESETS)}")
+        raise UsageError(f"train needs an experiment's name; known: {known}")
     name = words[0]
+    if name in FEWSHOT_PRESETS:
+        return fewshot.train_command(name, words[1:])
+    if name not in PRESETS:
+        raise UsageError(f"unknown experiment {name!r}; known: {known}")
     default = TrainArguments(experiment=preset(name))
-    arguments = _parse(TrainArguments, words[1:], f"metarl train {name}", default)
+    arguments = parse(TrainArguments, words[1:], f"metarl train {name}", default)
     # Made once before the folder is, so that what cannot be made leaves nothing behind.
     make_agent(arguments.experiment, make_benchmark(arguments.experiment.benchmark))
     run = create_run(name, arguments.experiment, arguments.out)
@@ -207,7 +209,9 @@ def _train(words: list[str]) -> int:
 
 
 def _resume(words: list[str]) -> int:
-    arguments = _parse(ResumeArguments, words, "metarl resume")
+    if fewshot.names_run(words):
+        return fewshot.resume_command(words)
+    arguments = parse(ResumeArguments, words, "metarl resume")
     run = open_run(arguments.folder)
     checkpoint_path(run, arguments.checkpoint)
     if arguments.checkpoint != CHECKPOINT:
@@ -227,7 +231,7 @@ def _work(run: Run) -> int:
     with make_workers(experiment, run.benchmark) as workers:
         with (
             TrainingDisplay(experiment.training.iterations) as display,
-            _interruptible(run.folder) as interrupted,
+            interruptible(run.folder) as interrupted,
         ):
             progress = train(
                 agent,
@@ -253,34 +257,14 @@ def _work(run: Run) -> int:
     return 0
 
 
-@contextlib.contextmanager
-def _interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination into a request to stop after the iteration; the second is at once."""
-    requested: list[int] = []
-
-    def request(number: int, frame: object) -> None:
-        if requested:
-            raise KeyboardInterrupt  # main says what that means
-        requested.append(number)
-        print(
-            f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",
-            file=sys.stderr,
-        )
-
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(requested)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _evaluate(words: list[str]) -> int:
-    arguments = _parse(EvaluateArguments, words, "metarl evaluate")
+    if fewshot.names_run(words):
+        return fewshot.evaluate_command(words)
+    arguments = parse(EvaluateArguments, words, "metarl evaluate")
     if arguments.tasks is not None and arguments.num_tasks is not None:
         raise UsageError("--tasks and --num-tasks exclude each other: give the tasks or their number")
     check_counts(arguments, "num_tasks")
-    _check_new(arguments.json)
+    check_new(arguments.json)
     run = on_device(open_run(arguments.folder), arguments.device)
     checkpoint_path(run, arguments.checkpoint)
     tasks = run.test_tasks
@@ -300,10 +284,10 @@ def _evaluate(words: list[str]) -> int:
 
 
 def _bench(words: list[str]) -> int:
-    arguments = _parse(BenchArguments, words, "metarl bench")
+    arguments = parse(BenchArguments, words, "metarl bench")
     if arguments.repeats < 1:
         raise UsageError(f"--repeats must be at least 1, got {arguments.repeats}")
-    _check_new(arguments.json)
+    check_new(arguments.json)
     # Imported when asked for: a bench imports its peers.
     bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
     result: dict[str, Any] = bench.bench(arguments.repeats)
@@ -311,34 +295,3 @@ def _bench(words: list[str]) -> int:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
     return 0
-
-
-def _check_new(path: Path | None) -> None:
-    if path is None:
-        return
-    if path.exists():
-        raise UsageError(f"{path} exists and is left as it is; give --json another name")
-    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-        raise UsageError(f"cannot write {path}: its folder does not exist or is not writable")
-
-
-def _parse(kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None) -> Arguments:
-    """Parse with tyro; what it says of a bad argument becomes one line."""
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                kind,
-                args=words,
-                prog=program,
-                default=tyro.MISSING_NONPROP if default is None else default,
-                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
-            )
-    except SystemExit as stop:
-        if stop.code in (0, None):
-            raise
-        plain = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
-        inside = [line.strip("│ ") for line in plain.splitlines() if line[:1] not in "╭╰"]
-        text = " ".join(line for line in inside if line.strip("─"))
-        text = re.sub(r"For full helptext, (see|run) (.*)", r"see `\2`", text)
-        raise UsageError(text) from None

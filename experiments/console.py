@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -11,9 +11,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from metarl.training import Progress
+from metarl.loop import Progress
 
 _PLAIN_INTERVAL_S = 20.0
+
+Describe = Callable[[Progress, Mapping[str, float]], list[str]]
 
 
 class TrainingDisplay:
@@ -21,10 +23,12 @@ class TrainingDisplay:
 
     Args:
         iterations: of the whole run.
+        describe: says what was used and reached.
     """
 
-    def __init__(self, iterations: int) -> None:
+    def __init__(self, iterations: int, describe: Describe | None = None) -> None:
         self._iterations = iterations
+        self._describe = describe or describe_returns
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._printed_at = 0.0
@@ -65,12 +69,19 @@ class TrainingDisplay:
         width = len(str(self._iterations))
         parts = [
             f"iteration {progress.iteration:>{width}}/{self._iterations}",
-            f"{progress.env_steps:>11,} steps",
-            f"{metrics['time/env_steps_per_s']:>7,.0f} steps/s",
-            f"return {metrics['train/return_pre']:8.2f} -> {metrics['train/return_post']:8.2f} adapted",
+            *self._describe(progress, metrics),
             f"{duration(left)} left",
         ]
         return "  ".join(parts)
+
+
+def describe_returns(progress: Progress, metrics: Mapping[str, float]) -> list[str]:
+    """Steps, speed and returns."""
+    return [
+        f"{progress.env_steps:>11,} steps",
+        f"{metrics['time/env_steps_per_s']:>7,.0f} steps/s",
+        f"return {metrics['train/return_pre']:8.2f} -> {metrics['train/return_post']:8.2f} adapted",
+    ]
 
 
 class Waiting:

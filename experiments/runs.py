@@ -5,10 +5,11 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -18,6 +19,8 @@ from metarl.checkpoint import PREVIOUS, load_checkpoint
 from metarl.envs import make_benchmark
 from metarl.experiments.configuration import Device, Experiment, decode, encode
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
+
+Config = TypeVar("Config")
 
 CONFIG = "config.json"
 TEST_TASKS = "test_tasks.json"
@@ -43,6 +46,13 @@ class Run:
     test_tasks: list[Task]
 
 
+class AnyRun(Protocol):
+    """A run of any kind."""
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+
+
 def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
     """Make a run folder; without a given one, the next free `runs/NAME-seedN`.
 
@@ -50,26 +60,49 @@ def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
         ValueError: if the given folder exists.
     """
     benchmark = make_benchmark(experiment.benchmark)
-    if folder is None:
-        folder = _free(Path("runs") / f"{name}-seed{experiment.seed}")
-    elif folder.exists():
-        raise ValueError(
-            f"{folder} exists and is left as it is; expected a new folder: give another --out, "
-            f"or continue it with `metarl resume {folder}`"
-        )
     rng = seeding.streams(experiment.seed)["test_tasks"]
     tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    folder = make_folder(folder, f"{name}-seed{experiment.seed}")
     save_tasks(folder / TEST_TASKS, tasks)
     write_json(folder / CONFIG, {"name": name, "experiment": encode(experiment), "versions": versions()})
     return Run(folder, name, experiment, benchmark, tasks)
 
 
+def make_folder(folder: Path | None, name: str) -> Path:
+    """Make the given folder, or without one the next free `runs/NAME`.
+
+    Raises:
+        ValueError: if the given folder exists.
+    """
+    if folder is None:
+        folder = _free(Path("runs") / name)
+    elif folder.exists():
+        raise ValueError(
+            f"{folder} exists and is left as it is; expected a new folder: give another --out, "
+            f"or continue it with `metarl resume {folder}`"
+        )
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
+    return folder
+
+
 def open_run(folder: Path) -> Run:
     """Open a run folder that `create_run` made.
+
+    Raises:
+        ValueError: saying what is missing or malformed.
+    """
+    name, experiment = read_config(folder, decode)
+    benchmark = make_benchmark(experiment.benchmark)
+    if not (folder / TEST_TASKS).is_file():
+        raise ValueError(f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew")
+    return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
+
+
+def read_config(folder: Path, decode_experiment: Callable[[object], Config]) -> tuple[str, Config]:
+    """The name and the configuration of a run folder's experiment.
 
     Raises:
         ValueError: saying what is missing or malformed.
@@ -79,15 +112,11 @@ def open_run(folder: Path) -> Run:
         raise ValueError(f"{folder} is not a run folder: expected {path}, which `metarl train` writes")
     try:
         data = json.loads(path.read_text())
-        name, experiment = data["name"], decode(data["experiment"])
+        return data["name"], decode_experiment(data["experiment"])
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    benchmark = make_benchmark(experiment.benchmark)
-    if not (folder / TEST_TASKS).is_file():
-        raise ValueError(f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew")
-    return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
 
 
 def on_device(run: Run, device: Device | None) -> Run:
@@ -95,13 +124,13 @@ def on_device(run: Run, device: Device | None) -> Run:
     return run if device is None else replace(run, experiment=replace(run.experiment, device=device))
 
 
-def checkpointed_iteration(run: Run) -> int:
+def checkpointed_iteration(run: AnyRun) -> int:
     """The iteration that a run's checkpoint is of, 0 if there is none."""
     path = run.folder / CHECKPOINT
     return int(load_checkpoint(path)["progress"]["iteration"]) if path.exists() else 0
 
 
-def go_back(run: Run) -> None:
+def go_back(run: AnyRun) -> None:
     """Make the checkpoint before the last one the present one, and keep the last under another name."""
     load_checkpoint(run.folder / PREVIOUS)
     if (run.folder / CHECKPOINT).exists():
@@ -113,12 +142,17 @@ def extend_run(run: Run, iterations: int) -> Run:
     """The same run with another number of iterations in all, in its folder too."""
     training = replace(run.experiment.training, iterations=iterations)
     extended = replace(run, experiment=replace(run.experiment, training=training))
-    path = run.folder / CONFIG
-    write_json(path, json.loads(path.read_text()) | {"experiment": encode(extended.experiment)})
+    rewrite_experiment(run, encode(extended.experiment))
     return extended
 
 
-def checkpoint_path(run: Run, name: str) -> Path:
+def rewrite_experiment(run: AnyRun, encoded: object) -> None:
+    """Put another configuration into a run folder, beside the versions that it began with."""
+    path = run.folder / CONFIG
+    write_json(path, json.loads(path.read_text()) | {"experiment": encoded})
+
+
+def checkpoint_path(run: AnyRun, name: str) -> Path:
     """The path of one of a run's checkpoints, by file name.
 
     Raises:

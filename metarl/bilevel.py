@@ -40,12 +40,12 @@ def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
 
     Args:
         rates: per parameter name, a tensor whose first axis is the step: [step] for one rate per tensor and
-            step, or [step, *parameter] for one per entry. A first axis of 1 is shared by all steps.
+            step, or [step, *parameter] for one per entry. Steps beyond the last use the last one's.
     """
 
     def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
         rate = rates[name]
-        return param - (rate[0] if len(rate) == 1 else rate[step]) * grad
+        return param - rate[min(step, len(rate) - 1)] * grad
 
     return update
 

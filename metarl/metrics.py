@@ -1,16 +1,19 @@
 """Metrics of a run: metrics.csv as the source of truth, and the same numbers for TensorBoard.
 
-The x axis is always the number of environment steps, all of them counted, those spent on adaptation included.
+The x axis is always the number of environment steps, all of them counted, those spent on adaptation included; or
+the number of tasks, where nothing is simulated.
 Columns are added as metrics appear; a row leaves those empty that it has no value for.
 """
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch.utils.tensorboard import SummaryWriter
 
 FILE = "metrics.csv"
+Axis = Literal["env_steps", "tasks"]
 
 
 class MetricsWriter:
@@ -19,10 +22,14 @@ class MetricsWriter:
     Args:
         folder: the run's.
         keep_iterations: rows of later iterations, which a killed run left behind, are dropped.
-        keep_steps: TensorBoard is told to disregard its events after this many environment steps.
+        keep_steps: TensorBoard is told to disregard its events after this place on the x axis.
+        axis: what the x axis counts.
     """
 
-    def __init__(self, folder: Path, *, keep_iterations: int = 0, keep_steps: int = 0) -> None:
+    def __init__(
+        self, folder: Path, *, keep_iterations: int = 0, keep_steps: int = 0, axis: Axis = "env_steps"
+    ) -> None:
+        self.axis = axis
         self._path = folder / FILE
         self._columns: list[str] = []
         if self._path.exists():
@@ -30,9 +37,9 @@ class MetricsWriter:
         resumed = (folder / "tensorboard").exists()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=keep_steps + 1 if resumed else None)
 
-    def write(self, iteration: int, env_steps: int, metrics: Mapping[str, float]) -> None:
-        """Append a row."""
-        row = {"iteration": float(iteration), "env_steps": float(env_steps), **metrics}
+    def write(self, iteration: int, position: int, metrics: Mapping[str, float]) -> None:
+        """Append a row, at a position on the x axis."""
+        row = {"iteration": float(iteration), self.axis: float(position), **metrics}
         missing = [name for name in row if name not in self._columns]
         if missing:
             self._extend(missing)
@@ -41,7 +48,7 @@ class MetricsWriter:
                 {name: int(v) if v == int(v) and abs(v) < 2**53 else repr(v) for name, v in _finite(row).items()}
             )
         for name, value in metrics.items():
-            self._board.add_scalar(name, value, env_steps)
+            self._board.add_scalar(name, value, position)
 
     def close(self) -> None:
         """Flush TensorBoard's file."""
@@ -53,8 +60,8 @@ class MetricsWriter:
             return []
         with self._path.open(newline="") as file:
             reader = csv.DictReader(file)
-            if not {"iteration", "env_steps"} <= set(reader.fieldnames or ()):
-                raise ValueError("no columns iteration and env_steps")
+            if not {"iteration", self.axis} <= set(reader.fieldnames or ()):
+                raise ValueError(f"no columns iteration and {self.axis}")
             return [row for row in reader if None not in row.values() and None not in row]
 
     def _truncate(self, keep_iterations: int) -> None:

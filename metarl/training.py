@@ -8,7 +8,7 @@ now and then: the adaptation curve on test tasks, and a checkpoint
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +16,12 @@ import numpy as np
 
 from metarl import seeding
 from metarl.agent import Agent, Collector
-from metarl.checkpoint import FILE, load_checkpoint, save_checkpoint
+from metarl.checkpoint import FILE
 from metarl.configs import check_counts, check_not_negative
 from metarl.evaluation import adaptation_curve
+from metarl.loop import Progress, Report, load_state, repeat, save_state
 from metarl.metrics import MetricsWriter
 from metarl.tasks import Benchmark, Task
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss was not finite; the last checkpoint is from before it."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +64,6 @@ class EvaluationConfig:
         check_not_negative(self, "num_steps")
 
 
-@dataclass
-class Progress:
-    """Where a run is.
-
-    Attributes:
-        iteration: outer updates done.
-        env_steps: simulated for training, adaptation included.
-        elapsed_s: wall time spent training, over all resumptions.
-    """
-
-    iteration: int = 0
-    env_steps: int = 0
-    elapsed_s: float = 0.0
-
-
-Report = Callable[[Progress, Mapping[str, float]], None]
-
-
 def train(
     agent: Agent[Any],
     benchmark: Benchmark,
@@ -121,31 +100,37 @@ def train(
     resuming = (folder / FILE).exists()
     progress = restore(agent, generators, folder / FILE, benchmark) if resuming else Progress()
     writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
-    saved_at = progress.iteration
-    try:
-        while progress.iteration < config.iterations:
-            started = time.perf_counter()
-            try:
-                progress.iteration += 1
-                tasks = benchmark.train.sample(config.meta_batch_size, generators["tasks"])
-                metrics = _iterate(agent, collector, tasks, generators["workers"], progress)
-                if config.evaluate_every and progress.iteration % config.evaluate_every == 0:
-                    metrics |= _test(agent, collector, test_tasks, evaluation, generators["evaluation"])
-            except FloatingPointError as error:
-                kept = f"the checkpoint of iteration {saved_at} is intact" if saved_at else "no checkpoint yet"
-                raise TrainingDiverged(f"iteration {progress.iteration}: {error}; {kept}") from error
-            progress.elapsed_s += time.perf_counter() - started
-            writer.write(progress.iteration, progress.env_steps, metrics)
-            report(progress, metrics)
-            stopping = stop()
-            if stopping or progress.iteration in (config.iterations, saved_at + config.checkpoint_every):
-                _save(agent, generators, progress, folder, benchmark)
-                saved_at = progress.iteration
-            if stopping:
-                break
-    finally:
-        writer.close()
+    work = _AgentTraining(agent, benchmark, collector, config, evaluation, folder, test_tasks, generators)
+    repeat(work, progress, config, writer=writer, report=report, stop=stop)
     return progress
+
+
+@dataclass
+class _AgentTraining:
+    """What is repeated: episodes of fresh tasks, and an update of the agent."""
+
+    agent: Agent[Any]
+    benchmark: Benchmark
+    collector: Collector
+    config: TrainingConfig
+    evaluation: EvaluationConfig
+    folder: Path
+    test_tasks: Sequence[Task]
+    generators: dict[str, np.random.Generator]
+
+    def iterate(self, progress: Progress) -> dict[str, float]:
+        """One meta-iteration."""
+        tasks = self.benchmark.train.sample(self.config.meta_batch_size, self.generators["tasks"])
+        return _iterate(self.agent, self.collector, tasks, self.generators["workers"], progress)
+
+    def test(self) -> dict[str, float]:
+        """The adaptation curve on test tasks."""
+        return _test(self.agent, self.collector, self.test_tasks, self.evaluation, self.generators["evaluation"])
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint of the agent and its random streams."""
+        identity = _identity(self.agent, self.benchmark)
+        save_state(self.agent, self.generators, progress, self.folder, identity)
 
 
 def _iterate(
@@ -179,35 +164,7 @@ def restore(
         CheckpointError: if the file is not a checkpoint.
         ValueError: if it is one of another agent, network or benchmark.
     """
-    state = load_checkpoint(path)
-    found, expected = state.get("of"), _identity(agent, benchmark)
-    if found != expected:
-        raise ValueError(f"{path} is a checkpoint of {found}, expected one of {expected}; use the run's own")
-    try:
-        agent.load_state_dict(state["agent"])
-        seeding.load_states(dict(generators), state["generators"])
-        return Progress(**state["progress"])
-    except (KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        raise ValueError(f"{path} is a checkpoint of another agent or network than the run's: {reason}") from error
-
-
-def _save(
-    agent: Agent[Any],
-    generators: dict[str, np.random.Generator],
-    progress: Progress,
-    folder: Path,
-    benchmark: Benchmark,
-) -> None:
-    save_checkpoint(
-        folder,
-        {
-            "of": _identity(agent, benchmark),
-            "agent": agent.state_dict(),
-            "generators": seeding.dump_states(generators),
-            "progress": asdict(progress),
-        },
-    )
+    return load_state(agent, generators, path, _identity(agent, benchmark))
 
 
 def _identity(agent: Agent[Any], benchmark: Benchmark) -> str:

@@ -42,27 +42,29 @@ class LineSearch(NamedTuple):
 def conjugate_gradient(
     product: VectorProduct, b: Tensor, *, iterations: int, tolerance: float = 1e-10
 ) -> Solution:
-    """Solve A x = b for a symmetric positive definite A, given v -> A v.
+    """Solve A x = b for a symmetric positive definite A, given v -> A v; or one such system for every row of b.
 
     Args:
-        product: multiplies A with a vector of b's shape.
-        b: right-hand side.
+        product: multiplies A with a vector of b's shape, or each system's A with its row.
+        b: right-hand side, [entry] or [system, entry].
         iterations: at most this many products.
-        tolerance: stop once the squared residual is at most this.
+        tolerance: stop once the squared residual, of every system, is at most this.
     """
     x = torch.zeros_like(b)
     residual = b.clone()
     direction = b.clone()
-    squared = residual.dot(residual)
+    squared = torch.linalg.vecdot(residual, residual)
     for _ in range(iterations):
-        if squared <= tolerance:
+        active = squared > tolerance
+        if not active.any():
             break
         image = product(direction)
-        step = squared / direction.dot(image)
+        # A system that is solved has a direction near zero: it takes no further step.
+        step = torch.where(active, squared / torch.linalg.vecdot(direction, image), 0.0).unsqueeze(-1)
         x = x + step * direction
         residual = residual - step * image
-        following = residual.dot(residual)
-        direction = residual + (following / squared) * direction
+        following = torch.linalg.vecdot(residual, residual)
+        direction = residual + torch.where(active, following / squared, 0.0).unsqueeze(-1) * direction
         squared = following
     return Solution(x, residual)
 

@@ -22,7 +22,8 @@ from metarl.agents.maml import (
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
-from metarl.experiments.bench import meta_gradient, rl2, rollout
+from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, rl2, rollout
+from metarl.experiments.bench.fewshot import ConvSizes, PrototypicalSizes
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
@@ -252,4 +253,58 @@ def test_the_rl2_bench_runs() -> None:
     _check_ratios(result["update"]["metarl_gru_times_as_fast"], peers)
     _check_ratios(result["update"]["metarl_lstm_times_as_fast"], peers)
     assert result["bandits"]["steps_per_s"] > 0
+    json.dumps(result, allow_nan=False)
+
+
+CONV = ConvSizes(num_tasks=3, num_filters=4)
+PROTOTYPICAL = PrototypicalSizes(
+    num_classes=6,
+    num_examples=4,
+    num_queries=2,
+    num_filters=4,
+    train_episodes=1,
+    evaluation_episodes=4,
+    peer_episodes=2,
+)
+
+
+def test_the_loop_over_tasks_computes_our_gradient_of_a_convolutional_network() -> None:
+    gradients = fewshot.conv_gradients(CONV)
+    assert relative_difference(gradients["loop"](), gradients["metarl"]()) < 1e-4
+
+
+def test_the_prototypical_bench_measures_us_and_easyfsl() -> None:
+    pytest.importorskip("easyfsl")
+    result = fewshot.measure_prototypical(PROTOTYPICAL, 1, lambda done, total: None)
+    expected = {
+        f"{kind}: easyfsl, images from {p}"
+        for kind in ("train", "evaluate", "sample")
+        for p in ("memory", "files")
+    }
+    _check_ratios(result["metarl_over"], expected)
+
+
+def test_easyfsls_tasks_are_as_asked() -> None:
+    pytest.importorskip("easyfsl")
+    data, files = fewshot.drawn_classes(PROTOTYPICAL)
+    for contents in (None, files):
+        images = easyfsl_peer.Images(data, contents)
+        support, labels, query, query_labels = next(
+            easyfsl_peer.tasks(images, num_ways=5, num_shots=1, num_queries=2)
+        )
+        assert support.shape == (5, 1, 28, 28)
+        assert query.shape == (10, 1, 28, 28)
+        assert labels.bincount().tolist() == [1] * 5
+        assert query_labels.bincount().tolist() == [2] * 5
+    assert torch.equal(easyfsl_peer.Images(data)[7][0], easyfsl_peer.Images(data, files)[7][0])
+
+
+@pytest.mark.slow
+def test_the_fewshot_bench_runs() -> None:
+    pytest.importorskip("higher")
+    pytest.importorskip("torchopt")
+    result = fewshot.bench(1, SINUSOID, CONV, PROTOTYPICAL)
+    assert set(result) == {"bench", "repeats", "machine", "sinusoid", "conv4", "prototypical"}
+    for measured in result["sinusoid"].values():
+        _check_ratios(measured["metarl_times_as_fast"], {"metarl", "loop", "higher", "torchopt"})
     json.dumps(result, allow_nan=False)

@@ -95,6 +95,16 @@ def test_only_the_environments_import_simulators() -> None:
             assert not {name for name in _imports(path) if name.split(".")[0] in ("mujoco", "metaworld")}, module
 
 
+def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
+    """Only these files of the core know neither environments nor trajectories."""
+    shared = ("bilevel", "checkpoint", "configs", "loop", "metrics", "networks", "seeding", "trust_region")
+    allowed = {f"metarl.{name}" for name in shared}
+    for module, imports in GRAPH.items():
+        if _layer(module) == "fewshot" or module in allowed:
+            wrong = {name for name in imports if _layer(name) != "fewshot"} - allowed
+            assert not wrong, module
+
+
 def test_print_is_the_command_lines_alone() -> None:
     for module, path in MODULES.items():
         if _layer(module) != "experiments":

@@ -91,7 +91,7 @@ def test_tabular_transitions_and_rewards_have_the_tasks_odds() -> None:
     task = RandomMdps().sample(1, np.random.default_rng(0))[0]
     transitions = np.reshape(task["transitions"], (NUM_STATES, NUM_ACTIONS, NUM_STATES))
     means = np.reshape(task["mean_rewards"], (NUM_STATES, NUM_ACTIONS))
-    rows = 50_000
+    rows = 10_000
     env = TabularMdp().make_env(rows)
     env.set_tasks([task] * rows)
     observations, _ = env.reset(seed=1)

@@ -19,8 +19,9 @@ from metarl.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, 
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
 from metarl.experiments.presets import PRESETS
 from metarl.experiments.runs import Run, create_run, open_run
+from metarl.loop import TrainingDiverged
 from metarl.metrics import MetricsWriter
-from metarl.training import EvaluationConfig, TrainingConfig, TrainingDiverged, restore, train
+from metarl.training import EvaluationConfig, TrainingConfig, restore, train
 
 POLICY = PolicyConfig(hidden_sizes=(8,), output_scale=1.0)
 ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=3)

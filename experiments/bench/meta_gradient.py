@@ -105,22 +105,25 @@ def measure_sinusoid(
 
 def sinusoid_gradients(network: Mlp, sizes: SinusoidSizes, inner_steps: int) -> dict[str, Gradient]:
     """A second-order MAML gradient by every contender that is installed, by name; ours is "metarl"."""
+    support, query = sinusoid_points(sizes, next(network.parameters()).dtype)
+    makers: dict[str, MakeGradient] = {"metarl": _batched_gradient, "loop": _loop_gradient}
+    peers: dict[str, MakeGradient] = {"higher": _higher_gradient, "torchopt": _torchopt_gradient}
+    makers |= {name: maker for name, maker in peers.items() if importlib.util.find_spec(name)}
+    return {name: make(network, support, query, inner_steps, sizes.inner_lr) for name, make in makers.items()}
+
+
+def sinusoid_points(sizes: SinusoidSizes, dtype: torch.dtype) -> tuple[Points, Points]:
+    """Support and query points of tasks that are the same at every call."""
     generator = torch_generator(1)
     shape = (sizes.num_tasks, 1, 1)
     amplitude = 0.1 + 4.9 * torch.rand(shape, generator=generator)
     phase = math.pi * torch.rand(shape, generator=generator)
 
-    dtype = next(network.parameters()).dtype
-
     def draw() -> Points:
         inputs = 10 * torch.rand((sizes.num_tasks, sizes.num_points, 1), generator=generator) - 5
         return inputs.to(dtype), (amplitude * torch.sin(inputs - phase)).to(dtype)
 
-    support, query = draw(), draw()
-    makers: dict[str, MakeGradient] = {"metarl": _batched_gradient, "loop": _loop_gradient}
-    peers: dict[str, MakeGradient] = {"higher": _higher_gradient, "torchopt": _torchopt_gradient}
-    makers |= {name: maker for name, maker in peers.items() if importlib.util.find_spec(name)}
-    return {name: make(network, support, query, inner_steps, sizes.inner_lr) for name, make in makers.items()}
+    return draw(), draw()
 
 
 def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps: int, inner_lr: float) -> Gradient:

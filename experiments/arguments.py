@@ -1,0 +1,73 @@
+"""Reading a command line, and what every command does about bad arguments and interruptions."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+
+Arguments = TypeVar("Arguments")
+
+
+class UsageError(ValueError):
+    """An argument that cannot be used; the message is one line."""
+
+
+def parse(kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None) -> Arguments:
+    """Parse with tyro; what it says of a bad argument becomes one line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                kind,
+                args=words,
+                prog=program,
+                default=tyro.MISSING_NONPROP if default is None else default,
+                config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
+        inside = [line.strip("│ ") for line in plain.splitlines() if line[:1] not in "╭╰"]
+        text = " ".join(line for line in inside if line.strip("─"))
+        text = re.sub(r"For full helptext, (see|run) (.*)", r"see `\2`", text)
+        raise UsageError(text) from None
+
+
+def check_new(path: Path | None) -> None:
+    """Raise a UsageError unless a new file can be written there."""
+    if path is None:
+        return
+    if path.exists():
+        raise UsageError(f"{path} exists and is left as it is; give --json another name")
+    if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+        raise UsageError(f"cannot write {path}: its folder does not exist or is not writable")
+
+
+@contextlib.contextmanager
+def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C or termination into a request to stop after the iteration; the second is at once."""
+    requested: list[int] = []
+
+    def request(number: int, frame: object) -> None:
+        if requested:
+            raise KeyboardInterrupt  # main says what that means
+        requested.append(number)
+        print(
+            f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",
+            file=sys.stderr,
+        )
+
+    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(requested)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Few-shot experiments: presets, commands and measuring."""

@@ -1,0 +1,193 @@
+"""The commands for few-shot experiments: train, resume and evaluate."""
+
+import resource
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl.checkpoint import FILE as CHECKPOINT
+from metarl.configs import check_counts
+from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
+from metarl.experiments.configuration import Device, make_device
+from metarl.experiments.console import TrainingDisplay, duration, say
+from metarl.experiments.fewshot.build import make_learner, make_sources
+from metarl.experiments.fewshot.configuration import DataConfig, FewshotExperiment, HarmonicData, SinusoidData
+from metarl.experiments.fewshot.measure import measure
+from metarl.experiments.fewshot.presets import PRESETS
+from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
+from metarl.experiments.runs import EVALUATION, checkpoint_path, checkpointed_iteration, go_back, write_json
+from metarl.fewshot.training import Sources, train
+from metarl.loop import Progress
+
+
+@dataclass(frozen=True)
+class FewshotTrainArguments:
+    """Train an experiment in a new run folder.
+
+    Attributes:
+        experiment: the configuration; any field can be overridden.
+        out: run folder to make; by default the next free runs/NAME-seedN.
+    """
+
+    experiment: Annotated[FewshotExperiment, tyro.conf.arg(name="")]
+    out: Path | None = None
+
+
+@dataclass(frozen=True)
+class FewshotResumeArguments:
+    """Continue a run that was stopped.
+
+    Attributes:
+        folder: the run's.
+        iterations: train to this many in all instead of the configured number.
+        checkpoint: continue from checkpoint.previous.pt instead; the last one is kept under another name.
+        device: train here instead of where the configuration says.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    iterations: int | None = None
+    checkpoint: str = CHECKPOINT
+    device: Device | None = None
+
+
+@dataclass(frozen=True)
+class FewshotEvaluateArguments:
+    """Measure a trained few-shot learner on training, validation and test classes.
+
+    Attributes:
+        folder: the run's.
+        num_tasks: episodes of every split; the run's own number by default.
+        num_steps: adaptation steps; the run's own number by default.
+        num_ways: classes per task, of learners that compare features.
+        num_shots: support examples per class, or points.
+        num_queries: query examples per class.
+        data_folder: where the images are now, if not where they were.
+        seed: of the episodes.
+        json: write the result to this new file too.
+        checkpoint: which of the run's checkpoints.
+        device: evaluate here instead of where the configuration says.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    num_tasks: int | None = None
+    num_steps: int | None = None
+    num_ways: int | None = None
+    num_shots: int | None = None
+    num_queries: int | None = None
+    data_folder: str | None = None
+    seed: int = 0
+    json: Path | None = None
+    checkpoint: str = CHECKPOINT
+    device: Device | None = None
+
+
+def names_run(words: Sequence[str]) -> bool:
+    """Whether the arguments of a command name the folder of a few-shot run."""
+    return any(is_fewshot(Path(word)) for word in words if not word.startswith("-"))
+
+
+def train_command(name: str, words: list[str]) -> int:
+    """`metarl train` of a few-shot experiment."""
+    default = FewshotTrainArguments(experiment=PRESETS[name].experiment)
+    arguments = parse(FewshotTrainArguments, words, f"metarl train {name}", default)
+    experiment = arguments.experiment
+    # Made once before the folder is, so that what cannot be made leaves nothing behind.
+    device = make_device(experiment.device)
+    sources = make_sources(experiment, device)
+    learner = make_learner(experiment, device)
+    run = create_run(name, experiment, arguments.out)
+    norms = "no batch norm" if learner.normalisation is None else f"batch norm: {learner.normalisation}"
+    say(f"{run.identity}; {norms}")
+    say(f"run folder {run.folder}")
+    return _work(run, sources)
+
+
+def resume_command(words: list[str]) -> int:
+    """`metarl resume` of a few-shot run."""
+    arguments = parse(FewshotResumeArguments, words, "metarl resume")
+    run = open_run(arguments.folder)
+    checkpoint_path(run, arguments.checkpoint)
+    if arguments.checkpoint != CHECKPOINT:
+        go_back(run)
+    done = checkpointed_iteration(run)
+    if arguments.iterations is not None:
+        if arguments.iterations < done:
+            raise UsageError(f"--iterations must be at least {done}, which are done, got {arguments.iterations}")
+        run = extend_run(run, arguments.iterations)
+    run = on_device(run, arguments.device)
+    return _work(run, make_sources(run.experiment, make_device(run.experiment.device)))
+
+
+def evaluate_command(words: list[str]) -> int:
+    """`metarl evaluate` of a few-shot run."""
+    arguments = parse(FewshotEvaluateArguments, words, "metarl evaluate")
+    check_counts(arguments, "num_tasks", "num_ways", "num_shots", "num_queries")
+    check_new(arguments.json)
+    run = on_device(open_run(arguments.folder), arguments.device)
+    checkpoint_path(run, arguments.checkpoint)
+    run = replace(run, experiment=replace(run.experiment, data=_asked(run.experiment.data, arguments)))
+    settings = run.experiment.evaluation
+    asked = {name: getattr(arguments, name) for name in ("num_tasks", "num_steps")}
+    settings = replace(settings, **{name: n for name, n in asked.items() if n is not None})
+    sources = make_sources(run.experiment, make_device(run.experiment.device))
+    result = measure(run, sources, arguments.checkpoint, settings, seed=arguments.seed)
+    if arguments.json is not None:
+        write_json(arguments.json, result)
+        say(f"written to {arguments.json}")
+    return 0
+
+
+def _asked(data: DataConfig, arguments: FewshotEvaluateArguments) -> DataConfig:
+    """The run's data with the ways, shots and queries that were asked for."""
+    names = ("num_ways", "num_shots", "num_queries")
+    asked = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
+    if isinstance(data, SinusoidData | HarmonicData):
+        if set(asked) - {"num_shots"} or arguments.data_folder is not None:
+            raise UsageError("a regression task has no ways, queries or folder to choose; give --num-shots alone")
+        return replace(data, **asked)
+    episodes = data.episodes
+    # Training's numbers stay what they were, whatever evaluation takes.
+    kept = {f"train_{n[4:]}": getattr(episodes, f"train_{n[4:]}") or getattr(episodes, n) for n in names}
+    data = replace(data, episodes=replace(episodes, **kept, **asked))
+    return data if arguments.data_folder is None else replace(data, folder=arguments.data_folder)
+
+
+def _work(run: FewshotRun, sources: Sources) -> int:
+    """Train until done or interrupted, then evaluate."""
+    experiment = run.experiment
+    learner = make_learner(experiment, make_device(experiment.device))
+    with (
+        TrainingDisplay(experiment.training.iterations, _describe) as display,
+        interruptible(run.folder) as interrupted,
+    ):
+        progress = train(
+            learner,
+            sources,
+            experiment.training,
+            experiment.evaluation,
+            folder=run.folder,
+            seed=experiment.seed,
+            identity=run.identity,
+            report=display.report,
+            stop=interrupted,
+        )
+    if interrupted():
+        say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
+        return 130
+    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    tasks, time_taken = f"{progress.tasks:,} tasks", duration(progress.elapsed_s)
+    say(f"trained on {tasks} in {time_taken}; peak memory {memory_gb:.2f} GB")
+    result = measure(run, sources, CHECKPOINT, experiment.evaluation, seed=0)
+    write_json(run.folder / EVALUATION, result | {"train_peak_memory_gb": round(memory_gb, 3)})
+    say(f"written to {run.folder / EVALUATION}; again, or with other episodes: metarl evaluate {run.folder}")
+    return 0
+
+
+def _describe(progress: Progress, metrics: Mapping[str, float]) -> list[str]:
+    """Tasks, loss and score."""
+    scores = [f"{name.split('/')[1]} {value:.4f}" for name, value in metrics.items() if name.startswith("train/")]
+    losses = [f"loss {value:.4f}" for name, value in metrics.items() if name in ("loss/outer", "loss/fitted")]
+    return [f"{progress.tasks:>9,} tasks", *losses, *scores]

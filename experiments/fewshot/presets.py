@@ -1,0 +1,263 @@
+"""The few-shot experiments by name, each with its source."""
+
+from dataclasses import dataclass, replace
+
+from metarl.experiments.fewshot.configuration import (
+    BackboneConfig,
+    ClassFolderData,
+    EpisodesConfig,
+    FewshotExperiment,
+    HarmonicData,
+    LearnerConfig,
+    OmniglotData,
+    SinusoidData,
+)
+from metarl.fewshot.adml import AdmlConfig
+from metarl.fewshot.cavia import CaviaConfig
+from metarl.fewshot.implicit_maml import ImplicitMamlConfig
+from metarl.fewshot.kernel_regression import KernelRegressionConfig
+from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.maml import MamlConfig
+from metarl.fewshot.matching import MatchingConfig
+from metarl.fewshot.proto_maml import ProtoMamlConfig
+from metarl.fewshot.prototypical import PrototypicalConfig
+from metarl.fewshot.relation import RelationConfig
+from metarl.fewshot.reptile import ReptileConfig
+from metarl.fewshot.siamese import SiameseConfig
+from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
+
+
+@dataclass(frozen=True)
+class FewshotPreset:
+    """An experiment and where its settings come from."""
+
+    experiment: FewshotExperiment
+    source: str
+
+
+def _sinusoid(learner: LearnerConfig, source: str, *, updates: int = 50_000, num_steps: int = 10) -> FewshotPreset:
+    """10 points per task, 25 tasks per update."""
+    training = FewshotTrainingConfig(
+        iterations=updates // 500,
+        updates_per_iteration=500,
+        meta_batch_size=25,
+        checkpoint_every=10,
+        evaluate_every=10,
+    )
+    evaluation = FewshotEvaluationConfig(num_steps=num_steps, training_tasks=200)
+    return FewshotPreset(
+        FewshotExperiment(SinusoidData(), learner, training=training, evaluation=evaluation), source
+    )
+
+
+# Adam from 1e-3 along half a cosine to 1e-5 over the whole run.
+_ANNEALED = OuterConfig(lr=1e-3, final_lr=1e-5)
+
+
+def _adapting(learner: LearnerConfig, source: str, *, updates: int = 6000, num_steps: int = 5) -> FewshotPreset:
+    """5-way 1-shot Omniglot for learners that take gradient steps: strided convolutions, 16 tasks per update."""
+    return FewshotPreset(
+        FewshotExperiment(
+            OmniglotData(episodes=EpisodesConfig(train_queries=5)),
+            learner,
+            backbone=BackboneConfig(downsampling="stride"),
+            training=FewshotTrainingConfig(iterations=updates // 50, updates_per_iteration=50, meta_batch_size=16),
+            evaluation=FewshotEvaluationConfig(num_steps=num_steps),
+        ),
+        source,
+    )
+
+
+def _comparing(
+    learner: LearnerConfig, source: str, *, updates: int = 4000, ways: int = 60, tasks: int = 1
+) -> FewshotPreset:
+    """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with."""
+    return FewshotPreset(
+        FewshotExperiment(
+            OmniglotData(episodes=EpisodesConfig(train_ways=ways, train_queries=5)),
+            learner,
+            training=FewshotTrainingConfig(
+                iterations=updates // 50, updates_per_iteration=50, meta_batch_size=tasks
+            ),
+            evaluation=FewshotEvaluationConfig(num_steps=0),
+        ),
+        source,
+    )
+
+
+def _augmented(preset: FewshotPreset, source: str) -> FewshotPreset:
+    """With distorted images, and the validation classes to train on too."""
+    experiment = preset.experiment
+    assert isinstance(experiment.data, OmniglotData)
+    data = replace(experiment.data, augmentation=True, train_on_validation=True)
+    return FewshotPreset(replace(experiment, data=data), source)
+
+
+_SINUSOIDS: dict[str, FewshotPreset] = {
+    "sinusoid-maml": _sinusoid(
+        MamlConfig(inner_lr=0.1),
+        "Finn et al. 2017, section 5.1, with the step size of CAVIA's comparison",
+        num_steps=3,
+    ),
+    "sinusoid-cavia": _sinusoid(CaviaConfig(), "Zintgraf et al. 2019, section 5.1", num_steps=3),
+    "sinusoid-first-order-maml": _sinusoid(
+        MamlConfig(inner_lr=0.1, first_order=True), "sinusoid-maml without second derivatives", num_steps=3
+    ),
+    "sinusoid-anil": _sinusoid(
+        MamlConfig(inner_lr=0.1, inner_steps=5, adapted="head"), "Raghu et al. 2020: the last layer adapts"
+    ),
+    "sinusoid-meta-sgd": _sinusoid(
+        MamlConfig(inner_lr=0.01, rates="per_entry"), "Li et al. 2017, section 4.1: one step, a rate per weight"
+    ),
+    "sinusoid-maml-plus-plus": _sinusoid(
+        MamlConfig(
+            inner_lr=0.01,
+            inner_steps=5,
+            rates="per_tensor_and_step",
+            multi_step_updates=5000,
+            outer=_ANNEALED,
+        ),
+        "Antoniou et al. 2019: rates per tensor and step, multi-step loss, cosine annealing",
+    ),
+    "sinusoid-meta-curvature": _sinusoid(
+        MamlConfig(inner_lr=0.01, curvature=True), "Park & Oliva 2019: learned matrices along every axis"
+    ),
+    "sinusoid-reptile": _sinusoid(
+        ReptileConfig(
+            inner_lr=0.02, inner_steps=8, inner_optimizer="sgd", test_steps=32, annealing_updates=30_000
+        ),
+        "Nichol et al. 2018, section 4: plain gradient descent, 32 steps at test time",
+        updates=30_000,
+        num_steps=32,
+    ),
+    "sinusoid-implicit-maml": _sinusoid(
+        ImplicitMamlConfig(inner_lr=0.01, regularisation=5.0),
+        "Rajeswaran et al. 2019, with a stronger pull: the loss is not convex",
+        updates=20_000,
+        num_steps=16,
+    ),
+    "sinusoid-adml": _sinusoid(
+        AdmlConfig(MamlConfig(inner_lr=0.1), attack_size=0.1),
+        "Yin et al. 2018, on points that an adversary moves",
+        num_steps=3,
+    ),
+    "sinusoid-kernel-regression": _sinusoid(
+        KernelRegressionConfig(), "matching networks' form with numbers for targets", num_steps=0
+    ),
+    "harmonic-maml": replace(
+        _sinusoid(MamlConfig(inner_lr=0.01, inner_steps=5), "Lacoste et al. 2018's tasks"),
+        experiment=replace(
+            _sinusoid(MamlConfig(inner_lr=0.01, inner_steps=5), "").experiment, data=HarmonicData(num_shots=16)
+        ),
+    ),
+}
+_OMNIGLOT: dict[str, FewshotPreset] = {
+    "omniglot-maml": _adapting(
+        MamlConfig(inner_lr=0.4, outer=_ANNEALED), "Finn et al. 2017, section 5.2, on eight alphabets"
+    ),
+    "omniglot-first-order-maml": _adapting(
+        MamlConfig(inner_lr=0.4, first_order=True, outer=_ANNEALED),
+        "omniglot-maml, no second derivatives",
+    ),
+    "omniglot-anil": _adapting(
+        MamlConfig(inner_lr=0.4, inner_steps=3, adapted="head", outer=_ANNEALED),
+        "Raghu et al. 2020: the last layer adapts",
+    ),
+    "omniglot-meta-sgd": _adapting(
+        MamlConfig(inner_lr=0.1, rates="per_entry", outer=_ANNEALED), "Li et al. 2017: one step"
+    ),
+    "omniglot-maml-plus-plus": _adapting(
+        MamlConfig(
+            inner_lr=0.1,
+            inner_steps=3,
+            rates="per_tensor_and_step",
+            multi_step_updates=500,
+            first_order_updates=500,
+            normalisation="per_step",
+            outer=_ANNEALED,
+        ),
+        "Antoniou et al. 2019, 3 steps instead of 5",
+        updates=3000,
+    ),
+    "omniglot-meta-curvature": _adapting(
+        MamlConfig(inner_lr=0.1, curvature=True, outer=_ANNEALED), "Park & Oliva 2019: one step"
+    ),
+    "omniglot-cavia": _adapting(
+        CaviaConfig(num_context=100, inner_steps=2, outer=OuterConfig(max_grad=10.0)),
+        "Zintgraf et al. 2019, with their settings for miniImageNet",
+    ),
+    "omniglot-implicit-maml": _adapting(
+        ImplicitMamlConfig(outer=_ANNEALED), "Rajeswaran et al. 2019", updates=1500, num_steps=16
+    ),
+    "omniglot-adml": _adapting(
+        AdmlConfig(MamlConfig(inner_lr=0.4, outer=_ANNEALED), attack_size=0.05),
+        "Yin et al. 2018, attacks of a twentieth of the range",
+        updates=3000,
+    ),
+    "omniglot-proto-maml": _adapting(
+        ProtoMamlConfig(outer=_ANNEALED), "Triantafillou et al. 2020, first order", updates=4000
+    ),
+    "omniglot-reptile": replace(
+        _adapting(ReptileConfig(annealing_updates=6000), "Nichol et al. 2018, 5-way", num_steps=50),
+        experiment=FewshotExperiment(
+            # 10 examples per class to train on, in minibatches of 10, as published
+            OmniglotData(episodes=EpisodesConfig(train_queries=9)),
+            ReptileConfig(annealing_updates=6000),
+            backbone=BackboneConfig(downsampling="stride"),
+            training=FewshotTrainingConfig(iterations=120, updates_per_iteration=50, meta_batch_size=5),
+            evaluation=FewshotEvaluationConfig(num_steps=50),
+        ),
+    ),
+    "omniglot-protonet": _comparing(
+        PrototypicalConfig(outer=_ANNEALED), "Snell et al. 2017, 60-way training, on eight alphabets"
+    ),
+    "omniglot-protonet-augmented": _augmented(
+        _comparing(PrototypicalConfig(outer=_ANNEALED), "", updates=7000),
+        "omniglot-protonet, longer, on distorted images and the validation classes too",
+    ),
+    "omniglot-protonet-cosine": _comparing(
+        PrototypicalConfig(distance="cosine", outer=_ANNEALED), "cosines with a learned scale"
+    ),
+    "omniglot-protonet-gaussian": _comparing(
+        PrototypicalConfig(distance="gaussian", outer=_ANNEALED), "Fort 2017"
+    ),
+    "omniglot-matching": _comparing(
+        MatchingConfig(outer=_ANNEALED), "Vinyals et al. 2016, 20-way", ways=20, tasks=3
+    ),
+    "omniglot-matching-full-context": _comparing(
+        MatchingConfig(full_context=True, outer=_ANNEALED),
+        "Vinyals et al. 2016, 20-way, with full context embeddings",
+        ways=20,
+        tasks=3,
+    ),
+    "omniglot-relation": _comparing(
+        RelationConfig(outer=_ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2
+    ),
+    "omniglot-siamese-contrastive": _comparing(
+        SiameseConfig(margin=1.0, outer=_ANNEALED), "Hadsell et al. 2006; Koch et al. 2015"
+    ),
+    "omniglot-siamese-triplet": _comparing(
+        SiameseConfig(loss="triplet", margin=0.3, outer=_ANNEALED), "Schroff et al. 2015", ways=30, tasks=2
+    ),
+}
+_FOLDERS: dict[str, FewshotPreset] = {
+    "class-folders-maml": FewshotPreset(
+        FewshotExperiment(
+            ClassFolderData(),
+            MamlConfig(inner_lr=0.05, inner_steps=5, outer=OuterConfig(max_grad=10.0)),
+            backbone=BackboneConfig(num_filters=32),
+            training=FewshotTrainingConfig(iterations=1200, updates_per_iteration=50, meta_batch_size=4),
+        ),
+        "Finn et al. 2017 on miniImageNet; their step size 0.01 is 0.05 of a mean loss",
+    ),
+    "class-folders-protonet": FewshotPreset(
+        FewshotExperiment(
+            ClassFolderData(episodes=EpisodesConfig(train_ways=20)),
+            PrototypicalConfig(outer=_ANNEALED),
+            training=FewshotTrainingConfig(iterations=400, updates_per_iteration=50, meta_batch_size=1),
+            evaluation=FewshotEvaluationConfig(num_steps=0),
+        ),
+        "Snell et al. 2017 on miniImageNet, 20-way training",
+    ),
+}
+PRESETS: dict[str, FewshotPreset] = _SINUSOIDS | _OMNIGLOT | _FOLDERS

@@ -1,0 +1,59 @@
+"""Episodes: few-shot tasks as tensors, a whole meta-batch at a time."""
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Examples(NamedTuple):
+    """Labelled examples of several tasks.
+
+    Attributes:
+        inputs: [task, row, *input].
+        targets: class indices int64 [task, row], or numbers to predict [task, row, out].
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    @staticmethod
+    def of_one_task(inputs: Tensor, targets: Tensor) -> "Examples":
+        """The examples of a single task, inputs [row, *input] and targets [row] or [row, out]."""
+        if len(inputs) != len(targets):
+            raise ValueError(f"expected as many targets as inputs, got {len(targets)} and {len(inputs)}")
+        return Examples(inputs.unsqueeze(0), targets.unsqueeze(0))
+
+    def rows(self, indices: Tensor) -> "Examples":
+        """Chosen rows of every task, by indices [task, chosen]."""
+        tasks = torch.arange(len(indices), device=indices.device).unsqueeze(1)
+        return Examples(self.inputs[tasks, indices], self.targets[tasks, indices])
+
+    def join(self, other: "Examples") -> "Examples":
+        """The examples of both, row after row."""
+        return Examples(torch.cat([self.inputs, other.inputs], 1), torch.cat([self.targets, other.targets], 1))
+
+
+class Episodes(NamedTuple):
+    """Support sets to adapt to and query sets to be judged on, of the same tasks."""
+
+    support: Examples
+    query: Examples
+
+    @property
+    def num_tasks(self) -> int:
+        """Tasks in the batch."""
+        return len(self.support.inputs)
+
+    def split(self, num_tasks: int) -> "list[Episodes]":
+        """The same tasks in batches of at most this many."""
+        pieces = [torch.split(tensor, num_tasks) for examples in self for tensor in examples]
+        return [Episodes(Examples(a, b), Examples(c, d)) for a, b, c, d in zip(*pieces, strict=True)]
+
+
+class EpisodeSource(Protocol):
+    """A distribution over few-shot tasks."""
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
+        """Independent tasks; the same ones whenever the generator is in the same state."""

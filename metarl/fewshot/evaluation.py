@@ -1,0 +1,83 @@
+"""Evaluation is a curve: accuracy, or squared error, after 0, 1, ... k adaptation steps on many episodes."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from metarl.fewshot.classes import ClassEpisodes
+from metarl.fewshot.episodes import EpisodeSource
+from metarl.fewshot.learner import Learner
+from metarl.fewshot.metric import MetricLearner
+from metarl.fewshot.objectives import score_name, task_scores
+
+OnTasks = Callable[[int, int], None]
+"""Told (tasks done, tasks in all)."""
+
+
+def adaptation_scores(
+    learner: Learner,
+    source: EpisodeSource,
+    rng: np.random.Generator,
+    *,
+    num_tasks: int,
+    num_steps: int,
+    tasks_at_once: int = 50,
+    progress: OnTasks | None = None,
+) -> tuple[str, np.ndarray]:
+    """Adapt to fresh tasks step by step and score the query sets.
+
+    Args:
+        learner: with the parameters to evaluate; it is left as it is.
+        source: of the tasks.
+        rng: draws them.
+        num_tasks: how many.
+        num_steps: adaptation steps.
+        tasks_at_once: held in memory together.
+        progress: told after each part.
+
+    Returns:
+        "accuracy" or "mse", and the score of every task after each step, float64 [step, task]; a single row of a
+        learner that has no adaptation steps.
+    """
+    parts, name = [], ""
+    adapt = learner.adapt
+    embeds = isinstance(learner, MetricLearner) and learner.embeds_rows_alone
+    if embeds and isinstance(source, ClassEpisodes) and source.augmentation is None:
+        assert isinstance(learner, MetricLearner)
+        adapt, source = learner.adapt_to_features, learner.embed_classes(source)
+    for start in range(0, num_tasks, tasks_at_once):
+        episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
+        predictors = adapt(episodes.support, num_steps)
+        targets = episodes.query.targets
+        parts.append(torch.stack([task_scores(p(episodes.query.inputs), targets) for p in predictors]))
+        name = score_name(targets)
+        if progress is not None:
+            progress(min(start + tasks_at_once, num_tasks), num_tasks)
+    scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
+    bad = np.argwhere(~np.isfinite(scores))
+    if len(bad):
+        step, task = bad[0]
+        raise FloatingPointError(
+            f"the {name} on task {task} is not finite after {step} adaptation steps; ask for fewer"
+        )
+    return name, scores
+
+
+def summarise(name: str, scores: np.ndarray) -> list[dict[str, Any]]:
+    """One row per adaptation step: the mean over tasks, and its 95% interval, 1.96 standard errors to either side.
+
+    Args:
+        name: of the score.
+        scores: [step, task].
+    """
+    rows = []
+    for step, values in enumerate(scores):
+        mean, interval = float(values.mean()), None
+        if len(values) > 1:
+            half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
+            interval = [mean - half, mean + half]
+        rows.append({"step": step, f"{name}_mean": mean, f"{name}_ci95": interval})
+    return rows

@@ -1,0 +1,179 @@
+"""Any module as a function of parameters that may differ from task to task.
+
+A module with a `call` of its own, like `metarl.networks.Mlp`, takes parameters with a task axis itself. Any other
+is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups. The module
+given is left as it is, but for its parameters, which are trained in place: what runs is a copy that shares them
+and has `TaskNorm` for batch norm.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from metarl.bilevel import Params
+from metarl.fewshot.normalisation import (
+    BATCH_NORMS,
+    NORMALISATIONS,
+    Moments,
+    Normalisation,
+    NormContext,
+    TaskNorm,
+)
+
+
+class TaskModule:
+    """A module, its parameters, and calls of it for all tasks at once.
+
+    Args:
+        module: maps [row, *input] to [row, *output]; rows may depend on each other through batch norm alone.
+        normalisation: of its batch-norm layers.
+        num_steps: inner steps, for "per_step".
+
+    Attributes:
+        module: the copy that is called.
+    """
+
+    def __init__(
+        self, module: nn.Module, *, normalisation: Normalisation = "transductive", num_steps: int = 0
+    ) -> None:
+        if normalisation not in NORMALISATIONS:
+            raise ValueError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+        self.normalisation = normalisation
+        self._context = NormContext()
+        self.batched = callable(getattr(module, "call", None))
+        steps = num_steps + 1 if normalisation == "per_step" else None
+        self.module = module if self.batched else _with_task_norms(module, self._context, steps)
+        self._dims = {name: p.dim() for name, p in self.module.named_parameters()}
+        norms = {name: x for name, x in self.module.named_modules() if isinstance(x, TaskNorm)}
+        self.norm_params = {
+            f"{prefix}.{name}".lstrip(".")
+            for prefix, layer in norms.items()
+            for name, _ in layer.named_parameters()
+        }
+        self.has_norms = bool(norms)
+        self.training = True
+
+    @property
+    def training(self) -> bool:
+        """Whether units are dropped at random, and "running" normalises by the batch."""
+        return self._training
+
+    @training.setter
+    def training(self, training: bool) -> None:
+        self._training = training
+        self.module.train(training)
+
+    @property
+    def params(self) -> Params:
+        """The trainable parameters, without a task axis; those frozen with `requires_grad_(False)` stay inside."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def __call__(
+        self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0, given: Sequence[Moments] | None = None
+    ) -> Tensor:
+        """Map [task, row, *input] to [task, row, *output].
+
+        Args:
+            params: each [...] or [task, ...].
+            inputs: of every task.
+            step: inner steps taken, for "per_step".
+            given: moments that normalise, see `moments`.
+        """
+        return self._run(params, inputs, step, given, record=False)[0]
+
+    def moments(self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0) -> list[Moments] | None:
+        """The statistics by which the query sets of tasks with these support inputs are normalised.
+
+        None if the query set's own or running ones are, or if there is nothing to normalise.
+        """
+        if self.normalisation != "support" or not self.has_norms:
+            return None
+        return self._run(params, inputs, step, None, record=True)[1]
+
+    def track(self, params: Mapping[str, Tensor], *inputs: Tensor) -> None:
+        """Move the running averages towards the statistics of a batch, if they are used."""
+        if self.normalisation != "running" or not self.has_norms:
+            return
+        with torch.no_grad():
+            recorded = self._run(params, inputs, 0, None, record=True)[1]
+        for layer, moments in zip(self._context.layers, recorded, strict=True):
+            layer.track(moments)
+
+    def pooled(self, *inputs: Tensor) -> Tensor:
+        """Map [row, *input] to [row, *output] with the module's own parameters and all rows as one batch.
+
+        Under "running" this trains the running averages, or uses them when not training.
+        """
+        context = self._prepare(1, 0, None, record=False)
+        context.track = self.normalisation == "running" and self.training
+        outputs: Tensor = self.module(*inputs)
+        return outputs
+
+    def _run(
+        self,
+        params: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        step: int,
+        given: Sequence[Moments] | None,
+        *,
+        record: bool,
+    ) -> tuple[Tensor, list[Moments]]:
+        if self.batched:
+            outputs: Tensor = self.module.call(params, *inputs)  # type: ignore[operator]
+            return outputs, []
+        if any(p.dim() > self._dims[name] for name, p in params.items()):
+            return self._lifted(params, inputs, step, given, record)
+        num_tasks = len(inputs[0])
+        context = self._prepare(num_tasks, step, given, record=record)
+        flat: Tensor = functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs))
+        return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
+
+    def _lifted(
+        self,
+        params: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        step: int,
+        given: Sequence[Moments] | None,
+        record: bool,
+    ) -> tuple[Tensor, list[Moments]]:
+        def one_task(
+            params: Params, inputs: tuple[Tensor, ...], given: list[Moments] | None
+        ) -> tuple[Tensor, list[Moments]]:
+            rows = None if given is None else [(mean.unsqueeze(0), var.unsqueeze(0)) for mean, var in given]
+            context = self._prepare(1, step, rows, record=record)
+            outputs = functional_call(self.module, params, inputs)
+            return outputs, [(mean.squeeze(0), var.squeeze(0)) for mean, var in context.recorded]
+
+        axes: Any = {name: 0 if p.dim() > self._dims[name] else None for name, p in params.items()}
+        given_axes: Any = None if given is None else 0
+        lifted = vmap(one_task, in_dims=(axes, 0, given_axes), randomness="different")
+        rows = None if given is None else list(given)
+        found: tuple[Tensor, list[Moments]] = lifted(dict(params), tuple(inputs), rows)
+        return found
+
+    def _prepare(self, num_tasks: int, step: int, given: Sequence[Moments] | None, *, record: bool) -> NormContext:
+        """Tell the normalisation layers about the next call."""
+        context = self._context
+        context.num_tasks, context.step = num_tasks, step
+        context.given = None if given is None else iter(given)
+        context.use_running = self.normalisation == "running" and not self.training
+        context.record, context.recorded, context.layers = record, [], []
+        context.track = False
+        return context
+
+
+def _with_task_norms(module: nn.Module, context: NormContext, num_steps: int | None) -> nn.Module:
+    """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    root = nn.ModuleList([copy.deepcopy(module, shared)])
+    made: dict[nn.Module, TaskNorm] = {}
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, BATCH_NORMS):
+                made.setdefault(child, TaskNorm(child, context, num_steps))
+                parent.register_module(name, made[child])
+    return root[0]

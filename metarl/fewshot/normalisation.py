@@ -1,0 +1,122 @@
+"""Batch normalisation in episodes: whose statistics normalise, said explicitly.
+
+transductive  every batch normalises itself: the support set by its own statistics, the query set by its own, so a
+              prediction depends on the other queries. MAML's published numbers are so (Finn et al. 2017).
+support       query sets are normalised by the statistics of their task's support set: no prediction depends on
+              another query.
+running       training normalises by the batch and keeps a running average, which evaluation uses: the ordinary
+              meaning, and prototypical networks' published numbers are so (Snell et al. 2017).
+per_step      transductive, with a gain and a shift for every inner step (MAML++, Antoniou et al. 2019). Its code
+              also keeps running statistics per step but never normalises by them, so there are none here.
+"""
+
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Normalisation = Literal["transductive", "support", "running", "per_step"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("transductive", "support", "running", "per_step")
+Moments = tuple[Tensor, Tensor]
+"""Means and variances, each [task, channel]."""
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+
+class NormContext:
+    """What the normalisation layers of a network must know about the present call; they share one.
+
+    Attributes:
+        num_tasks: whose rows follow each other in the batch, in equal numbers; 1 pools all rows.
+        step: inner step whose gain and shift are used.
+        given: moments to normalise by, layer by layer.
+        use_running: normalise by the running averages.
+        track: normalise by the batch and train the running averages in passing.
+        record: note the moments, layer by layer.
+        recorded: what was noted.
+        layers: the layers that noted it.
+    """
+
+    def __init__(self) -> None:
+        self.num_tasks = 1
+        self.step = 0
+        self.given: Iterator[Moments] | None = None
+        self.use_running = False
+        self.track = False
+        self.record = False
+        self.recorded: list[Moments] = []
+        self.layers: list[TaskNorm] = []
+
+
+class TaskNorm(nn.Module):
+    """Stands in for a batch normalisation layer and shares its parameters and buffers.
+
+    Args:
+        layer: whose place it takes.
+        context: of the present call.
+        num_steps: gains and shifts, one for each inner step; None keeps the layer's own.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(
+        self, layer: nn.modules.batchnorm._BatchNorm, context: NormContext, num_steps: int | None
+    ) -> None:
+        super().__init__()
+        self._context = context
+        self.eps = layer.eps
+        self.momentum = 0.1 if layer.momentum is None else layer.momentum
+        self.per_step = num_steps is not None and layer.affine
+        weight, bias = layer.weight, layer.bias
+        if num_steps is not None and layer.affine:
+            weight = nn.Parameter(weight.detach().repeat(num_steps, 1))
+            bias = nn.Parameter(bias.detach().repeat(num_steps, 1))
+        self.register_parameter("weight", weight if layer.affine else None)
+        self.register_parameter("bias", bias if layer.affine else None)
+        for name, start in (("running_mean", torch.zeros), ("running_var", torch.ones)):
+            kept = getattr(layer, name)
+            self.register_buffer(name, start(layer.num_features) if kept is None else kept)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Normalise [task * row, channel, ...]."""
+        context = self._context
+        weight, bias = self.weight, self.bias
+        if self.per_step and weight is not None and bias is not None:
+            step = min(context.step, len(weight) - 1)
+            weight, bias = weight[step], bias[step]
+        if context.num_tasks == 1 and context.given is None and not context.record:
+            kept = context.use_running or context.track
+            mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+            batch = not context.use_running
+            return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, self.momentum, self.eps)
+        rows = inputs.reshape(context.num_tasks, -1, inputs.shape[1], inputs[0, 0].numel())
+        means, variances = self._moments(rows)
+        scale = (variances + self.eps).rsqrt()
+        if weight is not None:
+            scale = scale * weight
+        shift = -means * scale if bias is None else bias - means * scale
+        scale, shift = (x.reshape(-1, 1, x.shape[-1], 1) for x in (scale, shift))
+        return torch.addcmul(shift, rows, scale).view_as(inputs)
+
+    def _moments(self, rows: Tensor) -> Moments:
+        """What normalises rows [task, row, channel, place]."""
+        context = self._context
+        if context.use_running:
+            return self.running_mean, self.running_var
+        if context.given is not None:
+            return next(context.given)
+        var, mean = torch.var_mean(rows, (1, 3), correction=0)
+        if context.record:
+            context.recorded.append((mean, var))
+            context.layers.append(self)
+        return mean, var
+
+    @torch.no_grad()
+    def track(self, moments: Moments) -> None:
+        """Move the running averages towards the mean of moments over tasks."""
+        for running, batch in zip((self.running_mean, self.running_var), moments, strict=True):
+            running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), self.momentum)

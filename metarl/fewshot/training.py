@@ -1,0 +1,162 @@
+"""Training a few-shot learner: updates on fresh tasks, evaluation on held-out ones, metrics, checkpoints.
+
+repeat updates_per_iteration times:
+    episodes = sources.train.sample(meta_batch_size)
+    metrics  = learner.update(episodes)
+now and then: scores on held-out tasks, and a checkpoint
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from metarl.checkpoint import FILE
+from metarl.configs import check_counts, check_not_negative
+from metarl.fewshot.episodes import EpisodeSource
+from metarl.fewshot.evaluation import adaptation_scores
+from metarl.fewshot.learner import Learner
+from metarl.loop import Progress, Report, load_state, repeat, save_state
+from metarl.metrics import MetricsWriter
+from metarl.seeding import draw_seed, streams
+
+
+@dataclass(frozen=True)
+class FewshotTrainingConfig:
+    """How long to train.
+
+    Attributes:
+        iterations: of the run, each of some outer updates whose mean metrics are recorded.
+        updates_per_iteration: outer updates.
+        meta_batch_size: tasks per update.
+        checkpoint_every: iterations between checkpoints; one more is written at the end.
+        evaluate_every: iterations between evaluations on held-out tasks; 0 for none while training.
+    """
+
+    iterations: int = 100
+    updates_per_iteration: int = 100
+    meta_batch_size: int = 4
+    checkpoint_every: int = 5
+    evaluate_every: int = 10
+
+    def __post_init__(self) -> None:
+        check_counts(self, "iterations", "updates_per_iteration", "meta_batch_size", "checkpoint_every")
+        check_not_negative(self, "evaluate_every")
+
+
+@dataclass(frozen=True)
+class FewshotEvaluationConfig:
+    """How to evaluate.
+
+    Attributes:
+        num_tasks: episodes of every split.
+        num_steps: adaptation steps; learners without any ignore it.
+        training_tasks: episodes of each evaluation while training.
+    """
+
+    num_tasks: int = 600
+    num_steps: int = 10
+    training_tasks: int = 100
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_tasks", "training_tasks")
+        check_not_negative(self, "num_steps")
+
+
+class Sources(NamedTuple):
+    """Where tasks come from.
+
+    Attributes:
+        train: the tasks to train on.
+        held_out: the tasks to evaluate on, by the split's name: train, validation and test where classes are
+            split, so that meta-overfitting shows, and test alone where tasks are drawn from a continuum.
+    """
+
+    train: EpisodeSource
+    held_out: dict[str, EpisodeSource]
+
+
+def train(
+    learner: Learner,
+    sources: Sources,
+    config: FewshotTrainingConfig,
+    evaluation: FewshotEvaluationConfig,
+    *,
+    folder: Path,
+    seed: int,
+    identity: str,
+    report: Report,
+    stop: Callable[[], bool],
+) -> Progress:
+    """Train until the configured number of iterations, or until told to stop.
+
+    Continues from the folder's checkpoint if there is one, to the bit as an uninterrupted run would have.
+
+    Args:
+        learner: trained in place.
+        sources: of tasks.
+        config: how long.
+        evaluation: how held-out tasks are evaluated on the way.
+        folder: of the run; metrics, events and checkpoints go there.
+        seed: of everything random.
+        identity: of the learner and its data; a checkpoint of another is refused.
+        report: told after every iteration.
+        stop: asked after every iteration; a checkpoint is written before leaving.
+
+    Raises:
+        TrainingDiverged: if a loss is not finite; says the iteration and the task.
+    """
+    generators = streams(seed)
+    resuming = (folder / FILE).exists()
+    progress = load_state(learner, generators, folder / FILE, identity) if resuming else Progress()
+    writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.tasks, axis="tasks")
+    work = _LearnerTraining(learner, sources, config, evaluation, folder, identity, generators)
+    repeat(work, progress, config, writer=writer, report=report, stop=stop)
+    return progress
+
+
+@dataclass
+class _LearnerTraining:
+    """What is repeated: updates on fresh tasks."""
+
+    learner: Learner
+    sources: Sources
+    config: FewshotTrainingConfig
+    evaluation: FewshotEvaluationConfig
+    folder: Path
+    identity: str
+    generators: dict[str, np.random.Generator]
+
+    def iterate(self, progress: Progress) -> dict[str, float]:
+        """Some updates; the means of their metrics."""
+        rng, sums = self.generators["workers"], dict[str, float]()
+        num_updates = self.config.updates_per_iteration
+        # Modules may drop units at random, from torch's own generator: it follows from the run's seed in here.
+        with torch.random.fork_rng():
+            torch.manual_seed(draw_seed(rng) % 2**63)
+            for _ in range(num_updates):
+                episodes = self.sources.train.sample(self.config.meta_batch_size, self.generators["tasks"])
+                for name, value in self.learner.update(episodes, rng).items():
+                    sums[name] = sums.get(name, 0.0) + value / num_updates
+        progress.tasks += num_updates * self.config.meta_batch_size
+        return sums
+
+    def test(self) -> dict[str, float]:
+        """Scores on validation tasks, or test tasks where there are none."""
+        held_out = self.sources.held_out
+        split = "validation" if "validation" in held_out else "test"
+        name, scores = adaptation_scores(
+            self.learner,
+            held_out[split],
+            self.generators["evaluation"],
+            num_tasks=self.evaluation.training_tasks,
+            num_steps=self.evaluation.num_steps,
+        )
+        return {f"{split}/{name}_after_{step}": float(row.mean()) for step, row in enumerate(scores)}
+
+    def save(self, progress: Progress) -> None:
+        """A checkpoint of the learner and its random streams."""
+        save_state(self.learner, self.generators, progress, self.folder, self.identity)

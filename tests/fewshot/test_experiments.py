@@ -1,0 +1,269 @@
+"""Few-shot experiments from the command line: runs, resumption to the bit, evaluation, and wrong arguments."""
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from metarl.checkpoint import FILE, load_checkpoint
+from metarl.experiments.cli import main
+from metarl.experiments.fewshot.build import make_learner
+from metarl.experiments.fewshot.configuration import EpisodesConfig, OmniglotData, decode, encode
+from metarl.experiments.fewshot.presets import PRESETS
+from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.fewshot.evaluation import summarise
+from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.reptile import Reptile, ReptileConfig
+from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, Sources, train
+
+TINY = [
+    "--training.iterations", "2",
+    "--training.updates-per-iteration", "2",
+    "--training.meta-batch-size", "2",
+    "--training.evaluate-every", "0",
+    "--evaluation.num-tasks", "4",
+    "--evaluation.num-steps", "2",
+]  # fmt: skip
+TINY_IMAGES = [
+    *TINY,
+    "--data.episodes.num-ways", "3",
+    "--data.episodes.num-queries", "2",
+    "--data.episodes.train-queries", "2",
+    "--backbone.num-filters", "4",
+]  # fmt: skip
+
+
+def _error(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    """Run a command that must fail with status 2 and one line on standard error; return the line."""
+    capsys.readouterr()
+    assert main(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def protonet(tmp_path_factory: pytest.TempPathFactory, omniglot_archive: Path) -> Path:
+    """A run folder of a prototypical network, trained for two tiny iterations."""
+    folder = tmp_path_factory.mktemp("runs") / "protonet"
+    words = ["train", "omniglot-protonet", "--out", str(folder), "--data.folder", str(omniglot_archive)]
+    assert main([*words, *TINY_IMAGES, "--data.episodes.train-ways", "6", "--data.augmentation", "True"]) == 0
+    return folder
+
+
+def test_train_leaves_a_whole_run_folder(protonet: Path) -> None:
+    names = {path.name for path in protonet.iterdir()}
+    assert {"config.json", "metrics.csv", "evaluation.json", "tensorboard", FILE} <= names
+    with (protonet / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["tasks"] for row in rows] == ["4", "8"]
+    assert all(0 <= float(row["train/accuracy_post"]) <= 1 for row in rows)
+
+
+def test_evaluate_takes_other_ways_and_shots_and_shows_every_split_and_the_batch_norm(
+    protonet: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "result.json"
+    words = ["evaluate", str(protonet), "--num-ways", "4", "--num-shots", "2", "--num-tasks", "5"]
+    assert main([*words, "--json", str(out)]) == 0
+    shown = capsys.readouterr().out
+    assert "batch norm: running" in shown
+    assert all(split in shown for split in ("train", "validation", "test", "untrained"))
+    result = json.loads(out.read_text())
+    assert result["episodes"] == "4 ways, 2 shots, 2 queries"
+    assert result["normalisation"] == "running"
+    assert set(result["splits"]) == {"train", "validation"}
+    for rows in (result["adaptation"], result["splits"]["train"], result["baselines"]["untrained"]):
+        assert [row["step"] for row in rows] == [0]
+        low, high = rows[0]["accuracy_ci95"]
+        assert low <= rows[0]["accuracy_mean"] <= high
+    again = tmp_path / "again.json"
+    assert main([*words, "--json", str(again)]) == 0
+    assert json.loads(again.read_text()) == result
+
+
+def test_a_gradient_learner_is_evaluated_by_step(tmp_path: Path, omniglot_folder: Path) -> None:
+    folder = tmp_path / "run"
+    words = ["train", "omniglot-maml", "--out", str(folder), "--data.folder", str(omniglot_folder), *TINY_IMAGES]
+    assert main(words) == 0
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert [row["step"] for row in result["adaptation"]] == [0, 1, 2]
+    assert result["normalisation"] == "transductive"
+
+
+def test_sinusoids_train_resume_and_evaluate(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert main(["train", "sinusoid-cavia", "--out", str(folder), *TINY]) == 0
+    assert main(["resume", str(folder), "--iterations", "3"]) == 0
+    assert load_checkpoint(folder / FILE)["progress"]["iteration"] == 3
+    assert main(["evaluate", str(folder), "--num-shots", "5", "--num-tasks", "3"]) == 0
+    result = json.loads((folder / "evaluation.json").read_text())
+    assert set(result["adaptation"][0]) == {"step", "mse_mean", "mse_ci95"}
+    assert result["normalisation"] is None
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_every_preset_survives_json_and_makes_a_learner(name: str) -> None:
+    experiment = PRESETS[name].experiment
+    assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+    make_learner(experiment, torch.device("cpu"))
+
+
+def _module() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Dropout(0.3), nn.Linear(8, 3))
+
+
+def _sources() -> Sources:
+    generator = torch.Generator().manual_seed(0)
+    data = ClassData.of(torch.randn(40, 4, generator=generator), torch.arange(40) // 5)
+    episodes = ClassEpisodes(data, num_ways=3, num_shots=2, num_queries=2)
+    return Sources(episodes, {"validation": episodes, "test": episodes})
+
+
+LEARNERS: dict[str, Callable[[], Maml | Reptile]] = {
+    "maml": lambda: Maml(
+        _module(),
+        MamlConfig(
+            rates="per_entry",
+            normalisation="running",
+            first_order_updates=3,
+            outer=OuterConfig(final_lr=1e-5, annealing_steps=8),
+        ),
+    ),
+    "reptile": lambda: Reptile(_module(), ReptileConfig(annealing_updates=20)),
+}
+
+
+def _train(name: str, folder: Path, stop_at: int | None = None) -> None:
+    calls: list[int] = []
+
+    def stop() -> bool:
+        calls.append(0)
+        return len(calls) == stop_at
+
+    folder.mkdir(exist_ok=True)
+    train(
+        LEARNERS[name](),
+        _sources(),
+        FewshotTrainingConfig(
+            iterations=4, updates_per_iteration=2, meta_batch_size=3, checkpoint_every=2, evaluate_every=2
+        ),
+        FewshotEvaluationConfig(num_tasks=4, num_steps=1, training_tasks=4),
+        folder=folder,
+        seed=0,
+        identity=name,
+        report=lambda progress, metrics: None,
+        stop=stop,
+    )
+
+
+def _tensors(tree: Any) -> list[Any]:
+    if isinstance(tree, dict):
+        return [x for name, v in tree.items() if name != "elapsed_s" for x in _tensors(v)]
+    if isinstance(tree, list | tuple):
+        return [x for v in tree for x in _tensors(v)]
+    return [tree]
+
+
+@pytest.mark.parametrize("name", sorted(LEARNERS))
+def test_stopped_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> None:
+    _train(name, tmp_path / "whole")
+    _train(name, tmp_path / "parts", stop_at=3)
+    torch.rand(7)  # what torch's own generator does outside must not matter
+    _train(name, tmp_path / "parts")
+    a, b = (_tensors(load_checkpoint(tmp_path / part / FILE)) for part in ("whole", "parts"))
+    assert len(a) == len(b) > 10
+    assert all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+    first, second = ((tmp_path / part / "metrics.csv").read_text() for part in ("whole", "parts"))
+    assert first == second
+    assert "validation/accuracy_after_1" in first
+
+
+def test_training_leaves_torchs_own_generator_alone(tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    _sources()  # and the module's weights, which the test draws itself, come before
+    _train("reptile", tmp_path / "run")
+    torch.manual_seed(5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_intervals_are_196_standard_errors() -> None:
+    rows = summarise("mse", np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
+    # variance 5/3 of four values: standard error sqrt(5/12)
+    low, high = rows[0]["mse_ci95"]
+    assert rows[0]["mse_mean"] == 2.5
+    assert (low, high) == pytest.approx((2.5 - 1.96 * (5 / 12) ** 0.5, 2.5 + 1.96 * (5 / 12) ** 0.5))
+    assert rows[1] == {"step": 1, "mse_mean": 0.0, "mse_ci95": [0.0, 0.0]}
+    assert summarise("mse", np.array([[1.0]]))[0]["mse_ci95"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["omniglot-maml", "--data.folder", "nowhere"], "no Omniglot at nowhere: no such folder; expected images"),
+        (["omniglot-maml", "--data.episodes.num-ways", "0"], "num_ways must be at least 1, got 0"),
+        (["omniglot-maml", "--learner.inner-lr", "0"], "inner_lr must be positive and finite, got 0.0"),
+        (["sinusoid-maml", "--learner.normalisation", "none"], "--learner.normalisation"),
+        (["sinusoid-maml", "--seed", "-1"], "seed must be zero or more and finite, got -1"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_status_2(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in _error(capsys, ["train", *words])
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_many_ways_or_shots_for_the_data_are_one_line(
+    omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", "omniglot-maml", "--data.folder", str(omniglot_archive), "--out", str(tmp_path / "run")]
+    assert "5-way episodes need at least" not in _error(capsys, [*words, "--data.episodes.num-ways", "9"])
+    line = _error(capsys, [*words, "--data.episodes.num-ways", "3"])
+    assert "class 'Balinese/character01' has 4 examples, expected at least 16" in line
+    line = _error(capsys, [*words, *TINY_IMAGES, "--data.episodes.train-ways", "4"])
+    assert "train_ways must be num_ways, 3, got 4" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate_refuses_what_a_run_cannot_do(
+    protonet: Path, omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = _error(capsys, ["evaluate", str(protonet), "--num-ways", "8"])
+    assert "8-way episodes need at least 8 classes" in line
+    assert "--tasks" in _error(capsys, ["evaluate", str(protonet), "--tasks", "t.json"])
+    config = json.loads((protonet / "config.json").read_text())
+    config["experiment"]["learner"]["algorithm"] = "magic"
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert "unknown algorithm 'magic'; known: maml" in _error(capsys, ["evaluate", str(tmp_path)])
+    maml = PRESETS["omniglot-maml"].experiment
+    assert isinstance(maml.data, OmniglotData)
+    data = replace(maml.data, folder=str(omniglot_archive), episodes=EpisodesConfig(3, 1, 2))
+    config["experiment"] = encode(replace(maml, data=data))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / FILE).write_bytes((protonet / FILE).read_bytes())
+    line = _error(capsys, ["evaluate", str(tmp_path)])
+    assert "is a checkpoint of Prototypical on omniglot, expected one of Maml on omniglot" in line
+
+
+def test_list_names_the_few_shot_experiments(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    for name in ("sinusoid-maml", "sinusoid-cavia", "omniglot-maml", "omniglot-protonet"):
+        assert name in shown

@@ -1,0 +1,170 @@
+"""The metric learners against closed forms and plain loops."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.fewshot.episodes import Examples
+from metarl.fewshot.evaluation import adaptation_scores
+from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
+from metarl.fewshot.matching import Matching, MatchingConfig
+from metarl.fewshot.objectives import task_scores
+from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
+from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.relation import Relation, RelationConfig
+from metarl.fewshot.siamese import contrastive_loss, triplet_loss
+
+
+class _Frozen(nn.Module):
+    """Features are the inputs themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(()))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs
+
+
+def _features(seed: int, rows: int, size: int = 4) -> Tensor:
+    return torch.randn(2, rows, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+TARGETS = torch.tensor([[0, 0, 1, 1, 2, 2], [2, 0, 1, 1, 0, 2]])
+
+
+def test_a_prototypical_network_is_a_linear_classifier() -> None:
+    # -|z - p|^2 = 2 p'z - |p|^2 - |z|^2, and |z|^2 is the same for all classes
+    support, query = _features(0, 6), _features(1, 5)
+    logits = Prototypical(_Frozen(), PrototypicalConfig()).outputs(support, TARGETS, query)
+    for task in range(2):
+        p = torch.stack([support[task][TARGETS[task] == c].mean(0) for c in range(3)])
+        linear = query[task] @ (2 * p).T - p.square().sum(1)
+        assert torch.allclose(logits[task].softmax(1), linear.softmax(1), atol=1e-12)
+        assert torch.allclose(logits[task], -torch.cdist(query[task], p).square(), atol=1e-9)
+
+
+def test_cosine_prototypes_by_hand() -> None:
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    learner = Prototypical(_Frozen(), PrototypicalConfig(distance="cosine", scale=7.0))
+    logits = learner.outputs(support, TARGETS, query)
+    p = support[0][TARGETS[0] == 2].mean(0)
+    expected = 7.0 * nn.functional.cosine_similarity(query[0, 3], p, dim=0)
+    assert logits[0, 3, 2].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_gaussian_prototypes_by_hand() -> None:
+    support, query = _features(0, 6, 6), _features(1, 5, 6)
+    logits = Prototypical(_Frozen(), PrototypicalConfig(distance="gaussian")).outputs(support, TARGETS, query)
+    members = support[1][TARGETS[1] == 0]
+    z, s = members[:, :3], 1 + nn.functional.softplus(members[:, 3:])
+    p = (s * z).sum(0) / s.sum(0)
+    distance = ((query[1, 4, :3] - p).square() * s.sum(0)).sum()
+    assert logits[1, 4, 0].item() == pytest.approx(-distance.item(), rel=1e-9)
+
+
+def test_kernel_regression_is_a_weighted_mean() -> None:
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    values = torch.arange(12.0).view(2, 6, 1)
+    learner = KernelRegression(_Frozen(), KernelRegressionConfig(temperature=2.0))
+    outputs = learner.outputs(support, values, query)
+    weights = torch.exp(-(support[1] - query[1, 2]).square().sum(1) / 2)
+    assert outputs[1, 2, 0].item() == pytest.approx(
+        float((weights * values[1, :, 0]).sum() / weights.sum()), rel=1e-4
+    )
+
+
+def test_matching_networks_sum_the_attention_of_each_class() -> None:
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    learner = Matching(_Frozen(), MatchingConfig(scale=3.0), generator=torch.Generator())
+    outputs = learner.outputs(support, TARGETS, query)
+    assert torch.allclose(outputs.exp().sum(-1), torch.ones(2, 5), atol=1e-5)
+    attention = (3 * nn.functional.cosine_similarity(support[1], query[1, 2].unsqueeze(0))).softmax(0)
+    assert outputs[1, 2, 0].exp().item() == pytest.approx(float(attention[TARGETS[1] == 0].sum()), rel=1e-5)
+
+
+def test_full_context_embeddings_see_the_whole_support_set() -> None:
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    config = MatchingConfig(full_context=True, num_features=4)
+    learner = Matching(_Frozen(), config, generator=torch.Generator().manual_seed(0))
+    assert learner.head.context is not None
+    keys, _ = learner.head.context(support, query)
+    changed = support.clone()
+    changed[:, -1] += 1
+    other_keys, _ = learner.head.context(changed, query)
+    assert not torch.allclose(keys[:, 0], other_keys[:, 0])
+    with pytest.raises(ValueError, match="made for 4 features, the backbone puts out 6; set num_features"):
+        learner.outputs(_features(0, 6, 6).float(), TARGETS, _features(1, 5, 6).float())
+
+
+def test_a_relation_networks_class_is_the_sum_of_its_maps() -> None:
+    class Total(nn.Module):
+        def forward(self, pairs: Tensor) -> Tensor:
+            first, second = pairs.flatten(1).chunk(2, 1)
+            return (first.sum(1) + 1000 * second.sum(1)).unsqueeze(1)
+
+    support, query = (_features(seed, rows).view(2, rows, 1, 2, 2) for seed, rows in ((0, 6), (1, 5)))
+    outputs = Relation(_Frozen(), RelationConfig(), relation=Total()).outputs(support, TARGETS, query)
+    expected = support[1][TARGETS[1] == 2].sum() + 1000 * query[1, 3].sum()
+    assert outputs[1, 3, 2].item() == pytest.approx(expected.item())
+
+
+def test_siamese_losses_by_hand() -> None:
+    # Three examples, the first two of one class, at 0, 1 and 3 on a line.
+    places = torch.tensor([0.0, 1.0, 3.0])
+    apart = (places.unsqueeze(0) - places.unsqueeze(1)).abs().unsqueeze(0)
+    same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]]).unsqueeze(0)
+    positive = same & ~torch.eye(3, dtype=torch.bool)
+    # Pairs within: 1^2. Pairs between: distances 3 and 2, margin 2.5: 0 and 0.5^2, each twice.
+    assert contrastive_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1 + 0.125)
+    # Triplets (0, 1, 2) and (1, 0, 2): 1 - 3 + 2.5 and 1 - 2 + 2.5.
+    assert triplet_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1.0)
+    # With margin 1.5 the first is satisfied, and only the second counts.
+    assert triplet_loss(apart, positive, ~same, 1.5).item() == pytest.approx(0.5)
+
+
+def test_proto_maml_starts_as_a_prototypical_network() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    support, query = _features(0, 6), _features(1, 5)
+    proto = ProtoMaml(network, ProtoMamlConfig(inner_steps=1)).adapt(Examples(support, TARGETS), 1)
+    plain = Prototypical(network, PrototypicalConfig(normalisation="transductive"))
+    expected = plain.adapt(Examples(support, TARGETS), 0)[0](query)
+    assert torch.allclose(proto[0](query).softmax(-1), expected.softmax(-1), atol=1e-12)
+    assert not torch.allclose(proto[1](query).softmax(-1), expected.softmax(-1), atol=1e-3)
+
+
+@pytest.mark.parametrize("normalisation", ["running", "transductive"])
+def test_embedding_each_example_once_scores_the_same(normalisation: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh())
+    config = PrototypicalConfig(normalisation=normalisation)  # type: ignore[arg-type]
+    learner = Prototypical(network, config)
+    data = ClassData.of(torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) // 5)
+    source = ClassEpisodes(data, num_ways=3, num_shots=1, num_queries=3)
+    learner.update(source.sample(4, np.random.default_rng(0)), np.random.default_rng(0))
+    assert learner.embeds_rows_alone == (normalisation == "running")
+    scores = adaptation_scores(learner, source, np.random.default_rng(1), num_tasks=20, num_steps=0)[1]
+    episodes = source.sample(20, np.random.default_rng(1))
+    outputs = learner.adapt(episodes.support, 0)[0](episodes.query.inputs)
+    assert np.allclose(scores[0], task_scores(outputs, episodes.query.targets).numpy())
+
+
+def test_running_averages_are_trained_and_then_used() -> None:
+    network = nn.Sequential(nn.BatchNorm1d(4, affine=True, momentum=0.5))
+    learner = Prototypical(network, PrototypicalConfig())
+    inputs = 5 + torch.randn(1, 400, 4, generator=torch.Generator().manual_seed(0))
+    learner.network.pooled(inputs.flatten(0, 1))
+    mean = network[0].running_mean
+    assert mean is not None
+    assert torch.allclose(mean, inputs[0].mean(0) * 0.5, atol=1e-5)
+    learner.network.training = False
+    used = learner.network.pooled(inputs.flatten(0, 1))
+    var = network[0].running_var
+    assert var is not None
+    assert torch.allclose(used, (inputs[0] - mean) / (var + 1e-5).sqrt(), atol=1e-5)
+    assert math.isclose(float(mean.mean()), 2.5, abs_tol=0.1)
