@@ -9,11 +9,11 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from metarl.envs.noise import RowNoise
-from metarl.envs.vector import Infos, TaskVectorEnv
-from metarl.tasks import Parameter, Task, TaskFamily
+from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.tasks import Parameter, Task
 
 
-class BanditFamily(TaskFamily):
+class BanditFamily(NumpyFamily):
     """A bandit of so many arms. There is nothing to see: the observation is one zero.
 
     Args:
@@ -43,16 +43,9 @@ class BanditFamily(TaskFamily):
     def rewards(self, arms: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Rewards [row] of pulling arms with these parameters [row]."""
 
-    def make_env(
-        self,
-        num_envs: int,
-        *,
-        horizon: int | None = None,
-        num_threads: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    ) -> "BanditEnv":
-        """A vectorised environment; numpy needs no threads, so their number is ignored."""
-        return BanditEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+    def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "BanditEnv":
+        """A vectorised environment."""
+        return BanditEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
 class BernoulliBandit(BanditFamily):
@@ -96,16 +89,15 @@ class BanditEnv(TaskVectorEnv):
         self,
         family: BanditFamily,
         num_envs: int,
-        *,
-        horizon: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int,
+        autoreset_mode: AutoresetMode | str,
     ) -> None:
         super().__init__(
             family,
             num_envs,
             spaces.Box(0.0, 0.0, (1,), np.float32),
             spaces.Discrete(family.num_arms),
-            max_episode_steps=family.horizon if horizon is None else horizon,
+            max_episode_steps=max_episode_steps,
             autoreset_mode=autoreset_mode,
         )
         self._arms = np.zeros((num_envs, family.num_arms))

@@ -6,8 +6,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from metarl.envs.vector import Infos, TaskVectorEnv
-from metarl.tasks import Parameter, Task, TaskFamily
+from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.tasks import Parameter, Task
 
 SIZE = 5
 MOVES = np.array([(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])  # no-op, up, right, down, left
@@ -15,7 +15,7 @@ NEAR_START = {(0, 0), (0, 1), (1, 1), (1, 0)}
 GOALS = [(x, y) for x in range(SIZE) for y in range(SIZE) if (x, y) not in NEAR_START]
 
 
-class GridNavi(TaskFamily):
+class GridNavi(NumpyFamily):
     """A 5 x 5 grid from the corner (0, 0); reward 1 on the goal, which can be stayed on, and -0.1 elsewhere.
 
     The observation is the cell (x, y); the actions are no-op, up, right, down and left. 15 steps.
@@ -25,16 +25,9 @@ class GridNavi(TaskFamily):
     horizon = 15
     parameters = (Parameter("goal", size=2, choices=tuple(float(x) for x in range(SIZE))),)
 
-    def make_env(
-        self,
-        num_envs: int,
-        *,
-        horizon: int | None = None,
-        num_threads: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    ) -> "GridNaviEnv":
-        """A vectorised environment; numpy needs no threads, so their number is ignored."""
-        return GridNaviEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+    def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "GridNaviEnv":
+        """A vectorised environment."""
+        return GridNaviEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
 class GridNaviEnv(TaskVectorEnv):
@@ -44,16 +37,15 @@ class GridNaviEnv(TaskVectorEnv):
         self,
         family: GridNavi,
         num_envs: int,
-        *,
-        horizon: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int,
+        autoreset_mode: AutoresetMode | str,
     ) -> None:
         super().__init__(
             family,
             num_envs,
             spaces.Box(0.0, SIZE - 1.0, (2,), np.float32),
             spaces.Discrete(len(MOVES)),
-            max_episode_steps=family.horizon if horizon is None else horizon,
+            max_episode_steps=max_episode_steps,
             autoreset_mode=autoreset_mode,
         )
         self._cells = np.zeros((num_envs, 2), dtype=np.int64)

@@ -7,11 +7,11 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
-from metarl.envs.vector import Infos, TaskVectorEnv
-from metarl.tasks import Parameter, Task, TaskFamily
+from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.tasks import Parameter, Task
 
 
-class PointFamily(TaskFamily):
+class PointFamily(NumpyFamily):
     """The point moves by its action, at most 0.1 along each axis; the observation is its position.
 
     Attributes:
@@ -25,16 +25,9 @@ class PointFamily(TaskFamily):
     sparse: ClassVar[bool] = False
     ends_at_goal: ClassVar[bool] = False
 
-    def make_env(
-        self,
-        num_envs: int,
-        *,
-        horizon: int | None = None,
-        num_threads: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    ) -> "PointEnv":
-        """A vectorised environment; numpy needs no threads, so their number is ignored."""
-        return PointEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+    def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "PointEnv":
+        """A vectorised environment."""
+        return PointEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
 class Point(PointFamily):
@@ -82,16 +75,15 @@ class PointEnv(TaskVectorEnv):
         self,
         family: PointFamily,
         num_envs: int,
-        *,
-        horizon: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int,
+        autoreset_mode: AutoresetMode | str,
     ) -> None:
         super().__init__(
             family,
             num_envs,
             spaces.Box(-np.inf, np.inf, (2,), np.float64),
             spaces.Box(-self.STEP, self.STEP, (2,), np.float32),
-            max_episode_steps=family.horizon if horizon is None else horizon,
+            max_episode_steps=max_episode_steps,
             autoreset_mode=autoreset_mode,
         )
         self._positions = np.zeros((num_envs, 2))

@@ -7,13 +7,13 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from metarl.envs.noise import RowNoise
-from metarl.envs.vector import Infos, TaskVectorEnv
-from metarl.tasks import Parameter, Task, TaskDistribution, TaskFamily
+from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.tasks import Parameter, Task, TaskDistribution
 
 NUM_STATES, NUM_ACTIONS = 10, 5
 
 
-class TabularMdp(TaskFamily):
+class TabularMdp(NumpyFamily):
     """10 states, 5 actions, 10 steps from state 0; the observation is the state, one-hot.
 
     A task gives the transition probabilities P(s'|s, a), flattened from [s, a, s'], and the mean rewards,
@@ -38,16 +38,9 @@ class TabularMdp(TaskFamily):
                 f"the transitions of state {state} and action {action} must sum to 1, got {sums[state, action]:g}"
             )
 
-    def make_env(
-        self,
-        num_envs: int,
-        *,
-        horizon: int | None = None,
-        num_threads: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-    ) -> "TabularEnv":
-        """A vectorised environment; numpy needs no threads, so their number is ignored."""
-        return TabularEnv(self, num_envs, horizon=horizon, autoreset_mode=autoreset_mode)
+    def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "TabularEnv":
+        """A vectorised environment."""
+        return TabularEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
 class RandomMdps(TaskDistribution):
@@ -72,16 +65,15 @@ class TabularEnv(TaskVectorEnv):
         self,
         family: TabularMdp,
         num_envs: int,
-        *,
-        horizon: int | None = None,
-        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int,
+        autoreset_mode: AutoresetMode | str,
     ) -> None:
         super().__init__(
             family,
             num_envs,
             spaces.Box(0.0, 1.0, (NUM_STATES,), np.float32),
             spaces.Discrete(NUM_ACTIONS),
-            max_episode_steps=family.horizon if horizon is None else horizon,
+            max_episode_steps=max_episode_steps,
             autoreset_mode=autoreset_mode,
         )
         self._one_hot = np.eye(NUM_STATES, dtype=np.float32)

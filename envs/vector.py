@@ -274,3 +274,22 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
 def _expand(mask: np.ndarray, ndim: int) -> np.ndarray:
     return mask.reshape(-1, *([1] * (ndim - 1)))
+
+
+class NumpyFamily(TaskFamily):
+    """A family whose environments are vectorised in numpy: the number of threads is no matter to them."""
+
+    @abstractmethod
+    def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> TaskVectorEnv:
+        """A vectorised environment."""
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> TaskVectorEnv:
+        """A vectorised environment with the family's own horizon or another; threads are ignored."""
+        return self.new_env(num_envs, self.horizon if horizon is None else horizon, autoreset_mode)
