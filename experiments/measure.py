@@ -1,6 +1,6 @@
 """Measuring a trained agent on tasks, beside the untrained one and what else makes its numbers mean something."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,31 +39,13 @@ def measure(
         seed: of the episodes.
     """
     agent = make_agent(run.experiment, run.benchmark)
-    untrained = make_agent(run.experiment, run.benchmark)
     generators = seeding.streams(run.experiment.seed)
     progress = restore(agent, generators, checkpoint_path(run, checkpoint), run.benchmark)
-    rng = seeding.streams(seed)["evaluation"]
-
-    def curve_of(actor: Actor, what: str) -> AdaptationCurve:
-        with Waiting(f"evaluating {what}, adaptation step") as waiting:
-            return adaptation_curve(
-                actor,
-                collector,
-                tasks,
-                rng,
-                num_steps=settings.num_steps,
-                num_episodes=settings.num_episodes,
-                progress=waiting.progress,
-            )
-
     trained = agent.actor()
-    curves = {
-        "meta-trained": curve_of(trained, "the trained agent"),
-        "untrained": curve_of(untrained.actor(), "the untrained agent"),
-    }
+    actors = {"meta-trained": trained, "untrained": make_agent(run.experiment, run.benchmark).actor()}
     if trained.sequential:
-        references = reference_actors(run.benchmark.family, settings.num_steps + 1)
-        curves |= {name: curve_of(actor, name) for name, actor in references.items()}
+        actors |= reference_actors(run.benchmark.family, settings.num_steps + 1)
+    curves = _curves(actors, collector, tasks, settings, seed=seed)
     resampling = np.random.default_rng(seed)
     rows = {name: curve.summary(resampling) for name, curve in curves.items()}
     kinds = len(set(tasks))
@@ -93,3 +75,28 @@ def measure(
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", trials)
         result["trials"] = trials
     return result
+
+
+def _curves(
+    actors: Mapping[str, Actor],
+    collector: Collector,
+    tasks: Sequence[Task],
+    settings: EvaluationConfig,
+    *,
+    seed: int,
+) -> dict[str, AdaptationCurve]:
+    """The adaptation curve of every actor on the same tasks."""
+    rng = seeding.streams(seed)["evaluation"]
+    curves = {}
+    for name, actor in actors.items():
+        with Waiting(f"evaluating {name}, adaptation step") as waiting:
+            curves[name] = adaptation_curve(
+                actor,
+                collector,
+                tasks,
+                rng,
+                num_steps=settings.num_steps,
+                num_episodes=settings.num_episodes,
+                progress=waiting.progress,
+            )
+    return curves
