@@ -110,6 +110,7 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
     "sinusoid-meta-sgd": _sinusoid(
         MamlConfig(inner_lr=0.01, rates="per_entry", outer=_ANNEALED),
         "Li et al. 2017, section 4.1: one step, a rate per weight",
+        num_steps=1,  # rates learned for one step diverge over ten
     ),
     "sinusoid-maml-plus-plus": _sinusoid(
         MamlConfig(
@@ -124,6 +125,7 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
     "sinusoid-meta-curvature": _sinusoid(
         MamlConfig(inner_lr=0.01, curvature=True, outer=_ANNEALED),
         "Park & Oliva 2019: learned matrices along every axis",
+        num_steps=1,  # rates learned for one step diverge over ten
     ),
     "sinusoid-reptile": _sinusoid(
         ReptileConfig(
