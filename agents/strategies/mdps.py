@@ -6,9 +6,9 @@ so far, and follow the plan to the episode's end. Actions that tie are drawn by 
 The published columns (arXiv:1611.02779, table 2) are all met, within their noise, under these readings, which the
 paper leaves open: posterior rewards have a normal prior of mean 0 and deviation 1, though the tasks' means are
 drawn around 1; greedy and epsilon-greedy plan in the most probable model under a flat prior, and in it nothing is
-earned where nothing was tried; constants are as in `metarl.experiments.references`. An optimistic prior would be
-no handicap: greedy in the posterior mean of the true prior (`Beb` with bonus 0, prior_mean 1) earns 1857 in 100
-episodes where greedy earns 1578.
+earned where nothing was tried; constants are as in `metarl.experiments.references`. The true prior is worth much:
+greedy in its posterior mean (`Beb` with bonus 0, prior_mean 1) earns 1892 in 100 episodes where greedy earns 1593,
+and with bonus 10 it earns 2004, more than any published column.
 """
 
 from abc import ABC, abstractmethod
