@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from metarl import seeding
+from metarl.allocator import keep_freed_memory
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
 from metarl.envs import benchmark_names, make_benchmark
@@ -134,6 +135,7 @@ class BenchArguments:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    keep_freed_memory()
     try:
         return _run(words)
     except (TrainingDiverged, FloatingPointError, WorkerError) as error:

@@ -39,9 +39,10 @@ def conv4(
         stride = 2 if halves and downsampling == "stride" else 1
         convolution = nn.Conv2d(inputs, num_filters, 3, stride=stride, padding=1, bias=False)
         nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu", generator=generator)
-        block = [convolution, nn.BatchNorm2d(num_filters), nn.ReLU()]
+        block: list[nn.Module] = [convolution, nn.BatchNorm2d(num_filters)]
         if halves and downsampling == "pool":
             block.append(nn.MaxPool2d(2))
+        block.append(nn.ReLU())  # a quarter of the places, after the pooling, and the same numbers
         layers.append(nn.Sequential(*block))
         inputs = num_filters
         if halves:
