@@ -117,6 +117,7 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
             inner_lr=0.01,
             inner_steps=5,
             rates="per_tensor_and_step",
+            rule_lr_factor=0.05,  # 0.025 in training with this, 1.6 with 1, which turns rates negative
             multi_step_updates=5000,
             outer=_ANNEALED,
         ),

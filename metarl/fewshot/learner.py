@@ -121,16 +121,27 @@ class OuterOptimizer:
     Args:
         params: leaves.
         config: step sizes.
+        rule: leaves of a learned update rule.
+        rule_lr_factor: their step size, as a multiple of that of `params`.
 
     Attributes:
         updates: done so far.
     """
 
-    def __init__(self, params: Sequence[Tensor], config: OuterConfig) -> None:
+    def __init__(
+        self,
+        params: Sequence[Tensor],
+        config: OuterConfig,
+        *,
+        rule: Sequence[Tensor] = (),
+        rule_lr_factor: float = 1.0,
+    ) -> None:
         self.config = config
         self.updates = 0
-        self._params = list(params)
-        self._adam = torch.optim.Adam(self._params, lr=config.lr)
+        self._params = [*params, *rule]
+        self._factors = [1.0, rule_lr_factor][: 2 if rule else 1]
+        groups = [{"params": list(params)}, {"params": list(rule)}][: len(self._factors)]
+        self._adam = torch.optim.Adam(groups, lr=config.lr)
 
     def update(self, outcome_of: Callable[[Episodes], Outcome], episodes: Episodes) -> dict[str, float]:
         """A step along the gradient of the mean loss; returns metrics.
@@ -152,8 +163,8 @@ class OuterOptimizer:
 
     def step(self) -> dict[str, float]:
         """Take a step along the gradients that are there."""
-        for group in self._adam.param_groups:
-            group["lr"] = self.config.lr_after(self.updates)
+        for group, factor in zip(self._adam.param_groups, self._factors, strict=True):
+            group["lr"] = factor * self.config.lr_after(self.updates)
         grads = [p.grad for p in self._params if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if self.config.max_grad is not None:

@@ -49,6 +49,8 @@ class MamlConfig:
         adapted: what adapts; gains and shifts of batch norm never do.
         rates: whether alpha is learned, and for what.
         curvature: whether M is.
+        rule_lr_factor: the outer step size of what is learned of the rule, as a multiple of that of the weights.
+            Adam moves every number by about its step size: rates of 0.01 are lost within a few steps of 1e-3.
         multi_step_updates: updates until only the last inner step's query loss counts; 0 is from the start.
         first_order_updates: updates of first order before those of second.
         normalisation: of batch-norm layers.
@@ -61,13 +63,14 @@ class MamlConfig:
     adapted: Adapted = "all"
     rates: Rates = "fixed"
     curvature: bool = False
+    rule_lr_factor: float = 1.0
     multi_step_updates: int = 0
     first_order_updates: int = 0
     normalisation: Normalisation = "transductive"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
-        check_positive(self, "inner_lr")
+        check_positive(self, "inner_lr", "rule_lr_factor")
         check_counts(self, "inner_steps")
         check_not_negative(self, "multi_step_updates", "first_order_updates")
 
@@ -103,7 +106,12 @@ class Maml:
             curvature=config.curvature,
         )
         self.inner = InnerLoop(self.network, rule, names, objective)
-        self.outer = OuterOptimizer([*params.values(), *self.meta.values()], config.outer)
+        self.outer = OuterOptimizer(
+            list(params.values()),
+            config.outer,
+            rule=list(self.meta.values()),
+            rule_lr_factor=config.rule_lr_factor,
+        )
 
     @property
     def normalisation(self) -> Normalisation | None:

@@ -321,3 +321,15 @@ def test_frozen_parameters_stay_and_unknown_names_are_errors() -> None:
         p.requires_grad_(False)
     with pytest.raises(ValueError, match="no trainable parameters that could adapt"):
         Maml(network, MamlConfig())
+
+
+def test_learned_rules_have_a_step_size_of_their_own() -> None:
+    learner = Maml(_network(), MamlConfig(inner_lr=0.5, rates="per_tensor_and_step", rule_lr_factor=1e-3))
+    weights = {name: p.detach().clone() for name, p in learner.network.params.items()}
+    learner.update(_episodes(), np.random.default_rng(0))
+    step = learner.config.outer.lr  # Adam's first one, whatever the gradient
+    for name in ("0.weight", "3.weight"):
+        moved = (learner.network.params[name] - weights[name]).abs().max().item()
+        assert moved == pytest.approx(step, rel=1e-2)
+        rates = learner.meta[f"rate.{name}"].detach().double()
+        assert (rates - 0.5).abs().max().item() == pytest.approx(1e-3 * step, rel=0.05)
