@@ -12,12 +12,19 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from metarl import seeding
+from metarl.agent import KeepsData
 from metarl.allocator import keep_freed_memory
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
-from metarl.experiments.configuration import Device, Experiment, make_agent, make_workers
+from metarl.experiments.configuration import (
+    Device,
+    Experiment,
+    experiment_benchmark,
+    make_agent,
+    make_workers,
+)
 from metarl.experiments.console import TrainingDisplay, duration, say, show_table
 from metarl.experiments.fewshot import commands as fewshot
 from metarl.experiments.fewshot.configuration import data_name
@@ -127,7 +134,7 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "fewshot"]]
+    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "pearl", "fewshot"]]
     json: Path | None = None
     repeats: int = 3
 
@@ -203,7 +210,9 @@ def _train(words: list[str]) -> int:
     default = TrainArguments(experiment=preset(name))
     arguments = parse(TrainArguments, words[1:], f"metarl train {name}", default)
     # Made once before the folder is, so that what cannot be made leaves nothing behind.
-    make_agent(arguments.experiment, make_benchmark(arguments.experiment.benchmark))
+    agent = make_agent(arguments.experiment, experiment_benchmark(arguments.experiment))
+    if isinstance(agent, KeepsData):
+        say(agent.data_summary())
     run = create_run(name, arguments.experiment, arguments.out)
     say(f"{name}: {run.benchmark.description}")
     say(f"run folder {run.folder}")

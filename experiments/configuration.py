@@ -1,23 +1,31 @@
 """What an experiment is, how it becomes objects, and how it is stored in a run folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
+from metarl import seeding
 from metarl.agent import Agent
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.configs import check_counts, check_not_negative
+from metarl.envs import make_benchmark
 from metarl.experiments import codec
-from metarl.tasks import Benchmark, TaskEnv, TaskFamily
+from metarl.tasks import Benchmark, FiniteTasks, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
 Device = Literal["auto", "cpu", "cuda"]
-AgentConfig = PrompConfig | MamlTrpoConfig | Rl2Config
-_ALGORITHMS: dict[str, type[Any]] = {"promp": PrompConfig, "maml-trpo": MamlTrpoConfig, "rl2": Rl2Config}
+AgentConfig = PrompConfig | MamlTrpoConfig | Rl2Config | PearlConfig
+_ALGORITHMS: dict[str, type[Any]] = {
+    "promp": PrompConfig,
+    "maml-trpo": MamlTrpoConfig,
+    "rl2": Rl2Config,
+    "pearl": PearlConfig,
+}
 _TAGS: codec.Tags = {"algorithm": _ALGORITHMS}
 
 
@@ -31,6 +39,8 @@ class Experiment:
         training: how long to train.
         evaluation: how to evaluate.
         horizon: steps per episode; the benchmark's own by default.
+        num_train_tasks: so many, drawn once, are all that is trained on; by default every batch has fresh ones. A
+            benchmark whose tasks are finite keeps its own.
         seed: of everything random.
         device: where networks are trained; auto takes CUDA when it is there.
         num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
@@ -42,6 +52,7 @@ class Experiment:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     horizon: int | None = None
+    num_train_tasks: int | None = None
     seed: int = 0
     device: Device = "auto"
     num_workers: int = 1
@@ -49,7 +60,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         check_not_negative(self, "seed")
-        check_counts(self, "horizon", "num_workers", "num_threads")
+        check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
 
 
 @dataclass(frozen=True)
@@ -84,11 +95,21 @@ def make_device(device: Device) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
+def experiment_benchmark(experiment: Experiment) -> Benchmark:
+    """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed."""
+    benchmark = make_benchmark(experiment.benchmark)
+    if experiment.num_train_tasks is None or isinstance(benchmark.train, FiniteTasks):
+        return benchmark
+    rng = seeding.streams(experiment.seed)["train_tasks"]
+    tasks = benchmark.train.sample(experiment.num_train_tasks, rng)
+    return replace(benchmark, train=FiniteTasks(benchmark.family, tuple(tasks)))
+
+
 def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
     """The untrained agent of an experiment; its initial weights follow from the seed.
 
     Raises:
-        ValueError: if CUDA is asked for and not there.
+        ValueError: if CUDA is asked for and not there, or an agent needs finitely many training tasks.
     """
     device = make_device(experiment.device)
     env = EnvMaker(benchmark.family, experiment.horizon)(1, 1)
@@ -98,6 +119,13 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
         if isinstance(experiment.agent, Rl2Config):
             iterations = experiment.training.iterations
             return Rl2(env, experiment.agent, iterations=iterations, seed=experiment.seed, device=device)
+        if isinstance(experiment.agent, PearlConfig):
+            if not isinstance(benchmark.train, FiniteTasks):
+                raise ValueError(
+                    f"PEARL stores transitions per training task and {experiment.benchmark} has infinitely many; "
+                    "give --num-train-tasks"
+                )
+            return Pearl(env, experiment.agent, benchmark.train.tasks, seed=experiment.seed, device=device)
         return MamlTrpo(env, experiment.agent, seed=experiment.seed, device=device)
     finally:
         env.close()

@@ -16,8 +16,7 @@ import torch
 from metarl import seeding
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.checkpoint import PREVIOUS, load_checkpoint
-from metarl.envs import make_benchmark
-from metarl.experiments.configuration import Device, Experiment, decode, encode
+from metarl.experiments.configuration import Device, Experiment, decode, encode, experiment_benchmark
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
 
 Config = TypeVar("Config")
@@ -59,7 +58,7 @@ def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
     Raises:
         ValueError: if the given folder exists.
     """
-    benchmark = make_benchmark(experiment.benchmark)
+    benchmark = experiment_benchmark(experiment)
     rng = seeding.streams(experiment.seed)["test_tasks"]
     tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
     folder = make_folder(folder, f"{name}-seed{experiment.seed}")
@@ -95,7 +94,7 @@ def open_run(folder: Path) -> Run:
         ValueError: saying what is missing or malformed.
     """
     name, experiment = read_config(folder, decode)
-    benchmark = make_benchmark(experiment.benchmark)
+    benchmark = experiment_benchmark(experiment)
     if not (folder / TEST_TASKS).is_file():
         raise ValueError(f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew")
     return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))

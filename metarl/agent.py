@@ -1,7 +1,8 @@
 """What an algorithm fills in: an Actor that acts on many tasks at once, and an Agent that trains it."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -116,3 +117,21 @@ class Agent(Protocol[Experience]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+
+
+@runtime_checkable
+class KeepsData(Protocol):
+    """What an agent has beside `Agent` if it stores more than a checkpoint should hold: a file for it."""
+
+    def data_summary(self) -> str:
+        """What is stored and the memory that it takes when full."""
+
+    def save_data(self, folder: Path) -> None:
+        """Write what is new into a run folder, before the checkpoint that `state_dict` goes to."""
+
+    def load_data(self, folder: Path) -> None:
+        """Read the data that the state of `load_state_dict` belongs to; needed to train on, not to act.
+
+        Raises:
+            CheckpointError: if they cannot be read.
+        """

@@ -1,7 +1,8 @@
-"""Policy losses: pure functions from log probabilities and advantages to one loss per task.
+"""Losses: pure functions.
 
-Arrays are [task, row]; a row is one step of one episode. The mask multiplies, and a task's mean is over its real
-steps.
+Policy losses go from log probabilities and advantages to one loss per task. Arrays are [task, row]; a row is one
+step of one episode. The mask multiplies, and a task's mean is over its real steps. Soft actor-critic's losses are
+means over all rows given, of any shape.
 """
 
 from torch import Tensor, exp
@@ -39,3 +40,36 @@ def clipped_ratio_loss(
 ) -> Tensor:
     """Minus the mean of PPO's clipped surrogate, [task]."""
     return -masked_mean(clipped_surrogate(log_probs, old_log_probs, advantages, clip_ratio), mask)
+
+
+def bellman_targets(rewards: Tensor, terminated: Tensor, next_values: Tensor, *, gamma: float) -> Tensor:
+    """r + gamma V(s'), without V(s') where the MDP ended; a time limit is not an end. All [...]."""
+    return rewards + gamma * (1 - terminated) * next_values
+
+
+def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared error of each critic, summed over the critics.
+
+    Args:
+        values: Q(s, a), [critic, ...].
+        targets: [...].
+    """
+    return (values - targets).square().flatten(1).mean(1).sum()
+
+
+def soft_values(values: Tensor, log_probs: Tensor, temperature: Tensor | float) -> Tensor:
+    """min_i Q_i(s, a) - alpha log pi(a|s) (Haarnoja et al. 2018, arXiv:1801.01290, eq. 3), [...].
+
+    Its mean is what the actor maximises, and the target of a value network.
+
+    Args:
+        values: Q(s, a) of actions drawn from the policy, [critic, ...].
+        log_probs: of these actions, [...].
+        temperature: alpha.
+    """
+    return values.amin(0) - temperature * log_probs
+
+
+def temperature_loss(log_temperature: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
+    """-log alpha (log pi + target) (Haarnoja et al. 2018b, arXiv:1812.05905, section 5): falls below it, rises."""
+    return -(log_temperature * (log_probs.detach() + target_entropy)).mean()

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from metarl.dense import dense, has_dense
+
 Activation = Literal["tanh", "relu"]
 _ACTIVATIONS = {"tanh": torch.tanh, "relu": torch.relu}
 
@@ -24,6 +26,7 @@ class Mlp(nn.Module):
         output_size: features out, with no activation.
         activation: between the layers.
         generator: draws the weights.
+        num_members: so many independent networks, as a leading axis of every parameter; None for one without it.
     """
 
     def __init__(
@@ -34,14 +37,21 @@ class Mlp(nn.Module):
         *,
         activation: Activation,
         generator: torch.Generator,
+        num_members: int | None = None,
     ) -> None:
         super().__init__()
         self._activation = _ACTIVATIONS[activation]
+        self._num_members = num_members
         self.num_layers = len(hidden_sizes) + 1
         for layer, (inputs, outputs) in enumerate(pairwise([input_size, *hidden_sizes, output_size])):
-            weight = nn.init.xavier_uniform_(torch.empty(outputs, inputs), generator=generator)
-            self.register_parameter(f"weight_{layer}", nn.Parameter(weight.T.contiguous()))
-            self.register_parameter(f"bias_{layer}", nn.Parameter(torch.zeros(outputs)))
+            weights = [
+                nn.init.xavier_uniform_(torch.empty(outputs, inputs), generator=generator).T.contiguous()
+                for _ in range(num_members or 1)
+            ]
+            weight, bias = torch.stack(weights), torch.zeros(len(weights), outputs)
+            one = num_members is None
+            self.register_parameter(f"weight_{layer}", nn.Parameter(weight[0] if one else weight))
+            self.register_parameter(f"bias_{layer}", nn.Parameter(bias[0] if one else bias))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map [..., in] to [..., out] with the module's own parameters."""
@@ -64,4 +74,27 @@ class Mlp(nn.Module):
                 outputs = torch.baddbmm(bias.unsqueeze(1), outputs, weight)
             if layer < self.num_layers - 1:
                 outputs = self._activation(outputs)
+        return outputs
+
+    def rows(self, inputs: Tensor, *, frozen: bool = False) -> Tensor:
+        """Map many rows [row, in] to [row, out], or to [member, row, out] by every member; fast on a CPU too.
+
+        Args:
+            inputs: for all members.
+            frozen: no gradients of the parameters are made.
+        """
+        params = {name: p.detach() if frozen else p for name, p in self.named_parameters()}
+        if self._activation is not torch.relu or not has_dense(inputs):
+            members = self._num_members
+            return self.call(params, inputs if members is None else inputs.expand(members, *inputs.shape))
+        if self._num_members is None:
+            return self._dense_rows(params, inputs)
+        parts = zip(*(p.unbind() for p in params.values()), strict=True)
+        return torch.stack([self._dense_rows(dict(zip(params, part, strict=True)), inputs) for part in parts])
+
+    def _dense_rows(self, params: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+        outputs = inputs
+        for layer in range(self.num_layers):
+            weight, bias = params[f"weight_{layer}"], params[f"bias_{layer}"]
+            outputs = dense(outputs, weight, bias, rectified=layer < self.num_layers - 1)
         return outputs

@@ -51,6 +51,33 @@ class DiagonalGaussian(NamedTuple):
         )
 
 
+class TanhGaussian(NamedTuple):
+    """Independent normals squashed into (-1, 1) by tanh; the last axis is the action's.
+
+    Attributes:
+        mean: before the tanh, shape [..., act].
+        log_std: before the tanh, shape [..., act].
+    """
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [..., act] made of standard normal noise of that shape, and their log densities [...].
+
+        log(1 - tanh(u)^2) is 2 (log 2 - u - softplus(-2 u)), which is exact where the plain form rounds to log 0.
+        """
+        normal = DiagonalGaussian(self.mean, self.log_std)
+        squashed = normal.sample(noise)
+        shrinkage = 2 * (math.log(2) - squashed - nn.functional.softplus(-2 * squashed))
+        density = -(0.5 * noise.square() + self.log_std + 0.5 * math.log(2 * math.pi)) - shrinkage
+        return squashed.tanh(), density.sum(-1)
+
+    def mode(self) -> Tensor:
+        """The action of the mean, [..., act]: what a deterministic policy does."""
+        return self.mean.tanh()
+
+
 class Categorical(NamedTuple):
     """A choice among some actions.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STREAMS = ("tasks", "test_tasks", "fresh_tasks", "workers", "evaluation")
+STREAMS = ("tasks", "test_tasks", "fresh_tasks", "workers", "evaluation", "train_tasks")
 
 
 def streams(seed: int) -> dict[str, np.random.Generator]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from metarl import seeding
-from metarl.agent import Agent, Collector
+from metarl.agent import Agent, Collector, KeepsData
 from metarl.checkpoint import FILE
 from metarl.configs import check_counts, check_not_negative
 from metarl.evaluation import adaptation_curve
@@ -99,6 +99,8 @@ def train(
     generators = seeding.streams(seed)
     resuming = (folder / FILE).exists()
     progress = restore(agent, generators, folder / FILE, benchmark) if resuming else Progress()
+    if resuming and isinstance(agent, KeepsData):
+        agent.load_data(folder)
     writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
     work = _AgentTraining(agent, benchmark, collector, config, evaluation, folder, test_tasks, generators)
     repeat(work, progress, config, writer=writer, report=report, stop=stop)
@@ -130,6 +132,8 @@ class _AgentTraining:
     def save(self, progress: Progress) -> None:
         """A checkpoint of the agent and its random streams."""
         identity = _identity(self.agent, self.benchmark)
+        if isinstance(self.agent, KeepsData):
+            self.agent.save_data(self.folder)
         save_state(self.agent, self.generators, progress, self.folder, identity)
 
 

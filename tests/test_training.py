@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.context import ContextConfig
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2Config
@@ -34,6 +36,18 @@ AGENTS = {
         final_gae_lambda=0.9,
         final_entropy_coef=0.0,
     ),
+    "pearl": PearlConfig(
+        context=ContextConfig(hidden_sizes=(8,)),
+        hidden_sizes=(8,),
+        num_initial_episodes=1,
+        num_prior_episodes=1,
+        num_extra_episodes=1,
+        num_updates=3,
+        update_tasks=2,
+        batch_size=4,
+        context_size=4,
+        replay_capacity=20,  # fuller than full after some iterations
+    ),
 }
 
 
@@ -44,6 +58,7 @@ def _experiment(agent: str, iterations: int = 6, benchmark: str = "point") -> Ex
         training=TrainingConfig(iterations=iterations, meta_batch_size=2, checkpoint_every=2, evaluate_every=3),
         evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
         horizon=6,
+        num_train_tasks=3 if agent == "pearl" else None,
         num_threads=1,
     )
 
@@ -104,6 +119,8 @@ def _same(first: Path, second: Path) -> bool:
         ("promp", "point"),
         ("rl2", "half-cheetah-vel"),
         ("rl2", "gridnavi"),
+        ("pearl", "half-cheetah-vel"),
+        ("pearl", "sparse-point"),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:

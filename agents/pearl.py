@@ -1,0 +1,395 @@
+"""PEARL: off-policy meta-RL with a probabilistic context (Rakelly et al. 2019, arXiv:1903.08254, algorithm 1).
+
+    repeat:
+        for some training tasks, all at once:
+            collect num_prior_episodes with z ~ N(0, I), then num_posterior_episodes with z ~ q(z | context so far)
+            these are the task's context, in the place of the one before
+            collect num_extra_episodes with z ~ q(z | context); they and the context go to the task's replay
+        repeat num_updates times, on update_tasks tasks:
+            z ~ q(z | transitions from the task's context)                one z per task
+            critics and encoder: minimise  critic loss(replay, z) + kl_coef * mean over tasks of KL(q || N(0, I))
+            value and actor:     minimise  their losses(replay, z), z detached
+            target value moves a little towards the value
+
+At test time the first exploration_episodes of a trial are acted with z from the prior and all later ones with z
+from the posterior given all that the trial has seen; the policy takes its mode.
+
+How we differ. The published loss sums the KL over the tasks of a meta-batch and averages the critics' loss, so
+that a larger meta-batch means a larger weight of the KL; ours averages both, and kl_coef is the published weight
+times the published meta-batch (0.1 * 16 = 1.6). Tasks of an update are drawn without replacement, as long as there
+are enough. Posterior episodes start from the posterior of what the trial has seen, all of it, as at test time; the
+published collection starts each phase with one more episode from the prior, then uses a random part of the
+context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
+episodes stand in the place of numbers of steps.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.agent import Collector
+from metarl.agents.context import ContextConfig, make_inference_network
+from metarl.agents.latent_actor import ActingNetworks, LatentActor
+from metarl.agents.soft_actor_critic import SoftActorCritic
+from metarl.configs import check_counts, check_fraction, check_not_negative, check_positive
+from metarl.cuda_graph import CudaGraph
+from metarl.replay import FILE as REPLAY
+from metarl.replay import MultiTaskReplay, Transitions
+from metarl.seeding import draw_seed, torch_generator
+from metarl.tasks import Task, TaskEnv
+from metarl.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class PearlConfig:
+    """PEARL's hyperparameters, with the defaults of Rakelly et al. 2019 for HalfCheetah at target velocities.
+
+    Attributes:
+        context: the inference network.
+        hidden_sizes: of policy, critics and value.
+        num_initial_episodes: of every training task, with latents from the prior, before the first update.
+        num_prior_episodes: of a collected task, with latents from the prior; they are context.
+        num_posterior_episodes: then, with latents from the posterior; they are context too.
+        num_extra_episodes: then, with latents from the posterior; they are not.
+        num_updates: gradient steps per iteration.
+        update_tasks: tasks of a gradient step, the meta-batch of the paper; `training.meta_batch_size` is how many
+            are collected from.
+        batch_size: transitions per task for the critics and the actor.
+        context_size: transitions per task for the encoder; a recurrent one reads as many in a row.
+        gamma: discount per environment step.
+        reward_scale: of the rewards that the critics learn from, not of those in the context; the inverse of a
+            temperature.
+        temperature: alpha, or where it starts.
+        learn_temperature: lead alpha so that the policy's entropy becomes minus the number of action dimensions;
+            use a reward_scale of 1.
+        kl_coef: weight of the KL per task.
+        learning_rate: Adam's, for all networks.
+        target_rate: how far the target value moves towards the value at each update.
+        regularisation: of the policy's means and log standard deviations.
+        replay_capacity: transitions kept per task.
+        learned_reward: the info to learn from in the place of the reward, e.g. "dense_reward"; the context and all
+            evaluation have the environment's reward. None for that reward everywhere.
+        exploration_episodes: at test time, before the posterior is used.
+        capture_graph: on CUDA, run the update as a captured graph.
+    """
+
+    context: ContextConfig = field(default_factory=ContextConfig)
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)
+    num_initial_episodes: int = 10
+    num_prior_episodes: int = 2
+    num_posterior_episodes: int = 0
+    num_extra_episodes: int = 3
+    num_updates: int = 2000
+    update_tasks: int = 16
+    batch_size: int = 256
+    context_size: int = 100
+    gamma: float = 0.99
+    reward_scale: float = 5.0
+    temperature: float = 1.0
+    learn_temperature: bool = False
+    kl_coef: float = 1.6
+    learning_rate: float = 3e-4
+    target_rate: float = 0.005
+    regularisation: float = 1e-3
+    replay_capacity: int = 50_000
+    learned_reward: str | None = None
+    exploration_episodes: int = 2
+    capture_graph: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_counts(self, "num_initial_episodes", "num_prior_episodes", "num_updates", "update_tasks")
+        check_counts(self, "batch_size", "context_size", "replay_capacity")
+        check_not_negative(self, "num_posterior_episodes", "num_extra_episodes", "exploration_episodes")
+        check_not_negative(self, "kl_coef", "regularisation")
+        check_fraction(self, "gamma", "target_rate")
+        check_positive(self, "reward_scale", "temperature", "learning_rate")
+
+    @property
+    def num_context_episodes(self) -> int:
+        """Of a trial of training, those that become the task's context."""
+        return self.num_prior_episodes + self.num_posterior_episodes
+
+
+class Collection(NamedTuple):
+    """Trials of one kind.
+
+    Attributes:
+        rounds: more than one where episodes ended early; a later one has only the tasks that lacked steps.
+        num_context: episodes at the start of each trial that are context.
+    """
+
+    rounds: list[Trajectories]
+    num_context: int
+
+
+class UpdateDraw(NamedTuple):
+    """All that is random in one update.
+
+    Attributes:
+        places: of transitions in the replay, [task, row].
+        context_places: of the contexts' transitions, [task, row].
+        latent_noise: [task, latent].
+        action_noise: [task, row, act].
+    """
+
+    places: Tensor
+    context_places: Tensor
+    latent_noise: Tensor
+    action_noise: Tensor
+
+
+class Pearl:
+    """A PEARL agent; see `metarl.agent.Agent` and `metarl.agent.KeepsData`.
+
+    Args:
+        env: any environment of the family, for its spaces and its horizon.
+        config: hyperparameters.
+        train_tasks: all tasks that will ever be collected from; each has a replay.
+        seed: of the initial weights and of what is drawn in updates.
+        device: holds replay and networks; acting is on the CPU.
+    """
+
+    METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
+
+    def __init__(
+        self, env: TaskEnv, config: PearlConfig, train_tasks: Sequence[Task], *, seed: int, device: torch.device
+    ) -> None:
+        space = env.single_action_space
+        low, high = np.asarray(space.low), np.asarray(space.high)  # type: ignore[attr-defined]
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ValueError(f"PEARL needs bounded actions, got bounds {low} and {high}")
+        obs_size, act_size = int(np.prod(env.single_observation_space.shape or ())), int(np.prod(low.shape))
+        self.config, self.device = config, device
+        self.horizon = env.max_episode_steps
+        self.tasks = {task: index for index, task in enumerate(train_tasks)}
+        self.replay = MultiTaskReplay(
+            len(self.tasks), config.replay_capacity, obs_size=obs_size, act_size=act_size, device=device
+        )
+        generator = torch_generator(seed)
+        encoder = make_inference_network(config.context, obs_size, act_size, generator)
+        self.learner = SoftActorCritic(
+            obs_size,
+            act_size,
+            config.context.latent_size,
+            config.hidden_sizes,
+            temperature=config.temperature,
+            generator=generator,
+        )
+        self.acting = ActingNetworks(
+            encoder, self.learner.policy, next_observations=config.context.next_observations, low=low, high=high
+        )
+        self.learner.to(device)
+        self.acting.to(device)
+        self.target_entropy = -float(act_size) if config.learn_temperature else None
+        on_cuda = device.type == "cuda"
+        critic_parameters = [*encoder.parameters(), *self.learner.critics.parameters()]
+        actor_parameters = [*self.learner.policy.parameters(), *self.learner.value.parameters()]
+        self.critic_optimizer, self.actor_optimizer = (
+            torch.optim.Adam(parameters, lr=config.learning_rate, fused=True, capturable=on_cuda)
+            for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
+        )
+        self._sampling = torch_generator(seed, device)
+        self._captured: CudaGraph | None = None
+
+    def actor(self) -> LatentActor:
+        """For evaluation: explores with latents from the prior, then uses the posterior; takes the mode."""
+        return LatentActor(
+            self.acting, num_prior=self.config.exploration_episodes, num_context=None, deterministic=True
+        )
+
+    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> list[Collection]:
+        """Trials of the tasks; before the first, prior episodes of all training tasks."""
+        config = self.config
+        collections = []
+        if not self.replay.num_transitions:
+            initial = config.num_initial_episodes
+            trials = self._trials(
+                collector, list(self.tasks), rng, initial, num_prior=initial, num_context=initial
+            )
+            collections.append(trials)
+        num_context = config.num_context_episodes
+        num_episodes = num_context + config.num_extra_episodes
+        prior = config.num_prior_episodes
+        trials = self._trials(collector, tasks, rng, num_episodes, num_prior=prior, num_context=num_context)
+        return [*collections, trials]
+
+    def _trials(
+        self,
+        collector: Collector,
+        tasks: Sequence[Task],
+        rng: np.random.Generator,
+        num_episodes: int,
+        *,
+        num_prior: int,
+        num_context: int,
+    ) -> Collection:
+        actor = LatentActor(self.acting, num_prior=num_prior, num_context=num_context, deterministic=False)
+        missing = np.full(len(tasks), num_episodes * self.horizon)
+        rounds = []
+        while len(rows := np.flatnonzero(missing > 0)):
+            lacking = [tasks[int(row)] for row in rows]
+            rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng)))
+            missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
+        return Collection(rounds, num_context)
+
+    def update(self, experience: Sequence[Collection]) -> dict[str, float]:
+        """Store the trials, then take `num_updates` gradient steps on all that is stored."""
+        for collection in experience:
+            self.store(collection)
+        step: Callable[[UpdateDraw], Tensor] = self.step
+        if self.device.type == "cuda" and self.config.capture_graph:
+            self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
+            step = self._captured
+        sums = torch.zeros(len(self.METRICS), device=self.device)
+        for _ in range(self.config.num_updates):
+            sums += step(self.draw())
+        if not bool(torch.isfinite(sums).all()):
+            raise FloatingPointError("PEARL's loss is not finite; expected finite rewards and a stable step size")
+        metrics = dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
+        return metrics | self._return_metrics(experience[-1])
+
+    def store(self, collection: Collection) -> None:
+        """Put trials into the replay; what of a task they hold becomes its context, or part of it."""
+        contexts: dict[int, list[Transitions]] = {}
+        extras: dict[int, list[Transitions]] = {}
+        for trajectories in collection.rounds:
+            transitions = self._transitions(trajectories)
+            mask, split = trajectories.mask, collection.num_context
+            for row, task in enumerate(trajectories.tasks):
+                for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
+                    real = mask[row, episodes]
+                    found = Transitions(*(part[row, episodes][real] for part in transitions))
+                    parts.setdefault(self.tasks[task], []).append(found)
+        for index, context in contexts.items():
+            joined = Transitions(*(torch.cat(part) for part in zip(*context, *extras[index], strict=True)))
+            self.replay.add(index, joined, num_context=sum(len(part.rewards) for part in context))
+
+    def _transitions(self, trajectories: Trajectories) -> Transitions:
+        """All steps as transitions, [task, episode, time, ...], padding included."""
+        rewards = trajectories.rewards
+        if self.config.learned_reward is not None:
+            if self.config.learned_reward not in trajectories.infos:
+                known = ", ".join(sorted(trajectories.infos)) or "none"
+                raise ValueError(f"the environment has no info {self.config.learned_reward!r}; it has: {known}")
+            rewards = trajectories.infos[self.config.learned_reward]
+        finite = torch.isfinite(rewards + trajectories.rewards).flatten(1).all(1)
+        if not finite.all():
+            index = int((~finite).nonzero()[0])
+            raise FloatingPointError(f"a reward of task {index}, {trajectories.tasks[index]}, is not finite")
+        following = trajectories.observations.roll(-1, dims=2)
+        last = (trajectories.mask.sum(-1) - 1)[..., None, None].expand(*following.shape[:2], 1, following.shape[3])
+        following.scatter_(2, last, trajectories.last_observations.unsqueeze(2))
+        return Transitions(
+            observations=trajectories.observations,
+            actions=trajectories.actions,
+            rewards=rewards,
+            context_rewards=trajectories.rewards,
+            terminated=trajectories.terminated.float(),
+            next_observations=following,
+        )
+
+    def draw(self) -> UpdateDraw:
+        """Tasks, transitions and noise of one update."""
+        config, generator = self.config, self._sampling
+        num_tasks, rows = config.update_tasks, config.batch_size
+        orders = [
+            torch.randperm(len(self.tasks), generator=generator, device=self.device)
+            for _ in range(-(-num_tasks // len(self.tasks)))
+        ]
+        tasks = torch.cat(orders)[:num_tasks]
+        ordered = config.context.kind == "recurrent"
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=self.device)
+
+        return UpdateDraw(
+            places=self.replay.draw(tasks, rows, generator),
+            context_places=self.replay.draw_context(tasks, config.context_size, generator, ordered=ordered),
+            latent_noise=normal(num_tasks, config.context.latent_size),
+            action_noise=normal(num_tasks, rows, self.learner.policy.act_size),
+        )
+
+    def step(self, draw: UpdateDraw) -> Tensor:
+        """One gradient step of every network; the means of METRICS."""
+        config, learner = self.config, self.learner
+        batch, context = self.replay.gather(draw.places), self.replay.gather(draw.context_places)
+        encoder = self.acting.encoder
+        rows = self.acting.context_rows(
+            context.observations, context.actions, context.context_rewards, context.next_observations
+        )
+        posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
+        latents, kl = posterior.sample(draw.latent_noise), posterior.kl().mean()
+        told = latents.repeat_interleave(batch.rewards.shape[1], 0)
+        flat = Transitions(*(part.flatten(0, 1) for part in batch))
+        critic_loss = learner.critic_loss(flat, told, gamma=config.gamma, reward_scale=config.reward_scale)
+        self.critic_optimizer.zero_grad()
+        (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
+        self.critic_optimizer.step()
+        losses = learner.actor_losses(
+            flat.observations,
+            told,
+            draw.action_noise.flatten(0, 1),
+            regularisation=config.regularisation,
+            target_entropy=self.target_entropy,
+        )
+        self.actor_optimizer.zero_grad()
+        (losses.actor + losses.value + losses.temperature).backward()  # type: ignore[no-untyped-call]
+        self.actor_optimizer.step()
+        learner.follow(config.target_rate)
+        temperature = learner.log_temperature.exp()
+        return torch.stack((critic_loss, kl, losses.value, losses.actor, -losses.log_prob, temperature)).detach()
+
+    def _return_metrics(self, collection: Collection) -> dict[str, float]:
+        """Mean returns of the episodes with latents from the prior, and of the trials' last episodes."""
+        first = collection.rounds[0]
+        returns = first.returns()
+        metrics = {
+            "train/return_pre": float(returns[:, : self.config.num_prior_episodes].mean()),
+            "train/return_post": float(returns[:, -1].mean()),
+            "train/episode_length": float(first.mask.sum(-1).float().mean()),
+            "replay/transitions": float(self.replay.num_transitions),
+        }
+        successes = first.successes()
+        if successes is not None:
+            metrics["train/success_post"] = float(successes[:, -1].float().mean())
+        return metrics
+
+    def data_summary(self) -> str:
+        """The replay's sizes and memory."""
+        return f"{self.replay.summary()} on {self.device}"
+
+    def save_data(self, folder: Path) -> None:
+        """Append what is new in the replay to its file."""
+        self.replay.save(folder / REPLAY)
+
+    def load_data(self, folder: Path) -> None:
+        """Read the replay."""
+        self.replay.load(folder / REPLAY)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, Adam's moments, what is drawn next, and how much of the replay's file is this state's."""
+        return {
+            "encoder": self.acting.encoder.state_dict(),
+            "learner": self.learner.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "sampling": self._sampling.get_state(),
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave; `load_data` brings the replay's rows."""
+        self.acting.encoder.load_state_dict(state["encoder"])
+        self.learner.load_state_dict(state["learner"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self._sampling.set_state(state["sampling"])
+        self.replay.load_state_dict(state["replay"])
+        self._captured = None  # a graph holds on to the moments that were there when it was captured
