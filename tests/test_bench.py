@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
+from metarl.agents.context import ContextConfig
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
@@ -20,11 +21,13 @@ from metarl.agents.maml import (
     PolicyConfig,
 )
 from metarl.agents.maml_trpo import MamlTrpo
+from metarl.agents.pearl import PearlConfig
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
-from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, rl2, rollout
+from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, pearl, rl2, rollout
 from metarl.experiments.bench.fewshot import ConvSizes, PrototypicalSizes
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
+from metarl.experiments.bench.pearl import PearlSizes
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
 from metarl.experiments.bench.trust_region import LoopOverTasks, TrustRegionSizes, synthetic_experience
@@ -253,6 +256,38 @@ def test_the_rl2_bench_runs() -> None:
     _check_ratios(result["update"]["metarl_gru_times_as_fast"], peers)
     _check_ratios(result["update"]["metarl_lstm_times_as_fast"], peers)
     assert result["bandits"]["steps_per_s"] > 0
+    json.dumps(result, allow_nan=False)
+
+
+PEARL = PearlSizes(
+    benchmark="point",
+    config=PearlConfig(
+        context=ContextConfig(hidden_sizes=(8,)),
+        hidden_sizes=(8, 8),
+        update_tasks=2,
+        batch_size=16,
+        replay_capacity=50,
+    ),
+    num_tasks=3,
+    at_least_s=0.01,
+)
+
+
+def test_the_plain_pearl_update_is_ours() -> None:
+    agent = pearl.synthetic_agent(PEARL, torch.device("cpu"))
+    assert pearl.update_difference(agent, pearl.PlainUpdate(agent)) < 1e-3
+    assert (
+        pearl.update_difference(agent, pearl.PlainUpdate(pearl.synthetic_agent(PEARL, torch.device("cpu")))) > 0.01
+    )
+
+
+@pytest.mark.slow
+def test_the_pearl_bench_runs() -> None:
+    result = pearl.bench(1, PEARL)
+    assert set(result) == {"bench", "repeats", "machine", "device", "update", "sampling"}
+    assert set(result["update"]["milliseconds"]) >= {"metarl", "plain"}
+    _check_ratios(result["update"]["times_as_fast_as_plain"], set(result["update"]["milliseconds"]) - {"plain"})
+    assert result["sampling"]["transitions"] == 150
     json.dumps(result, allow_nan=False)
 
 

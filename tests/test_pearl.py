@@ -22,6 +22,7 @@ from metarl.agents.latent_actor import LatentActor
 from metarl.agents.pearl import Collection, Pearl, PearlConfig, UpdateDraw
 from metarl.dense import dense, has_dense
 from metarl.envs import make_benchmark
+from metarl.evaluation import adaptation_curve
 from metarl.experiments.configuration import EnvMaker, Experiment, experiment_benchmark, make_agent
 from metarl.losses import bellman_targets, critic_loss, soft_values, temperature_loss
 from metarl.memories import Carry
@@ -371,3 +372,35 @@ def test_the_captured_update_is_the_eager_one() -> None:
         agents.append(agent)
     for eager, graphed in zip(*(a.learner.parameters() for a in agents), strict=True):
         torch.testing.assert_close(eager, graphed, rtol=1e-3, atol=1e-5)
+
+
+def test_solves_a_point_robot_with_two_goals() -> None:
+    """Goals to the left and to the right; what is known of the goal shows in the second trajectory."""
+    made = make_benchmark("point")
+    goals = [Task.of("point", goal=(x, 0.0)) for x in (-0.5, 0.5)]
+    config = PearlConfig(
+        context=ContextConfig(latent_size=2, hidden_sizes=(32, 32)),
+        hidden_sizes=(64, 64),
+        num_initial_episodes=10,
+        num_prior_episodes=5,
+        num_extra_episodes=5,
+        num_updates=200,
+        update_tasks=2,
+        batch_size=64,
+        context_size=32,
+        gamma=0.9,
+        reward_scale=5.0,
+        kl_coef=0.1,
+        learning_rate=3e-3,
+        target_rate=0.05,
+        exploration_episodes=1,
+    )
+    maker, rng = EnvMaker(made.family, 10), np.random.default_rng(0)
+    agent = Pearl(maker(1, 1), config, goals, seed=0, device=CPU)
+    with Workers(maker, num_threads=1) as workers:
+        for _ in range(5):
+            agent.update(agent.collect(workers, goals, rng))
+        returns = adaptation_curve(agent.actor(), workers, goals, rng, num_steps=1, num_episodes=10).returns
+    blind = -0.5 * 10  # staying half-way, the best that knows of no goal
+    assert returns[1].mean() > blind + 1
+    assert returns[1].mean() > returns[0].mean() + 0.5
