@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from metarl.experiments.fewshot.configuration import (
+    Augmented,
     ClassFolderData,
     EpisodesConfig,
     FewshotExperiment,
@@ -18,7 +19,7 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.fewshot.adml import Adml, AdmlConfig
 from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
 from metarl.fewshot.cavia import Cavia, CaviaConfig, ContextAsInput
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes
+from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
 from metarl.fewshot.images import Splits, read_class_folders
 from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
@@ -34,6 +35,15 @@ from metarl.fewshot.siamese import Siamese, SiameseConfig
 from metarl.fewshot.sinusoids import Harmonics, Sinusoids
 from metarl.fewshot.training import FewshotTrainingConfig, Sources
 from metarl.seeding import torch_generator
+
+_AUGMENTATIONS: dict[Augmented, Augmentation | None] = {
+    "none": None,
+    "images": Augmentation(),
+    "classes": Augmentation(
+        images=Distortion(),
+        classes=Distortion(max_rotation=30.0, max_shift=0.0, max_scaling=0.2, max_shear=0.4, mirrored=True),
+    ),
+}
 
 
 def make_sources(experiment: FewshotExperiment, device: torch.device) -> Sources:
@@ -67,7 +77,7 @@ def _both(first: ClassData, second: ClassData) -> ClassData:
     return ClassData(first.names + second.names, examples, torch.cat([first.counts, second.counts]))
 
 
-def _class_sources(splits: Splits, train: ClassData, episodes: EpisodesConfig, *, augmented: bool) -> Sources:
+def _class_sources(splits: Splits, train: ClassData, episodes: EpisodesConfig, *, augmented: Augmented) -> Sources:
     """Training episodes from some classes, and plain ones from every split that has any."""
     held_out = {
         name: ClassEpisodes(
@@ -81,7 +91,7 @@ def _class_sources(splits: Splits, train: ClassData, episodes: EpisodesConfig, *
         num_ways=episodes.train_ways or episodes.num_ways,
         num_shots=episodes.train_shots or episodes.num_shots,
         num_queries=episodes.train_queries or episodes.num_queries,
-        augmentation=Augmentation() if augmented else None,
+        augmentation=_AUGMENTATIONS[augmented],
     )
     return Sources(training, dict(held_out))
 

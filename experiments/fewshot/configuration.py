@@ -78,6 +78,9 @@ class HarmonicData:
         check_counts(self, "num_shots", "train_queries")
 
 
+Augmented = Literal["none", "images", "classes"]
+
+
 @dataclass(frozen=True)
 class OmniglotData:
     """Omniglot.
@@ -87,7 +90,8 @@ class OmniglotData:
         split: which classes are for what.
         episodes: ways, shots and queries.
         rotations: which splits have rotations by 90, 180 and 270 degrees as classes of their own.
-        augmentation: distort training images at random.
+        augmentation: distort training images at random, or classes too, whose images are all turned, sheared and
+            perhaps mirrored alike and so become other classes.
         train_on_validation: train on the validation classes too.
         size: of the square images, in pixels.
         resize: antialiased, or the nearest pixel of many older codes.
@@ -97,7 +101,7 @@ class OmniglotData:
     split: OmniglotSplit = "eight_alphabets"
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
     rotations: Literal["none", "train", "all"] = "train"
-    augmentation: bool = False
+    augmentation: Augmented = "none"
     train_on_validation: bool = False
     size: int = 28
     resize: Resize = "antialias"
@@ -111,7 +115,8 @@ class ClassFolderData:
         folder: holds one folder of images for every class.
         split_file: JSON, {"train": [class, ...], "validation": [...], "test": [...]}.
         episodes: ways, shots and queries.
-        augmentation: distort training images at random.
+        augmentation: distort training images at random, or classes too, whose images are all turned, sheared and
+            perhaps mirrored alike and so become other classes.
         size: of the square images, in pixels.
         colour: three channels instead of one.
     """
@@ -119,7 +124,7 @@ class ClassFolderData:
     folder: str = "data/images"
     split_file: str = "data/split.json"
     episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    augmentation: bool = False
+    augmentation: Augmented = "none"
     size: int = 84
     colour: bool = True
 

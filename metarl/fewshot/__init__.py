@@ -1,6 +1,6 @@
 """Supervised few-shot learning on the bi-level core: take a module and data, train a learner, adapt, predict."""
 
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes
+from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.learner import Learner, OuterConfig, adapt
 from metarl.fewshot.maml import Maml, MamlConfig
@@ -12,6 +12,7 @@ __all__ = [
     "Augmentation",
     "ClassData",
     "ClassEpisodes",
+    "Distortion",
     "Episodes",
     "Examples",
     "Harmonics",

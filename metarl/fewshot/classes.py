@@ -4,8 +4,9 @@ All examples lie in one tensor, class by class, as bytes if they are images. A m
 two gathers, whatever the numbers of tasks, classes and examples: no loop, no loader processes.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -100,35 +101,71 @@ def as_inputs(examples: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """Random affine distortion of every image, in the manner of Koch et al. 2015; each limit is either way.
+class Distortion:
+    """Random affine maps of images, in the manner of Koch et al. 2015; each limit is either way.
 
     Attributes:
         max_rotation: in degrees.
         max_shift: as a fraction of the image's size.
         max_scaling: 0.2 is from 0.8 to 1.2.
         max_shear: as a fraction, 0.2 shifts the upper edge by a tenth of the width.
+        mirrored: half of the maps mirror left and right first.
     """
 
     max_rotation: float = 10.0
     max_shift: float = 0.07
     max_scaling: float = 0.15
     max_shear: float = 0.15
+    mirrored: bool = False
 
     def __post_init__(self) -> None:
         check_not_negative(self, "max_rotation", "max_shift", "max_scaling", "max_shear")
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Distort images [image, channel, height, width]; what comes from outside is background, 0."""
-        u = 2 * torch.rand(6, len(images), generator=generator) - 1
+    def draw(self, num_maps: int, generator: torch.Generator) -> Tensor:
+        """Maps from places in the distorted image to places in the given one, [map, 2, 3]."""
+        u = 2 * torch.rand(7, num_maps, generator=generator) - 1
         angle = u[0] * self.max_rotation * torch.pi / 180
         scale_x, scale_y = 1 + self.max_scaling * u[1], 1 + self.max_scaling * u[2]
         shear = self.max_shear * u[3]
         cos, sin = angle.cos(), angle.sin()
         first = torch.stack([scale_x * cos, scale_x * (shear * cos - sin), 2 * self.max_shift * u[4]], 1)
         second = torch.stack([scale_y * sin, scale_y * (shear * sin + cos), 2 * self.max_shift * u[5]], 1)
-        maps = torch.stack([first, second], 1).to(images.device)
-        grid = torch.nn.functional.affine_grid(maps, list(images.shape), align_corners=False)
+        if self.mirrored:
+            first = first * torch.where(u[6] < 0, -1.0, 1.0).unsqueeze(1)
+        return torch.stack([first, second], 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Distorts what episodes are made of.
+
+    Attributes:
+        images: of every image by itself.
+        classes: of all images of a class of an episode alike, so that it becomes another class; None for none.
+    """
+
+    images: Distortion = field(default_factory=Distortion)
+    classes: Distortion | None = None
+
+    def draw_classes(self, shape: Sequence[int], generator: torch.Generator) -> Tensor | None:
+        """Maps of classes, [*shape, 2, 3]."""
+        if self.classes is None:
+            return None
+        return self.classes.draw(math.prod(shape), generator).view(*shape, 2, 3)
+
+    def __call__(self, images: Tensor, classes: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Distort images [image, channel, height, width]; what comes from outside is background, 0.
+
+        Args:
+            images: to distort.
+            classes: the maps of their classes, [image, 2, 3].
+            generator: draws their own.
+        """
+        maps = self.images.draw(len(images), generator)
+        if classes is not None:
+            moved = classes[:, :, 2:]
+            maps = classes[:, :, :2] @ maps + torch.cat([torch.zeros(len(maps), 2, 2), moved], 2)
+        grid = torch.nn.functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
         return torch.nn.functional.grid_sample(images, grid, align_corners=False)
 
 
@@ -140,7 +177,7 @@ class ClassEpisodes:
         num_ways: classes per task, N.
         num_shots: support examples per class, K.
         num_queries: query examples per class.
-        augmentation: distorts every image that is drawn.
+        augmentation: distorts what is drawn.
 
     Raises:
         ValueError: if there are too few classes, or a class has too few examples; the message names it.
@@ -181,14 +218,16 @@ class ClassEpisodes:
         chosen = keys.topk(self.num_shots + self.num_queries).indices
         rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
         support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
-        return Episodes(self._examples(support, generator), self._examples(query, generator))
+        maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
+        return Episodes(self._examples(support, maps, generator), self._examples(query, maps, generator))
 
-    def _examples(self, rows: Tensor, generator: torch.Generator) -> Examples:
-        """The examples at rows [task, way, shot]."""
+    def _examples(self, rows: Tensor, maps: Tensor | None, generator: torch.Generator) -> Examples:
+        """The examples at rows [task, way, shot], of classes that are mapped by [task, way, 2, 3]."""
         num_tasks, num_ways, num_shots = rows.shape
         inputs = as_inputs(self.data.examples[rows.flatten()])
         if self.augmentation is not None:
-            inputs = self.augmentation(inputs, generator)
+            each = None if maps is None else maps.flatten(0, 1).repeat_interleave(num_shots, 0)
+            inputs = self.augmentation(inputs, each, generator)
         targets = torch.arange(num_ways, device=rows.device).repeat_interleave(num_shots)
         return Examples(
             inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets.expand(num_tasks, -1)

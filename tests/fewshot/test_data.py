@@ -3,6 +3,7 @@
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes
+from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.images import decode_image, read_class_folders, read_split
 from metarl.fewshot.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
@@ -110,14 +111,50 @@ def test_bytes_become_fractions() -> None:
     assert inputs.unique().tolist() == [1.0]
 
 
+STILL = Distortion(max_rotation=0, max_shift=0, max_scaling=0, max_shear=0)
+
+
 def test_an_augmentation_of_no_size_changes_nothing_and_a_shift_is_a_shift() -> None:
     images = torch.rand(5, 1, 8, 8)
-    still = Augmentation(max_rotation=0, max_shift=0, max_scaling=0, max_shear=0)
-    assert torch.allclose(still(images, torch.Generator()), images, atol=1e-5)
-    shifting = Augmentation(max_rotation=0, max_shift=0.25, max_scaling=0, max_shear=0)
-    moved = shifting(images, torch.Generator().manual_seed(0))
+    assert torch.allclose(Augmentation(STILL)(images, None, torch.Generator()), images, atol=1e-5)
+    shifting = Augmentation(replace(STILL, max_shift=0.25))
+    moved = shifting(images, None, torch.Generator().manual_seed(0))
     assert moved.shape == images.shape
     assert not torch.allclose(moved, images, atol=0.1)
+
+
+def test_a_class_is_distorted_alike_in_support_and_query_set_and_each_otherwise() -> None:
+    image = torch.rand(1, 1, 8, 8).mul(255).to(torch.uint8)
+    data = ClassData.of(image.expand(12, -1, -1, -1), torch.arange(3).repeat_interleave(4))
+    augmentation = Augmentation(STILL, replace(STILL, max_rotation=90))
+    source = ClassEpisodes(data, num_ways=3, num_shots=2, num_queries=2, augmentation=augmentation)
+    support, query = (x.inputs.view(2, 3, 2, -1) for x in source.sample(2, _rng()))
+    assert torch.equal(support, query)
+    assert torch.equal(support[:, :, 0], support[:, :, 1])
+    ways = support[:, :, 0].flatten(0, 1)
+    assert torch.pdist(ways).min() > 0.01
+
+
+def test_an_images_own_distortion_comes_after_its_classes() -> None:
+    """A mirrored class that shifts to the right is not one that shifts to the right and is then mirrored."""
+    images = torch.zeros(1, 1, 4, 4)
+    images[..., 0] = 1.0
+    mirror = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
+    assert Augmentation(STILL)(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 1]
+
+    class ToTheRight(Distortion):
+        def draw(self, num_maps: int, generator: torch.Generator) -> torch.Tensor:
+            return torch.tensor([[[1.0, 0.0, -0.5], [0.0, 1.0, 0.0]]]).expand(num_maps, -1, -1)
+
+    shifting = Augmentation(ToTheRight())
+    assert shifting(images, None, torch.Generator())[0, 0, 0].tolist() == [0, 1, 0, 0]
+    assert shifting(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 0]  # out on the right
+
+
+def test_mirrored_maps_mirror_half_of_the_images() -> None:
+    maps = replace(STILL, mirrored=True).draw(1000, torch.Generator().manual_seed(0))
+    assert 400 < int((maps[:, 0, 0] == -1).sum()) < 600
+    assert (maps[:, 0, 0].abs() == 1).all()
 
 
 def test_sinusoids_are_sinusoids() -> None:

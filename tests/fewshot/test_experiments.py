@@ -55,7 +55,7 @@ def protonet(tmp_path_factory: pytest.TempPathFactory, omniglot_archive: Path) -
     """A run folder of a prototypical network, trained for two tiny iterations."""
     folder = tmp_path_factory.mktemp("runs") / "protonet"
     words = ["train", "omniglot-protonet", "--out", str(folder), "--data.folder", str(omniglot_archive)]
-    assert main([*words, *TINY_IMAGES, "--data.episodes.train-ways", "6", "--data.augmentation", "True"]) == 0
+    assert main([*words, *TINY_IMAGES, "--data.episodes.train-ways", "6", "--data.augmentation", "classes"]) == 0
     return folder
 
 
