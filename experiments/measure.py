@@ -44,7 +44,8 @@ def measure(
     trained = agent.actor()
     actors = {"meta-trained": trained, "untrained": make_agent(run.experiment, run.benchmark).actor()}
     if trained.sequential:
-        actors |= reference_actors(run.benchmark.family, settings.num_steps + 1)
+        trials = [task for task in tasks for _ in range(settings.num_episodes)]
+        actors |= reference_actors(run.benchmark.family, settings.num_steps + 1, trials)
     curves = _curves(actors, collector, tasks, settings, seed=seed)
     resampling = np.random.default_rng(seed)
     rows = {name: curve.summary(resampling) for name, curve in curves.items()}
@@ -71,9 +72,9 @@ def measure(
         ],
     }
     if trained.sequential:
-        trials = {name: curve.trial_return(resampling) for name, curve in curves.items()}
-        show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", trials)
-        result["trials"] = trials
+        sums = {name: curve.trial_return(resampling) for name, curve in curves.items()}
+        show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)
+        result["trials"] = sums
     return result
 
 
