@@ -65,7 +65,8 @@ def make_sources(experiment: FewshotExperiment, device: torch.device) -> Sources
         return _class_sources(splits, splits.train, data.episodes, augmented=data.augmentation)
     splits = read_omniglot(Path(data.folder), data.split, size=data.size, resize=data.resize, device=device)
     if data.train_on_validation:
-        splits = splits._replace(train=_both(splits.train, splits.validation))
+        both = _both(splits.train, splits.validation)
+        splits = splits._replace(train=both, validation=splits.validation.select([]))  # none is held out any more
     if data.rotations == "all":
         splits = Splits(*(part.with_rotations() if part.names else part for part in splits))
     train = splits.train.with_rotations() if data.rotations == "train" else splits.train
@@ -79,21 +80,21 @@ def _both(first: ClassData, second: ClassData) -> ClassData:
 
 def _class_sources(splits: Splits, train: ClassData, episodes: EpisodesConfig, *, augmented: Augmented) -> Sources:
     """Training episodes from some classes, and plain ones from every split that has any."""
-    held_out = {
-        name: ClassEpisodes(
-            part, num_ways=episodes.num_ways, num_shots=episodes.num_shots, num_queries=episodes.num_queries
-        )
-        for name, part in splits._asdict().items()
-        if part.names
-    }
-    training = ClassEpisodes(
-        train,
-        num_ways=episodes.train_ways or episodes.num_ways,
-        num_shots=episodes.train_shots or episodes.num_shots,
-        num_queries=episodes.train_queries or episodes.num_queries,
-        augmentation=_AUGMENTATIONS[augmented],
-    )
-    return Sources(training, dict(held_out))
+
+    def source(name: str, part: ClassData, sizes: tuple[int, int, int], kind: Augmented) -> ClassEpisodes:
+        ways, shots, queries = sizes
+        try:
+            return ClassEpisodes(
+                part, num_ways=ways, num_shots=shots, num_queries=queries, augmentation=_AUGMENTATIONS[kind]
+            )
+        except ValueError as error:
+            raise ValueError(f"{name} classes: {error}") from error
+
+    tested = (episodes.num_ways, episodes.num_shots, episodes.num_queries)
+    asked = (episodes.train_ways, episodes.train_shots, episodes.train_queries)
+    ways, shots, queries = (mine or other for mine, other in zip(asked, tested, strict=True))
+    held_out = {name: source(name, part, tested, "none") for name, part in splits._asdict().items() if part.names}
+    return Sources(source("train", train, (ways, shots, queries), augmented), dict(held_out))
 
 
 def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:
@@ -111,15 +112,15 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
 
 def _annealed(config: LearnerConfig, training: FewshotTrainingConfig) -> LearnerConfig:
     """The configuration; the outer step size is annealed over the whole run unless it says over what."""
+    updates = training.iterations * training.updates_per_iteration
     if isinstance(config, ReptileConfig):
-        return config
+        return config if config.annealing_updates is not None else replace(config, annealing_updates=updates)
     if isinstance(config, AdmlConfig):
         maml = _annealed(config.maml, training)
         assert isinstance(maml, MamlConfig)
         return replace(config, maml=maml)
     if config.outer.final_lr is None or config.outer.annealing_steps is not None:
         return config
-    updates = training.iterations * training.updates_per_iteration
     return replace(config, outer=replace(config.outer, annealing_steps=updates))
 
 

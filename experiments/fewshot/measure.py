@@ -47,9 +47,10 @@ def measure(
                 rng,
                 num_tasks=settings.num_tasks,
                 num_steps=settings.num_steps,
+                score_every=settings.score_every,
                 progress=waiting.progress,
             )
-        return summarise(name, scores)
+        return summarise(name, scores, settings.score_every)
 
     splits = {split: rows_of(learner, source, f"{split} tasks") for split, source in sources.held_out.items()}
     baseline = rows_of(untrained, sources.held_out["test"], "the untrained learner")

@@ -129,9 +129,7 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
         num_steps=1,  # rates learned for one step diverge over ten
     ),
     "sinusoid-reptile": _sinusoid(
-        ReptileConfig(
-            inner_lr=0.005, inner_steps=16, inner_optimizer="sgd", test_steps=32, annealing_updates=15_000
-        ),
+        ReptileConfig(inner_lr=0.005, inner_steps=16, inner_optimizer="sgd", test_steps=32),
         # Their step size 0.02 is for tanh units; with ReLU the inner loop then diverges after some 1,000 updates.
         "Nichol et al. 2018, section 4: plain gradient descent, 32 steps at test time",
         updates=15_000,
@@ -205,14 +203,14 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
         ProtoMamlConfig(outer=_ANNEALED), "Triantafillou et al. 2020, first order", updates=4000
     ),
     "omniglot-reptile": replace(
-        _adapting(ReptileConfig(annealing_updates=6000), "Nichol et al. 2018, 5-way", num_steps=50),
+        _adapting(ReptileConfig(), "Nichol et al. 2018, 5-way", num_steps=50),
         experiment=FewshotExperiment(
             # 10 examples per class to train on, in minibatches of 10, as published
             OmniglotData(episodes=EpisodesConfig(train_queries=9)),
-            ReptileConfig(annealing_updates=6000),
+            ReptileConfig(),
             backbone=BackboneConfig(downsampling="stride"),
             training=FewshotTrainingConfig(iterations=120, updates_per_iteration=50, meta_batch_size=5),
-            evaluation=FewshotEvaluationConfig(num_steps=50),
+            evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=50, score_every=10),
         ),
     ),
     "omniglot-protonet": _comparing(

@@ -48,7 +48,9 @@ def conv4(
         if halves:
             size = size // 2 if downsampling == "pool" else (size + 1) // 2
     if size < 1:
-        raise ValueError(f"image_size must be at least 16 for four halvings, got {image_size}")
+        raise ValueError(
+            f"image_size must be at least {2**num_halvings} for {num_halvings} halvings, got {image_size}"
+        )
     if downsampling == "stride":
         layers.append(nn.AdaptiveAvgPool2d(1))
         size = 1

@@ -154,7 +154,7 @@ class Augmentation:
         return self.classes.draw(math.prod(shape), generator).view(*shape, 2, 3)
 
     def __call__(self, images: Tensor, classes: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Distort images [image, channel, height, width]; what comes from outside is background, 0.
+        """Distort images [image, channel, height, width]; what comes from outside is as the nearest edge.
 
         Args:
             images: to distort.
@@ -166,7 +166,7 @@ class Augmentation:
             moved = classes[:, :, 2:]
             maps = classes[:, :, :2] @ maps + torch.cat([torch.zeros(len(maps), 2, 2), moved], 2)
         grid = torch.nn.functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
-        return torch.nn.functional.grid_sample(images, grid, align_corners=False)
+        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 class ClassEpisodes:

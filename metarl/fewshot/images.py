@@ -78,6 +78,9 @@ def read_split(path: Path) -> dict[str, list[str]]:
             if name in seen:
                 raise ValueError(f"{path} names the class {name!r} twice, in {seen[name]} and in {split}")
             seen[name] = split
+    for split in ("train", "test"):
+        if not data[split]:
+            raise ValueError(f"{path}: {split} names no classes; {expected}")
     return {split: list(data.get(split, [])) for split in SPLITS}
 
 

@@ -7,6 +7,7 @@ For a batch of tasks, all of them at once:
     g_i = grad L(query_i; phi_i)
     (I + H_i / lambda) v_i = g_i,   H_i the support loss's Hessian at phi_i,   by conjugate gradient
     theta = Adam(theta, mean_i v_i)
+    what does not adapt, gamma: its own gradient minus (d^2 L(support_i) / d gamma d phi) v_i / lambda
 
 The conjugate gradient is the trust region's (`metarl.trust_region`), one system per task.
 
@@ -161,6 +162,13 @@ class ImplicitMaml:
         solved = conjugate_gradient(product, right, iterations=self.config.cg_iterations)
         implicit = zip(names, torch.split(solved.x, sizes, 1), leaves, strict=True)
         grads |= {name: piece.view_as(leaf) for name, piece, leaf in implicit}
+        others = [name for name in params if name not in names]
+        if others:  # gains and shifts shape the support loss, and so move its solution
+            pulled = [grads[name] / self.config.regularisation for name in names]
+            moved = torch.autograd.grad(
+                slope, [params[name] for name in others], pulled, allow_unused=True, materialize_grads=True
+            )
+            grads |= {name: grads[name] - change for name, change in zip(others, moved, strict=True)}
         residual = solved.residual.norm(dim=1) / right.norm(dim=1)
         return grads, losses.detach(), outputs.detach(), residual
 

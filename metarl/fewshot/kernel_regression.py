@@ -43,6 +43,8 @@ class KernelRegression(MetricLearner):
         config: hyperparameters.
     """
 
+    needs_all_classes = False
+
     def __init__(self, module: nn.Module, config: KernelRegressionConfig) -> None:
         self.config = config
         head = Scale(1 / config.temperature).to(next(module.parameters()).device)

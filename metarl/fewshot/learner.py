@@ -42,7 +42,8 @@ class Learner(Protocol):
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
         """Learn the tasks of some support sets: predictors after 0, 1, ... `num_steps` steps.
 
-        A learner without adaptation steps gives a single one, whatever the number.
+        A learner without adaptation steps gives a single one, whatever the number. All hold until the next
+        update.
         """
 
     def state_dict(self) -> dict[str, Any]:

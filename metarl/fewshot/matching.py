@@ -99,6 +99,8 @@ class Matching(MetricLearner):
 
     head: _Head
 
+    needs_all_classes = False
+
     def __init__(self, module: nn.Module, config: MatchingConfig, *, generator: torch.Generator) -> None:
         self.config = config
         context = None

@@ -28,6 +28,7 @@ class MetricLearner(ABC):
     """
 
     num_steps = 0
+    needs_all_classes = True  # of a task, in its support set
 
     def __init__(
         self, module: nn.Module, normalisation: Normalisation, outer: OuterConfig, head: nn.Module | None = None
@@ -67,7 +68,13 @@ class MetricLearner(ABC):
         return Outcome(self.losses(support, query, outputs, episodes), outputs)
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """A single predictor, whatever the number of steps."""
+        """A single predictor, whatever the number of steps.
+
+        Raises:
+            ValueError: if targets are not 0 to N - 1, or a class has no example.
+        """
+        if self.needs_all_classes:
+            check_classes(support.targets)
 
         @torch.no_grad()
         def predict(inputs: Tensor) -> Tensor:
@@ -163,6 +170,19 @@ def squared_distances(queries: Tensor, points: Tensor) -> Tensor:
 def cosines(queries: Tensor, points: Tensor) -> Tensor:
     """Cosines of [task, row, feature] and [task, point, feature], [task, row, point]."""
     return nn.functional.normalize(queries, dim=-1) @ nn.functional.normalize(points, dim=-1).transpose(1, 2)
+
+
+def check_classes(targets: Tensor) -> None:
+    """Raise a ValueError unless every task's targets [task, row] are 0, 1, ... N - 1, each at least once."""
+    if targets.is_floating_point():
+        raise ValueError(f"targets must be class indices, got {targets.dtype}; a regression learner takes numbers")
+    for row in targets:
+        found = row.unique()
+        if not torch.equal(found, torch.arange(len(found), device=found.device, dtype=found.dtype)):
+            raise ValueError(
+                "targets must be classes 0 to N - 1, each with an example in the support set, got "
+                f"{found.tolist()[:10]}"
+            )
 
 
 def check_vectors(features: Sequence[Tensor]) -> None:

@@ -77,9 +77,11 @@ class TaskNorm(nn.Module):
             bias = nn.Parameter(bias.detach().repeat(num_steps, 1))
         self.register_parameter("weight", weight if layer.affine else None)
         self.register_parameter("bias", bias if layer.affine else None)
-        for name, start in (("running_mean", torch.zeros), ("running_var", torch.ones)):
+        like = torch.zeros(()) if layer.weight is None else layer.weight.detach()
+        for name, start in (("running_mean", 0.0), ("running_var", 1.0)):
             kept = getattr(layer, name)
-            self.register_buffer(name, start(layer.num_features) if kept is None else kept)
+            fresh = like.new_full((layer.num_features,), start)
+            self.register_buffer(name, fresh if kept is None else kept)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise [task * row, channel, ...]."""

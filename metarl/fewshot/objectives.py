@@ -46,10 +46,11 @@ def task_losses(outputs: Tensor, targets: Tensor) -> Tensor:
 
 @torch.no_grad()
 def task_scores(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Accuracy in [0, 1], or mean squared error, of every task's rows, [task]."""
+    """Accuracy in [0, 1], or mean squared error, of every task's rows, [task]; NaN where an output is."""
     check_outputs(outputs, targets)
     if is_classification(targets):
-        return (outputs.argmax(-1) == targets).float().mean(1)
+        right = (outputs.argmax(-1) == targets).float()
+        return right.masked_fill(outputs.isnan().any(-1), torch.nan).mean(1)
     return (outputs - targets).square().mean((1, 2))
 
 

@@ -6,6 +6,7 @@ never the order in which a file system lists folders, say what a class is.
 """
 
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -85,6 +86,8 @@ def read_omniglot(
                 )
                 fresh.setdefault(name, []).append(image)
         images |= fresh
+    if not images:
+        raise ValueError(f"no images of the form Alphabet/character/file.png in {folder}; {_SOURCES}")
     data = ClassData.join({name: torch.stack(images[name]) for name in sorted(images)})
     return make_splits(data, split_names(data.names, split), device)
 
@@ -164,6 +167,13 @@ def _files(part: Path) -> Iterator[tuple[str, str, bytes]]:
             for member in sorted(archive.namelist()):
                 pieces = member.split("/")
                 if member.endswith(".png") and len(pieces) >= 3:
-                    yield "/".join(pieces[-3:-1]), f"{part}:{member}", archive.read(member)
+                    yield "/".join(pieces[-3:-1]), f"{part}:{member}", _read(archive, member)
     except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         raise ValueError(f"{part} is damaged or not a zip archive: {error}") from error
+
+
+def _read(archive: zipfile.ZipFile, member: str) -> bytes:
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"{archive.filename}:{member} is damaged: {error}") from error

@@ -23,7 +23,7 @@ from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import InnerLoop, StepBatch, names_to_adapt
 from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
-from metarl.fewshot.metric import check_vectors, class_means
+from metarl.fewshot.metric import check_classes, check_vectors, class_means
 from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import task_losses
 
@@ -128,7 +128,12 @@ class ProtoMaml:
         return Outcome(task_losses(outputs, episodes.query.targets), outputs)
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """Predictors after 0, 1, ... `num_steps` gradient steps; the first is the prototypical network."""
+        """Predictors after 0, 1, ... `num_steps` gradient steps; the first is the prototypical network.
+
+        Raises:
+            ValueError: if targets are not 0 to N - 1, or a class has no example.
+        """
+        check_classes(support.targets)
         return self.inner.predictors(support, num_steps, self.config.outer.tasks_at_once)
 
     def state_dict(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from metarl.fewshot.backbones import linear
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import OuterConfig
 from metarl.fewshot.metric import MetricLearner, one_hot
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import BATCH_NORMS, Normalisation
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,12 @@ class Relation(MetricLearner):
     """
 
     def __init__(self, module: nn.Module, config: RelationConfig, *, relation: nn.Module) -> None:
+        has_norms = any(isinstance(layer, BATCH_NORMS) for layer in relation.modules())
+        if has_norms and config.normalisation != "running":
+            raise ValueError(
+                "the relation's batch norm takes running averages, so normalisation must be 'running', got "
+                f"{config.normalisation!r}"
+            )
         self.config = config
         super().__init__(module, config.normalisation, config.outer, relation)
 

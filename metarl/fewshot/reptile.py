@@ -43,7 +43,8 @@ class ReptileConfig:
         inner_batch_size: examples per minibatch.
         inner_optimizer: Adam without a first moment, or plain gradient descent.
         outer_lr: epsilon at the start.
-        annealing_updates: updates until epsilon is 0; 0 keeps it.
+        annealing_updates: updates until epsilon is 0; 0 keeps it, and so does none, but the experiments then take
+            their whole length.
         normalisation: of batch-norm layers.
         tasks_at_once: see `OuterConfig`.
     """
@@ -54,14 +55,14 @@ class ReptileConfig:
     inner_batch_size: int = 10
     inner_optimizer: Literal["adam", "sgd"] = "adam"
     outer_lr: float = 1.0
-    annealing_updates: int = 0
+    annealing_updates: int | None = None
     normalisation: Normalisation = "transductive"
     tasks_at_once: int | None = None
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "outer_lr")
         check_counts(self, "inner_steps", "test_steps", "inner_batch_size", "tasks_at_once")
-        check_not_negative(self, "annealing_updates")
+        check_not_negative(self, *(["annealing_updates"] if self.annealing_updates is not None else []))
 
 
 class SecondMoments:

@@ -55,14 +55,16 @@ class FewshotEvaluationConfig:
         num_tasks: episodes of every split.
         num_steps: adaptation steps; learners without any ignore it.
         training_tasks: episodes of each evaluation while training.
+        score_every: steps from one score to the next; scoring costs as much as a step.
     """
 
     num_tasks: int = 600
     num_steps: int = 10
     training_tasks: int = 100
+    score_every: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "training_tasks")
+        check_counts(self, "num_tasks", "training_tasks", "score_every")
         check_not_negative(self, "num_steps")
 
 
@@ -154,8 +156,10 @@ class _LearnerTraining:
             self.generators["evaluation"],
             num_tasks=self.evaluation.training_tasks,
             num_steps=self.evaluation.num_steps,
+            score_every=self.evaluation.score_every,
         )
-        return {f"{split}/{name}_after_{step}": float(row.mean()) for step, row in enumerate(scores)}
+        every = self.evaluation.score_every
+        return {f"{split}/{name}_after_{place * every}": float(row.mean()) for place, row in enumerate(scores)}
 
     def save(self, progress: Progress) -> None:
         """A checkpoint of the learner and its random streams."""

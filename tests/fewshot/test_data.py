@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -138,17 +139,17 @@ def test_a_class_is_distorted_alike_in_support_and_query_set_and_each_otherwise(
 def test_an_images_own_distortion_comes_after_its_classes() -> None:
     """A mirrored class that shifts to the right is not one that shifts to the right and is then mirrored."""
     images = torch.zeros(1, 1, 4, 4)
-    images[..., 0] = 1.0
+    images[..., 1] = 1.0
     mirror = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-    assert Augmentation(STILL)(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 1]
+    assert Augmentation(STILL)(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 1, 0]
 
     class ToTheRight(Distortion):
         def draw(self, num_maps: int, generator: torch.Generator) -> torch.Tensor:
             return torch.tensor([[[1.0, 0.0, -0.5], [0.0, 1.0, 0.0]]]).expand(num_maps, -1, -1)
 
     shifting = Augmentation(ToTheRight())
-    assert shifting(images, None, torch.Generator())[0, 0, 0].tolist() == [0, 1, 0, 0]
-    assert shifting(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 0]  # out on the right
+    assert shifting(images, None, torch.Generator())[0, 0, 0].tolist() == [0, 0, 1, 0]
+    assert shifting(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 1]
 
 
 def test_mirrored_maps_mirror_half_of_the_images() -> None:
@@ -250,6 +251,17 @@ def test_a_damaged_archive_or_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "images_background.zip").write_bytes(b"PK not a zip")
     with pytest.raises(ValueError, match=r"images_background\.zip is damaged or not a zip archive"):
         read_omniglot(tmp_path)
+    with zipfile.ZipFile(tmp_path / "images_background.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("Greek/character01/0001_01.png", bytes(1000))
+    content = bytearray((tmp_path / "images_background.zip").read_bytes())
+    content[60] ^= 0xFF  # in the compressed image
+    (tmp_path / "images_background.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=r"zip:Greek/character01/0001_01\.png is damaged"):
+        read_omniglot(tmp_path)
+    with zipfile.ZipFile(tmp_path / "images_background.zip", "w") as archive:
+        archive.writestr("readme", "nothing here")
+    with pytest.raises(ValueError, match=r"no images of the form Alphabet/character/file\.png"):
+        read_omniglot(tmp_path)
     with pytest.raises(ValueError, match=r"0001_01\.png is damaged or not an image"):
         decode_image(b"\x89PNG\r\n\x1a\nrest", "0001_01.png", 28, colour=False)
 
@@ -287,6 +299,8 @@ def test_a_bad_split_file_names_the_class(birds: Path) -> None:
         read_class_folders(images, _split(birds, train=["owl"], test=["gull"]))
     with pytest.raises(ValueError, match="names the class 'gull' twice, in train and in test"):
         read_split(_split(birds, train=["gull"], test=["gull"]))
+    with pytest.raises(ValueError, match="test names no classes"):
+        read_split(_split(birds, train=["gull"], test=[]))
     with pytest.raises(ValueError, match=r'expected \{"train": '):
         read_split(_split(birds, training=["gull"]))
     (birds / "split.json").write_text("gull, crow")

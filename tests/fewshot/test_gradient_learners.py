@@ -333,3 +333,26 @@ def test_learned_rules_have_a_step_size_of_their_own() -> None:
         assert moved == pytest.approx(step, rel=1e-2)
         rates = learner.meta[f"rate.{name}"].detach().double()
         assert (rates - 0.5).abs().max().item() == pytest.approx(1e-3 * step, rel=0.05)
+
+
+def test_implicit_gradients_of_what_does_not_adapt_count_how_it_moves_the_solution() -> None:
+    """Batch norm's gain and shift against finite differences through the converged inner problem."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double()
+    episodes = _episodes(num_tasks=2)
+    config = ImplicitMamlConfig(inner_lr=0.2, inner_steps=200, regularisation=1.0, cg_iterations=30)
+    learner = ImplicitMaml(network, config)
+    found = learner.meta_gradients(episodes)[0]
+    params = learner.network.params
+    for name in ("0.weight", "0.bias"):
+        expected = torch.zeros(4, dtype=torch.float64)
+        for entry in range(4):
+            losses = []
+            for change in (1e-4, -1e-4):
+                with torch.no_grad():
+                    params[name][entry] += change
+                losses.append(learner.meta_gradients(episodes)[1].sum())
+                with torch.no_grad():
+                    params[name][entry] -= change
+            expected[entry] = (losses[0] - losses[1]) / 2e-4
+        torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
 from metarl.fewshot.cavia import Cavia, CaviaConfig, ContextAsInput
 from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
-from metarl.fewshot.learner import Learner, OuterConfig
+from metarl.fewshot.learner import Learner, OuterConfig, Predictor
 from metarl.fewshot.maml import Maml, MamlConfig
 from metarl.fewshot.matching import Matching, MatchingConfig
 from metarl.fewshot.objectives import task_scores
@@ -298,3 +300,37 @@ def test_a_loss_that_is_not_finite_names_the_task() -> None:
     for learner in (_maml(), Prototypical(_network(6), PrototypicalConfig(normalisation="transductive"))):
         with pytest.raises(FloatingPointError, match="nan on task 2 of the batch"):
             learner.update(episodes, rng)
+
+
+class _Exploding:
+    """Predicts well for some steps, and then nothing that is a number."""
+
+    num_steps = 2
+    normalisation = None
+
+    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
+        def predictor(step: int) -> Predictor:
+            def predict(inputs: Tensor) -> Tensor:
+                outputs = torch.zeros(*inputs.shape[:2], 5)
+                return outputs if step <= self.last else outputs.fill_(torch.nan)
+
+            return predict
+
+        return [predictor(step) for step in range(num_steps + 1)]
+
+    last = 3
+
+
+def test_a_curve_ends_where_more_steps_than_trained_for_explode() -> None:
+    data = ClassData.of(torch.rand(20, 3), torch.arange(5).repeat_interleave(4))
+    source = ClassEpisodes(data, num_ways=5, num_shots=1, num_queries=2)
+    learner: Any = _Exploding()
+    scores = adaptation_scores(learner, source, np.random.default_rng(0), num_tasks=4, num_steps=6)[1]
+    assert scores.shape == (4, 4)  # steps 0 to 3
+    scores = adaptation_scores(learner, source, np.random.default_rng(0), num_tasks=4, num_steps=6, score_every=2)[
+        1
+    ]
+    assert scores.shape == (2, 4)  # steps 0 and 2
+    learner.last = 1
+    with pytest.raises(FloatingPointError, match="accuracy on task 0 is not finite after 2 adaptation steps"):
+        adaptation_scores(learner, source, np.random.default_rng(0), num_tasks=4, num_steps=6)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot import adapt
 from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import adaptation_scores
@@ -15,8 +16,8 @@ from metarl.fewshot.matching import Matching, MatchingConfig
 from metarl.fewshot.objectives import task_scores
 from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
 from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
-from metarl.fewshot.relation import Relation, RelationConfig
-from metarl.fewshot.siamese import contrastive_loss, triplet_loss
+from metarl.fewshot.relation import Relation, RelationConfig, relation_module
+from metarl.fewshot.siamese import Siamese, SiameseConfig, contrastive_loss, triplet_loss
 
 
 class _Frozen(nn.Module):
@@ -168,3 +169,23 @@ def test_running_averages_are_trained_and_then_used() -> None:
     assert var is not None
     assert torch.allclose(used, (inputs[0] - mean) / (var + 1e-5).sqrt(), atol=1e-5)
     assert math.isclose(float(mean.mean()), 2.5, abs_tol=0.1)
+
+
+@pytest.mark.parametrize("targets", [[0, 0, 2, 2], [3, 3, 7, 7]])
+def test_labels_that_are_not_the_first_numbers_are_an_error(targets: list[int]) -> None:
+    inputs = torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    network = nn.Linear(4, 6)
+    for learner in (
+        Prototypical(network, PrototypicalConfig()),
+        Prototypical(network, PrototypicalConfig(distance="gaussian")),
+        Siamese(network, SiameseConfig()),
+        ProtoMaml(network, ProtoMamlConfig()),
+    ):
+        with pytest.raises(ValueError, match=r"targets must be classes 0 to N - 1, .* got \["):
+            adapt(learner, inputs, torch.tensor(targets))
+
+
+def test_a_relation_of_running_averages_is_not_called_otherwise() -> None:
+    relation = relation_module(2, 4, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(ValueError, match="normalisation must be 'running', got 'transductive'"):
+        Relation(nn.Conv2d(1, 2, 3), RelationConfig(normalisation="transductive"), relation=relation)
