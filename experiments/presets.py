@@ -136,10 +136,18 @@ def _off_policy(
 
 
 def _locomotion_pearl(
-    benchmark: str, agent: PearlConfig, source: str, *, train_tasks: int | None, test_tasks: int
+    benchmark: str,
+    agent: PearlConfig,
+    source: str,
+    *,
+    train_tasks: int | None,
+    test_tasks: int,
+    iterations: int = 500,
 ) -> Preset:
     """Episodes of 200 steps."""
-    found = _off_policy(benchmark, agent, source, train_tasks=train_tasks, test_tasks=test_tasks)
+    found = _off_policy(
+        benchmark, agent, source, train_tasks=train_tasks, test_tasks=test_tasks, iterations=iterations
+    )
     return replace(found, experiment=replace(found.experiment, horizon=200))
 
 
@@ -308,6 +316,7 @@ PRESETS: dict[str, Preset] = {
         "half-cheetah-vel-pearl with smaller networks and batches, and half the updates",
         train_tasks=100,
         test_tasks=30,
+        iterations=60,
     ),
     "half-cheetah-dir-pearl": _locomotion_pearl(
         "half-cheetah-dir",

@@ -56,7 +56,7 @@ _ANNEALED = OuterConfig(lr=1e-3, final_lr=1e-5)
 _FAST = OuterConfig(lr=5e-3, final_lr=1e-5)
 
 
-def _adapting(learner: LearnerConfig, source: str, *, updates: int = 6000, num_steps: int = 5) -> FewshotPreset:
+def _adapting(learner: LearnerConfig, source: str, *, updates: int = 3000, num_steps: int = 5) -> FewshotPreset:
     """5-way 1-shot Omniglot for learners that take gradient steps: strided convolutions, 16 tasks per update."""
     return FewshotPreset(
         FewshotExperiment(
@@ -71,7 +71,7 @@ def _adapting(learner: LearnerConfig, source: str, *, updates: int = 6000, num_s
 
 
 def _comparing(
-    learner: LearnerConfig, source: str, *, updates: int = 4000, ways: int = 60, tasks: int = 1
+    learner: LearnerConfig, source: str, *, updates: int = 2000, ways: int = 60, tasks: int = 1
 ) -> FewshotPreset:
     """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with."""
     return FewshotPreset(
@@ -158,7 +158,8 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
 }
 _OMNIGLOT: dict[str, FewshotPreset] = {
     "omniglot-maml": _adapting(
-        MamlConfig(inner_lr=0.4, outer=_ANNEALED), "Finn et al. 2017, section 5.2, on eight alphabets"
+        MamlConfig(inner_lr=0.4, outer=_ANNEALED),
+        "Finn et al. 2017, section 5.2, a fifth of their inner step, on eight alphabets",
     ),
     "omniglot-first-order-maml": _adapting(
         MamlConfig(inner_lr=0.4, first_order=True, outer=_ANNEALED),
@@ -176,31 +177,31 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             inner_lr=0.1,
             inner_steps=3,
             rates="per_tensor_and_step",
-            multi_step_updates=500,
-            first_order_updates=500,
+            multi_step_updates=300,
+            first_order_updates=300,
             normalisation="per_step",
             outer=_ANNEALED,
         ),
         "Antoniou et al. 2019, 3 steps instead of 5",
-        updates=3000,
+        updates=1500,
     ),
     "omniglot-meta-curvature": _adapting(
         MamlConfig(inner_lr=0.1, curvature=True, outer=_ANNEALED), "Park & Oliva 2019: one step"
     ),
     "omniglot-cavia": _adapting(
-        CaviaConfig(num_context=100, inner_steps=2, outer=OuterConfig(max_grad=10.0)),
+        CaviaConfig(num_context=100, inner_steps=2, outer=replace(_ANNEALED, max_grad=10.0)),
         "Zintgraf et al. 2019, with their settings for miniImageNet",
     ),
     "omniglot-implicit-maml": _adapting(
-        ImplicitMamlConfig(outer=_ANNEALED), "Rajeswaran et al. 2019", updates=1500, num_steps=16
+        ImplicitMamlConfig(outer=_ANNEALED), "Rajeswaran et al. 2019", updates=1000, num_steps=16
     ),
     "omniglot-adml": _adapting(
         AdmlConfig(MamlConfig(inner_lr=0.4, outer=_ANNEALED), attack_size=0.05),
         "Yin et al. 2018, attacks of a twentieth of the range",
-        updates=3000,
+        updates=1500,
     ),
     "omniglot-proto-maml": _adapting(
-        ProtoMamlConfig(outer=_ANNEALED), "Triantafillou et al. 2020, first order", updates=4000
+        ProtoMamlConfig(outer=_ANNEALED), "Triantafillou et al. 2020, first order", updates=2000
     ),
     "omniglot-reptile": replace(
         _adapting(ReptileConfig(), "Nichol et al. 2018, 5-way", num_steps=50),
@@ -209,12 +210,14 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             OmniglotData(episodes=EpisodesConfig(train_queries=9)),
             ReptileConfig(),
             backbone=BackboneConfig(downsampling="stride"),
-            training=FewshotTrainingConfig(iterations=120, updates_per_iteration=50, meta_batch_size=5),
+            training=FewshotTrainingConfig(iterations=60, updates_per_iteration=50, meta_batch_size=5),
             evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=50, score_every=10),
         ),
     ),
     "omniglot-protonet": _comparing(
-        PrototypicalConfig(outer=_ANNEALED), "Snell et al. 2017, 60-way training, on eight alphabets"
+        PrototypicalConfig(outer=_ANNEALED),
+        "Snell et al. 2017, 60-way training, on eight alphabets",
+        updates=4000,
     ),
     "omniglot-protonet-augmented": _augmented(
         _comparing(PrototypicalConfig(outer=_ANNEALED), "", updates=6000),
