@@ -2,7 +2,7 @@
 
     set        every transition gives a Gaussian factor, and the posterior is their product: the order of a context
                does not matter, and reading one more transition adds two vectors
-    recurrent  a GRU reads the context in order, and its state gives the posterior
+    recurrent  an LSTM reads the context in order, and its output gives the posterior
 
 Both read a context a piece at a time, from a carry to a carry, so that inferring from a batch in training and
 transition by transition while acting are the same computation. An empty context gives the prior N(0, I).
@@ -23,6 +23,9 @@ from metarl.memories import Carry, RecurrentMemory
 from metarl.networks import Mlp
 
 _MIN_VARIANCE = 1e-7
+# Of a recurrent posterior, before the softplus: a variance of 0.05, as that of a product of ten untrained factors.
+# From a variance near the prior's, the critics learned that the latent is noise before there was any signal in it.
+_FIRST_RAW_VARIANCE = -3.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class ContextConfig:
     Attributes:
         kind: how it reads the context.
         latent_size: of the task variable.
-        hidden_sizes: of the network of a transition; of a recurrent one, the first is the GRU's size.
+        hidden_sizes: of the network of a transition; of a recurrent one, the first is the LSTM's size.
         next_observations: a transition's next observation is read too: where the dynamics vary, it tells of the
             task what observation, action and reward do not.
     """
@@ -146,13 +149,13 @@ class SetEncoder(nn.Module):
 
 
 class RecurrentEncoder(nn.Module):
-    """A GRU that reads transitions in their order; its state gives the posterior.
+    """An LSTM that reads transitions in their order; its output gives the posterior.
 
-    The carry is the GRU's state [task, hidden] and how many rows were read [task, 1].
+    The carry is the LSTM's output and cell [task, hidden], and how many rows were read [task, 1].
 
     Args:
         input_size: of a context row.
-        hidden_sizes: of the GRU, and of the network from its state to the posterior.
+        hidden_sizes: of the LSTM, and of the network from its state to the posterior.
         latent_size: of the posterior.
         generator: draws the weights.
     """
@@ -162,23 +165,25 @@ class RecurrentEncoder(nn.Module):
     ) -> None:
         super().__init__()
         width, *rest = hidden_sizes
-        self.memory = RecurrentMemory("gru", input_size, width, generator=generator)
+        self.memory = RecurrentMemory("lstm", input_size, width, generator=generator)
         self.network = Mlp(width, rest, 2 * latent_size, activation="relu", generator=generator)
-        start_near_zero(self.network)
+        with torch.no_grad():
+            self.network.get_parameter(f"bias_{self.network.num_layers - 1}")[latent_size:] = _FIRST_RAW_VARIANCE
 
     def start(self, num_tasks: int) -> Carry:
         """Nothing read."""
-        (state,) = self.memory.start(num_tasks)
-        return state, state.new_zeros(num_tasks, 1)
+        state = self.memory.start(num_tasks)
+        return *state, state[0].new_zeros(num_tasks, 1)
 
     def read(self, context: Tensor, carry: Carry) -> Carry:
         """Read context rows [task, row, in] one after the other."""
-        _, (state,) = self.memory.unroll(context.transpose(0, 1), carry[:1])
-        return state, carry[1] + context.shape[1]
+        *state, count = carry
+        _, after = self.memory.unroll(context.transpose(0, 1), tuple(state))
+        return *after, count + context.shape[1]
 
     def posterior(self, carry: Carry) -> Latent:
         """What the state says, or the prior if nothing was read."""
-        state, count = carry
+        state, count = carry[0], carry[-1]
         mean, variance = _gaussian(self.network(state))
         return Latent(torch.where(count > 0, mean, 0.0), torch.where(count > 0, variance, 1.0))
 

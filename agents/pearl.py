@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium.spaces import Box
 from torch import Tensor
 
 from metarl.agent import Collector
@@ -162,13 +163,21 @@ class Pearl:
         self, env: TaskEnv, config: PearlConfig, train_tasks: Sequence[Task], *, seed: int, device: torch.device
     ) -> None:
         space = env.single_action_space
-        low, high = np.asarray(space.low), np.asarray(space.high)  # type: ignore[attr-defined]
+        if not isinstance(space, Box):
+            raise ValueError(f"PEARL needs continuous actions, got {space}")
+        low, high = np.asarray(space.low), np.asarray(space.high)
         if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise ValueError(f"PEARL needs bounded actions, got bounds {low} and {high}")
         obs_size, act_size = int(np.prod(env.single_observation_space.shape or ())), int(np.prod(low.shape))
         self.config, self.device = config, device
         self.horizon = env.max_episode_steps
-        self.tasks = {task: index for index, task in enumerate(train_tasks)}
+        self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
+        episodes = max(config.num_initial_episodes, config.num_context_episodes + config.num_extra_episodes)
+        if episodes * self.horizon > config.replay_capacity:
+            raise ValueError(
+                f"replay_capacity must hold a collection of {episodes} episodes of {self.horizon} steps, "
+                f"{episodes * self.horizon}, got {config.replay_capacity}"
+            )
         self.replay = MultiTaskReplay(
             len(self.tasks), config.replay_capacity, obs_size=obs_size, act_size=act_size, device=device
         )
@@ -195,6 +204,7 @@ class Pearl:
             torch.optim.Adam(parameters, lr=config.learning_rate, fused=True, capturable=on_cuda)
             for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
         )
+        self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
         self._sampling = torch_generator(seed, device)
         self._captured: CudaGraph | None = None
 
@@ -247,6 +257,7 @@ class Pearl:
         if self.device.type == "cuda" and self.config.capture_graph:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
             step = self._captured
+        self._sampling.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
         sums = torch.zeros(len(self.METRICS), device=self.device)
         for _ in range(self.config.num_updates):
             sums += step(self.draw())
@@ -362,7 +373,12 @@ class Pearl:
         return metrics
 
     def data_summary(self) -> str:
-        """The replay's sizes and memory."""
+        """The replay's sizes and memory.
+
+        Raises:
+            MemoryError: if the device is too small for it.
+        """
+        self.replay.check_room()
         return f"{self.replay.summary()} on {self.device}"
 
     def save_data(self, folder: Path) -> None:
@@ -380,7 +396,7 @@ class Pearl:
             "learner": self.learner.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
-            "sampling": self._sampling.get_state(),
+            "seeds": self._seeds.get_state(),
             "replay": self.replay.state_dict(),
         }
 
@@ -390,6 +406,9 @@ class Pearl:
         self.learner.load_state_dict(state["learner"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
-        self._sampling.set_state(state["sampling"])
+        self._seeds.set_state(state["seeds"])
         self.replay.load_state_dict(state["replay"])
+        for optimizer in (self.critic_optimizer, self.actor_optimizer):
+            for group in optimizer.param_groups:
+                group["capturable"] = self.device.type == "cuda"  # the checkpoint's may be of another device
         self._captured = None  # a graph holds on to the moments that were there when it was captured

@@ -39,8 +39,8 @@ class Experiment:
         training: how long to train.
         evaluation: how to evaluate.
         horizon: steps per episode; the benchmark's own by default.
-        num_train_tasks: so many, drawn once, are all that is trained on; by default every batch has fresh ones. A
-            benchmark whose tasks are finite keeps its own.
+        num_train_tasks: so many, drawn once, are all that is trained on; by default every batch has fresh ones, or
+            all those of a benchmark that has finitely many.
         seed: of everything random.
         device: where networks are trained; auto takes CUDA when it is there.
         num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
@@ -97,11 +97,14 @@ def make_device(device: Device) -> torch.device:
 
 def experiment_benchmark(experiment: Experiment) -> Benchmark:
     """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed."""
-    benchmark = make_benchmark(experiment.benchmark)
-    if experiment.num_train_tasks is None or isinstance(benchmark.train, FiniteTasks):
+    benchmark, asked = make_benchmark(experiment.benchmark), experiment.num_train_tasks
+    if asked is None:
         return benchmark
+    if isinstance(benchmark.train, FiniteTasks) and asked > len(benchmark.train.tasks):
+        there = len(benchmark.train.tasks)
+        raise ValueError(f"{experiment.benchmark} has {there} training tasks, got num_train_tasks {asked}")
     rng = seeding.streams(experiment.seed)["train_tasks"]
-    tasks = benchmark.train.sample(experiment.num_train_tasks, rng)
+    tasks = benchmark.train.sample(asked, rng)
     return replace(benchmark, train=FiniteTasks(benchmark.family, tuple(tasks)))
 
 

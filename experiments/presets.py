@@ -143,10 +143,17 @@ def _locomotion_pearl(
     train_tasks: int | None,
     test_tasks: int,
     iterations: int = 500,
+    num_trials: int = 1,
 ) -> Preset:
     """Episodes of 200 steps."""
     found = _off_policy(
-        benchmark, agent, source, train_tasks=train_tasks, test_tasks=test_tasks, iterations=iterations
+        benchmark,
+        agent,
+        source,
+        train_tasks=train_tasks,
+        test_tasks=test_tasks,
+        iterations=iterations,
+        num_trials=num_trials,
     )
     return replace(found, experiment=replace(found.experiment, horizon=200))
 
@@ -165,7 +172,12 @@ def _cpu_sized(agent: PearlConfig, *, hidden_size: int, encoder_size: int, batch
 # Rakelly et al. 2019's settings, with their numbers of steps as episodes; their KL weight is times the meta-batch.
 _VELOCITY_PEARL = PearlConfig()
 _DIRECTION_PEARL = PearlConfig(
-    num_prior_episodes=5, num_extra_episodes=5, update_tasks=4, context_size=256, kl_coef=0.4
+    num_prior_episodes=5,
+    num_extra_episodes=5,
+    update_tasks=4,
+    context_size=256,
+    kl_coef=0.4,
+    replay_capacity=1_000_000,
 )
 _POINT_PEARL = PearlConfig(
     num_prior_episodes=10, num_extra_episodes=10, num_updates=1000, context_size=64, reward_scale=100.0
@@ -179,6 +191,7 @@ _SPARSE_POINT_PEARL = PearlConfig(
     gamma=0.9,
     reward_scale=100.0,
     kl_coef=16.0,
+    replay_capacity=65_000,
     learned_reward="dense_reward",
     exploration_episodes=5,
 )
@@ -324,6 +337,7 @@ PRESETS: dict[str, Preset] = {
         "Rakelly et al. 2019: forward and backward, 200 steps",
         train_tasks=None,
         test_tasks=2,
+        num_trials=4,
     ),
     "ant-dir-pearl": _locomotion_pearl(
         "ant-dir",
@@ -331,6 +345,7 @@ PRESETS: dict[str, Preset] = {
         "Rakelly et al. 2019: forward and backward, 200 steps",
         train_tasks=None,
         test_tasks=2,
+        num_trials=4,
     ),
     "ant-goal-pearl": _locomotion_pearl(
         "ant-goal",

@@ -5,7 +5,7 @@ step of one episode. The mask multiplies, and a task's mean is over its real ste
 means over all rows given, of any shape.
 """
 
-from torch import Tensor, exp
+from torch import Tensor, exp, where
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ def clipped_ratio_loss(
 
 def bellman_targets(rewards: Tensor, terminated: Tensor, next_values: Tensor, *, gamma: float) -> Tensor:
     """r + gamma V(s'), without V(s') where the MDP ended; a time limit is not an end. All [...]."""
-    return rewards + gamma * (1 - terminated) * next_values
+    return where(terminated > 0, rewards, rewards + gamma * next_values)
 
 
 def critic_loss(values: Tensor, targets: Tensor) -> Tensor:

@@ -57,9 +57,6 @@ class MultiTaskReplay:
         obs_size: observation features.
         act_size: action dimensions.
         device: holds the store, and is where batches are drawn.
-
-    Raises:
-        MemoryError: if the device is too small for the store.
     """
 
     def __init__(
@@ -75,7 +72,10 @@ class MultiTaskReplay:
         self._bounds = torch.zeros(3, num_tasks, dtype=torch.int64, device=device)
         self._saved = [0] * num_tasks  # of them, those that are on the disk
         self._saved_file = (Path(), 0)  # where they are, and how much of that file is ours, in bytes
-        check_memory(self.summary(), self.num_bytes, total_memory(device), device)
+
+    def check_room(self) -> None:
+        """Raise a MemoryError if the device is too small for the store, however much of it is free."""
+        check_memory(self.summary(), self.num_bytes, total_memory(self.device), self.device)
 
     @property
     def num_bytes(self) -> int:

@@ -29,7 +29,7 @@ from metarl.memories import Carry
 from metarl.networks import Mlp
 from metarl.policies import TanhGaussian
 from metarl.seeding import TaskNoise, torch_generator
-from metarl.tasks import Task
+from metarl.tasks import FiniteTasks, Task
 from metarl.trajectories import Trajectories
 from metarl.workers import Workers
 
@@ -132,10 +132,11 @@ def test_tanh_gaussian_has_the_density_of_torch() -> None:
 
 
 def test_losses_by_hand() -> None:
-    targets = bellman_targets(
-        torch.tensor([1.0, 2.0]), torch.tensor([0.0, 1.0]), torch.tensor([10.0, 10.0]), gamma=0.9
-    )
+    rewards, terminated, following = torch.tensor([[1.0, 2.0], [0.0, 1.0], [10.0, 10.0]])
+    targets = bellman_targets(rewards, terminated, following, gamma=0.9)
     assert targets.tolist() == [10.0, 2.0]
+    following[1] = torch.nan  # nothing follows an end
+    assert bellman_targets(rewards, terminated, following, gamma=0.9).tolist() == [10.0, 2.0]
     values = torch.tensor([[9.0, 2.0], [10.0, 5.0]])
     assert critic_loss(values, targets).item() == (1 + 0) / 2 + (0 + 9) / 2
     assert soft_values(values, torch.tensor([-1.0, 1.0]), 0.5).tolist() == [9.5, 1.5]
@@ -350,6 +351,57 @@ def test_training_tasks_are_fixed_by_the_seed_and_needed() -> None:
         make_agent(endless, experiment_benchmark(endless))
 
 
+def test_a_benchmark_of_finitely_many_tasks_can_be_trained_on_in_part() -> None:
+    experiment = Experiment("sparse-point", CONFIG, num_train_tasks=10)
+    train = experiment_benchmark(experiment).train
+    assert isinstance(train, FiniteTasks)
+    assert len(set(train.tasks)) == 10
+    with pytest.raises(ValueError, match="sparse-point has 80 training tasks, got num_train_tasks 81"):
+        experiment_benchmark(replace(experiment, num_train_tasks=81))
+
+
+def test_what_pearl_cannot_do_is_one_error() -> None:
+    made = make_benchmark("gridnavi")
+    with pytest.raises(ValueError, match="PEARL needs continuous actions, got Discrete"):
+        Pearl(made.family.make_env(1), CONFIG, made.train.sample(2, np.random.default_rng(0)), seed=0, device=CPU)
+    with pytest.raises(ValueError, match="must hold a collection of 4 episodes of 6 steps, 24, got 23"):
+        _agent(replace(CONFIG, replay_capacity=23))
+
+
+def test_a_task_that_is_there_twice_has_one_replay() -> None:
+    made = make_benchmark("point")
+    tasks = made.train.sample(2, np.random.default_rng(0))
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, [tasks[0], *tasks], seed=0, device=CPU)
+    assert agent.tasks == {tasks[0]: 0, tasks[1]: 1}
+
+
+def test_a_state_of_another_device_is_taken_over() -> None:
+    """On CUDA Adam is capturable; its flag comes with the state."""
+    agent = _filled()
+    state = agent.state_dict()
+    for group in state["critic_optimizer"]["param_groups"]:
+        group["capturable"] = True
+    agent.load_state_dict(state)
+    assert not any(group["capturable"] for group in agent.critic_optimizer.param_groups)
+
+
+def test_episodes_that_end_early_are_made_up_for() -> None:
+    """A point that starts at its goal is done after a step; tasks are collected until each has its steps."""
+    made = make_benchmark("point")
+    tasks = [Task.of("point", goal=(0.0, 0.05)), Task.of("point", goal=(0.5, 0.5))]
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, tasks, seed=0, device=CPU)
+    with torch.no_grad():  # always straight up, half a step
+        network = agent.learner.policy.network
+        network.get_parameter("weight_1").zero_()
+        network.get_parameter("bias_1").copy_(torch.tensor([0.0, 0.5493, -20.0, -20.0]))
+    with Workers(EnvMaker(made.family, 6), num_threads=1) as workers:
+        (_, later) = agent.collect(workers, tasks, np.random.default_rng(0))
+    assert len(later.rounds) == 6
+    assert [trial.tasks for trial in later.rounds[1:]] == [(tasks[0],)] * 5
+    agent.store(later)
+    assert agent.replay.num_transitions == 24 + 24
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"hidden_sizes": ()}, {"num_updates": 0}, {"gamma": 1.5}, {"kl_coef": -1.0}, {"learning_rate": 0.0}],
@@ -374,12 +426,15 @@ def test_the_captured_update_is_the_eager_one() -> None:
         torch.testing.assert_close(eager, graphed, rtol=1e-3, atol=1e-5)
 
 
-def test_solves_a_point_robot_with_two_goals() -> None:
+@pytest.mark.parametrize(
+    ("kind", "iterations"), [("set", 5), pytest.param("recurrent", 10, marks=pytest.mark.slow)]
+)
+def test_solves_a_point_robot_with_two_goals(kind: Any, iterations: int) -> None:
     """Goals to the left and to the right; what is known of the goal shows in the second trajectory."""
     made = make_benchmark("point")
     goals = [Task.of("point", goal=(x, 0.0)) for x in (-0.5, 0.5)]
     config = PearlConfig(
-        context=ContextConfig(latent_size=2, hidden_sizes=(32, 32)),
+        context=ContextConfig(kind, latent_size=2, hidden_sizes=(32, 32)),
         hidden_sizes=(64, 64),
         num_initial_episodes=10,
         num_prior_episodes=5,
@@ -398,9 +453,9 @@ def test_solves_a_point_robot_with_two_goals() -> None:
     maker, rng = EnvMaker(made.family, 10), np.random.default_rng(0)
     agent = Pearl(maker(1, 1), config, goals, seed=0, device=CPU)
     with Workers(maker, num_threads=1) as workers:
-        for _ in range(5):
+        for _ in range(iterations):
             agent.update(agent.collect(workers, goals, rng))
         returns = adaptation_curve(agent.actor(), workers, goals, rng, num_steps=1, num_episodes=10).returns
     blind = -0.5 * 10  # staying half-way, the best that knows of no goal
-    assert returns[1].mean() > blind + 1
+    assert returns[1].mean() > blind + 0.6
     assert returns[1].mean() > returns[0].mean() + 0.5

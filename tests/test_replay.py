@@ -116,7 +116,7 @@ def test_memory_is_stated_and_what_cannot_fit_is_one_error(monkeypatch: pytest.M
     with pytest.raises(
         MemoryError, match=r"100 tasks x 10,000,000,000 transitions .* would take .* GB, and cpu has"
     ):
-        MultiTaskReplay(100, 10**10, obs_size=20, act_size=6, device=CPU)
+        MultiTaskReplay(100, 10**10, obs_size=20, act_size=6, device=CPU).check_room()
     monkeypatch.setattr(replay, "available_memory", lambda device: 10**6)
     with pytest.raises(MemoryError, match=r"and cpu has 0.001 GB"):
         made.add(0, Transitions(*(torch.zeros(1, n).squeeze(-1) for n in (20, 6, 1, 1, 1, 20))), num_context=1)
