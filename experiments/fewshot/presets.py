@@ -55,6 +55,9 @@ _ANNEALED = OuterConfig(lr=1e-3, final_lr=1e-5)
 # MAML, one inner step on 10 points: 0.31 with this and a step of 0.01; 0.68 with 1e-3 throughout and 0.1.
 _FAST = OuterConfig(lr=5e-3, final_lr=1e-5)
 
+# MAML on Omniglot, 250 updates of 8 tasks: 79% on validation classes with this, 70% with 1e-3.
+_STEEP = OuterConfig(lr=4e-3, final_lr=1e-5)
+
 
 def _adapting(learner: LearnerConfig, source: str, *, updates: int = 1200, num_steps: int = 5) -> FewshotPreset:
     """5-way 1-shot Omniglot for learners that take gradient steps: strided convolutions, 16 tasks per update."""
@@ -159,20 +162,20 @@ _SINUSOIDS: dict[str, FewshotPreset] = {
 }
 _OMNIGLOT: dict[str, FewshotPreset] = {
     "omniglot-maml": _adapting(
-        MamlConfig(inner_lr=0.4, outer=_ANNEALED),
+        MamlConfig(inner_lr=0.4, outer=_STEEP),
         "Finn et al. 2017, section 5.2, a fifth of their inner step, on eight alphabets",
-        updates=3000,
+        updates=2000,
     ),
     "omniglot-first-order-maml": _adapting(
-        MamlConfig(inner_lr=0.4, first_order=True, outer=_ANNEALED),
+        MamlConfig(inner_lr=0.4, first_order=True, outer=_STEEP),
         "omniglot-maml, no second derivatives",
     ),
     "omniglot-anil": _adapting(
-        MamlConfig(inner_lr=0.4, inner_steps=3, adapted="head", outer=_ANNEALED),
+        MamlConfig(inner_lr=0.4, inner_steps=3, adapted="head", outer=_STEEP),
         "Raghu et al. 2020: the last layer adapts",
     ),
     "omniglot-meta-sgd": _adapting(
-        MamlConfig(inner_lr=0.1, rates="per_entry", outer=_ANNEALED), "Li et al. 2017: one step"
+        MamlConfig(inner_lr=0.1, rates="per_entry", outer=_STEEP), "Li et al. 2017: one step"
     ),
     "omniglot-maml-plus-plus": _adapting(
         MamlConfig(
@@ -182,28 +185,28 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             multi_step_updates=200,
             first_order_updates=200,
             normalisation="per_step",
-            outer=_ANNEALED,
+            outer=_STEEP,
         ),
         "Antoniou et al. 2019, 3 steps instead of 5",
         updates=800,
     ),
     "omniglot-meta-curvature": _adapting(
-        MamlConfig(inner_lr=0.1, curvature=True, outer=_ANNEALED), "Park & Oliva 2019: one step"
+        MamlConfig(inner_lr=0.1, curvature=True, outer=_STEEP), "Park & Oliva 2019: one step"
     ),
     "omniglot-cavia": _adapting(
-        CaviaConfig(num_context=100, inner_steps=2, outer=replace(_ANNEALED, max_grad=10.0)),
+        CaviaConfig(num_context=100, inner_steps=2, outer=replace(_STEEP, max_grad=10.0)),
         "Zintgraf et al. 2019, with their settings for miniImageNet",
     ),
     "omniglot-implicit-maml": _adapting(
-        ImplicitMamlConfig(outer=_ANNEALED), "Rajeswaran et al. 2019", updates=400, num_steps=16
+        ImplicitMamlConfig(outer=_STEEP), "Rajeswaran et al. 2019", updates=400, num_steps=16
     ),
     "omniglot-adml": _adapting(
-        AdmlConfig(MamlConfig(inner_lr=0.4, outer=_ANNEALED), attack_size=0.05),
+        AdmlConfig(MamlConfig(inner_lr=0.4, outer=_STEEP), attack_size=0.05),
         "Yin et al. 2018, attacks of a twentieth of the range",
         updates=800,
     ),
     "omniglot-proto-maml": _adapting(
-        ProtoMamlConfig(outer=_ANNEALED), "Triantafillou et al. 2020, first order", updates=800
+        ProtoMamlConfig(outer=_STEEP), "Triantafillou et al. 2020, first order", updates=800
     ),
     "omniglot-reptile": replace(
         _adapting(ReptileConfig(), "Nichol et al. 2018, 5-way", num_steps=50),
