@@ -20,7 +20,8 @@ times the published meta-batch (0.1 * 16 = 1.6). Tasks of an update are drawn wi
 are enough. Posterior episodes start from the posterior of what the trial has seen, all of it, as at test time; the
 published collection starts each phase with one more episode from the prior, then uses a random part of the
 context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
-episodes stand in the place of numbers of steps.
+episodes stand in the place of numbers of steps. With vary_context,
+training infers from as little as a test trial has.
 """
 
 from collections.abc import Callable, Sequence
@@ -62,6 +63,9 @@ class PearlConfig:
             are collected from.
         batch_size: transitions per task for the critics and the actor.
         context_size: transitions per task for the encoder; a recurrent one reads as many in a row.
+        vary_context: draw the encoder's transitions from a random stretch of the task's context, one episode or
+            longer, so that it learns to infer from as little as a test trial begins with; else from all of it, as
+            published.
         gamma: discount per environment step.
         reward_scale: of the rewards that the critics learn from, not of those in the context; the inverse of a
             temperature.
@@ -89,6 +93,7 @@ class PearlConfig:
     update_tasks: int = 16
     batch_size: int = 256
     context_size: int = 100
+    vary_context: bool = False
     gamma: float = 0.99
     reward_scale: float = 5.0
     temperature: float = 1.0
@@ -322,7 +327,13 @@ class Pearl:
 
         return UpdateDraw(
             places=self.replay.draw(tasks, rows, generator),
-            context_places=self.replay.draw_context(tasks, config.context_size, generator, ordered=ordered),
+            context_places=self.replay.draw_context(
+                tasks,
+                config.context_size,
+                generator,
+                ordered=ordered,
+                shortest=self.horizon if config.vary_context else None,
+            ),
             latent_noise=normal(num_tasks, config.context.latent_size),
             action_noise=normal(num_tasks, rows, self.learner.policy.act_size),
         )

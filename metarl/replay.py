@@ -131,7 +131,13 @@ class MultiTaskReplay:
         return tasks.unsqueeze(1) * self.capacity + self._below(filled, num_rows, generator)
 
     def draw_context(
-        self, tasks: Tensor, num_rows: int, generator: torch.Generator, *, ordered: bool = False
+        self,
+        tasks: Tensor,
+        num_rows: int,
+        generator: torch.Generator,
+        *,
+        ordered: bool = False,
+        shortest: int | None = None,
     ) -> Tensor:
         """Places of transitions of the tasks' contexts, int64 [task, row].
 
@@ -141,6 +147,8 @@ class MultiTaskReplay:
             generator: of the device.
             ordered: a stretch of steps in their order, beginning anywhere (a context that is shorter starts over);
                 otherwise uniform with replacement.
+            shortest: draw from a window of each context, as many steps in a row as this or more; none draws from
+                all of it. Ordered stretches have no use for it.
         """
         _, start, length = self._bounds[:, tasks].unsqueeze(2)
         if ordered:
@@ -148,7 +156,12 @@ class MultiTaskReplay:
             latest = (length - num_rows).clamp(min=0) + 1
             offset = (self._below(latest, 1, generator) + steps) % length.clamp(min=1)
         else:
-            offset = self._below(length, num_rows, generator)
+            window = length
+            if shortest is not None:
+                least = length.clamp(max=shortest)
+                window = least + self._below(length - least + 1, 1, generator)
+                start = start + self._below(length - window + 1, 1, generator)
+            offset = self._below(window, num_rows, generator)
         places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
         return places
 

@@ -91,6 +91,19 @@ def test_draws_are_uniform() -> None:
     assert ((counts - 10_000).abs() < 400).all()  # four standard deviations are 360
 
 
+def test_a_varied_context_is_drawn_from_windows_of_every_length_and_place() -> None:
+    made = _replay(capacity=10)
+    made.add(0, _numbered(0, 0, 7), num_context=3)
+    made.add(0, _numbered(0, 7, 8), num_context=6)  # rows 7 to 12, across the ring's end
+    tasks = torch.zeros(2000, dtype=torch.int64)
+    rows = made.gather(made.draw_context(tasks, 50, torch_generator(0), shortest=2)).rewards
+    extents = {(int(low), int(high)) for low, high in zip(rows.amin(1), rows.amax(1), strict=True)}
+    assert extents == {(low, high) for low in range(7, 13) for high in range(low + 1, 13)}
+    short = made.gather(made.draw_context(tasks, 200, torch_generator(0), shortest=20)).rewards
+    assert (short.amin(1) == 7).all()  # a context that is shorter is used whole
+    assert (short.amax(1) == 12).all()
+
+
 def test_an_ordered_context_is_a_stretch_of_steps() -> None:
     made = _filled(num_rows=3)
     made.add(1, _numbered(1, 3, 10), num_context=8)
