@@ -70,7 +70,8 @@ class LatentActor:
         self, networks: ActingNetworks, *, num_prior: int, num_context: int | None, deterministic: bool
     ) -> None:
         self._networks = networks
-        self._num_prior, self._num_context, self._deterministic = num_prior, num_context, deterministic
+        self.num_context = num_context
+        self._num_prior, self._deterministic = num_prior, deterministic
         self._episode = 0
         self._carry: Carry = ()
         self._latents = self._observations = self._actions = torch.empty(0)
@@ -117,7 +118,7 @@ class LatentActor:
 
     def observe(self, outcome: Outcome) -> None:
         """Read the transition, in the tasks whose episode was running."""
-        if self._num_context is not None and self._episode > self._num_context:
+        if self.num_context is not None and self._episode > self.num_context:
             return
         following, rewards, alive = outcome.observations.squeeze(1), outcome.rewards.squeeze(1), outcome.alive
         rows = self._networks.context_rows(self._observations, self._actions, rewards, following)

@@ -37,14 +37,14 @@ from torch import Tensor
 from metarl.agent import Collector
 from metarl.agents.context import ContextConfig, make_inference_network
 from metarl.agents.latent_actor import ActingNetworks, LatentActor
+from metarl.agents.pearl_collection import Collection, as_transitions, collect_whole
 from metarl.agents.soft_actor_critic import SoftActorCritic
 from metarl.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.cuda_graph import CudaGraph
 from metarl.replay import FILE as REPLAY
 from metarl.replay import MultiTaskReplay, Transitions
-from metarl.seeding import draw_seed, torch_generator
+from metarl.seeding import torch_generator
 from metarl.tasks import Task, TaskEnv
-from metarl.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -121,18 +121,6 @@ class PearlConfig:
     def num_context_episodes(self) -> int:
         """Of a trial of training, those that become the task's context."""
         return self.num_prior_episodes + self.num_posterior_episodes
-
-
-class Collection(NamedTuple):
-    """Trials of one kind.
-
-    Attributes:
-        rounds: more than one where episodes ended early; a later one has only the tasks that lacked steps.
-        num_context: episodes at the start of each trial that are context.
-    """
-
-    rounds: list[Trajectories]
-    num_context: int
 
 
 class UpdateDraw(NamedTuple):
@@ -225,34 +213,17 @@ class Pearl:
         collections = []
         if not self.replay.num_transitions:
             initial = config.num_initial_episodes
-            trials = self._trials(
-                collector, list(self.tasks), rng, initial, num_prior=initial, num_context=initial
+            actor = LatentActor(self.acting, num_prior=initial, num_context=initial, deterministic=False)
+            collections.append(
+                collect_whole(collector, actor, list(self.tasks), rng, num_episodes=initial, horizon=self.horizon)
             )
-            collections.append(trials)
         num_context = config.num_context_episodes
+        actor = LatentActor(
+            self.acting, num_prior=config.num_prior_episodes, num_context=num_context, deterministic=False
+        )
         num_episodes = num_context + config.num_extra_episodes
-        prior = config.num_prior_episodes
-        trials = self._trials(collector, tasks, rng, num_episodes, num_prior=prior, num_context=num_context)
+        trials = collect_whole(collector, actor, tasks, rng, num_episodes=num_episodes, horizon=self.horizon)
         return [*collections, trials]
-
-    def _trials(
-        self,
-        collector: Collector,
-        tasks: Sequence[Task],
-        rng: np.random.Generator,
-        num_episodes: int,
-        *,
-        num_prior: int,
-        num_context: int,
-    ) -> Collection:
-        actor = LatentActor(self.acting, num_prior=num_prior, num_context=num_context, deterministic=False)
-        missing = np.full(len(tasks), num_episodes * self.horizon)
-        rounds = []
-        while len(rows := np.flatnonzero(missing > 0)):
-            lacking = [tasks[int(row)] for row in rows]
-            rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng)))
-            missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
-        return Collection(rounds, num_context)
 
     def update(self, experience: Sequence[Collection]) -> dict[str, float]:
         """Store the trials, then take `num_updates` gradient steps on all that is stored."""
@@ -276,7 +247,7 @@ class Pearl:
         contexts: dict[int, list[Transitions]] = {}
         extras: dict[int, list[Transitions]] = {}
         for trajectories in collection.rounds:
-            transitions = self._transitions(trajectories)
+            transitions = as_transitions(trajectories, self.config.learned_reward)
             mask, split = trajectories.mask, collection.num_context
             for row, task in enumerate(trajectories.tasks):
                 for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
@@ -286,30 +257,6 @@ class Pearl:
         for index, context in contexts.items():
             joined = Transitions(*(torch.cat(part) for part in zip(*context, *extras[index], strict=True)))
             self.replay.add(index, joined, num_context=sum(len(part.rewards) for part in context))
-
-    def _transitions(self, trajectories: Trajectories) -> Transitions:
-        """All steps as transitions, [task, episode, time, ...], padding included."""
-        rewards = trajectories.rewards
-        if self.config.learned_reward is not None:
-            if self.config.learned_reward not in trajectories.infos:
-                known = ", ".join(sorted(trajectories.infos)) or "none"
-                raise ValueError(f"the environment has no info {self.config.learned_reward!r}; it has: {known}")
-            rewards = trajectories.infos[self.config.learned_reward]
-        finite = torch.isfinite(rewards + trajectories.rewards).flatten(1).all(1)
-        if not finite.all():
-            index = int((~finite).nonzero()[0])
-            raise FloatingPointError(f"a reward of task {index}, {trajectories.tasks[index]}, is not finite")
-        following = trajectories.observations.roll(-1, dims=2)
-        last = (trajectories.mask.sum(-1) - 1)[..., None, None].expand(*following.shape[:2], 1, following.shape[3])
-        following.scatter_(2, last, trajectories.last_observations.unsqueeze(2))
-        return Transitions(
-            observations=trajectories.observations,
-            actions=trajectories.actions,
-            rewards=rewards,
-            context_rewards=trajectories.rewards,
-            terminated=trajectories.terminated.float(),
-            next_observations=following,
-        )
 
     def draw(self) -> UpdateDraw:
         """Tasks, transitions and noise of one update."""

@@ -170,8 +170,8 @@ def _cpu_sized(agent: PearlConfig, *, hidden_size: int, encoder_size: int, batch
 
 
 # Rakelly et al. 2019's settings, with their numbers of steps as episodes; their KL weight is times the meta-batch.
-# Where a task's context is many episodes and a test trial begins with few, contexts are varied: on point robots, drawn
-# from all ten episodes, it returned -7 in training and -13 on test tasks after two trajectories.
+# Where a task's context is many episodes and a test trial begins with few, contexts are varied: drawn from all ten
+# episodes, point robots returned -7 in training and -13 on test tasks after two trajectories.
 _VELOCITY_PEARL = PearlConfig()
 _DIRECTION_PEARL = PearlConfig(
     num_prior_episodes=5,

@@ -19,7 +19,8 @@ from metarl.agents.context import (
     product_of_gaussians,
 )
 from metarl.agents.latent_actor import LatentActor
-from metarl.agents.pearl import Collection, Pearl, PearlConfig, UpdateDraw
+from metarl.agents.pearl import Pearl, PearlConfig, UpdateDraw
+from metarl.agents.pearl_collection import Collection
 from metarl.dense import dense, has_dense
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
