@@ -59,7 +59,7 @@ _FAST = OuterConfig(lr=5e-3, final_lr=1e-5)
 _STEEP = OuterConfig(lr=4e-3, final_lr=1e-5)
 
 
-def _adapting(learner: LearnerConfig, source: str, *, updates: int = 1200, num_steps: int = 5) -> FewshotPreset:
+def _adapting(learner: LearnerConfig, source: str, *, updates: int = 1200, num_steps: int = 3) -> FewshotPreset:
     """5-way 1-shot Omniglot for learners that take gradient steps: strided convolutions, 16 tasks per update."""
     return FewshotPreset(
         FewshotExperiment(
