@@ -59,7 +59,7 @@ _FAST = OuterConfig(lr=5e-3, final_lr=1e-5)
 _STEEP = OuterConfig(lr=4e-3, final_lr=1e-5)
 
 
-def _adapting(learner: LearnerConfig, source: str, *, updates: int = 1200, num_steps: int = 3) -> FewshotPreset:
+def _adapting(learner: LearnerConfig, source: str, *, updates: int = 600, num_steps: int = 3) -> FewshotPreset:
     """5-way 1-shot Omniglot for learners that take gradient steps: strided convolutions, 16 tasks per update."""
     return FewshotPreset(
         FewshotExperiment(
@@ -74,7 +74,7 @@ def _adapting(learner: LearnerConfig, source: str, *, updates: int = 1200, num_s
 
 
 def _comparing(
-    learner: LearnerConfig, source: str, *, updates: int = 1200, ways: int = 60, tasks: int = 1
+    learner: LearnerConfig, source: str, *, updates: int = 600, ways: int = 60, tasks: int = 1
 ) -> FewshotPreset:
     """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with."""
     return FewshotPreset(
@@ -182,13 +182,13 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             inner_lr=0.1,
             inner_steps=3,
             rates="per_tensor_and_step",
-            multi_step_updates=200,
-            first_order_updates=200,
+            multi_step_updates=100,
+            first_order_updates=100,
             normalisation="per_step",
             outer=_STEEP,
         ),
         "Antoniou et al. 2019, 3 steps instead of 5",
-        updates=800,
+        updates=400,
     ),
     "omniglot-meta-curvature": _adapting(
         MamlConfig(inner_lr=0.1, curvature=True, outer=_STEEP), "Park & Oliva 2019: one step"
@@ -198,15 +198,15 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
         "Zintgraf et al. 2019, with their settings for miniImageNet",
     ),
     "omniglot-implicit-maml": _adapting(
-        ImplicitMamlConfig(outer=_STEEP), "Rajeswaran et al. 2019", updates=400, num_steps=16
+        ImplicitMamlConfig(outer=_STEEP), "Rajeswaran et al. 2019", updates=200, num_steps=16
     ),
     "omniglot-adml": _adapting(
         AdmlConfig(MamlConfig(inner_lr=0.4, outer=_STEEP), attack_size=0.05),
         "Yin et al. 2018, attacks of a twentieth of the range",
-        updates=800,
+        updates=400,
     ),
     "omniglot-proto-maml": _adapting(
-        ProtoMamlConfig(outer=_STEEP), "Triantafillou et al. 2020, first order", updates=800
+        ProtoMamlConfig(outer=_STEEP), "Triantafillou et al. 2020, first order", updates=400
     ),
     "omniglot-reptile": replace(
         _adapting(ReptileConfig(), "Nichol et al. 2018, 5-way", num_steps=50),
@@ -215,7 +215,7 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             OmniglotData(episodes=EpisodesConfig(train_queries=9)),
             ReptileConfig(),
             backbone=BackboneConfig(downsampling="stride"),
-            training=FewshotTrainingConfig(iterations=24, updates_per_iteration=50, meta_batch_size=5),
+            training=FewshotTrainingConfig(iterations=20, updates_per_iteration=50, meta_batch_size=5),
             evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=50, score_every=10),
         ),
     ),
