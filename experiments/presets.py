@@ -158,14 +158,17 @@ def _locomotion_pearl(
     return replace(found, experiment=replace(found.experiment, horizon=200))
 
 
-def _cpu_sized(agent: PearlConfig, *, hidden_size: int, encoder_size: int, batch_size: int) -> PearlConfig:
-    """The same agent with smaller networks and batches, and a larger step size to go with its fewer updates."""
+def _cpu_sized(
+    agent: PearlConfig, *, hidden_size: int, encoder_size: int, batch_size: int, latent_size: int = 5
+) -> PearlConfig:
+    """The same agent with smaller networks and batches, and larger steps to go with its fewer updates."""
     return replace(
         agent,
-        context=replace(agent.context, hidden_sizes=(encoder_size, encoder_size)),
+        context=replace(agent.context, hidden_sizes=(encoder_size, encoder_size), latent_size=latent_size),
         hidden_sizes=(hidden_size, hidden_size),
         batch_size=batch_size,
         learning_rate=1e-3,
+        target_rate=0.02,
     )
 
 
@@ -296,10 +299,18 @@ PRESETS: dict[str, Preset] = {
     ),
     "point-robot-pearl-cpu": _off_policy(
         "point-uniform-start",
-        _cpu_sized(_POINT_PEARL, hidden_size=128, encoder_size=64, batch_size=64),
-        "point-robot-pearl with smaller networks and batches",
-        train_tasks=80,
+        replace(
+            _cpu_sized(_POINT_PEARL, hidden_size=128, encoder_size=128, batch_size=64, latent_size=10),
+            gamma=0.9,
+            num_prior_episodes=5,
+            num_posterior_episodes=5,
+            num_extra_episodes=5,
+        ),
+        "point-robot-pearl with smaller networks and batches, more goals and latents, and contexts of both phases",
+        train_tasks=200,
         test_tasks=20,
+        collected_tasks=40,
+        num_trajectories=10,
         num_trials=4,
         iterations=60,
     ),
@@ -315,12 +326,19 @@ PRESETS: dict[str, Preset] = {
     "sparse-point-robot-pearl-cpu": _off_policy(
         "sparse-point",
         replace(
-            _cpu_sized(_SPARSE_POINT_PEARL, hidden_size=128, encoder_size=64, batch_size=64), context_size=256
+            _cpu_sized(_SPARSE_POINT_PEARL, hidden_size=128, encoder_size=64, batch_size=64),
+            num_initial_episodes=40,
+            num_prior_episodes=25,
+            num_posterior_episodes=15,
+            context_size=256,
+            reward_scale=30.0,
+            kl_coef=5.0,
+            exploration_episodes=8,
         ),
-        "sparse-point-robot-pearl with smaller networks, batches and contexts",
+        "sparse-point-robot-pearl with smaller networks, batches and contexts, and more exploration",
         train_tasks=80,
         test_tasks=20,
-        collected_tasks=10,
+        collected_tasks=40,
         num_trajectories=20,
         iterations=60,
     ),
@@ -333,7 +351,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "half-cheetah-vel-pearl-cpu": _locomotion_pearl(
         "half-cheetah-vel",
-        replace(_cpu_sized(_VELOCITY_PEARL, hidden_size=256, encoder_size=128, batch_size=64), num_updates=1000),
+        replace(
+            _cpu_sized(_VELOCITY_PEARL, hidden_size=256, encoder_size=128, batch_size=64),
+            num_updates=1000,
+            target_rate=0.005,
+        ),
         "half-cheetah-vel-pearl with smaller networks and batches, and half the updates",
         train_tasks=100,
         test_tasks=30,
