@@ -62,7 +62,8 @@ class PearlConfig:
         update_tasks: tasks of a gradient step, the meta-batch of the paper; `training.meta_batch_size` is how many
             are collected from.
         batch_size: transitions per task for the critics and the actor.
-        context_size: transitions per task for the encoder; a recurrent one reads as many in a row.
+        context_size: transitions per task for the encoder; a recurrent one reads as many in a row, and should be
+            given no more than a test trial begins with: it does not carry over to shorter contexts.
         vary_context: draw the encoder's transitions from a random stretch of the task's context, one episode or
             longer, so that it learns to infer from as little as a test trial begins with; else from all of it, as
             published.

@@ -428,9 +428,10 @@ def test_the_captured_update_is_the_eager_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "iterations"), [("set", 5), pytest.param("recurrent", 10, marks=pytest.mark.slow)]
+    ("kind", "context_size", "iterations"),
+    [("set", 32, 5), pytest.param("recurrent", 10, 12, marks=pytest.mark.slow)],
 )
-def test_solves_a_point_robot_with_two_goals(kind: Any, iterations: int) -> None:
+def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, iterations: int) -> None:
     """Goals to the left and to the right; what is known of the goal shows in the second trajectory."""
     made = make_benchmark("point")
     goals = [Task.of("point", goal=(x, 0.0)) for x in (-0.5, 0.5)]
@@ -443,7 +444,7 @@ def test_solves_a_point_robot_with_two_goals(kind: Any, iterations: int) -> None
         num_updates=200,
         update_tasks=2,
         batch_size=64,
-        context_size=32,
+        context_size=context_size,
         gamma=0.9,
         reward_scale=5.0,
         kl_coef=0.1,
