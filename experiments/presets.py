@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.agents.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2Config
 from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.pearl_presets import PEARL
 from metarl.training import EvaluationConfig, TrainingConfig
 
 
@@ -116,98 +116,6 @@ def _locomotion_trials(benchmark: str, agent: Rl2Config, iterations: int) -> Pre
     return replace(found, experiment=replace(found.experiment, horizon=200))
 
 
-def _off_policy(
-    benchmark: str,
-    agent: PearlConfig,
-    source: str,
-    *,
-    train_tasks: int | None,
-    test_tasks: int,
-    iterations: int = 500,
-    collected_tasks: int = 5,
-    num_trajectories: int = 3,
-    num_trials: int = 1,
-) -> Preset:
-    """A PEARL experiment with a fixed number of training tasks; evaluated on trials of some trajectories."""
-    training = TrainingConfig(iterations, meta_batch_size=collected_tasks, checkpoint_every=10, evaluate_every=10)
-    evaluation = EvaluationConfig(test_tasks, num_steps=num_trajectories - 1, num_episodes=num_trials)
-    experiment = Experiment(benchmark, agent, training, evaluation, num_train_tasks=train_tasks)
-    return Preset(experiment, source)
-
-
-def _locomotion_pearl(
-    benchmark: str,
-    agent: PearlConfig,
-    source: str,
-    *,
-    train_tasks: int | None,
-    test_tasks: int,
-    iterations: int = 500,
-    num_trials: int = 1,
-) -> Preset:
-    """Episodes of 200 steps."""
-    found = _off_policy(
-        benchmark,
-        agent,
-        source,
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-        iterations=iterations,
-        num_trials=num_trials,
-    )
-    return replace(found, experiment=replace(found.experiment, horizon=200))
-
-
-def _cpu_sized(
-    agent: PearlConfig, *, hidden_size: int, encoder_size: int, batch_size: int, latent_size: int = 5
-) -> PearlConfig:
-    """The same agent with smaller networks and batches, and larger steps to go with its fewer updates."""
-    return replace(
-        agent,
-        context=replace(agent.context, hidden_sizes=(encoder_size, encoder_size), latent_size=latent_size),
-        hidden_sizes=(hidden_size, hidden_size),
-        batch_size=batch_size,
-        learning_rate=1e-3,
-        target_rate=0.02,
-    )
-
-
-# Rakelly et al. 2019's settings, with their numbers of steps as episodes; their KL weight is times the meta-batch.
-# Where a task's context is many episodes and a test trial begins with few, contexts are varied: drawn from all ten
-# episodes, point robots returned -7 in training and -13 on test tasks after two trajectories.
-_VELOCITY_PEARL = PearlConfig()
-_DIRECTION_PEARL = PearlConfig(
-    num_prior_episodes=5,
-    num_extra_episodes=5,
-    update_tasks=4,
-    context_size=256,
-    kl_coef=0.4,
-    replay_capacity=1_000_000,
-)
-_POINT_PEARL = PearlConfig(
-    num_prior_episodes=10,
-    num_extra_episodes=10,
-    num_updates=1000,
-    context_size=64,
-    vary_context=True,
-    reward_scale=100.0,
-)
-_SPARSE_POINT_PEARL = PearlConfig(
-    num_prior_episodes=5,
-    num_posterior_episodes=45,
-    num_extra_episodes=0,
-    num_updates=1000,
-    context_size=1024,
-    vary_context=True,
-    gamma=0.9,
-    reward_scale=100.0,
-    kl_coef=16.0,
-    replay_capacity=65_000,
-    learned_reward="dense_reward",
-    exploration_episodes=5,
-)
-
-
 PRESETS: dict[str, Preset] = {
     "quickstart": Preset(
         Experiment(
@@ -289,108 +197,7 @@ PRESETS: dict[str, Preset] = {
         iterations=400,
     ),
     "ant-dir-rl2": _locomotion_trials("ant-dir", _LOCOMOTION_RL2, iterations=400),
-    "point-robot-pearl": _off_policy(
-        "point-uniform-start",
-        _POINT_PEARL,
-        "Rakelly et al. 2019's code: 80 goals, 20 steps",
-        train_tasks=80,
-        test_tasks=20,
-        num_trials=4,
-    ),
-    "point-robot-pearl-cpu": _off_policy(
-        "point-uniform-start",
-        replace(
-            _cpu_sized(_POINT_PEARL, hidden_size=128, encoder_size=128, batch_size=64, latent_size=10),
-            gamma=0.9,
-            num_prior_episodes=5,
-            num_posterior_episodes=5,
-            num_extra_episodes=5,
-        ),
-        "point-robot-pearl with smaller networks and batches, more goals and latents, and contexts of both phases",
-        train_tasks=200,
-        test_tasks=20,
-        collected_tasks=40,
-        num_trajectories=10,
-        num_trials=4,
-        iterations=60,
-    ),
-    "sparse-point-robot-pearl": _off_policy(
-        "sparse-point",
-        _SPARSE_POINT_PEARL,
-        "Rakelly et al. 2019, section 6.4: 80 goals on a semicircle, 20 steps; dense reward to learn",
-        train_tasks=80,
-        test_tasks=20,
-        collected_tasks=10,
-        num_trajectories=20,
-    ),
-    "sparse-point-robot-pearl-cpu": _off_policy(
-        "sparse-point",
-        replace(
-            _cpu_sized(_SPARSE_POINT_PEARL, hidden_size=128, encoder_size=64, batch_size=64),
-            num_initial_episodes=40,
-            num_prior_episodes=25,
-            num_posterior_episodes=15,
-            context_size=256,
-            reward_scale=30.0,
-            kl_coef=5.0,
-            exploration_episodes=8,
-        ),
-        "sparse-point-robot-pearl with smaller networks, batches and contexts, and more exploration",
-        train_tasks=80,
-        test_tasks=20,
-        collected_tasks=40,
-        num_trajectories=20,
-        iterations=60,
-    ),
-    "half-cheetah-vel-pearl": _locomotion_pearl(
-        "half-cheetah-vel",
-        _VELOCITY_PEARL,
-        "Rakelly et al. 2019: 100 speeds, 200 steps",
-        train_tasks=100,
-        test_tasks=30,
-    ),
-    "half-cheetah-vel-pearl-cpu": _locomotion_pearl(
-        "half-cheetah-vel",
-        replace(
-            _cpu_sized(_VELOCITY_PEARL, hidden_size=256, encoder_size=128, batch_size=64),
-            num_updates=1000,
-            target_rate=0.005,
-        ),
-        "half-cheetah-vel-pearl with smaller networks and batches, and half the updates",
-        train_tasks=100,
-        test_tasks=30,
-        iterations=60,
-    ),
-    "half-cheetah-dir-pearl": _locomotion_pearl(
-        "half-cheetah-dir",
-        _DIRECTION_PEARL,
-        "Rakelly et al. 2019: forward and backward, 200 steps",
-        train_tasks=None,
-        test_tasks=2,
-        num_trials=4,
-    ),
-    "ant-dir-pearl": _locomotion_pearl(
-        "ant-dir",
-        replace(_DIRECTION_PEARL, num_prior_episodes=2, num_extra_episodes=3, num_updates=4000),
-        "Rakelly et al. 2019: forward and backward, 200 steps",
-        train_tasks=None,
-        test_tasks=2,
-        num_trials=4,
-    ),
-    "ant-goal-pearl": _locomotion_pearl(
-        "ant-goal",
-        PearlConfig(num_updates=4000, update_tasks=10, context_size=256, kl_coef=10.0),
-        "Rakelly et al. 2019: 150 goals, 200 steps",
-        train_tasks=150,
-        test_tasks=30,
-    ),
-    "humanoid-dir-pearl": _locomotion_pearl(
-        "humanoid-dir",
-        PearlConfig(num_updates=4000, context_size=256),
-        "Rakelly et al. 2019: 100 headings, 200 steps",
-        train_tasks=100,
-        test_tasks=30,
-    ),
+    **{name: Preset(experiment, source) for name, (experiment, source) in PEARL.items()},
     **{f"tabular-n{n}-rl2": _mdp(n, iterations=200, meta_batch_size=10_000 // n) for n in (10, 25, 50, 75, 100)},
 }
 
