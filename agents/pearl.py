@@ -20,8 +20,8 @@ times the published meta-batch (0.1 * 16 = 1.6). Tasks of an update are drawn wi
 are enough. Posterior episodes start from the posterior of what the trial has seen, all of it, as at test time; the
 published collection starts each phase with one more episode from the prior, then uses a random part of the
 context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
-episodes stand in the place of numbers of steps. With vary_context,
-training infers from as little as a test trial has.
+episodes stand in the place of numbers of steps. With vary_context, training infers from as little as a test trial
+has.
 """
 
 from collections.abc import Callable, Sequence
@@ -117,6 +117,11 @@ class PearlConfig:
         check_not_negative(self, "kl_coef", "regularisation")
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "reward_scale", "temperature", "learning_rate")
+        if self.vary_context and self.context.kind == "recurrent":
+            raise ValueError(
+                "vary_context is for a set of transitions, got a recurrent encoder; turn it off and set "
+                "context_size to the steps that a test trial begins with"
+            )
 
     @property
     def num_context_episodes(self) -> int:

@@ -31,14 +31,13 @@ from metarl.experiments.fewshot.configuration import data_name
 from metarl.experiments.fewshot.presets import PRESETS as FEWSHOT_PRESETS
 from metarl.experiments.measure import measure
 from metarl.experiments.presets import PRESETS, preset
+from metarl.experiments.resuming import ResumeArguments, to_resume
 from metarl.experiments.runs import (
     EVALUATION,
     Run,
     checkpoint_path,
-    checkpointed_iteration,
     create_run,
     extend_run,
-    go_back,
     on_device,
     open_run,
     write_json,
@@ -78,23 +77,6 @@ class TrainArguments:
 
     experiment: Annotated[Experiment, tyro.conf.arg(name="")]
     out: Path | None = None
-
-
-@dataclass(frozen=True)
-class ResumeArguments:
-    """Continue a run that was stopped.
-
-    Attributes:
-        folder: the run's.
-        iterations: train to this many in all instead of the configured number.
-        checkpoint: continue from checkpoint.previous.pt instead; the last one is kept under another name.
-        device: train here instead of where the configuration says.
-    """
-
-    folder: tyro.conf.Positional[Path]
-    iterations: int | None = None
-    checkpoint: str = CHECKPOINT
-    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -223,16 +205,7 @@ def _resume(words: list[str]) -> int:
     if fewshot.names_run(words):
         return fewshot.resume_command(words)
     arguments = parse(ResumeArguments, words, "metarl resume")
-    run = open_run(arguments.folder)
-    checkpoint_path(run, arguments.checkpoint)
-    if arguments.checkpoint != CHECKPOINT:
-        go_back(run)
-    done = checkpointed_iteration(run)
-    if arguments.iterations is not None:
-        if arguments.iterations < done:
-            raise UsageError(f"--iterations must be at least {done}, which are done, got {arguments.iterations}")
-        run = extend_run(run, arguments.iterations)
-    return _work(on_device(run, arguments.device))
+    return _work(on_device(to_resume(open_run(arguments.folder), arguments, extend_run), arguments.device))
 
 
 def _work(run: Run) -> int:

@@ -148,7 +148,7 @@ class MultiTaskReplay:
             ordered: a stretch of steps in their order, beginning anywhere (a context that is shorter starts over);
                 otherwise uniform with replacement.
             shortest: draw from a window of each context, as many steps in a row as this or more; none draws from
-                all of it. Ordered stretches have no use for it.
+                all of it. Not with `ordered`, whose stretches are as long as asked.
         """
         _, start, length = self._bounds[:, tasks].unsqueeze(2)
         if ordered:

@@ -405,7 +405,14 @@ def test_episodes_that_end_early_are_made_up_for() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"hidden_sizes": ()}, {"num_updates": 0}, {"gamma": 1.5}, {"kl_coef": -1.0}, {"learning_rate": 0.0}],
+    [
+        {"hidden_sizes": ()},
+        {"num_updates": 0},
+        {"gamma": 1.5},
+        {"kl_coef": -1.0},
+        {"learning_rate": 0.0},
+        {"vary_context": True, "context": ContextConfig("recurrent")},
+    ],
 )
 def test_configurations_reject_nonsense(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):

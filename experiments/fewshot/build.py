@@ -9,6 +9,7 @@ from torch import nn
 from metarl.experiments.fewshot.configuration import (
     Augmented,
     ClassFolderData,
+    CurveData,
     EpisodesConfig,
     FewshotExperiment,
     HarmonicData,
@@ -105,7 +106,7 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
     """
     generator = torch_generator(experiment.seed)
     experiment = replace(experiment, learner=_annealed(experiment.learner, experiment.training))
-    if isinstance(experiment.data, SinusoidData | HarmonicData):
+    if isinstance(experiment.data, CurveData):
         return _regression_learner(experiment, generator, device)
     return _image_learner(experiment, experiment.data, generator, device)
 

@@ -14,11 +14,12 @@ from metarl.experiments.arguments import UsageError, check_new, interruptible, p
 from metarl.experiments.configuration import Device, make_device
 from metarl.experiments.console import TrainingDisplay, duration, say
 from metarl.experiments.fewshot.build import make_learner, make_sources
-from metarl.experiments.fewshot.configuration import DataConfig, FewshotExperiment, HarmonicData, SinusoidData
+from metarl.experiments.fewshot.configuration import CurveData, DataConfig, FewshotExperiment
 from metarl.experiments.fewshot.measure import measure
 from metarl.experiments.fewshot.presets import PRESETS
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
-from metarl.experiments.runs import EVALUATION, checkpoint_path, checkpointed_iteration, go_back, write_json
+from metarl.experiments.resuming import ResumeArguments, to_resume
+from metarl.experiments.runs import EVALUATION, checkpoint_path, write_json
 from metarl.fewshot.training import Sources, train
 from metarl.loop import Progress
 
@@ -34,23 +35,6 @@ class FewshotTrainArguments:
 
     experiment: Annotated[FewshotExperiment, tyro.conf.arg(name="")]
     out: Path | None = None
-
-
-@dataclass(frozen=True)
-class FewshotResumeArguments:
-    """Continue a run that was stopped.
-
-    Attributes:
-        folder: the run's.
-        iterations: train to this many in all instead of the configured number.
-        checkpoint: continue from checkpoint.previous.pt instead; the last one is kept under another name.
-        device: train here instead of where the configuration says.
-    """
-
-    folder: tyro.conf.Positional[Path]
-    iterations: int | None = None
-    checkpoint: str = CHECKPOINT
-    device: Device | None = None
 
 
 @dataclass(frozen=True)
@@ -107,17 +91,8 @@ def train_command(name: str, words: list[str]) -> int:
 
 def resume_command(words: list[str]) -> int:
     """`metarl resume` of a few-shot run."""
-    arguments = parse(FewshotResumeArguments, words, "metarl resume")
-    run = open_run(arguments.folder)
-    checkpoint_path(run, arguments.checkpoint)
-    if arguments.checkpoint != CHECKPOINT:
-        go_back(run)
-    done = checkpointed_iteration(run)
-    if arguments.iterations is not None:
-        if arguments.iterations < done:
-            raise UsageError(f"--iterations must be at least {done}, which are done, got {arguments.iterations}")
-        run = extend_run(run, arguments.iterations)
-    run = on_device(run, arguments.device)
+    arguments = parse(ResumeArguments, words, "metarl resume")
+    run = on_device(to_resume(open_run(arguments.folder), arguments, extend_run), arguments.device)
     return _work(run, make_sources(run.experiment, make_device(run.experiment.device)))
 
 
@@ -144,7 +119,7 @@ def _asked(data: DataConfig, arguments: FewshotEvaluateArguments) -> DataConfig:
     """The run's data with the ways, shots and queries that were asked for."""
     names = ("num_ways", "num_shots", "num_queries")
     asked = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
-    if isinstance(data, SinusoidData | HarmonicData):
+    if isinstance(data, CurveData):
         if set(asked) - {"num_shots"} or arguments.data_folder is not None:
             raise UsageError("a regression task has no ways, queries or folder to choose; give --num-shots alone")
         return replace(data, **asked)

@@ -47,8 +47,8 @@ class EpisodesConfig:
 
 
 @dataclass(frozen=True)
-class SinusoidData:
-    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points.
+class CurveData:
+    """Points on curves.
 
     Attributes:
         num_shots: support points.
@@ -63,19 +63,23 @@ class SinusoidData:
 
 
 @dataclass(frozen=True)
-class HarmonicData:
-    """Harmonics of Lacoste et al. 2018.
+class SinusoidData(CurveData):
+    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points.
 
     Attributes:
         num_shots: support points.
         train_queries: query points in training.
     """
 
-    num_shots: int = 10
-    train_queries: int = 10
 
-    def __post_init__(self) -> None:
-        check_counts(self, "num_shots", "train_queries")
+@dataclass(frozen=True)
+class HarmonicData(CurveData):
+    """Harmonics of Lacoste et al. 2018.
+
+    Attributes:
+        num_shots: support points.
+        train_queries: query points in training.
+    """
 
 
 Augmented = Literal["none", "images", "classes"]
