@@ -75,6 +75,7 @@ class PearlConfig:
             use a reward_scale of 1.
         kl_coef: weight of the KL per task.
         learning_rate: Adam's, for all networks.
+        final_learning_rate: at the last iteration, approached in a straight line; None for no change.
         target_rate: how far the target value moves towards the value at each update.
         regularisation: of the policy's means and log standard deviations.
         replay_capacity: transitions kept per task.
@@ -101,6 +102,7 @@ class PearlConfig:
     learn_temperature: bool = False
     kl_coef: float = 1.6
     learning_rate: float = 3e-4
+    final_learning_rate: float | None = None
     target_rate: float = 0.005
     regularisation: float = 1e-3
     replay_capacity: int = 50_000
@@ -117,6 +119,8 @@ class PearlConfig:
         check_not_negative(self, "kl_coef", "regularisation")
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "reward_scale", "temperature", "learning_rate")
+        if self.final_learning_rate is not None:
+            check_positive(self, "final_learning_rate")
         if self.vary_context and self.context.kind == "recurrent":
             raise ValueError(
                 "vary_context is for a set of transitions, got a recurrent encoder; turn it off and set "
@@ -152,6 +156,7 @@ class Pearl:
         env: any environment of the family, for its spaces and its horizon.
         config: hyperparameters.
         train_tasks: all tasks that will ever be collected from; each has a replay.
+        iterations: of the run, for a learning rate that changes in its course.
         seed: of the initial weights and of what is drawn in updates.
         device: holds replay and networks; acting is on the CPU.
     """
@@ -159,7 +164,14 @@ class Pearl:
     METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
 
     def __init__(
-        self, env: TaskEnv, config: PearlConfig, train_tasks: Sequence[Task], *, seed: int, device: torch.device
+        self,
+        env: TaskEnv,
+        config: PearlConfig,
+        train_tasks: Sequence[Task],
+        *,
+        iterations: int,
+        seed: int,
+        device: torch.device,
     ) -> None:
         space = env.single_action_space
         if not isinstance(space, Box):
@@ -169,6 +181,7 @@ class Pearl:
             raise ValueError(f"PEARL needs bounded actions, got bounds {low} and {high}")
         obs_size, act_size = int(np.prod(env.single_observation_space.shape or ())), int(np.prod(low.shape))
         self.config, self.device = config, device
+        self.iterations, self.updates = iterations, 0
         self.horizon = env.max_episode_steps
         self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
         episodes = max(config.num_initial_episodes, config.num_context_episodes + config.num_extra_episodes)
@@ -200,7 +213,7 @@ class Pearl:
         critic_parameters = [*encoder.parameters(), *self.learner.critics.parameters()]
         actor_parameters = [*self.learner.policy.parameters(), *self.learner.value.parameters()]
         self.critic_optimizer, self.actor_optimizer = (
-            torch.optim.Adam(parameters, lr=config.learning_rate, fused=True, capturable=on_cuda)
+            torch.optim.Adam(parameters, lr=self._rate(config.learning_rate), fused=True, capturable=on_cuda)
             for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
         )
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
@@ -235,6 +248,7 @@ class Pearl:
         """Store the trials, then take `num_updates` gradient steps on all that is stored."""
         for collection in experience:
             self.store(collection)
+        self._set_learning_rate()
         step: Callable[[UpdateDraw], Tensor] = self.step
         if self.device.type == "cuda" and self.config.capture_graph:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
@@ -245,8 +259,26 @@ class Pearl:
             sums += step(self.draw())
         if not bool(torch.isfinite(sums).all()):
             raise FloatingPointError("PEARL's loss is not finite; expected finite rewards and a stable step size")
+        self.updates += 1
         metrics = dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
         return metrics | self._return_metrics(experience[-1])
+
+    def _rate(self, rate: float) -> float | Tensor:
+        """A step size as Adam wants it: a captured graph reads it from the device's memory."""
+        return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
+
+    def _set_learning_rate(self) -> None:
+        config = self.config
+        if config.final_learning_rate is None:
+            return
+        done = min(1.0, self.updates / max(1, self.iterations - 1))
+        rate = config.learning_rate + (config.final_learning_rate - config.learning_rate) * done
+        for optimizer in (self.critic_optimizer, self.actor_optimizer):
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)  # where a captured graph reads it
+                else:
+                    group["lr"] = rate
 
     def store(self, collection: Collection) -> None:
         """Put trials into the replay; what of a task they hold becomes its context, or part of it."""
@@ -361,6 +393,7 @@ class Pearl:
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "seeds": self._seeds.get_state(),
+            "updates": self.updates,
             "replay": self.replay.state_dict(),
         }
 
@@ -371,8 +404,11 @@ class Pearl:
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self._seeds.set_state(state["seeds"])
+        self.updates = int(state["updates"])
         self.replay.load_state_dict(state["replay"])
         for optimizer in (self.critic_optimizer, self.actor_optimizer):
             for group in optimizer.param_groups:
-                group["capturable"] = self.device.type == "cuda"  # the checkpoint's may be of another device
+                # The checkpoint's may be of another device.
+                group["capturable"] = self.device.type == "cuda"
+                group["lr"] = self._rate(float(group["lr"]))
         self._captured = None  # a graph holds on to the moments that were there when it was captured

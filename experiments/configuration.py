@@ -119,8 +119,8 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
     try:
         if isinstance(experiment.agent, PrompConfig):
             return Promp(env, experiment.agent, seed=experiment.seed, device=device)
+        iterations = experiment.training.iterations
         if isinstance(experiment.agent, Rl2Config):
-            iterations = experiment.training.iterations
             return Rl2(env, experiment.agent, iterations=iterations, seed=experiment.seed, device=device)
         if isinstance(experiment.agent, PearlConfig):
             if not isinstance(benchmark.train, FiniteTasks):
@@ -128,7 +128,14 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
                     f"PEARL stores transitions per training task and {experiment.benchmark} has infinitely many; "
                     "give --num-train-tasks"
                 )
-            return Pearl(env, experiment.agent, benchmark.train.tasks, seed=experiment.seed, device=device)
+            return Pearl(
+                env,
+                experiment.agent,
+                benchmark.train.tasks,
+                iterations=iterations,
+                seed=experiment.seed,
+                device=device,
+            )
         return MamlTrpo(env, experiment.agent, seed=experiment.seed, device=device)
     finally:
         env.close()

@@ -118,6 +118,7 @@ PEARL: dict[str, Described] = {
             num_prior_episodes=5,
             num_posterior_episodes=5,
             num_extra_episodes=5,
+            final_learning_rate=1e-4,
         ),
         "point-robot-pearl with smaller networks and batches, more goals and latents, and contexts of both phases",
         train_tasks=200,
@@ -125,7 +126,7 @@ PEARL: dict[str, Described] = {
         collected_tasks=40,
         num_trajectories=10,
         num_trials=4,
-        iterations=60,
+        iterations=250,
     ),
     "sparse-point-robot-pearl": _off_policy(
         "sparse-point",

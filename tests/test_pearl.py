@@ -1,6 +1,7 @@
 """PEARL: closed forms, whose gradients reach what, what is stored, and a task that it solves in seconds."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def _agent(
     made = make_benchmark(benchmark)
     tasks = made.train.sample(num_tasks, np.random.default_rng(0))
     maker = EnvMaker(made.family, horizon)
-    agent = Pearl(maker(1, 1), config, tasks, seed=0, device=CPU)
+    agent = Pearl(maker(1, 1), config, tasks, iterations=1, seed=0, device=CPU)
     with torch.no_grad():  # a fresh encoder says so nearly nothing that any mistake would be near right
         network = agent.acting.encoder.network
         network.get_parameter(f"weight_{network.num_layers - 1}").mul_(100.0)
@@ -364,7 +365,14 @@ def test_a_benchmark_of_finitely_many_tasks_can_be_trained_on_in_part() -> None:
 def test_what_pearl_cannot_do_is_one_error() -> None:
     made = make_benchmark("gridnavi")
     with pytest.raises(ValueError, match="PEARL needs continuous actions, got Discrete"):
-        Pearl(made.family.make_env(1), CONFIG, made.train.sample(2, np.random.default_rng(0)), seed=0, device=CPU)
+        Pearl(
+            made.family.make_env(1),
+            CONFIG,
+            made.train.sample(2, np.random.default_rng(0)),
+            iterations=1,
+            seed=0,
+            device=CPU,
+        )
     with pytest.raises(ValueError, match="must hold a collection of 4 episodes of 6 steps, 24, got 23"):
         _agent(replace(CONFIG, replay_capacity=23))
 
@@ -372,7 +380,7 @@ def test_what_pearl_cannot_do_is_one_error() -> None:
 def test_a_task_that_is_there_twice_has_one_replay() -> None:
     made = make_benchmark("point")
     tasks = made.train.sample(2, np.random.default_rng(0))
-    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, [tasks[0], *tasks], seed=0, device=CPU)
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, [tasks[0], *tasks], iterations=1, seed=0, device=CPU)
     assert agent.tasks == {tasks[0]: 0, tasks[1]: 1}
 
 
@@ -390,7 +398,7 @@ def test_episodes_that_end_early_are_made_up_for() -> None:
     """A point that starts at its goal is done after a step; tasks are collected until each has its steps."""
     made = make_benchmark("point")
     tasks = [Task.of("point", goal=(0.0, 0.05)), Task.of("point", goal=(0.5, 0.5))]
-    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, tasks, seed=0, device=CPU)
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, tasks, iterations=1, seed=0, device=CPU)
     with torch.no_grad():  # always straight up, half a step
         network = agent.learner.policy.network
         network.get_parameter("weight_1").zero_()
@@ -426,7 +434,9 @@ def test_the_captured_update_is_the_eager_one() -> None:
         config = replace(CONFIG, capture_graph=captured, num_updates=10)
         made = make_benchmark("sparse-point")
         tasks = made.train.sample(3, np.random.default_rng(0))
-        agent = Pearl(made.family.make_env(1, horizon=6), config, tasks, seed=0, device=torch.device("cuda"))
+        agent = Pearl(
+            made.family.make_env(1, horizon=6), config, tasks, iterations=1, seed=0, device=torch.device("cuda")
+        )
         with Workers(EnvMaker(made.family, 6)) as workers:
             agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
         agents.append(agent)
@@ -460,7 +470,7 @@ def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, itera
         exploration_episodes=1,
     )
     maker, rng = EnvMaker(made.family, 10), np.random.default_rng(0)
-    agent = Pearl(maker(1, 1), config, goals, seed=0, device=CPU)
+    agent = Pearl(maker(1, 1), config, goals, iterations=1, seed=0, device=CPU)
     with Workers(maker, num_threads=1) as workers:
         for _ in range(iterations):
             agent.update(agent.collect(workers, goals, rng))
@@ -468,3 +478,25 @@ def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, itera
     blind = -0.5 * 10  # staying half-way, the best that knows of no goal
     assert returns[1].mean() > blind + 0.6
     assert returns[1].mean() > returns[0].mean() + 0.5
+
+
+def test_the_learning_rate_reaches_its_end_in_a_straight_line_and_survives_a_resume(tmp_path: Path) -> None:
+    made = make_benchmark("point-uniform-start")
+    tasks = made.train.sample(2, np.random.default_rng(0))
+    config = replace(CONFIG, learning_rate=1e-3, final_learning_rate=1e-4)
+
+    def make() -> Pearl:
+        return Pearl(made.family.make_env(1, horizon=6), config, tasks, iterations=4, seed=0, device=CPU)
+
+    agent, resumed, rates = make(), make(), []
+    with Workers(lambda n, threads: made.family.make_env(n, horizon=6)) as workers:
+        for _ in range(2):
+            agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+            rates.append(agent.actor_optimizer.param_groups[0]["lr"])
+        agent.save_data(tmp_path)
+        resumed.load_state_dict(agent.state_dict())
+        resumed.load_data(tmp_path)
+        for _ in range(3):
+            resumed.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+            rates.append(resumed.critic_optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4, 1e-4])

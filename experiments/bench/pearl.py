@@ -77,7 +77,7 @@ def synthetic_agent(sizes: PearlSizes, device: torch.device) -> Pearl:
     benchmark, generator = make_benchmark(sizes.benchmark), torch_generator(0)
     env = benchmark.family.make_env(1)
     tasks = benchmark.train.sample(sizes.num_tasks, np.random.default_rng(0))
-    agent = Pearl(env, sizes.config, tasks, seed=0, device=device)
+    agent = Pearl(env, sizes.config, tasks, iterations=1, seed=0, device=device)
     env.close()
     rows, policy = sizes.config.replay_capacity, agent.learner.policy
     for task in range(sizes.num_tasks):
