@@ -16,6 +16,7 @@ from metarl.agent import KeepsData
 from metarl.allocator import keep_freed_memory
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
+from metarl.cores import WorkerError
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
 from metarl.experiments.configuration import (
@@ -45,7 +46,6 @@ from metarl.experiments.runs import (
 from metarl.loop import TrainingDiverged
 from metarl.tasks import load_tasks
 from metarl.training import train
-from metarl.workers import WorkerError
 
 USAGE = """usage: metarl COMMAND ...
 

@@ -10,7 +10,6 @@ depends in its last bit on where in memory the batch puts it.
 
 import contextlib
 import multiprocessing
-import os
 import pickle
 import signal
 import traceback
@@ -23,21 +22,13 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
+from metarl.cores import WorkerError, usable_cores
 from metarl.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, Transition
 from metarl.trajectories import Trajectories, concatenate
 
 MakeEnv = Callable[[int, int], TaskEnv]
 """Makes a vector environment of (number of sub-environments, number of threads); picklable."""
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class WorkerError(RuntimeError):
-    """A worker process failed or died."""
 
 
 class Workers:
