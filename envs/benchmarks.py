@@ -1,5 +1,6 @@
 """The benchmarks by name: which tasks to train on, which to test on, and where they come from."""
 
+import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,13 +48,18 @@ def make_benchmark(name: str) -> Benchmark:
     Raises:
         ValueError: if there is none; the message names those that exist.
     """
+    if name.startswith("ml"):  # imported when it is needed: a simulator of its own
+        metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
+        found: Benchmark = metaworld.metaworld_benchmark(name)
+        return found
     if name not in _MAKERS:
-        raise ValueError(f"unknown benchmark {name!r}; known: {', '.join(sorted(_MAKERS))}")
+        known = f"{', '.join(sorted(_MAKERS))}, and Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45"
+        raise ValueError(f"unknown benchmark {name!r}; known: {known}")
     return _MAKERS[name](name)
 
 
 def benchmark_names() -> list[str]:
-    """The names that `make_benchmark` knows, sorted."""
+    """The names that `make_benchmark` knows, sorted, without those of Meta-World."""
     return sorted(_MAKERS)
 
 

@@ -1,0 +1,160 @@
+"""ML1, ML10, ML25, ML45 and custom splits of Meta-World, by name (Yu et al. 2019, arXiv:1910.10897).
+
+    ml1-ENVIRONMENT     other goals of one environment, e.g. ml1-reach
+    ml10, ml25, ml45    other environments
+    ml:A,B/C,D          train on environments A and B, test on C and D
+
+Options follow a name: ml1-reach+goal-observed shows the goal, +reward-v1 has the older rewards, and +package-step
+steps with the package's own code. Every environment has 50 goals to train on and 50 others to test on, the same
+for every run. ML1 tests on other goals of its environment; the others on other environments, except that the
+package's ML25 has basketball in both.
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from metarl.envs.metaworld.family import FAMILY, VECTOR, MetaWorld, environment
+from metarl.envs.metaworld.vectors import VECTORS
+from metarl.tasks import Benchmark, FiniteTasks, Task
+
+NUM_GOALS = 50
+
+_ML10 = (
+    "reach push pick-place door-open drawer-close button-press-topdown peg-insert-side window-open sweep "
+    "basketball",
+    "drawer-open door-close shelf-place sweep-into lever-pull",
+)
+_ML25 = (
+    "reach push pick-place door-open drawer-open drawer-close button-press-topdown peg-insert-side window-open "
+    "window-close coffee-pull pick-out-of-hole disassemble pick-place-wall basketball stick-pull "
+    "button-press-wall faucet-open door-lock lever-pull sweep-into faucet-close coffee-button "
+    "button-press-topdown-wall dial-turn",
+    "basketball door-close shelf-place sweep button-press",
+)
+_ML45 = (
+    "assembly basketball button-press-topdown button-press-topdown-wall button-press button-press-wall "
+    "coffee-button coffee-pull coffee-push dial-turn disassemble door-close door-open drawer-close drawer-open "
+    "faucet-open faucet-close hammer handle-press-side handle-press handle-pull-side handle-pull lever-pull "
+    "pick-place-wall pick-out-of-hole push-back pick-place plate-slide plate-slide-side plate-slide-back "
+    "plate-slide-back-side peg-insert-side peg-unplug-side soccer stick-push stick-pull push-wall push reach-wall "
+    "reach shelf-place sweep-into sweep window-open window-close",
+    "bin-picking box-close hand-insert door-lock door-unlock",
+)
+_SPLITS = {"ml10": _ML10, "ml25": _ML25, "ml45": _ML45}
+
+DESCRIPTIONS = {
+    "ml1-ENVIRONMENT": "other goals of one of Meta-World's 50 environments, e.g. ml1-reach (Yu et al. 2019)",
+    "ml10": "10 environments to train on, 5 others to test on (Yu et al. 2019)",
+    "ml25": "25 environments to train on, 5 to test on, of which basketball is in both, with other goals",
+    "ml45": "45 environments to train on, 5 others to test on (Yu et al. 2019)",
+    "ml:A,B/C": "train on Meta-World's environments A and B, test on C",
+}
+
+
+@dataclass(frozen=True)
+class TasksByEnvironment(FiniteTasks):
+    """A uniform distribution over environments, and over the tasks of each; both stratified."""
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Draw tasks: every environment equally often give or take one, and of each every task."""
+        if num_tasks < 1:
+            raise ValueError(f"expected at least one task to draw, got {num_tasks}")
+        groups: dict[str, list[Task]] = {}
+        for task in self.tasks:
+            groups.setdefault(environment(task), []).append(task)
+        rounds = -(-num_tasks // len(groups))
+        names = list(groups)
+        drawn = np.concatenate([rng.permutation(len(names)) for _ in range(rounds)])[:num_tasks]
+        found: list[Task] = []
+        for number, name in enumerate(names):
+            count = int((drawn == number).sum())
+            if count:
+                found += FiniteTasks(self.family, tuple(groups[name])).sample(count, rng)
+        return [found[i] for i in rng.permutation(len(found))]
+
+
+def metaworld_benchmark(name: str) -> Benchmark:
+    """The benchmark of a name, as this module's first lines say.
+
+    Raises:
+        ValueError: if there is none; the message says what there is.
+    """
+    plain, *options = name.split("+")
+    family = MetaWorld(
+        reward_version="v1" if "reward-v1" in options else "v2",
+        goal_observed="goal-observed" in options,
+        fast_step="package-step" not in options,
+    )
+    known = {"reward-v1", "goal-observed", "package-step"}
+    if not known.issuperset(options):
+        raise ValueError(f"unknown options in {name!r}; Meta-World's benchmarks take +{', +'.join(sorted(known))}")
+    if plain in _SPLITS:
+        train, test = (part.split() for part in _SPLITS[plain])
+        return custom_benchmark(train, test, family=family, name=name, description=DESCRIPTIONS[plain])
+    if plain.startswith("ml1-"):
+        only = [plain.removeprefix("ml1-")]
+        described = f"50 goals of Meta-World's {only[0]} to train on, 50 others to test on (Yu et al. 2019)"
+        return custom_benchmark(only, only, family=family, name=name, description=described)
+    if plain.startswith("ml:") and plain.count("/") == 1:
+        train, test = (part.split(",") for part in plain.removeprefix("ml:").split("/"))
+        described = f"Meta-World: train on {', '.join(train)}; test on {', '.join(test)}"
+        return custom_benchmark(train, test, family=family, name=name, description=described)
+    raise ValueError(f"unknown benchmark {name!r}; Meta-World's are: {', '.join(DESCRIPTIONS)}")
+
+
+def custom_benchmark(
+    train: Sequence[str],
+    test: Sequence[str],
+    *,
+    family: MetaWorld | None = None,
+    name: str = "custom",
+    description: str = "a custom split of Meta-World",
+    num_goals: int = NUM_GOALS,
+    seed: int = 0,
+) -> Benchmark:
+    """Tasks of some environments to train on and of some to test on.
+
+    Goals are drawn independently for every environment and for training and testing, so that an environment that
+    is in both has other goals in each, with any seeds.
+
+    Args:
+        train: names of environments, with or without Meta-World's "-v3".
+        test: likewise.
+        family: how the environments are run.
+        name: of the benchmark.
+        description: of the benchmark.
+        num_goals: of each environment.
+        seed: of the goals.
+
+    Raises:
+        ValueError: if an environment is unknown; the message names those that there are.
+    """
+    family = family or MetaWorld()
+    to_train, to_test = (
+        TasksByEnvironment(family, tuple(_tasks(_full_names(names), split, num_goals, seed)))
+        for split, names in (("train", train), ("test", test))
+    )
+    return Benchmark(name, to_train, to_test, shared=False, description=description)
+
+
+def _tasks(names: Sequence[str], split: str, num_goals: int, seed: int) -> list[Task]:
+    tasks = []
+    for name in names:
+        rng = np.random.default_rng([seed, zlib.crc32(f"{split} {name}".encode())])
+        vectors = [VECTORS[name].draw(rng) for _ in range(num_goals)]
+        tasks += [Task(f"{FAMILY}/{name}", ((VECTOR, vector),)) for vector in vectors]
+    return tasks
+
+
+def _full_names(names: Sequence[str]) -> list[str]:
+    full = [name if name.endswith("-v3") else f"{name}-v3" for name in names]
+    unknown = [given for given, name in zip(names, full, strict=True) if name not in VECTORS]
+    if unknown:
+        known = ", ".join(name.removesuffix("-v3") for name in VECTORS)
+        raise ValueError(f"unknown Meta-World environment {unknown[0]!r}; known: {known}")
+    if len(set(full)) < len(full):
+        raise ValueError(f"an environment must be given once, got {', '.join(names)}")
+    return full

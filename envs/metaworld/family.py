@@ -1,0 +1,87 @@
+"""Meta-World's environments as one task family: a task is an environment's name and its vector."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from gymnasium import spaces
+
+from metarl.envs.hosting import Env
+from metarl.envs.metaworld.sawyer import Sharing, new_environment
+from metarl.envs.metaworld.vectors import VECTORS
+from metarl.envs.processes import GymnasiumFamily
+from metarl.tasks import Parameter, Task
+
+FAMILY = "meta-world"
+VECTOR = "rand_vec"
+_HAND = ([-0.525, 0.348, -0.0525, -1.0], [0.525, 1.025, 0.7, 1.0])  # and how far the gripper is open
+
+
+class MetaWorld(GymnasiumFamily):
+    """Meta-World's 50 environments: 500 steps, 4 actions (hand, gripper), 39 observations, success reported.
+
+    A task is `Task.of("meta-world/reach-v3", rand_vec=...)`. Observations are hand, gripper and objects now and
+    one step before, and the goal, which is zero unless it is observed. An episode never ends early, and counts as
+    a success if any of its steps does.
+
+    Args:
+        reward_version: "v2", between 0 and 10 (Yu et al. 2019), or "v1".
+        goal_observed: put the goal into the observation, for oracles.
+        fast_step: step faster than the package, with the same results to the bit.
+    """
+
+    name = FAMILY
+    parameters = (Parameter(VECTOR, size=3),)  # 3 or 6 numbers, as the environment has it: see `check`
+    horizon = 500
+    info_names = ("success",)
+
+    def __init__(self, *, reward_version: str = "v2", goal_observed: bool = False, fast_step: bool = True) -> None:
+        if reward_version not in ("v1", "v2"):
+            raise ValueError(f"reward_version must be v1 or v2, got {reward_version!r}")
+        self.reward_version, self.goal_observed, self.fast_step = reward_version, goal_observed, fast_step
+
+    def kind(self, task: Task) -> str:
+        """The name of the task's environment."""
+        return environment(task)
+
+    def new_environment(self, kind: str) -> Env:
+        """One of the package's environments."""
+        return new_environment(kind, reward_version=self.reward_version, fast_step=self.fast_step)
+
+    def give_task(self, env: Env, task: Task) -> None:
+        """Set the vector, without the package's pickles."""
+        assert isinstance(env, Sharing)
+        env.give(np.array(task[VECTOR]), goal_observed=self.goal_observed)
+
+    def spaces(self) -> tuple[spaces.Box, spaces.Box]:
+        """Of observations and actions, the same for all environments."""
+        objects, goal = [np.inf] * 14, [np.inf if self.goal_observed else 0.0] * 3
+        low = [*_HAND[0], *(-x for x in objects)] * 2 + [-x for x in goal]
+        high = [*_HAND[1], *objects] * 2 + goal
+        observations = spaces.Box(np.array(low), np.array(high), dtype=np.float64)
+        return observations, spaces.Box(-1.0, 1.0, (4,), np.float32)
+
+    def check(self, task: Task) -> None:
+        """Raise a ValueError that says what is wrong unless the task is one of Meta-World's."""
+        family, _, name = task.family.partition("/")
+        if family != FAMILY or name not in VECTORS:
+            raise ValueError(
+                f"expected a task of family '{FAMILY}/ENVIRONMENT', e.g. '{FAMILY}/reach-v3', got {task.family!r}"
+            )
+        found = [parameter for parameter, _ in task.params]
+        if found != [VECTOR]:
+            raise ValueError(f"a task of {task.family!r} must have exactly the parameter {VECTOR!r}, got {found}")
+        try:
+            VECTORS[name].check(task[VECTOR])
+        except ValueError as error:
+            raise ValueError(f"a task of {task.family!r}: {error}") from error
+
+    def stack(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
+        """Nothing: vectors differ in size, and only their own environments read them. Checks the tasks."""
+        for task in tasks:
+            self.check(task)
+        return {}
+
+
+def environment(task: Task) -> str:
+    """The name of the environment of a Meta-World task, e.g. "reach-v3"."""
+    return task.family.partition("/")[2]
