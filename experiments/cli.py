@@ -18,6 +18,7 @@ from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
 from metarl.cores import WorkerError
 from metarl.envs import benchmark_names, make_benchmark
+from metarl.envs.metaworld import DESCRIPTIONS as METAWORLD_DESCRIPTIONS
 from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
 from metarl.experiments.configuration import (
     Device,
@@ -52,7 +53,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl list [experiments | benchmarks]
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field of the configuration]
   metarl resume DIR
-  metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--split test | train] [--seed N] [--json FILE]
   metarl evaluate DIR [--num-ways N] [--num-shots K] [--num-tasks N] ...             of a few-shot run
   metarl bench NAME [--json FILE]
 
@@ -86,7 +87,8 @@ class EvaluateArguments:
     Attributes:
         folder: the run's.
         tasks: a JSON file with a list of {"family": ..., "params": {...}}.
-        num_tasks: draw this many fresh test tasks instead of the run's own.
+        num_tasks: draw this many fresh tasks instead of the run's own.
+        split: draw them from the test tasks, or from those that the agent was trained on.
         num_steps: adaptation steps; the run's own number by default.
         num_episodes: per task and step; the run's own number by default.
         seed: of the fresh tasks and the episodes.
@@ -98,6 +100,7 @@ class EvaluateArguments:
     folder: tyro.conf.Positional[Path]
     tasks: Path | None = None
     num_tasks: int | None = None
+    split: Literal["test", "train"] = "test"
     num_steps: int | None = None
     num_episodes: int | None = None
     seed: int = 0
@@ -116,7 +119,7 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "pearl", "fewshot"]]
+    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "pearl", "fewshot", "metaworld"]]
     json: Path | None = None
     repeats: int = 3
 
@@ -168,6 +171,7 @@ def _list(words: list[str]) -> int:
     if arguments.what == "benchmarks":
         benchmarks = [make_benchmark(name) for name in benchmark_names()]
         rows = [(b.name, "shared" if b.shared else "disjoint", b.description) for b in benchmarks]
+        rows += [(name, "disjoint", description) for name, description in METAWORLD_DESCRIPTIONS.items()]
         show_table("Benchmarks", ("name", "train and test tasks", "description"), rows, text_columns=3)
     else:
         rows = [(name, p.experiment.benchmark, p.source) for name, p in PRESETS.items()]
@@ -247,6 +251,8 @@ def _evaluate(words: list[str]) -> int:
     arguments = parse(EvaluateArguments, words, "metarl evaluate")
     if arguments.tasks is not None and arguments.num_tasks is not None:
         raise UsageError("--tasks and --num-tasks exclude each other: give the tasks or their number")
+    if arguments.split == "train" and arguments.num_tasks is None:
+        raise UsageError("--split train draws tasks and needs their number: give --num-tasks too")
     check_counts(arguments, "num_tasks")
     check_new(arguments.json)
     run = on_device(open_run(arguments.folder), arguments.device)
@@ -256,11 +262,14 @@ def _evaluate(words: list[str]) -> int:
         tasks = load_tasks(arguments.tasks, run.benchmark.family)
     elif arguments.num_tasks is not None:
         rng = seeding.streams(arguments.seed)["fresh_tasks"]
-        tasks = run.benchmark.test.sample(arguments.num_tasks, rng)
+        drawn_from = run.benchmark.train if arguments.split == "train" else run.benchmark.test
+        tasks = drawn_from.sample(arguments.num_tasks, rng)
     asked = {name: getattr(arguments, name) for name in ("num_steps", "num_episodes")}
     settings = replace(run.experiment.evaluation, **{name: n for name, n in asked.items() if n is not None})
     with make_workers(run.experiment, run.benchmark) as workers:
-        result = measure(run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed)
+        result = measure(
+            run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed, split=arguments.split
+        )
     if arguments.json is not None:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")

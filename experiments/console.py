@@ -156,6 +156,20 @@ def show_trials(title: str, trials: Mapping[str, Mapping[str, Any]]) -> None:
     show_table(title, ("policy", "return", "95% interval"), lines)
 
 
+def show_families(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print the first and the last step of each family's curve, with the number of its tasks."""
+    measured = "success" if all("success_mean" in part["adaptation"][0] for part in parts.values()) else "return"
+    digits = 3 if measured == "success" else 2
+    lines = []
+    for name, part in parts.items():
+        line = [name, str(part["num_tasks"])]
+        for row in (part["adaptation"][0], part["adaptation"][-1]):
+            line += [f"{row[f'{measured}_mean']:.{digits}f}", _interval(row[f"{measured}_ci95"], digits)]
+        lines.append(line)
+    columns = ("environment", "tasks", f"{measured} before", "95% interval", f"{measured} after", "95% interval")
+    show_table(title, columns, lines)
+
+
 def duration(seconds: float) -> str:
     """Seconds as h:mm:ss or m:ss."""
     whole = round(seconds)

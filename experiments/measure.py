@@ -9,7 +9,7 @@ from metarl import seeding
 from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
-from metarl.experiments.console import Waiting, show_curves, show_trials
+from metarl.experiments.console import Waiting, show_curves, show_families, show_trials
 from metarl.experiments.references import reference_actors
 from metarl.experiments.runs import Run, checkpoint_path
 from metarl.tasks import Task
@@ -24,6 +24,7 @@ def measure(
     settings: EvaluationConfig,
     *,
     seed: int,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Evaluate a checkpoint and its baselines on the same tasks, show them, and return them as JSON types.
 
@@ -37,6 +38,7 @@ def measure(
         tasks: to adapt to.
         settings: numbers of adaptation steps and of episodes.
         seed: of the episodes.
+        split: what the tasks are of, "test" or "train".
     """
     agent = make_agent(run.experiment, run.benchmark)
     generators = seeding.streams(run.experiment.seed)
@@ -52,13 +54,14 @@ def measure(
     kinds = len(set(tasks))
     distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
     unit = "trials" if trained.sequential else "episodes"
-    what = f"{len(tasks)} test tasks{distinct}, {settings.num_episodes} {unit} each"
+    what = f"{len(tasks)} {split} tasks{distinct}, {settings.num_episodes} {unit} each"
     title = f"{run.name} after {progress.env_steps:,} steps: {what}"
     show_curves(title, {name: rows[name] for name in ("meta-trained", "untrained")})
     result = {
         "experiment": run.name,
         "seed": run.experiment.seed,
         "evaluation_seed": seed,
+        "split": split,
         "num_tasks": len(tasks),
         "num_episodes": settings.num_episodes,
         "train_env_steps": progress.env_steps,
@@ -71,6 +74,14 @@ def measure(
             for i, task in enumerate(tasks)
         ],
     }
+    families = curves["meta-trained"].by_family()
+    if len(families) > 1:
+        parts = {
+            family: {"num_tasks": len(part.tasks), "adaptation": part.summary(resampling)}
+            for family, part in families.items()
+        }
+        show_families("meta-trained, by environment: before adaptation and after", parts)
+        result["by_family"] = parts
     if trained.sequential:
         sums = {name: curve.trial_return(resampling) for name, curve in curves.items()}
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)

@@ -59,7 +59,7 @@ class AdaptationCurve:
         tasks: evaluated; repeats of one task were each adapted to separately.
         returns: undiscounted, float64 [step, task, episode].
         successes: bool [step, task, episode], or None where the family reports none.
-        num_steps: environment steps simulated.
+        num_steps: environment steps simulated for the whole curve.
     """
 
     tasks: tuple[Task, ...]
@@ -84,6 +84,16 @@ class AdaptationCurve:
             for row, mean, interval in zip(rows, success.mean(0), bootstrap_intervals(success, rng), strict=True):
                 row |= {"success_mean": float(mean), "success_ci95": interval}
         return rows
+
+    def by_family(self) -> dict[str, "AdaptationCurve"]:
+        """The part of the curve on the tasks of each family, in the order in which families come."""
+        parts = {}
+        for family in dict.fromkeys(task.family for task in self.tasks):
+            rows = [i for i, task in enumerate(self.tasks) if task.family == family]
+            successes = None if self.successes is None else self.successes[:, rows]
+            own = tuple(self.tasks[i] for i in rows)
+            parts[family] = AdaptationCurve(own, self.returns[:, rows], successes, self.num_steps)
+        return parts
 
     def trial_return(self, rng: np.random.Generator) -> dict[str, Any]:
         """Return over all steps together: mean, and 95% bootstrap interval over tasks.

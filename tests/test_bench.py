@@ -24,7 +24,7 @@ from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.pearl import PearlConfig
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
-from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, pearl, rl2, rollout
+from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, metaworld, pearl, rl2, rollout
 from metarl.experiments.bench.fewshot import ConvSizes, PrototypicalSizes
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.pearl import PearlSizes
@@ -343,3 +343,25 @@ def test_the_fewshot_bench_runs() -> None:
     for measured in result["sinusoid"].values():
         _check_ratios(measured["metarl_times_as_fast"], {"metarl", "loop", "higher", "torchopt"})
     json.dumps(result, allow_nan=False)
+
+
+def test_the_physics_of_metaworld_ends_where_the_episodes_did() -> None:
+    tasks = make_benchmark("ml1-push").train.sample(2, np.random.default_rng(0))
+    actions = np.random.default_rng(0).uniform(-1, 1, (20, 2, 4)).astype(np.float32)
+    physics = metaworld.Physics(tasks, actions)
+    for _ in range(2):
+        assert physics.run() > 0
+        physics.check()
+    physics._episodes[1].last_qpos += 1e-9
+    with pytest.raises(RuntimeError, match="does not end where the episode did"):
+        physics.check()
+    physics.close()
+
+
+@pytest.mark.slow
+def test_the_metaworld_bench_runs() -> None:
+    result = metaworld.bench(1, metaworld.Sizes(num_envs=2, num_steps=5))
+    assert set(result) == {"bench", "repeats", "machine", "environments"}
+    assert set(result["environments"]) == {"reach", "push", "drawer-open"}
+    for measured in result["environments"].values():
+        assert min(measured["steps_per_s"].values()) > 0

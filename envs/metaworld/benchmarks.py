@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metarl.envs.metaworld import DESCRIPTIONS
 from metarl.envs.metaworld.family import FAMILY, VECTOR, MetaWorld, environment
 from metarl.envs.metaworld.vectors import VECTORS
 from metarl.tasks import Benchmark, FiniteTasks, Task
@@ -44,14 +45,6 @@ _ML45 = (
     "bin-picking box-close hand-insert door-lock door-unlock",
 )
 _SPLITS = {"ml10": _ML10, "ml25": _ML25, "ml45": _ML45}
-
-DESCRIPTIONS = {
-    "ml1-ENVIRONMENT": "other goals of one of Meta-World's 50 environments, e.g. ml1-reach (Yu et al. 2019)",
-    "ml10": "10 environments to train on, 5 others to test on (Yu et al. 2019)",
-    "ml25": "25 environments to train on, 5 to test on, of which basketball is in both, with other goals",
-    "ml45": "45 environments to train on, 5 others to test on (Yu et al. 2019)",
-    "ml:A,B/C": "train on Meta-World's environments A and B, test on C",
-}
 
 
 @dataclass(frozen=True)
