@@ -113,7 +113,7 @@ def _ml1(name: str) -> dict[str, Described]:
     }
 
 
-def _published(benchmark: str, *, meta_batch_size: int, steps: int) -> dict[str, Described]:
+def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capacity: int) -> dict[str, Described]:
     """A benchmark of many environments at published sizes: whole episodes, ten to adapt, so many steps in all."""
     adaptation = replace(_ADAPTATION, gae_lambda=1.0)
     per_task = 10 * 500
@@ -155,7 +155,8 @@ def _published(benchmark: str, *, meta_batch_size: int, steps: int) -> dict[str,
         ),
         f"{benchmark}-pearl": _described(
             benchmark,
-            replace(_PEARL, num_initial_episodes=8),
+            # Every training task has a replay, 50 of each environment: what they hold fits into 5 GB together.
+            replace(_PEARL, num_initial_episodes=2, replay_capacity=replay_capacity),
             f"Yu et al. 2019: latent 7, 15 tasks an iteration; {steps // 1_000_000} million steps",
             training=TrainingConfig(
                 iterations=steps // (4 * 500 * 15), meta_batch_size=15, evaluate_every=25, checkpoint_every=10
@@ -169,8 +170,8 @@ METAWORLD: dict[str, Described] = {
     name: described
     for presets in (
         *(_ml1(name) for name in ML1_ENVIRONMENTS),
-        _published("ml10", meta_batch_size=20, steps=60_000_000),
-        _published("ml45", meta_batch_size=45, steps=90_000_000),
+        _published("ml10", meta_batch_size=20, steps=60_000_000, replay_capacity=20_000),
+        _published("ml45", meta_batch_size=45, steps=90_000_000, replay_capacity=5_000),
     )
     for name, described in presets.items()
 }
