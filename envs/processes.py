@@ -25,9 +25,11 @@ class GymnasiumFamily(TaskFamily):
     Attributes:
         info_names: numbers that the environments report in their infos, to be passed on; "success" is one that
             evaluation counts.
+        longest: steps that the environments can take in an episode; None for any number.
     """
 
     info_names: tuple[str, ...] = ()
+    longest: int | None = None
 
     @abstractmethod
     def new_environment(self, kind: str) -> Env:
@@ -69,6 +71,11 @@ class GymnasiumFamily(TaskFamily):
             autoreset_mode: what `step` does after an episode ends.
             timeout_s: a process that has not answered after so many seconds hangs.
         """
+        steps = self.horizon if horizon is None else horizon
+        if self.longest is not None and steps > self.longest:
+            raise ValueError(
+                f"{self.name} has at most {self.longest} steps in an episode, got the horizon {steps}"
+            )
         cores = usable_cores() if num_threads is None else num_threads
         # A daemon, as a process of `Workers` is, may not have processes of its own.
         wanted = 1 if multiprocessing.current_process().daemon else max(1, min(cores, num_envs))
@@ -76,7 +83,7 @@ class GymnasiumFamily(TaskFamily):
             self,
             num_envs,
             num_processes=wanted,
-            max_episode_steps=self.horizon if horizon is None else horizon,
+            max_episode_steps=steps,
             autoreset_mode=autoreset_mode,
             timeout_s=timeout_s,
         )

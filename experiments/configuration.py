@@ -44,7 +44,7 @@ class Experiment:
         seed: of everything random.
         device: where networks are trained; auto takes CUDA when it is there.
         num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
-        num_threads: simulation threads; one per core by default.
+        num_threads: simulation threads, or processes for plain Gymnasium environments; one per core by default.
     """
 
     benchmark: str

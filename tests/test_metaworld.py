@@ -221,6 +221,11 @@ def test_a_benchmark_that_is_not_there_is_refused(name: str, said: str) -> None:
         make_benchmark(name)
 
 
+def test_more_steps_than_an_episode_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="meta-world has at most 500 steps in an episode, got the horizon 501"):
+        MetaWorld().make_env(1, horizon=501)
+
+
 def test_a_pickled_task_of_the_package_is_not_loaded() -> None:
     with pytest.raises(TypeError, match="a pickle, which is not loaded"):
         new_environment("reach-v3").set_task(metaworld.types.Task("reach-v3", b""))

@@ -31,7 +31,7 @@ class MetaWorld(GymnasiumFamily):
 
     name = FAMILY
     parameters = (Parameter(VECTOR, size=3),)  # 3 or 6 numbers, as the environment has it: see `check`
-    horizon = 500
+    horizon = longest = 500
     info_names = ("success",)
 
     def __init__(self, *, reward_version: str = "v2", goal_observed: bool = False, fast_step: bool = True) -> None:
