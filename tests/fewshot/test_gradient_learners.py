@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.bilevel import flatten
+from metarl.fewshot.adml import Adml, AdmlConfig
 from metarl.fewshot.backbones import conv4, regression_mlp
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
@@ -356,3 +357,26 @@ def test_implicit_gradients_of_what_does_not_adapt_count_how_it_moves_the_soluti
                     params[name][entry] -= change
             expected[entry] = (losses[0] - losses[1]) / 2e-4
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_attack_raises_the_loss_by_its_size_and_adml_crosses_clean_and_attacked_sets() -> None:
+    """For y = w x with w = 2 the loss (2 x - t)^2 rises along sign(2 x - t)."""
+    module = nn.Linear(1, 1, bias=False)
+    with torch.no_grad():
+        module.weight.fill_(2.0)
+    learner = Adml(module, AdmlConfig(MamlConfig(inner_lr=0.05), attack_size=0.1))
+    support = Examples(torch.tensor([[[1.0], [-1.0]]]), torch.tensor([[[1.0], [1.0]]]))
+    query = Examples(torch.tensor([[[0.5], [3.0]]]), torch.tensor([[[4.0], [1.0]]]))
+    attacked_support, attacked_query = learner.attacked(support), learner.attacked(query)
+    assert torch.allclose(attacked_support.inputs, torch.tensor([[[1.1], [-1.1]]]))
+    assert torch.allclose(attacked_query.inputs, torch.tensor([[[0.4], [3.1]]]))
+    assert torch.equal(attacked_support.targets, support.targets)
+
+    def loss_after_a_step(learned_from: Examples, measured_on: Examples) -> float:
+        x, t = learned_from.inputs, learned_from.targets
+        w = 2.0 - 0.05 * float((2 * x * (2 * x - t)).mean())
+        return float((w * measured_on.inputs - measured_on.targets).square().mean())
+
+    crossed = [loss_after_a_step(attacked_support, query), loss_after_a_step(support, attacked_query)]
+    found = learner.outcome(Episodes(support, query)).losses
+    assert found.tolist() == pytest.approx([sum(crossed) / 2])
