@@ -19,19 +19,6 @@ ML1_ENVIRONMENTS = ("reach", "push", "pick-place")
 _SHORT = 200  # of Meta-World's 500 steps: the hand crosses the table in 40
 
 
-def _described(
-    benchmark: str,
-    agent: AgentConfig,
-    source: str,
-    *,
-    training: TrainingConfig,
-    evaluation: EvaluationConfig,
-    horizon: int | None = None,
-) -> Described:
-    """An experiment; PEARL's has the benchmark's training tasks, as all have."""
-    return Experiment(benchmark, agent, training, evaluation, horizon=horizon), source
-
-
 # Actions of Meta-World are already at most one: hand movements of a centimetre, and the gripper.
 _POLICY = PolicyConfig(hidden_sizes=(100, 100), output_scale=1.0)
 _ADAPTATION = AdaptationConfig(inner_lr=0.1, num_episodes=10, gae_lambda=0.95)
@@ -59,11 +46,32 @@ _PEARL = PearlConfig(
 )
 
 
+def _gradient_agents(
+    benchmark: str,
+    adaptation: AdaptationConfig,
+    settings: str,
+    training: TrainingConfig,
+    horizon: int | None = None,
+) -> dict[str, Described]:
+    """ProMP and MAML-TRPO with the same inner loop and budget."""
+    evaluation = EvaluationConfig(num_tasks=50, num_steps=1, num_episodes=10)
+    agents: dict[str, AgentConfig] = {
+        "promp": PrompConfig(policy=_POLICY, adaptation=adaptation),
+        "maml-trpo": MamlTrpoConfig(policy=_POLICY, adaptation=adaptation, fisher_fraction=0.2),
+    }
+    sources = {"promp": "Yu et al. 2019's MAML with ProMP's outer loss", "maml-trpo": "MAML of Yu et al. 2019"}
+    return {
+        f"{benchmark}-{name}": (
+            Experiment(benchmark, agent, training, evaluation, horizon=horizon),
+            f"{sources[name]}; {settings}",
+        )
+        for name, agent in agents.items()
+    }
+
+
 def _ml1(name: str) -> dict[str, Described]:
     """One environment, sized for two cores: shorter episodes, smaller networks."""
     benchmark = f"ml1-{name}"
-    gradient = EvaluationConfig(num_tasks=50, num_steps=1, num_episodes=10)
-    training = TrainingConfig(iterations=150, meta_batch_size=20, evaluate_every=25)
     pearl = replace(
         _PEARL,
         context=replace(_PEARL.context, hidden_sizes=(128, 128), latent_size=5),
@@ -77,91 +85,54 @@ def _ml1(name: str) -> dict[str, Described]:
         num_extra_episodes=1,
     )
     settings = f"Meta-World's {name} with episodes of {_SHORT} steps"
-    return {
-        f"{benchmark}-promp": _described(
-            benchmark,
-            PrompConfig(policy=_POLICY, adaptation=_ADAPTATION),
-            f"ProMP as on ML10 in Yu et al. 2019; {settings}",
-            training=training,
-            evaluation=gradient,
-            horizon=_SHORT,
-        ),
-        f"{benchmark}-maml-trpo": _described(
-            benchmark,
-            MamlTrpoConfig(policy=_POLICY, adaptation=_ADAPTATION, fisher_fraction=0.2),
-            f"MAML-TRPO as on ML10 in Yu et al. 2019; {settings}",
-            training=training,
-            evaluation=gradient,
-            horizon=_SHORT,
-        ),
-        f"{benchmark}-rl2": _described(
-            benchmark,
-            _RL2,
+    gradient = TrainingConfig(iterations=150, meta_batch_size=20, evaluate_every=25)
+    trials = TrainingConfig(iterations=300, meta_batch_size=50, evaluate_every=25)
+    trial_evaluation = EvaluationConfig(num_tasks=50, num_steps=2, num_episodes=2)
+    off_policy = TrainingConfig(iterations=60, meta_batch_size=10, evaluate_every=10)
+    off_policy_evaluation = EvaluationConfig(num_tasks=50, num_steps=4, num_episodes=1)
+    return _gradient_agents(benchmark, _ADAPTATION, settings, gradient, _SHORT) | {
+        f"{benchmark}-rl2": (
+            Experiment(benchmark, _RL2, trials, trial_evaluation, horizon=_SHORT),
             f"RL2 with the discounts of Zintgraf et al. 2020; {settings}",
-            training=TrainingConfig(iterations=300, meta_batch_size=50, evaluate_every=25),
-            evaluation=EvaluationConfig(num_tasks=50, num_steps=2, num_episodes=2),
-            horizon=_SHORT,
         ),
-        f"{benchmark}-pearl": _described(
-            benchmark,
-            pearl,
+        f"{benchmark}-pearl": (
+            Experiment(benchmark, pearl, off_policy, off_policy_evaluation, horizon=_SHORT),
             f"PEARL with smaller networks and batches; {settings}",
-            training=TrainingConfig(iterations=60, meta_batch_size=10, evaluate_every=10),
-            evaluation=EvaluationConfig(num_tasks=50, num_steps=4, num_episodes=1),
-            horizon=_SHORT,
         ),
     }
 
 
 def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capacity: int) -> dict[str, Described]:
     """A benchmark of many environments at published sizes: whole episodes, ten to adapt, so many steps in all."""
-    adaptation = replace(_ADAPTATION, gae_lambda=1.0)
-    per_task = 10 * 500
+    per_task, millions = 10 * 500, f"{steps // 1_000_000} million steps"
     gradient = TrainingConfig(
         iterations=steps // (2 * per_task * meta_batch_size), meta_batch_size=meta_batch_size, evaluate_every=25
     )
     trials = replace(gradient, iterations=steps // (per_task * meta_batch_size))
-    evaluation = EvaluationConfig(num_tasks=50, num_steps=1, num_episodes=10)
-    sizes = f"{meta_batch_size} tasks of 10 episodes, {steps // 1_000_000} million steps"
-    return {
-        f"{benchmark}-promp": _described(
-            benchmark,
-            PrompConfig(policy=_POLICY, adaptation=adaptation),
-            f"Yu et al. 2019's MAML with ProMP's outer loss: {sizes}",
-            training=gradient,
-            evaluation=evaluation,
+    off_policy = TrainingConfig(
+        iterations=steps // (4 * 500 * 15), meta_batch_size=15, evaluate_every=25, checkpoint_every=10
+    )
+    evaluation = EvaluationConfig(num_tasks=50, num_steps=10, num_episodes=1)
+    settings = f"{meta_batch_size} tasks of 10 episodes, {millions}"
+    rl2 = replace(
+        _RL2,
+        policy=replace(_TRIAL_POLICY, memory="gru", memory_size=256),
+        num_episodes=10,
+        gamma=0.99,
+        gae_lambda=0.95,
+        outer_lr=5e-4,
+        backprop_steps=500,
+    )
+    # Every training task has a replay, 50 of each environment: what they hold fits into 5 GB together.
+    pearl = replace(_PEARL, num_initial_episodes=2, replay_capacity=replay_capacity)
+    return _gradient_agents(benchmark, replace(_ADAPTATION, gae_lambda=1.0), settings, gradient) | {
+        f"{benchmark}-rl2": (
+            Experiment(benchmark, rl2, trials, evaluation),
+            f"RL2 of Yu et al. 2019, PPO in the place of TRPO; {settings}",
         ),
-        f"{benchmark}-maml-trpo": _described(
-            benchmark,
-            MamlTrpoConfig(policy=_POLICY, adaptation=adaptation, fisher_fraction=0.2),
-            f"Yu et al. 2019: {sizes}",
-            training=gradient,
-            evaluation=evaluation,
-        ),
-        f"{benchmark}-rl2": _described(
-            benchmark,
-            replace(
-                _RL2,
-                policy=replace(_TRIAL_POLICY, memory="gru", memory_size=256),
-                num_episodes=10,
-                gamma=0.99,
-                gae_lambda=0.95,
-                outer_lr=5e-4,
-                backprop_steps=500,
-            ),
-            f"Yu et al. 2019, PPO: {sizes}",
-            training=trials,
-            evaluation=replace(evaluation, num_steps=10, num_episodes=1),
-        ),
-        f"{benchmark}-pearl": _described(
-            benchmark,
-            # Every training task has a replay, 50 of each environment: what they hold fits into 5 GB together.
-            replace(_PEARL, num_initial_episodes=2, replay_capacity=replay_capacity),
-            f"Yu et al. 2019: latent 7, 15 tasks an iteration; {steps // 1_000_000} million steps",
-            training=TrainingConfig(
-                iterations=steps // (4 * 500 * 15), meta_batch_size=15, evaluate_every=25, checkpoint_every=10
-            ),
-            evaluation=replace(evaluation, num_steps=10, num_episodes=1),
+        f"{benchmark}-pearl": (
+            Experiment(benchmark, pearl, off_policy, evaluation),
+            f"PEARL of Yu et al. 2019: latent 7, 15 tasks an iteration; {millions}",
         ),
     }
 
