@@ -180,6 +180,18 @@ def test_a_sample_has_every_environment_equally_often() -> None:
     assert len(set(train.sample(500, np.random.default_rng(0)))) == 500
 
 
+def test_fresh_goals_are_drawn_anew_and_the_test_goals_stay() -> None:
+    fixed, fresh = make_benchmark("ml10"), make_benchmark("ml10+fresh-goals")
+    rng = np.random.default_rng(0)
+    drawn = [task for _ in range(5) for task in fresh.train.sample(200, rng)]
+    assert len(set(drawn)) == 1000
+    assert set(drawn).isdisjoint(fresh.test.sample(250, rng))
+    assert set(Counter(environment(task) for task in drawn).values()) == {100}
+    for task in drawn:
+        fresh.family.check(task)
+    assert set(fresh.test.sample(250, rng)) == set(fixed.test.sample(250, rng))
+
+
 def test_tasks_go_through_json(tmp_path: Path) -> None:
     benchmark = make_benchmark("ml10")
     tasks = benchmark.test.sample(10, np.random.default_rng(0))

@@ -8,18 +8,23 @@ Options follow a name: ml1-reach+goal-observed shows the goal, +reward-v1 has th
 steps with the package's own code. Every environment has 50 goals to train on and 50 others to test on, the same
 for every run. ML1 tests on other goals of its environment; the others on other environments, except that the
 package's ML25 has basketball in both.
+
+Fifty goals can be learned by heart: the object's place, which is drawn with the goal and seen, tells which of them
+it is, even where the task is to reach and the object is of no use. An agent then needs no adaptation in training
+and has none to show in the test. With +fresh-goals every training batch draws new ones; the test goals are the same.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from metarl.envs.metaworld import DESCRIPTIONS
 from metarl.envs.metaworld.family import FAMILY, VECTOR, MetaWorld, environment
 from metarl.envs.metaworld.vectors import VECTORS
-from metarl.tasks import Benchmark, FiniteTasks, Task
+from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution
 
 NUM_GOALS = 50
 
@@ -53,20 +58,33 @@ class TasksByEnvironment(FiniteTasks):
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """Draw tasks: every environment equally often give or take one, and of each every task."""
-        if num_tasks < 1:
-            raise ValueError(f"expected at least one task to draw, got {num_tasks}")
         groups: dict[str, list[Task]] = {}
         for task in self.tasks:
             groups.setdefault(environment(task), []).append(task)
-        rounds = -(-num_tasks // len(groups))
-        names = list(groups)
-        drawn = np.concatenate([rng.permutation(len(names)) for _ in range(rounds)])[:num_tasks]
         found: list[Task] = []
-        for number, name in enumerate(names):
-            count = int((drawn == number).sum())
-            if count:
-                found += FiniteTasks(self.family, tuple(groups[name])).sample(count, rng)
+        for number, count in Counter(_stratified(len(groups), num_tasks, rng).tolist()).items():
+            found += FiniteTasks(self.family, tuple(list(groups.values())[number])).sample(count, rng)
         return [found[i] for i in rng.permutation(len(found))]
+
+
+@dataclass(frozen=True)
+class FreshTasks(TaskDistribution):
+    """A uniform distribution over environments, stratified, and over all goals of each.
+
+    Attributes:
+        family: of all of them.
+        environments: their names.
+    """
+
+    family: MetaWorld
+    environments: tuple[str, ...]
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        """Draw tasks: every environment equally often give or take one, goals independently."""
+        return [
+            _task(self.environments[number], VECTORS[self.environments[number]].draw(rng))
+            for number in _stratified(len(self.environments), num_tasks, rng)
+        ]
 
 
 def metaworld_benchmark(name: str) -> Benchmark:
@@ -81,21 +99,25 @@ def metaworld_benchmark(name: str) -> Benchmark:
         goal_observed="goal-observed" in options,
         fast_step="package-step" not in options,
     )
-    known = {"reward-v1", "goal-observed", "package-step"}
+    known = {"reward-v1", "goal-observed", "package-step", "fresh-goals"}
     if not known.issuperset(options):
         raise ValueError(f"unknown options in {name!r}; Meta-World's benchmarks take +{', +'.join(sorted(known))}")
     if plain in _SPLITS:
         train, test = (part.split() for part in _SPLITS[plain])
-        return custom_benchmark(train, test, family=family, name=name, description=DESCRIPTIONS[plain])
-    if plain.startswith("ml1-"):
-        only = [plain.removeprefix("ml1-")]
-        described = f"50 goals of Meta-World's {only[0]} to train on, 50 others to test on (Yu et al. 2019)"
-        return custom_benchmark(only, only, family=family, name=name, description=described)
-    if plain.startswith("ml:") and plain.count("/") == 1:
+        described = DESCRIPTIONS[plain]
+    elif plain.startswith("ml1-"):
+        train = test = [plain.removeprefix("ml1-")]
+        described = f"50 goals of Meta-World's {train[0]} to train on, 50 others to test on (Yu et al. 2019)"
+    elif plain.startswith("ml:") and plain.count("/") == 1:
         train, test = (part.split(",") for part in plain.removeprefix("ml:").split("/"))
         described = f"Meta-World: train on {', '.join(train)}; test on {', '.join(test)}"
-        return custom_benchmark(train, test, family=family, name=name, description=described)
-    raise ValueError(f"unknown benchmark {name!r}; Meta-World's are: {', '.join(DESCRIPTIONS)}")
+    else:
+        raise ValueError(f"unknown benchmark {name!r}; Meta-World's are: {', '.join(DESCRIPTIONS)}")
+    benchmark = custom_benchmark(train, test, family=family, name=name, description=described)
+    if "fresh-goals" not in options:
+        return benchmark
+    fresh = FreshTasks(family, tuple(_full_names(train)))
+    return replace(benchmark, train=fresh, description=f"{described}; trained on any goals but those of the test")
 
 
 def custom_benchmark(
@@ -133,12 +155,22 @@ def custom_benchmark(
     return Benchmark(name, to_train, to_test, shared=False, description=description)
 
 
+def _stratified(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of kinds, [count], each equally often give or take one, in random order."""
+    if count < 1:
+        raise ValueError(f"expected at least one task to draw, got {count}")
+    return np.concatenate([rng.permutation(kinds) for _ in range(-(-count // kinds))])[:count]
+
+
+def _task(name: str, vector: tuple[float, ...]) -> Task:
+    return Task(f"{FAMILY}/{name}", ((VECTOR, vector),))
+
+
 def _tasks(names: Sequence[str], split: str, num_goals: int, seed: int) -> list[Task]:
     tasks = []
     for name in names:
         rng = np.random.default_rng([seed, zlib.crc32(f"{split} {name}".encode())])
-        vectors = [VECTORS[name].draw(rng) for _ in range(num_goals)]
-        tasks += [Task(f"{FAMILY}/{name}", ((VECTOR, vector),)) for vector in vectors]
+        tasks += [_task(name, VECTORS[name].draw(rng)) for _ in range(num_goals)]
     return tasks
 
 
