@@ -11,7 +11,7 @@ package's ML25 has basketball in both.
 
 Fifty goals can be learned by heart: the object's place, which is drawn with the goal and seen, tells which of them
 it is, even where the task is to reach and the object is of no use. An agent then needs no adaptation in training
-and has none to show in the test. With +fresh-goals every training batch draws new ones; the test goals are the same.
+and has none to show in the test. With +fresh-goals every training batch draws new ones; the test goals stay.
 """
 
 import zlib
