@@ -10,10 +10,11 @@ from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
 from metarl.experiments.console import Waiting, show_curves, show_trials
+from metarl.experiments.loading import restored
 from metarl.experiments.references import reference_actors
-from metarl.experiments.runs import Run, checkpoint_path
+from metarl.experiments.runs import Run
 from metarl.tasks import Task
-from metarl.training import EvaluationConfig, restore
+from metarl.training import EvaluationConfig
 
 
 def measure(
@@ -38,9 +39,7 @@ def measure(
         settings: numbers of adaptation steps and of episodes.
         seed: of the episodes.
     """
-    agent = make_agent(run.experiment, run.benchmark)
-    generators = seeding.streams(run.experiment.seed)
-    progress = restore(agent, generators, checkpoint_path(run, checkpoint), run.benchmark)
+    agent, progress = restored(run, checkpoint)
     trained = agent.actor()
     actors = {"meta-trained": trained, "untrained": make_agent(run.experiment, run.benchmark).actor()}
     if trained.sequential:
