@@ -136,12 +136,13 @@ def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
     Of a long curve ten steps are shown, closer together at the start.
     """
     with_success = any("success_mean" in row for rows in curves.values() for row in rows)
-    columns = ["policy", "adaptation steps", "return", "95% interval"]
+    columns = ["policy", "adaptation steps", "return", "95% interval", "worst 10% of tasks"]
     columns += ["success", "95% interval"] if with_success else []
     lines = []
     for name, rows in curves.items():
         for row in _thin(rows):
             line = [name, str(row["step"]), f"{row['return_mean']:.2f}", _interval(row["return_ci95"], 2)]
+            line.append(f"{row['return_worst_decile']:.2f}")
             if with_success and "success_mean" in row:
                 line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
             lines.append(line)

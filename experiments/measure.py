@@ -66,7 +66,7 @@ def measure(
         "adaptation": rows.pop("meta-trained"),
         "baselines": rows,
         "tasks": [
-            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curves["meta-trained"].returns]}
+            task.to_json() | _on_task(curves["meta-trained"], i) | {"untrained": _on_task(curves["untrained"], i)}
             for i, task in enumerate(tasks)
         ],
     }
@@ -75,6 +75,14 @@ def measure(
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)
         result["trials"] = sums
     return result
+
+
+def _on_task(curve: AdaptationCurve, index: int) -> dict[str, list[float]]:
+    """Return, and success where it is reported, by adaptation step on one task."""
+    found = {"return_mean": curve.returns[:, index].mean(1).tolist()}
+    if curve.successes is not None:
+        found["success_mean"] = curve.successes[:, index].mean(1).tolist()
+    return found
 
 
 def _curves(

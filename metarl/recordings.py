@@ -139,10 +139,12 @@ def load_recording(path: Path | str) -> Recording:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not hasattr(file, "files"):
+        with path.open("rb") as opened:
+            found = np.load(opened, allow_pickle=False)
+            if isinstance(found, np.ndarray):
                 raise ValueError("expected an npz file of named arrays, got a single array")
-            arrays = {name: file[name] for name in file.files}
+            with found:
+                arrays = {name: found[name] for name in found.files}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read the recording {path}: {reason}") from error

@@ -130,10 +130,13 @@ class Transition(NamedTuple):
 class TaskEnv(Protocol):
     """A vector environment whose sub-environments take tasks; see `metarl.envs.vector.TaskVectorEnv`."""
 
-    num_envs: int
     max_episode_steps: int
     single_observation_space: spaces.Space[Any]
     single_action_space: spaces.Space[Any]
+
+    @property
+    def num_envs(self) -> int:
+        """Number of sub-environments."""
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give every sub-environment its task; takes effect at the next reset."""
