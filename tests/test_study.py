@@ -1,6 +1,7 @@
 """Studies: what is compared on which tasks, resumption, results by hand, and Stable-Baselines3 on our engine."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,9 @@ def test_ppo_learns_the_same_as_in_stable_baselines_own_environment() -> None:
     """One task, one row: SB3's own wrapper of a plain environment gives bit-identical parameters."""
     config = StablePpo(num_envs=1, minibatches=2, epochs=2)
     task, family = Task.of("half-cheetah-vel", velocity=1.0), HalfCheetahVel()
-    ours = StableLearner(family.make_env(1, horizon=20, num_threads=1), lambda: [task], config, seed=4)
+    ours = StableLearner(
+        family.make_env(1, horizon=20, num_threads=1), lambda: [task], config, learning_rate=1e-3, seed=4
+    )
     ours.learn(3)
     seeds = np.random.default_rng(4)
 
@@ -318,7 +321,17 @@ def test_ppo_learns_the_same_as_in_stable_baselines_own_environment() -> None:
 
     units = VecNormalize(DummyVecEnv([lambda: Monitor(Plain())]), gamma=config.gamma)
     theirs = PPO(
-        "MlpPolicy", units, n_steps=20, batch_size=10, n_epochs=2, gamma=config.gamma, seed=4, device="cpu"
+        "MlpPolicy",
+        units,
+        learning_rate=1e-3,
+        n_steps=20,
+        batch_size=10,
+        n_epochs=2,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        policy_kwargs={"log_std_init": math.log(0.5)},
+        seed=4,
+        device="cpu",
     )
     theirs.learn(60)
     for name, values in theirs.policy.state_dict().items():
@@ -332,7 +345,7 @@ def test_what_ppo_learned_goes_through_a_file(tmp_path: Path) -> None:
 
     def learner(start: Snapshot | None) -> StableLearner:
         env = family.make_env(2, horizon=10, num_threads=1)
-        return StableLearner(env, lambda: [task] * 2, config, seed=1, start=start)
+        return StableLearner(env, lambda: [task] * 2, config, learning_rate=1e-3, seed=1, start=start)
 
     first = learner(None)
     first.learn(2)

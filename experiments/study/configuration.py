@@ -47,7 +47,9 @@ class StablePpo:
         num_envs: in training; on a held-out task there is one.
         minibatches: of a rollout of one episode per sub-environment; more where so many are not of one size.
         epochs: over a rollout.
-        learning_rate: Adam's.
+        learning_rate: Adam's, on the randomised tasks.
+        adaptation_learning_rate: Adam's, on a held-out task; SB3's default.
+        init_std: of the actions at the start, where their bounds are +-1.
         gamma: discount per environment step.
         gae_lambda: of its advantages.
         minutes: training and adapting took on one core when the study was written.
@@ -57,14 +59,16 @@ class StablePpo:
     num_envs: int = 40
     minibatches: int = 4
     epochs: int = 10
-    learning_rate: float = 3e-4
-    gamma: float = 0.99
-    gae_lambda: float = 0.95
+    learning_rate: float = 1e-3
+    adaptation_learning_rate: float = 3e-4
+    init_std: float = 0.5
+    gamma: float = 0.97
+    gae_lambda: float = 0.9
     minutes: float = 1.0
 
     def __post_init__(self) -> None:
         check_counts(self, "total_steps", "num_envs", "minibatches", "epochs")
-        check_positive(self, "learning_rate", "minutes")
+        check_positive(self, "learning_rate", "adaptation_learning_rate", "init_std", "minutes")
 
 
 @dataclass(frozen=True)

@@ -231,7 +231,13 @@ def _randomised(study: Study, config: StablePpo, folder: Path) -> tuple[Snapshot
         env = benchmark.family.make_env(config.num_envs, horizon=study.horizon, num_threads=threads)
         rollouts = max(1, round(config.total_steps / (config.num_envs * env.max_episode_steps)))
         began = time.monotonic()
-        learner = StableLearner(env, lambda: benchmark.train.sample(config.num_envs, rng), config, seed=study.seed)
+        learner = StableLearner(
+            env,
+            lambda: benchmark.train.sample(config.num_envs, rng),
+            config,
+            learning_rate=config.learning_rate,
+            seed=study.seed,
+        )
         try:
             with Waiting("sb3 on randomised tasks, rollout") as waiting:
                 for rollout in range(rollouts):
@@ -255,7 +261,14 @@ def _stable_curve(
     with Workers(maker, num_threads=study.num_threads) as workers, Waiting(what) as waiting:
         for number, task in enumerate(held_out.tasks):
             env = maker(1, 1)
-            learner = StableLearner(env, _Always(task), config, seed=draw_seed(rng), start=start)
+            learner = StableLearner(
+                env,
+                _Always(task),
+                config,
+                learning_rate=config.adaptation_learning_rate,
+                seed=draw_seed(rng),
+                start=start,
+            )
             try:
                 for place, point in enumerate(points):
                     if place:

@@ -7,6 +7,7 @@ Both are SB3's own classes (PPO, MlpPolicy, VecNormalize); ours is the adapter f
 VecEnv, which gives every sub-environment a new task whenever an episode's time is up.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -180,12 +181,20 @@ class StableLearner:
         env: simulates, with continuous actions; closed with this.
         draw_tasks: one task per sub-environment, for every episode.
         config: hyperparameters.
+        learning_rate: Adam's.
         seed: of weights, actions and resets.
         start: what it has learned before; None for nothing.
     """
 
     def __init__(
-        self, env: TaskEnv, draw_tasks: DrawTasks, config: StablePpo, *, seed: int, start: Snapshot | None = None
+        self,
+        env: TaskEnv,
+        draw_tasks: DrawTasks,
+        config: StablePpo,
+        *,
+        learning_rate: float,
+        seed: int,
+        start: Snapshot | None = None,
     ) -> None:
         rows = TaskVecEnv(env, draw_tasks, np.random.default_rng(seed))
         self._units = VecNormalize(rows, gamma=config.gamma)
@@ -193,12 +202,13 @@ class StableLearner:
         self._ppo = PPO(
             "MlpPolicy",
             self._units,
-            learning_rate=config.learning_rate,
+            learning_rate=learning_rate,
             n_steps=env.max_episode_steps,
             batch_size=self._rollout // _divisor(self._rollout, config.minibatches),
             n_epochs=config.epochs,
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
+            policy_kwargs={"log_std_init": math.log(config.init_std)},
             seed=seed % 2**31,
             device="cpu",
         )
