@@ -84,6 +84,10 @@ class DynamicsFamily(LocomotionFamily):
     def __post_init__(self) -> None:
         ranges = self.randomization.parameters
         nominal = build_nominal(self.robot, ranges, self.physics)
+        if not nominal.nu or not nominal.actuator_ctrllimited.all():
+            raise ValueError(
+                f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
+            )
         observed = observed_names(nominal, self.robot)
         edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in _OUTSIDE}
         loops = {r.name: loop_range(r, observed) for r in ranges if FIELDS[r.field].kind in _OUTSIDE}
@@ -190,7 +194,11 @@ class DynamicsFamily(LocomotionFamily):
 
 
 class DynamicsEnv(LocomotionEnv):
-    """Sub-environments of one dynamics family on the batched engine: a model and a control loop per task."""
+    """Sub-environments of one dynamics family on the batched engine: a model and a control loop per task.
+
+    MuJoCo puts a simulation that has become unstable back to its first pose at time zero, without a word to its
+    caller. Such a step ends the episode, with no reward; the infos name it "diverged".
+    """
 
     family: DynamicsFamily
 
@@ -244,8 +252,12 @@ class DynamicsEnv(LocomotionEnv):
             due = every[steps == self._change_steps[every]]
             self._switch(due, 1)
             self._loop.change(due)
+        began = self.physics.states[every, 0]
         observations, rewards, terminated, infos = super()._simulate(actions, rows)
-        return self._loop.sensed(observations, every, steps + 1), rewards, terminated, infos
+        diverged = self.physics.states[every, 0] < began + 0.5 * self._duration(every)[:, 0]
+        rewards[diverged] = 0.0
+        infos = {name: np.where(diverged, 0.0, values) for name, values in infos.items()} | {"diverged": diverged}
+        return self._loop.sensed(observations, every, steps + 1), rewards, terminated | diverged, infos
 
     def _switch(self, rows: np.ndarray, phase: int) -> None:
         """Put rows on the models and frame skips before (0) or after (1) their change."""
@@ -262,7 +274,7 @@ class DynamicsEnv(LocomotionEnv):
         rows = self._every[index]
         return self._loop.arrived(actions, rows, self._elapsed[rows])
 
-    def _duration(self, index: slice | np.ndarray) -> float | np.ndarray:
+    def _duration(self, index: slice | np.ndarray) -> np.ndarray:
         seconds: np.ndarray = self._nominal.opt.timestep * self.physics.frame_skips[index, None]
         return seconds
 

@@ -160,10 +160,11 @@ class LocomotionEnv(TaskVectorEnv):
         return self.robot.observe(self.physics.qpos[index], self.physics.qvel[index], self._hidden_qpos)
 
     def _root(self, index: slice | np.ndarray) -> np.ndarray:
-        """x and y of the root, [row, 2]; planar robots have no y."""
-        position = self.physics.qpos[index, :2].copy()
-        if self.robot.hidden_qpos == 1:
-            position[:, 1] = 0.0
+        """x and y of the root, [row, 2]; only robots that hide both have a y."""
+        qpos = self.physics.qpos[index]
+        position = np.zeros((len(qpos), 2))
+        columns = 2 if self.robot.hidden_qpos == 2 else 1
+        position[:, :columns] = qpos[:, :columns]
         return position
 
     def _tracked(self, index: slice | np.ndarray) -> np.ndarray:
