@@ -19,11 +19,16 @@ from metarl.agents.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
+from metarl.checkpoint import load_checkpoint
 from metarl.envs.bandits import BernoulliBandit
 from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
+from metarl.envs.point import Point
 from metarl.envs.vector import TaskVectorEnv
+from metarl.experiments.cli import main
 from metarl.experiments.configuration import EnvMaker
+from metarl.experiments.loading import load_agent
+from metarl.experiments.presets import preset
 from metarl.recordings import Recording
 from metarl.seeding import draw_seed, episode_seeds
 from metarl.tasks import Task, TaskFamily
@@ -283,3 +288,21 @@ def test_what_is_not_finite_is_said() -> None:
 
     with pytest.raises(FloatingPointError, match="not finite after step 1"):
         metarl.adapt(_agent("gru", CHEETAH, CHEETAH_TASK), Breaks(CHEETAH, CHEETAH_TASK), episodes=1)
+
+
+def test_a_run_folder_gives_its_trained_agent(tmp_path: Path) -> None:
+    tiny = ["--horizon", "6", "--training.iterations", "1", "--training.meta-batch-size", "2"]
+    tiny += ["--agent.adaptation.num-episodes", "2", "--agent.policy.hidden-sizes", "8", "--num-threads", "1"]
+    tiny += ["--evaluation.num-tasks", "2", "--evaluation.num-steps", "1", "--evaluation.num-episodes", "2"]
+    assert main(["train", "point-promp", "--out", str(tmp_path / "run"), *tiny]) == 0
+    agent: Any = load_agent(tmp_path / "run")
+    untrained = preset("point-promp")
+    assert agent.config.adaptation.inner_lr == untrained.agent.adaptation.inner_lr  # type: ignore[union-attr]
+    env = OneRow(Point(), Task.of("point", goal=(0.1, 0.2)), 6)
+    adapted = metarl.adapt(agent, env, episodes=2)
+    assert len(adapted.returns) == 2
+    state = load_checkpoint(tmp_path / "run" / "checkpoint.pt")["agent"]["policy"]
+    for name, values in agent.learner.policy.state_dict().items():
+        assert torch.equal(values, state[name])
+    with pytest.raises(ValueError, match="is not a run folder"):
+        load_agent(tmp_path)

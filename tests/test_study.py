@@ -24,8 +24,10 @@ from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import EnvMaker, Experiment
-from metarl.experiments.study import command
+from metarl.experiments.runs import Run
+from metarl.experiments.study import command, running
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
+from metarl.experiments.study.figure import draw
 from metarl.experiments.study.held_out import (
     EXTRAPOLATION,
     GAP,
@@ -38,6 +40,7 @@ from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.study.report import summarise
 from metarl.experiments.study.running import Schedule
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner, TaskVecEnv
+from metarl.loop import Progress
 from metarl.tasks import FiniteTasks, Task
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
@@ -357,3 +360,40 @@ def test_what_ppo_learned_goes_through_a_file(tmp_path: Path) -> None:
     assert torch.equal(a.rewards, b.rewards)
     first.close()
     second.close()
+
+
+def test_a_study_that_is_stopped_goes_on_where_it_was(
+    done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = _study(stable=None, gap=None), tmp_path / "stopped"
+    learn, trained = running.train_run, []
+
+    def stops_at_the_second(run: Run, workers: Workers) -> tuple[Progress, bool]:
+        trained.append(run.name)
+        return learn(run, workers)[0], len(trained) == 2
+
+    monkeypatch.setattr(running, "train_run", stops_at_the_second)
+    assert command.run_study("tiny", study, folder, {}) == 130
+    assert f"go on with the same command and --out {folder}" in capsys.readouterr().out
+    assert {p.stem for p in (folder / "evaluations").iterdir()} == {"oracle"}
+    assert not (folder / "results.json").exists()
+    assert command.run_study("tiny", study, folder, {}) == 0
+    assert trained == ["oracle", "rl2", "rl2", "promp"]
+    here, there = (json.loads(p.read_text())["sets"] for p in (folder / "results.json", done[1]))
+    for key in (INTERPOLATION, EXTRAPOLATION):
+        for name in ("oracle", "rl2", "promp"):
+            assert here[key]["learners"][name]["tasks"] == there[key]["learners"][name]["tasks"]
+
+
+def test_the_figure_is_drawn_where_matplotlib_is(done: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
+    draw(json.loads(done[1].read_text()), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_study_says_how_to_get_it(
+    done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "can_draw", lambda: False)
+    assert command.run_study("tiny", _study(), done[0], {}) == 0
+    assert 'pip install "metarl[report]"' in capsys.readouterr().out
