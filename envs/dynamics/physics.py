@@ -148,7 +148,7 @@ def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mu
 
 
 def _strip_looks(spec: mujoco.MjSpec) -> None:
-    """Remove what is only looked at: every environment has a model of its own, and the caches have to hold them."""
+    """Remove what is only looked at: the caches have to hold a model for every environment."""
     if spec.skins or spec.flexes or spec.sensors:  # which may refer to materials and cameras
         return
     for owner in (*spec.geoms, *spec.sites, *spec.tendons):
