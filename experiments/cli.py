@@ -119,7 +119,7 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "pearl", "fewshot"]]
+    name: tyro.conf.Positional[Literal["rollout", "dynamics", "meta-gradient", "rl2", "pearl", "fewshot"]]
     json: Path | None = None
     repeats: int = 3
 

@@ -126,6 +126,7 @@ def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mu
         ValueError: if the model cannot be read, or a range names what is not in it.
     """
     spec = robot.build_spec()
+    _strip_looks(spec)
     plain = robot.build_model()
     carriers = _bodies(plain, ranges, [name for name, field in FIELDS.items() if field.payload], named=True)
     shifted = _bodies(plain, ranges, ["com_x", "com_y", "com_z"])
@@ -144,6 +145,16 @@ def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mu
     for r in ranges:
         _ready(model, r, physics)
     return model
+
+
+def _strip_looks(spec: mujoco.MjSpec) -> None:
+    """Remove what is only looked at: the caches have to hold a model for every environment."""
+    if spec.skins or spec.flexes or spec.sensors:  # which may refer to materials and cameras
+        return
+    for owner in (*spec.geoms, *spec.sites, *spec.tendons):
+        owner.material = ""
+    for seen in (*spec.materials, *spec.textures, *spec.lights, *spec.cameras):
+        seen.delete()
 
 
 def _bodies(
