@@ -1,17 +1,19 @@
 """Acting with a latent task variable: drawn from the prior, later from what the trial's own transitions say."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.agent import Actions, Outcome
+from metarl.agent import Actions, Interface, Outcome
 from metarl.agents.context import RecurrentEncoder, SetEncoder, transition_inputs
 from metarl.agents.soft_actor_critic import LatentPolicy
 from metarl.memories import Carry
 from metarl.seeding import TaskNoise
 from metarl.trajectories import Trajectories
+from metarl.trials import as_trials
 
 # The latent's noise is a stream of its own, so that exploring in actions does not change what is drawn of latents.
 _LATENT_STREAM = np.uint64(1 << 63)
@@ -40,6 +42,7 @@ class ActingNetworks(nn.Module):
         super().__init__()
         self.encoder, self.policy, self.next_observations = encoder, policy, next_observations
         self.action_middle, self.action_half = (high + low) / 2, (high - low) / 2
+        self.interface = Interface(policy.obs_size, 0, low, high)
 
     def context_rows(
         self, observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor
@@ -52,6 +55,10 @@ class ActingNetworks(nn.Module):
         """Environment actions: +-1 mapped to the bounds."""
         return np.asarray(self.action_middle + self.action_half * actions.numpy())
 
+    def from_env(self, env_actions: np.ndarray) -> Tensor:
+        """The actions that `to_env` makes these of."""
+        return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
+
 
 class LatentActor:
     """Runs trials: a latent is drawn for every episode, from the prior or from the posterior.
@@ -62,14 +69,23 @@ class LatentActor:
         num_context: episodes whose transitions are read; later ones use what is known and add nothing. None for
             all.
         deterministic: take the policy's mode; latents are drawn all the same.
+        read: the carry of contexts that were read before, where trials go on from; None for trials that start.
     """
 
     sequential = True
+    reads_outcomes = False
 
     def __init__(
-        self, networks: ActingNetworks, *, num_prior: int, num_context: int | None, deterministic: bool
+        self,
+        networks: ActingNetworks,
+        *,
+        num_prior: int,
+        num_context: int | None,
+        deterministic: bool,
+        read: Carry | None = None,
     ) -> None:
         self._networks = networks
+        self._read = read
         self.num_context = num_context
         self._num_prior, self._deterministic = num_prior, deterministic
         self._episode = 0
@@ -78,19 +94,30 @@ class LatentActor:
         self._action_noise: TaskNoise | None = None
         self._latent_noise: TaskNoise | None = None
 
+    @property
+    def interface(self) -> Interface:
+        """As the policy was made for."""
+        return self._networks.interface
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """The policy's actions for environment actions [..., act]."""
+        return self._networks.from_env(env_actions)
+
     def select(self, tasks: slice) -> "LatentActor":
-        """Itself: it starts every trial in the same state."""
-        return self
+        """The actor of some of the tasks; itself where every trial starts in the same state."""
+        if self._read is None:
+            return self
+        return self._that_read(self._networks, tuple(part[tasks] for part in self._read))
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start new trials, one per task, with nothing known."""
+        """Start trials, one per task, with nothing known but what was read."""
         if num_parallel != 1:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
         if next(self._networks.parameters()).device.type != "cpu":
             self._networks = copy.deepcopy(self._networks).cpu()
         policy = self._networks.policy
         self._episode = 0
-        self._carry = self._networks.encoder.start(len(task_seeds))
+        self._carry = self._networks.encoder.start(len(task_seeds)) if self._read is None else self._read
         self._action_noise = TaskNoise(task_seeds, (policy.act_size,))
         self._latent_noise = TaskNoise(task_seeds ^ _LATENT_STREAM, (policy.latent_size,))
 
@@ -126,5 +153,24 @@ class LatentActor:
         self._carry = tuple(torch.where(alive, new, old) for new, old in zip(carry, self._carry, strict=True))
 
     def adapt(self, trajectories: Trajectories) -> "LatentActor":
-        """Itself: it adapts while it acts."""
-        return self
+        """An actor that has read these trials' transitions, one trial per task, and uses the posterior at once.
+
+        While it acts an actor adapts without being told to; this is for trials that something else recorded, and
+        for going on later.
+        """
+        networks = copy.deepcopy(self._networks).cpu()
+        rows = networks.context_rows(
+            trajectories.observations, trajectories.actions, trajectories.rewards, trajectories.next_observations()
+        )
+        trials = as_trials(replace(trajectories, observations=rows))  # joined as observations are
+        carry = networks.encoder.start(len(trajectories.tasks)) if self._read is None else self._read
+        with torch.no_grad():
+            for row, alive in zip(trials.observations, trials.mask, strict=True):
+                after = networks.encoder.read(row.unsqueeze(1), carry)
+                kept = alive.unsqueeze(1)
+                carry = tuple(torch.where(kept, new, old) for new, old in zip(after, carry, strict=True))
+        return self._that_read(networks, carry)
+
+    def _that_read(self, networks: ActingNetworks, carry: Carry) -> "LatentActor":
+        """The same actor, told so; it has nothing to explore for."""
+        return LatentActor(networks, num_prior=0, num_context=None, deterministic=self._deterministic, read=carry)

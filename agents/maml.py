@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from metarl.advantages import Normalisation, linear_baseline_advantages
-from metarl.agent import Actions, Collector, Outcome
+from metarl.agent import Actions, Collector, Interface, Outcome
 from metarl.bilevel import Params, adapt, expand, sgd
 from metarl.configs import check_counts, check_fraction, check_positive
 from metarl.losses import masked_mean, policy_gradient_loss, ratio_loss
@@ -204,8 +204,20 @@ class AdaptivePolicy:
         actions: np.ndarray = np.clip(middle + half * self.output_scale * outputs.numpy(), self.low, self.high)
         return actions
 
-    def batch(self, trajectories: Trajectories) -> PolicyBatch:
-        """Advantages and old distributions of the trajectories, as rows, on the device."""
+    def from_env(self, env_actions: np.ndarray) -> Tensor:
+        """The outputs that `to_env` makes these actions [..., act] of; what it clipped cannot come back."""
+        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        return torch.from_numpy(((env_actions - middle) / (half * self.output_scale)).astype(np.float32))
+
+    def batch(self, trajectories: Trajectories, params: Params | None = None) -> PolicyBatch:
+        """Advantages and old distributions of the trajectories, as rows, on the device.
+
+        Args:
+            trajectories: what is learned from.
+            params: the acting policy's, [...] or [task, ...]; needed where the trajectories were not recorded by
+                one of our actors, so that nobody knows the distributions their actions came from. The actions are
+                then taken as this policy's own, and the inner loss's gradient is REINFORCE's at it.
+        """
         config = self.config
         advantages = linear_baseline_advantages(
             trajectories,
@@ -213,11 +225,16 @@ class AdaptivePolicy:
             gae_lambda=config.gae_lambda,
             normalisation=config.advantage_normalisation,
         )
-        records = trajectories.records
-        old = DiagonalGaussian(self._rows(records["mean"]), self._rows(records["log_std"]))
+        records, observations = trajectories.records, self._rows(trajectories.observations)
+        if "mean" in records:
+            old = DiagonalGaussian(self._rows(records["mean"]), self._rows(records["log_std"]))
+        else:
+            with torch.no_grad():
+                found = self.policy.distribution(self.params() if params is None else params, observations)
+            old = DiagonalGaussian(found.mean, found.log_std.expand_as(found.mean))
         actions = self._rows(trajectories.actions)
         return PolicyBatch(
-            observations=self._rows(trajectories.observations),
+            observations=observations,
             actions=actions,
             advantages=self._rows(advantages),
             mask=self._rows(trajectories.mask),
@@ -264,12 +281,23 @@ class GaussianActor:
     """
 
     sequential = False
+    reads_outcomes = False
 
     def __init__(self, learner: AdaptivePolicy, params: Params | None) -> None:
         self._learner = learner
         self._params = params
         self._acting: Params = {}
         self._noise: TaskNoise | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """As the policy was made for."""
+        learner = self._learner
+        return Interface(learner.policy.obs_size, 0, learner.low, learner.high)
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """The policy's outputs for environment actions [..., act]."""
+        return self._learner.from_env(env_actions)
 
     def select(self, tasks: slice) -> "GaussianActor":
         """The actor of some of the tasks."""
@@ -300,7 +328,7 @@ class GaussianActor:
 
     def adapt(self, trajectories: Trajectories) -> "GaussianActor":
         """One more inner step from these trajectories."""
-        return self.adapt_to(self._learner.batch(trajectories))
+        return self.adapt_to(self._learner.batch(trajectories, self._params))
 
     def adapt_to(self, batch: PolicyBatch) -> "GaussianActor":
         """One more inner step from a batch; no graph is kept."""

@@ -75,14 +75,11 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
     if not finite.all():
         index = int((~finite).nonzero()[0])
         raise FloatingPointError(f"a reward of task {index}, {trajectories.tasks[index]}, is not finite")
-    following = trajectories.observations.roll(-1, dims=2)
-    last = (trajectories.mask.sum(-1) - 1)[..., None, None].expand(*following.shape[:2], 1, following.shape[3])
-    following.scatter_(2, last, trajectories.last_observations.unsqueeze(2))
     return Transitions(
         observations=trajectories.observations,
         actions=trajectories.actions,
         rewards=rewards,
         context_rewards=trajectories.rewards,
         terminated=trajectories.terminated.float(),
-        next_observations=following,
+        next_observations=trajectories.next_observations(),
     )

@@ -16,7 +16,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor, nn
 
-from metarl.agent import Actions, Outcome
+from metarl.agent import Actions, Interface, Outcome
 from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.networks import Mlp
@@ -24,7 +24,7 @@ from metarl.policies import Categorical, DiagonalGaussian
 from metarl.seeding import TaskNoise
 from metarl.tasks import TaskEnv
 from metarl.trajectories import Trajectories
-from metarl.trials import Trials
+from metarl.trials import Trials, as_trials
 
 MemoryKind = Literal["gru", "lstm", "transformer", "none"]
 
@@ -97,11 +97,13 @@ class TrialPolicy(nn.Module):
         space = env.single_action_space
         obs_size = int(np.prod(env.single_observation_space.shape or ()))
         self.num_choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
+        low = high = np.zeros(0, np.float32)
         if not self.num_choices:
             low, high = np.asarray(space.low), np.asarray(space.high)  # type: ignore[attr-defined]
             if not (np.isfinite(low).all() and np.isfinite(high).all()):
                 raise ValueError(f"expected discrete or bounded actions, got bounds {low} and {high}")
             self.action_middle, self.action_half = (high + low) / 2, (high - low) / 2
+        self.interface = Interface(obs_size, self.num_choices, low, high)
         self.act_size = self.num_choices or int(np.prod(space.shape or ()))
         self.remembers = config.memory != "none"
         self._normalises = config.normalise_observations
@@ -175,6 +177,12 @@ class TrialPolicy(nn.Module):
             return np.asarray(actions.numpy())
         return np.asarray(self.action_middle + self.action_half * actions.clamp(-1, 1).numpy())
 
+    def from_env(self, env_actions: np.ndarray) -> Tensor:
+        """The actions that `to_env` makes these of."""
+        if self.num_choices:
+            return torch.from_numpy(env_actions.astype(np.int64))
+        return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
+
     def see(self, trials: Trials) -> None:
         """Take the trials' observations into the running mean and standard deviation."""
         if not self._normalises:
@@ -209,12 +217,14 @@ class TrialActor:
 
     Args:
         policy: the network, on any device; acting is on the CPU.
+        read: the carry and what the next step is told, where trials go on from; None for trials that start.
     """
 
     sequential = True
 
-    def __init__(self, policy: TrialPolicy) -> None:
+    def __init__(self, policy: TrialPolicy, read: tuple[Carry, Tensor] | None = None) -> None:
         self._policy = policy
+        self._read = read
         self._carry: Carry = ()
         self._told = torch.empty(0)
         self._observations = torch.empty(0)
@@ -222,19 +232,35 @@ class TrialActor:
         self._alive = torch.empty(0)
         self._noise: TaskNoise | None = None
 
+    @property
+    def interface(self) -> Interface:
+        """As the policy was made for."""
+        return self._policy.interface
+
+    @property
+    def reads_outcomes(self) -> bool:
+        """With a memory, every step is told of the last."""
+        return self._policy.remembers
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """The policy's actions for environment actions [..., act], or [...] if discrete."""
+        return self._policy.from_env(env_actions)
+
     def select(self, tasks: slice) -> "TrialActor":
-        """Itself: it starts every trial in the same state."""
-        return self
+        """The actor of some of the tasks; itself where every trial starts in the same state."""
+        if self._read is None:
+            return self
+        carry, told = self._read
+        return TrialActor(self._policy, (tuple(part[tasks] for part in carry), told[tasks]))
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start new trials, one per task."""
+        """Start trials, one per task, or go on from what was read."""
         if num_parallel != 1:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
         policy = self._policy
         if next(policy.parameters()).device.type != "cpu":
             self._policy = policy = copy.deepcopy(policy).cpu()
-        self._carry = policy.memory.start(len(task_seeds))
-        self._told = torch.zeros(len(task_seeds), policy.told_size)
+        self._start(len(task_seeds))
         shape: Sequence[int] = () if policy.num_choices else (policy.act_size,)
         self._noise = TaskNoise(task_seeds, tuple(shape), kind="uniform" if policy.num_choices else "normal")
 
@@ -263,5 +289,26 @@ class TrialActor:
         self._alive = alive & ~(terminated | truncated)
 
     def adapt(self, trajectories: Trajectories) -> "TrialActor":
-        """Itself: it adapts while it acts."""
-        return self
+        """An actor whose trials have begun with these, one per task, and go on from there.
+
+        While it acts an actor adapts without being told to; this is for trials that something else recorded, and
+        for going on later.
+        """
+        actor, trials = TrialActor(copy.deepcopy(self._policy).cpu(), self._read), as_trials(trajectories)
+        policy = actor._policy
+        actor._start(len(trajectories.tasks))
+        with torch.no_grad():
+            for t, alive in enumerate(trials.mask):
+                inputs = policy.inputs(trials.observations[t], actor._told)
+                _, actor._carry = policy.step(inputs, actor._carry, alive)
+                told = policy.tell(*(part[t] for part in trials[:5]))
+                actor._told = torch.where(alive.unsqueeze(1), told, actor._told)
+        return TrialActor(policy, (actor._carry, actor._told))
+
+    def _start(self, num_tasks: int) -> None:
+        """Know what was read, or nothing; a memory may write into its carry, so that it gets a copy."""
+        if self._read is None:
+            self._carry = self._policy.memory.start(num_tasks)
+            self._told = torch.zeros(num_tasks, self._policy.told_size)
+        else:
+            self._carry, self._told = tuple(part.clone() for part in self._read[0]), self._read[1]

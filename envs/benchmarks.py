@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from metarl.envs.bandits import BanditFamily, BernoulliBandit, GaussianBandit
+from metarl.envs.dynamics.benchmarks import dynamics_benchmark, dynamics_names
 from metarl.envs.gridnavi import GOALS, GridNavi
 from metarl.envs.mujoco.families import (
     AntDir,
@@ -141,6 +142,7 @@ _BANDITS: dict[str, Callable[[str], Benchmark]] = {
 
 _MAKERS: dict[str, Callable[[str], Benchmark]] = {
     **_BANDITS,
+    **dict.fromkeys(dynamics_names(), dynamics_benchmark),
     "tabular-mdp": _mdps,
     "gridnavi": _gridnavi,
     "point": _continuous(

@@ -1,4 +1,4 @@
-"""The command line: metarl list | train | resume | evaluate | bench."""
+"""The command line: metarl list | train | resume | evaluate | study | bench."""
 
 import importlib
 import os
@@ -19,7 +19,7 @@ from metarl.configs import check_counts
 from metarl.cores import WorkerError
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.envs.metaworld import DESCRIPTIONS as METAWORLD_DESCRIPTIONS
-from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
+from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.configuration import (
     Device,
     Experiment,
@@ -27,7 +27,7 @@ from metarl.experiments.configuration import (
     make_agent,
     make_workers,
 )
-from metarl.experiments.console import TrainingDisplay, duration, say, show_table
+from metarl.experiments.console import duration, say, show_table
 from metarl.experiments.fewshot import commands as fewshot
 from metarl.experiments.fewshot.configuration import data_name
 from metarl.experiments.fewshot.presets import PRESETS as FEWSHOT_PRESETS
@@ -44,17 +44,20 @@ from metarl.experiments.runs import (
     open_run,
     write_json,
 )
+from metarl.experiments.study.command import study_command
+from metarl.experiments.study.presets import STUDIES
+from metarl.experiments.train_run import train_run
 from metarl.loop import TrainingDiverged
 from metarl.tasks import load_tasks
-from metarl.training import train
 
 USAGE = """usage: metarl COMMAND ...
 
-  metarl list [experiments | benchmarks]
+  metarl list [experiments | benchmarks | studies]
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field of the configuration]
   metarl resume DIR
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--split test | train] [--seed N] [--json FILE]
   metarl evaluate DIR [--num-ways N] [--num-shots K] [--num-tasks N] ...             of a few-shot run
+  metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
 `metarl COMMAND --help` describes a command, `metarl train EXPERIMENT --help` its fields."""
@@ -64,7 +67,7 @@ USAGE = """usage: metarl COMMAND ...
 class ListArguments:
     """List what there is."""
 
-    what: tyro.conf.Positional[Literal["experiments", "benchmarks"]] = "experiments"
+    what: tyro.conf.Positional[Literal["experiments", "benchmarks", "studies"]] = "experiments"
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,9 @@ class BenchArguments:
         repeats: measurements of each contender; medians are reported.
     """
 
-    name: tyro.conf.Positional[Literal["rollout", "meta-gradient", "rl2", "pearl", "fewshot", "metaworld"]]
+    name: tyro.conf.Positional[
+        Literal["rollout", "dynamics", "metaworld", "meta-gradient", "rl2", "pearl", "fewshot"]
+    ]
     json: Path | None = None
     repeats: int = 3
 
@@ -151,6 +156,7 @@ def _run(words: list[str]) -> int:
         "train": _train,
         "resume": _resume,
         "evaluate": _evaluate,
+        "study": study_command,
         "bench": _bench,
     }
     if not words or words[0] in ("-h", "--help"):
@@ -173,6 +179,9 @@ def _list(words: list[str]) -> int:
         rows = [(b.name, "shared" if b.shared else "disjoint", b.description) for b in benchmarks]
         rows += [(name, "disjoint", description) for name, description in METAWORLD_DESCRIPTIONS.items()]
         show_table("Benchmarks", ("name", "train and test tasks", "description"), rows, text_columns=3)
+    elif arguments.what == "studies":
+        rows = [(name, study.benchmark, study.source) for name, study in STUDIES.items()]
+        show_table("Studies", ("name", "benchmark", "what"), rows, text_columns=3)
     else:
         rows = [(name, p.experiment.benchmark, p.source) for name, p in PRESETS.items()]
         rows += [(name, data_name(p.experiment), p.source) for name, p in FEWSHOT_PRESETS.items()]
@@ -214,26 +223,9 @@ def _resume(words: list[str]) -> int:
 
 def _work(run: Run) -> int:
     """Train until done or interrupted, then evaluate."""
-    experiment = run.experiment
-    agent = make_agent(experiment, run.benchmark)
-    with make_workers(experiment, run.benchmark) as workers:
-        with (
-            TrainingDisplay(experiment.training.iterations) as display,
-            interruptible(run.folder) as interrupted,
-        ):
-            progress = train(
-                agent,
-                run.benchmark,
-                workers,
-                experiment.training,
-                experiment.evaluation,
-                folder=run.folder,
-                seed=experiment.seed,
-                test_tasks=run.test_tasks,
-                report=display.report,
-                stop=interrupted,
-            )
-        if interrupted():
+    with make_workers(run.experiment, run.benchmark) as workers:
+        progress, interrupted = train_run(run, workers)
+        if interrupted:
             say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
             return 130
         memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -13,6 +13,7 @@ from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.configs import check_counts, check_not_negative
 from metarl.envs import make_benchmark
+from metarl.envs.observed import observed
 from metarl.experiments import codec
 from metarl.tasks import Benchmark, FiniteTasks, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
@@ -41,6 +42,7 @@ class Experiment:
         horizon: steps per episode; the benchmark's own by default.
         num_train_tasks: so many, drawn once, are all that is trained on; by default every batch has fresh ones, or
             all those of a benchmark that has finitely many.
+        observe_task: the task's parameters, scaled to [-1, 1], end the observation: an oracle is trained.
         seed: of everything random.
         device: where networks are trained; auto takes CUDA when it is there.
         num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
@@ -53,6 +55,7 @@ class Experiment:
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     horizon: int | None = None
     num_train_tasks: int | None = None
+    observe_task: bool = False
     seed: int = 0
     device: Device = "auto"
     num_workers: int = 1
@@ -98,6 +101,9 @@ def make_device(device: Device) -> torch.device:
 def experiment_benchmark(experiment: Experiment) -> Benchmark:
     """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed."""
     benchmark, asked = make_benchmark(experiment.benchmark), experiment.num_train_tasks
+    if experiment.observe_task:
+        shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"
+        benchmark = replace(benchmark, name=name, train=shown, test=observed(benchmark.test))
     if asked is None:
         return benchmark
     if isinstance(benchmark.train, FiniteTasks) and asked > len(benchmark.train.tasks):

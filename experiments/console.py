@@ -85,12 +85,13 @@ def describe_returns(progress: Progress, metrics: Mapping[str, float]) -> list[s
 
 
 class Waiting:
-    """A live line for work of some seconds that has no training loop."""
+    """A live line for work that has no training loop, or a line now and then if not a terminal."""
 
     def __init__(self, what: str) -> None:
         self._console = Console(highlight=False, stderr=True)
         self._status = self._console.status(what)
         self._what = what
+        self._began = self._printed_at = time.monotonic()
 
     def __enter__(self) -> "Waiting":
         if self._console.is_terminal:
@@ -104,9 +105,14 @@ class Waiting:
             self._status.stop()
 
     def progress(self, done: int, total: int) -> None:
-        """Show how many of the parts are done."""
+        """Show how many of the parts are done, and the time that the others will take at this pace."""
+        now = time.monotonic()
+        line = f"{self._what} {done}/{total}  {duration((now - self._began) / done * (total - done))} left"
         if self._console.is_terminal:
-            self._status.update(f"{self._what} {done}/{total}")
+            self._status.update(line)
+        elif now - self._printed_at > _PLAIN_INTERVAL_S:
+            self._printed_at = now
+            self._console.print(line, soft_wrap=True)
 
 
 def say(text: str) -> None:
@@ -136,12 +142,13 @@ def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
     Of a long curve ten steps are shown, closer together at the start.
     """
     with_success = any("success_mean" in row for rows in curves.values() for row in rows)
-    columns = ["policy", "adaptation steps", "return", "95% interval"]
+    columns = ["policy", "adaptation steps", "return", "95% interval", "worst 10% of tasks"]
     columns += ["success", "95% interval"] if with_success else []
     lines = []
     for name, rows in curves.items():
         for row in _thin(rows):
             line = [name, str(row["step"]), f"{row['return_mean']:.2f}", _interval(row["return_ci95"], 2)]
+            line.append(f"{row['return_worst_decile']:.2f}")
             if with_success and "success_mean" in row:
                 line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
             lines.append(line)

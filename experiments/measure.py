@@ -10,10 +10,11 @@ from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
 from metarl.experiments.console import Waiting, show_curves, show_families, show_trials
+from metarl.experiments.loading import restored
 from metarl.experiments.references import reference_actors
-from metarl.experiments.runs import Run, checkpoint_path
+from metarl.experiments.runs import Run
 from metarl.tasks import Task
-from metarl.training import EvaluationConfig, restore
+from metarl.training import EvaluationConfig
 
 
 def measure(
@@ -40,9 +41,7 @@ def measure(
         seed: of the episodes.
         split: what the tasks are of, "test" or "train".
     """
-    agent = make_agent(run.experiment, run.benchmark)
-    generators = seeding.streams(run.experiment.seed)
-    progress = restore(agent, generators, checkpoint_path(run, checkpoint), run.benchmark)
+    agent, progress = restored(run, checkpoint)
     trained = agent.actor()
     actors = {"meta-trained": trained, "untrained": make_agent(run.experiment, run.benchmark).actor()}
     if trained.sequential:
@@ -70,7 +69,7 @@ def measure(
         "adaptation": rows.pop("meta-trained"),
         "baselines": rows,
         "tasks": [
-            {**task.to_json(), "return_mean": [float(step[i].mean()) for step in curves["meta-trained"].returns]}
+            task.to_json() | _on_task(curves["meta-trained"], i) | {"untrained": _on_task(curves["untrained"], i)}
             for i, task in enumerate(tasks)
         ],
     }
@@ -87,6 +86,14 @@ def measure(
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)
         result["trials"] = sums
     return result
+
+
+def _on_task(curve: AdaptationCurve, index: int) -> dict[str, list[float]]:
+    """Return, and success where it is reported, by adaptation step on one task."""
+    found = {"return_mean": curve.returns[:, index].mean(1).tolist()}
+    if curve.successes is not None:
+        found["success_mean"] = curve.successes[:, index].mean(1).tolist()
+    return found
 
 
 def _curves(

@@ -8,6 +8,7 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2Config
 from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.dynamics_presets import dynamics_presets
 from metarl.experiments.metaworld_presets import METAWORLD
 from metarl.experiments.pearl_presets import PEARL
 from metarl.training import EvaluationConfig, TrainingConfig
@@ -199,6 +200,10 @@ PRESETS: dict[str, Preset] = {
     ),
     "ant-dir-rl2": _locomotion_trials("ant-dir", _LOCOMOTION_RL2, iterations=400),
     **{name: Preset(experiment, source) for name, (experiment, source) in (PEARL | METAWORLD).items()},
+    **{
+        name: Preset(experiment, source)
+        for name, (experiment, source) in dynamics_presets(_LOCOMOTION, _LOCOMOTION_RL2).items()
+    },
     **{f"tabular-n{n}-rl2": _mdp(n, iterations=200, meta_batch_size=10_000 // n) for n in (10, 25, 50, 75, 100)},
 }
 

@@ -6,13 +6,30 @@ from typing import TYPE_CHECKING, Any
 from metarl.tasks import Benchmark, Task
 
 if TYPE_CHECKING:
+    from metarl.adapting import adapt, adapt_to_recording
+    from metarl.recordings import load_recording, save_recording
     from metarl.trajectories import Trajectories
     from metarl.workers import Workers
 
-__all__ = ["Benchmark", "Task", "Trajectories", "Workers"]
+__all__ = [
+    "Benchmark",
+    "Task",
+    "Trajectories",
+    "Workers",
+    "adapt",
+    "adapt_to_recording",
+    "load_recording",
+    "save_recording",
+]
 
-
-_MODULES = {"Trajectories": "metarl.trajectories", "Workers": "metarl.workers"}
+_MODULES = {
+    "Trajectories": "metarl.trajectories",
+    "Workers": "metarl.workers",
+    "adapt": "metarl.adapting",
+    "adapt_to_recording": "metarl.adapting",
+    "load_recording": "metarl.recordings",
+    "save_recording": "metarl.recordings",
+}
 
 
 def __getattr__(name: str) -> Any:

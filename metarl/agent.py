@@ -83,6 +83,38 @@ class Actor(Protocol):
         """An actor that has learned from its tasks' trajectories; this one is left as it is."""
 
 
+class Interface(NamedTuple):
+    """The sizes and bounds of what an actor sees and does.
+
+    Attributes:
+        obs_size: observation features.
+        num_choices: of discrete actions; 0 if they are continuous.
+        low: least continuous action that the environment gets, [act]; empty if discrete.
+        high: greatest, [act]; empty if discrete.
+    """
+
+    obs_size: int
+    num_choices: int
+    low: np.ndarray
+    high: np.ndarray
+
+
+@runtime_checkable
+class Deployable(Protocol):
+    """What an actor has beside `Actor` if it can act in environments that are not the toolkit's."""
+
+    @property
+    def interface(self) -> Interface:
+        """What it was made for."""
+
+    @property
+    def reads_outcomes(self) -> bool:
+        """Its next action depends on the last step's reward and flags, so that it must be told them."""
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """What the policy puts out for environment actions [..., act], as `Trajectories.actions` holds it."""
+
+
 class Collector(Protocol):
     """Gathers experience; `metarl.workers.Workers` is one.
 

@@ -51,6 +51,20 @@ def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> list[flo
     return bootstrap_intervals(values[:, None], rng)[0]
 
 
+def worst_decile(values: np.ndarray) -> np.ndarray:
+    """Mean of the worst tenth of tasks, of at least one: what a robot in an unlucky world has to expect.
+
+    Args:
+        values: larger is better, [task, ...].
+
+    Returns:
+        Per column, [...]; each column has its own worst tasks.
+    """
+    count = -(-len(values) // 10)
+    worst: np.ndarray = np.sort(values, axis=0)[:count].mean(0)
+    return worst
+
+
 @dataclass(frozen=True)
 class AdaptationCurve:
     """Returns and successes by adaptation step, on fixed tasks.
@@ -68,15 +82,20 @@ class AdaptationCurve:
     num_steps: int
 
     def summary(self, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """One row per adaptation step: means, and 95% bootstrap intervals over tasks.
+        """One row per adaptation step: means, 95% bootstrap intervals over tasks, and the worst decile of tasks.
 
         Episodes of one task share its adaptation, so tasks are what is resampled.
         """
         per_task = self.returns.mean(2).T  # [task, step]
         rows: list[dict[str, Any]] = [
-            {"step": step, "return_mean": float(mean), "return_ci95": interval}
-            for step, (mean, interval) in enumerate(
-                zip(per_task.mean(0), bootstrap_intervals(per_task, rng), strict=True)
+            {
+                "step": step,
+                "return_mean": float(mean),
+                "return_ci95": interval,
+                "return_worst_decile": float(worst),
+            }
+            for step, (mean, interval, worst) in enumerate(
+                zip(per_task.mean(0), bootstrap_intervals(per_task, rng), worst_decile(per_task), strict=True)
             )
         ]
         if self.successes is not None:

@@ -130,10 +130,13 @@ class Transition(NamedTuple):
 class TaskEnv(Protocol):
     """A vector environment whose sub-environments take tasks; see `metarl.envs.vector.TaskVectorEnv`."""
 
-    num_envs: int
     max_episode_steps: int
     single_observation_space: spaces.Space[Any]
     single_action_space: spaces.Space[Any]
+
+    @property
+    def num_envs(self) -> int:
+        """Number of sub-environments."""
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give every sub-environment its task; takes effect at the next reset."""
@@ -182,9 +185,12 @@ class TaskFamily(ABC):
 
     def stack(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
         """The tasks' parameters as float64 arrays of shape [task] or [task, size], checked."""
-        for task in tasks:
+        distinct = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
+        for task in distinct:
             self.check(task)
-        return {p.name: np.array([task[p.name] for task in tasks], dtype=np.float64) for p in self.parameters}
+        places = np.array([distinct[task] for task in tasks], dtype=np.int64)
+        params = [dict(task.params) for task in distinct]
+        return {p.name: np.array([of[p.name] for of in params], dtype=np.float64)[places] for p in self.parameters}
 
 
 class TaskDistribution(ABC):

@@ -49,6 +49,12 @@ class Trajectories:
         """Undiscounted return of every episode, float32 [task, episode]."""
         return self.rewards.sum(-1)
 
+    def next_observations(self) -> Tensor:
+        """The observation after every real step, [task, episode, time, obs]; what the mask hides is arbitrary."""
+        following = self.observations.roll(-1, dims=2)
+        last = (self.mask.sum(-1) - 1)[..., None, None].expand(*following.shape[:2], 1, following.shape[3])
+        return following.scatter(2, last, self.last_observations.unsqueeze(2))
+
     def successes(self) -> Tensor | None:
         """True where an episode reported success at any step, bool [task, episode]; None if never reported."""
         success = self.infos.get("success")

@@ -66,7 +66,10 @@ def test_evaluate_writes_the_adaptation_curve(trained: Path, tmp_path: Path) -> 
         low, high = row["return_ci95"]
         assert low <= row["return_mean"] <= high
         assert 0 <= row["success_mean"] <= 1
+        assert row["return_worst_decile"] == min(task["return_mean"][row["step"]] for task in result["tasks"])
     assert len(result["baselines"]["untrained"]) == 3
+    for task in result["tasks"]:
+        assert len(task["success_mean"]) == len(task["untrained"]["return_mean"]) == 3
     again = tmp_path / "again.json"
     assert main([*words[:-1], str(again)]) == 0
     assert json.loads(again.read_text()) == result

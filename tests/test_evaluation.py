@@ -7,7 +7,13 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
-from metarl.evaluation import AdaptationCurve, adaptation_curve, bootstrap_interval, bootstrap_intervals
+from metarl.evaluation import (
+    AdaptationCurve,
+    adaptation_curve,
+    bootstrap_interval,
+    bootstrap_intervals,
+    worst_decile,
+)
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 
@@ -148,3 +154,10 @@ def test_intervals_of_many_columns_are_those_of_each_alone() -> None:
     for column, interval in enumerate(together):
         alone = bootstrap_interval(values[:, column], np.random.default_rng(2))
         np.testing.assert_allclose(interval or [], alone or [], atol=0.01)
+
+
+def test_the_worst_decile_is_of_each_columns_own_worst_tasks() -> None:
+    values = np.stack((np.arange(20.0), np.arange(20.0)[::-1] * 10), axis=1)
+    assert worst_decile(values).tolist() == [0.5, 5.0]
+    assert worst_decile(values[:11]).tolist() == [0.5, 95.0]
+    assert float(worst_decile(np.array([3.0, 1.0]))) == 1.0

@@ -24,6 +24,7 @@ from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution
 TWO_DIRECTIONS = {"ant-dir", "half-cheetah-dir", "humanoid-dir-2"}
 SHARED = TWO_DIRECTIONS | {"gridnavi"}
 EXACT = 1e-12
+STILL = (np.zeros((0, 0)), np.zeros((0, 0)))  # positions and velocities, which these rewards do not read
 
 
 def reward(
@@ -38,7 +39,7 @@ def reward(
     """The reward of one step of one row, for a family with one parameter."""
     actions = np.zeros((1, 8))
     actions[0, : len(action)] = action
-    motion = Motion(np.array([position]), np.array([velocity]), np.array([healthy]))
+    motion = Motion(np.array([position]), np.array([velocity]), np.array([healthy]), *STILL)
     terms = family.reward_terms(motion, actions, {family.parameters[0].name: np.array([value])})
     assert all(term.shape == (1,) for term in terms.values())
     return float(sum(term[0] for term in terms.values()))
@@ -103,7 +104,7 @@ def test_humanoid_dir_weighs_velocity_by_one_and_a_quarter() -> None:
 def test_run_forward_rewards_health_only_while_healthy() -> None:
     # Gymnasium's weights: hopper 2 + 1 - 0.001 * 1.25, half-cheetah 2 - 0.1 * 1.25 (never unhealthy)
     actions = np.array([[0.5, 1.0, 0.0]] * 2)
-    motion = Motion(np.zeros((2, 2)), np.array([[2.0, 9.0]] * 2), np.array([True, False]))
+    motion = Motion(np.zeros((2, 2)), np.array([[2.0, 9.0]] * 2), np.array([True, False]), *STILL)
     hopper = sum(RunForward(HOPPER).reward_terms(motion, actions, {}).values())
     cheetah = sum(RunForward(HALF_CHEETAH).reward_terms(motion, actions, {}).values())
     np.testing.assert_allclose(hopper, [2.99875, 1.99875], rtol=0, atol=EXACT)
@@ -111,7 +112,7 @@ def test_run_forward_rewards_health_only_while_healthy() -> None:
 
 
 def test_every_row_is_rewarded_with_its_own_parameters() -> None:
-    motion = Motion(np.zeros((3, 2)), np.array([(1.0, 0.0), (1.0, 0.0), (5.0, 0.0)]), np.ones(3, np.bool_))
+    motion = Motion(np.zeros((3, 2)), np.array([(1.0, 0.0), (1.0, 0.0), (5.0, 0.0)]), np.ones(3, np.bool_), *STILL)
     terms = HalfCheetahDir().reward_terms(motion, np.zeros((3, 6)), {"direction": np.array([1.0, -1.0, -1.0])})
     np.testing.assert_array_equal(sum(terms.values()), [1.0, -1.0, -5.0])
 

@@ -36,16 +36,24 @@ class BatchedPhysics:
     Args:
         model: the model of every row; `set_models` gives rows their own.
         num_rows: number of simulations.
-        frame_skip: physics steps per control step.
+        frame_skip: physics steps per control step; `set_frame_skips` gives rows their own.
         num_threads: threads in the pool; one per usable core by default, 0 for the calling thread.
+        sense: compute position sensors; they cost a loop over rows.
 
     Attributes:
         states: full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
         sensors: position sensors at the rows' states, float64 [row, sensor].
+        frame_skips: physics steps per control step, int64 [row].
     """
 
     def __init__(
-        self, model: mujoco.MjModel, num_rows: int, frame_skip: int, num_threads: int | None = None
+        self,
+        model: mujoco.MjModel,
+        num_rows: int,
+        frame_skip: int,
+        num_threads: int | None = None,
+        *,
+        sense: bool = True,
     ) -> None:
         threads = num_threads if num_threads is not None else usable_cores()
         if threads < 0:
@@ -53,14 +61,15 @@ class BatchedPhysics:
         threads = min(threads, num_rows)
         disable_warm_start(model)
         self.model = model
-        self.frame_skip = frame_skip
+        self.frame_skips = np.full(num_rows, frame_skip)
         self.states = np.zeros((num_rows, mujoco.mj_stateSize(model, _FULL_PHYSICS)))
         self.sensors = np.zeros((num_rows, model.nsensordata))
+        self._senses = sense and model.nsensordata > 0
         self._models = [model] * num_rows
         self._datas = [mujoco.MjData(model) for _ in range(max(1, threads))]
         self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
-        self._controls = np.zeros((num_rows, frame_skip, model.nu))
-        self._trace = np.zeros((num_rows, frame_skip, self.states.shape[1]))
+        self._controls, self._trace = np.zeros(0), np.zeros(0)
+        self.set_frame_skips(self.frame_skips)
 
     @property
     def qpos(self) -> np.ndarray:
@@ -80,13 +89,30 @@ class BatchedPhysics:
         """
         if len(models) != len(self.states):
             raise ValueError(f"expected {len(self.states)} models, one per row, got {len(models)}")
+        self.replace_models(np.arange(len(models)), models)
+
+    def replace_models(self, rows: np.ndarray, models: Sequence[mujoco.MjModel]) -> None:
+        """Give some rows other dynamics; their states stay. Checked as by `set_models`."""
         own = _sizes(self.model)
-        for size in {_sizes(model) for model in {id(model): model for model in models}.values()}:
-            if size != own:
+        for model in {id(model): model for model in models}.values():
+            if (size := _sizes(model)) != own:
                 raise ValueError(f"models must have the sizes {own} of {', '.join(_SIZES)}, got {size}")
-        for model in models:
             disable_warm_start(model)
-        self._models = list(models)
+        for row, model in zip(rows.tolist(), models, strict=True):
+            self._models[row] = model
+
+    def set_frame_skips(self, frame_skips: np.ndarray) -> None:
+        """Give each row its own number of physics steps per control step, int [row].
+
+        Rows of the same number are simulated together: a step costs one call per distinct number.
+        """
+        if frame_skips.shape != (len(self.states),) or frame_skips.min() < 1:
+            raise ValueError(f"expected {len(self.states)} frame skips of 1 or more, got {frame_skips}")
+        self.frame_skips = frame_skips.astype(np.int64)
+        size = len(self.states) * int(self.frame_skips.max())
+        if len(self._trace) < size:
+            self._controls = np.zeros((size, self.model.nu))
+            self._trace = np.zeros((size, self.states.shape[1]))
 
     def model_of(self, row: int) -> mujoco.MjModel:
         """The model that a row is simulated with."""
@@ -105,26 +131,19 @@ class BatchedPhysics:
 
     def step(self, controls: np.ndarray, rows: np.ndarray | None = None) -> None:
         """Hold the controls [row, nu] for one control step in the rows (None: all)."""
-        if rows is None:
-            self._controls[:] = controls[:, None]
-            self._roll(self._models, self.states, self._controls, self._trace)
-            self.states[:] = self._trace[:, -1]
-            self._sense(np.arange(len(self.states)))
-            return
-        count = len(rows)
-        self._controls[:count] = controls[:, None]
-        self._roll(
-            [self._models[row] for row in rows],
-            self.states[rows],
-            self._controls[:count],
-            self._trace[:count],
-        )
-        self.states[rows] = self._trace[:count, -1]
-        self._sense(rows)
+        skips = self.frame_skips if rows is None else self.frame_skips[rows]
+        first = int(skips[0])
+        if (skips == first).all():
+            self._roll(controls, rows, first)
+        else:
+            indices = np.arange(len(self.states)) if rows is None else rows
+            for skip in np.unique(skips).tolist():
+                self._roll(controls[skips == skip], indices[skips == skip], skip)
+        self._sense(np.arange(len(self.states)) if rows is None else rows)
 
     def _sense(self, rows: np.ndarray) -> None:
         """Compute the rows' sensors; those of a rollout are one physics step older than its states."""
-        if not self.model.nsensordata:
+        if not self._senses:
             return
         data = self._datas[0]
         for row in rows:
@@ -135,23 +154,23 @@ class BatchedPhysics:
             mujoco.mj_sensorPos(model, data)
             self.sensors[row] = data.sensordata
 
-    def _roll(
-        self,
-        models: list[mujoco.MjModel],
-        states: np.ndarray,
-        controls: np.ndarray,
-        trace: np.ndarray,
-    ) -> None:
+    def _roll(self, controls: np.ndarray, rows: np.ndarray | None, skip: int) -> None:
+        """One control step of rows (None: all) that take the same number of physics steps."""
+        count = len(controls)
+        held = self._controls[: count * skip].reshape(count, skip, self.model.nu)
+        trace = self._trace[: count * skip].reshape(count, skip, self.states.shape[1])
+        held[:] = controls[:, None]
         self._pool.rollout(
-            models,
+            self._models if rows is None else [self._models[row] for row in rows],
             self._datas,
-            states,
-            controls,
+            self.states if rows is None else self.states[rows],
+            held,
             control_spec=_CONTROL,
             skip_checks=True,
-            nstep=self.frame_skip,
+            nstep=skip,
             state=trace,
         )
+        self.states[slice(None) if rows is None else rows] = trace[:, -1]
 
     def close(self) -> None:
         """Stop the threads."""

@@ -32,7 +32,7 @@ class RunForward(LocomotionFamily):
     """
 
     def __init__(self, robot: Robot) -> None:
-        self.robot = robot  # type: ignore[misc]
+        self.robot = robot
         self.name = f"{robot.name}-forward"
         self.horizon = 1000
 

@@ -26,17 +26,21 @@ class Motion(NamedTuple):
         position: x and y of the root after the step, metres [row, 2]; y is zero for planar robots.
         velocity: of the root (or of the centre of mass, where the robot says so) over the step, m/s [row, 2].
         healthy: bool [row].
+        qpos: generalised positions after the step, [row, nq].
+        qvel: generalised velocities after the step, [row, nv].
     """
 
     position: np.ndarray
     velocity: np.ndarray
     healthy: np.ndarray
+    qpos: np.ndarray
+    qvel: np.ndarray
 
 
 class LocomotionFamily(TaskFamily):
     """A robot, what its tasks vary, and what it is rewarded for."""
 
-    robot: ClassVar[Robot]
+    robot: Robot
     terminate_when_unhealthy: ClassVar[bool] = True
     position_observed: ClassVar[bool] = False
     horizon: int = 200
@@ -47,6 +51,15 @@ class LocomotionFamily(TaskFamily):
         self, motion: Motion, actions: np.ndarray, params: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Named reward terms, each of shape [row]; the reward is their sum, in this order."""
+
+    @property
+    def frame_skip(self) -> int:
+        """Physics steps per environment step."""
+        return self.robot.frame_skip
+
+    def build_model(self) -> mujoco.MjModel:
+        """A fresh nominal model."""
+        return self.robot.build_model()
 
     def model_for(self, task: Task, nominal: mujoco.MjModel) -> mujoco.MjModel:
         """The model of a task. A family whose dynamics vary returns an edited `copy.copy(nominal)`.
@@ -84,7 +97,7 @@ class LocomotionEnv(TaskVectorEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
         self.robot = family.robot
-        self._nominal = self.robot.build_model()
+        self._nominal = family.build_model()
         self._hidden_qpos = 0 if family.position_observed else self.robot.hidden_qpos
         size = self._nominal.nq + self._nominal.nv - self._hidden_qpos
         low, high = self._nominal.actuator_ctrlrange.T.astype(np.float32)
@@ -96,8 +109,10 @@ class LocomotionEnv(TaskVectorEnv):
             max_episode_steps=family.horizon if horizon is None else horizon,
             autoreset_mode=autoreset_mode,
         )
-        self.physics = BatchedPhysics(self._nominal, num_envs, self.robot.frame_skip, num_threads)
-        self.dt = self._nominal.opt.timestep * self.robot.frame_skip
+        senses = self.robot.com_body is not None
+        self.physics = BatchedPhysics(self._nominal, num_envs, family.frame_skip, num_threads, sense=senses)
+        self._com = int(self._nominal.sensor("com").adr[0]) if senses else 0
+        self.dt: float = self._nominal.opt.timestep * family.frame_skip
         self._params: dict[str, np.ndarray] = {}
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
@@ -116,10 +131,11 @@ class LocomotionEnv(TaskVectorEnv):
         index: slice | np.ndarray = slice(None) if rows is None else rows
         actions = actions.astype(np.float64)
         before = self._tracked(index).copy()
-        self.physics.step(actions, rows)
+        self.physics.step(self._controls(actions, index), rows)
         qpos, qvel = self.physics.qpos[index], self.physics.qvel[index]
         healthy = self.robot.healthy(qpos, qvel) if self.robot.healthy else np.ones(len(qpos), np.bool_)
-        motion = Motion(self._root(index), (self._tracked(index) - before) / self.dt, healthy)
+        velocity = (self._tracked(index) - before) / self._duration(index)
+        motion = Motion(self._root(index), velocity, healthy, qpos, qvel)
         params = {name: values[index] for name, values in self._params.items()}
         terms = self.family.reward_terms(motion, actions, params)
         rewards = np.sum(list(terms.values()), axis=0)
@@ -132,19 +148,32 @@ class LocomotionEnv(TaskVectorEnv):
         }
         return self._observe(index), rewards, terminated, infos
 
+    def _controls(self, actions: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
+        """What the actuators get in this step for the actions [row, action]."""
+        return actions
+
+    def _duration(self, index: slice | np.ndarray) -> float | np.ndarray:
+        """Length of this step, seconds; an array [row, 1] where rows differ."""
+        return self.dt
+
     def _observe(self, index: slice | np.ndarray) -> np.ndarray:
         return self.robot.observe(self.physics.qpos[index], self.physics.qvel[index], self._hidden_qpos)
 
     def _root(self, index: slice | np.ndarray) -> np.ndarray:
-        """x and y of the root, [row, 2]; planar robots have no y."""
-        position = self.physics.qpos[index, :2].copy()
-        if self.robot.hidden_qpos == 1:
-            position[:, 1] = 0.0
+        """x and y of the root, [row, 2]; only robots that hide both have a y."""
+        qpos = self.physics.qpos[index]
+        position = np.zeros((len(qpos), 2))
+        columns = 2 if self.robot.hidden_qpos == 2 else 1
+        position[:, :columns] = qpos[:, :columns]
         return position
 
     def _tracked(self, index: slice | np.ndarray) -> np.ndarray:
         """x and y of what the velocity is measured on, [row, 2]."""
-        return self._root(index) if self.robot.com_body is None else self.physics.sensors[index, :2]
+        return (
+            self._root(index)
+            if self.robot.com_body is None
+            else self.physics.sensors[index, self._com : self._com + 2]
+        )
 
     def close_extras(self, **kwargs: object) -> None:
         """Stop the engine's threads."""

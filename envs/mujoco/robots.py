@@ -16,10 +16,10 @@ Healthy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 @dataclass(frozen=True)
 class Robot:
-    """One of Gymnasium's MuJoCo locomotion models.
+    """One of Gymnasium's MuJoCo locomotion models, or another model file.
 
     Attributes:
-        xml_file: in Gymnasium's assets.
+        xml_file: in Gymnasium's assets, or an absolute path.
         frame_skip: physics steps per environment step.
         hidden_qpos: leading positions left out of the observation (1: x; 2: x and y).
         reset_noise: positions start within +-reset_noise of the model's.
@@ -38,8 +38,8 @@ class Robot:
     hidden_qpos: int
     reset_noise: float
     velocity_noise: Literal["normal", "uniform"]
-    forward_weight: float
-    ctrl_weight: float
+    forward_weight: float = 1.0
+    ctrl_weight: float = 0.0
     healthy_reward: float = 0.0
     velocity_limit: float = np.inf
     healthy: Healthy | None = None
@@ -47,6 +47,10 @@ class Robot:
 
     def build_model(self) -> mujoco.MjModel:
         """A fresh MjModel of the robot."""
+        return self.build_spec().compile()
+
+    def build_spec(self) -> mujoco.MjSpec:
+        """The robot's model before it is compiled, to add to."""
         spec = mujoco.MjSpec.from_file(str(_ASSETS / self.xml_file))
         for texture in spec.textures:  # 500 of an MjModel's 520 KB are textures that nobody sees
             texture.width = min(texture.width, 8)
@@ -58,7 +62,7 @@ class Robot:
                 objtype=mujoco.mjtObj.mjOBJ_BODY,
                 objname=self.com_body,
             )
-        return spec.compile()
+        return spec
 
     def reset_states(
         self, model: mujoco.MjModel, rngs: Sequence[np.random.Generator]
@@ -121,3 +125,5 @@ HOPPER = Robot(
     "hopper", "hopper.xml", 4, 1, 0.005, "uniform",
     forward_weight=1.0, ctrl_weight=0.001, healthy_reward=1.0, velocity_limit=10.0, healthy=_hopper_healthy,
 )  # fmt: skip
+ROBOTS = {robot.name: robot for robot in (HALF_CHEETAH, ANT, HUMANOID, WALKER2D, HOPPER)}
+"""The robots by name."""

@@ -171,7 +171,7 @@ class Replay:
         env.set_tasks([task for task in recorded.tasks for _ in range(num_episodes)])
         env.reset(seed=[int(s) for s in episode_seeds(seed, num_tasks, num_episodes).flat])
         self._env, self._recorded = env, recorded
-        self._frame_skip = env.physics.frame_skip
+        self._frame_skip = env.family.frame_skip
         self._initial = env.physics.states.copy()
         self._states = self._initial.copy()
         models = [env.physics.model_of(row) for row in range(num_rows)]

@@ -1,0 +1,283 @@
+"""A task family whose tasks are simulator parameters, on the batched engine."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import mujoco
+import numpy as np
+from gymnasium.vector import AutoresetMode
+
+from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
+from metarl.envs.dynamics.fields import FIELDS
+from metarl.envs.dynamics.physics import (
+    NO_GAP,
+    PHYSICAL,
+    Edit,
+    Physics,
+    SimulatorGap,
+    build_nominal,
+    edited_model,
+    make_edit,
+)
+from metarl.envs.dynamics.ranges import CHANGE_STEP, Randomization, Range
+from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
+from metarl.envs.mujoco.robots import Robot
+from metarl.envs.vector import Infos
+from metarl.tasks import Parameter, Task
+
+Reward = Callable[[Motion, np.ndarray], Mapping[str, np.ndarray]]
+"""Named reward terms, each [row], of a step and its actions [row, action]; the reward is their sum."""
+_OUTSIDE = ("control", "sensor")
+
+
+@dataclass(frozen=True)
+class ForwardReward:
+    """Forward velocity, a bonus for every step, and a cost of control: v_x + alive_bonus - ctrl_weight |a|^2."""
+
+    alive_bonus: float = 0.0
+    ctrl_weight: float = 0.0
+
+    def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """The terms of every row."""
+        return {
+            "reward_forward": motion.velocity[:, 0],
+            "reward_survive": np.full(len(actions), self.alive_bonus),
+            "reward_ctrl": -self.ctrl_weight * np.square(actions).sum(1),
+        }
+
+
+@dataclass(frozen=True)
+class DynamicsFamily(LocomotionFamily):
+    """A robot, what its tasks randomise, and what it is rewarded for.
+
+    The reward's actions are the commands as they were given, not as a delay lets them arrive.
+
+    Attributes:
+        name: of the family.
+        robot: one of `metarl.envs.mujoco.robots`, or a `Robot` of a file of one's own.
+        randomization: the ranges; each is a parameter of the tasks.
+        reward: of a step; worker processes need one from the top level of a module.
+        horizon: control steps per episode.
+        physics: what follows from an edited mass, inertia or friction.
+        simulator: how the simulator differs from what the model file says.
+        parameters: of the tasks, one per range, with the bounds of its ring.
+        num_observed: size of an observation.
+
+    Raises:
+        ValueError: if a range names what is not in the model, or leaves physics.
+    """
+
+    name: str
+    robot: Robot
+    randomization: Randomization
+    reward: Reward
+    horizon: int = 200
+    physics: Physics = PHYSICAL
+    simulator: SimulatorGap = NO_GAP
+    parameters: tuple[Parameter, ...] = field(init=False, repr=False, compare=False)
+    num_observed: int = field(init=False, repr=False, compare=False)
+    _nominal: mujoco.MjModel = field(init=False, repr=False, compare=False)
+    _substeps: float = field(init=False, repr=False, compare=False)
+    _edits: dict[str, Edit] = field(init=False, repr=False, compare=False)
+    _loops: dict[str, LoopRange] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        ranges = self.randomization.parameters
+        nominal = build_nominal(self.robot, ranges, self.physics)
+        if not nominal.nu or not nominal.actuator_ctrllimited.all():
+            raise ValueError(
+                f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
+            )
+        observed = observed_names(nominal, self.robot)
+        edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in _OUTSIDE}
+        loops = {r.name: loop_range(r, observed) for r in ranges if FIELDS[r.field].kind in _OUTSIDE}
+        sizes = {name: len(edit.targets) for name, edit in edits.items()}
+        sizes |= {name: loop.num_targets for name, loop in loops.items()}
+        for name, value in {
+            "parameters": tuple(_parameter(r, sizes[r.name]) for r in ranges),
+            "num_observed": len(observed),
+            "_substeps": self.simulator.substeps(nominal.opt.timestep),
+            "_edits": edits,
+            "_loops": loops,
+            "_nominal": nominal,
+        }.items():
+            object.__setattr__(self, name, value)
+        self.simulator.apply(nominal)
+        skips = {self.robot.frame_skip}
+        for r in ranges:
+            if r.field == "frame_skip":
+                skips |= set(range(int(r.outer_low), int(r.outer_high) + 1))
+        for skip in sorted(skips):
+            self.substeps_of(skip)
+
+    @property
+    def frame_skip(self) -> int:
+        """Physics steps per control step, in the simulator as it is set."""
+        return self.substeps_of(self.robot.frame_skip)
+
+    def substeps_of(self, frame_skip: int) -> int:
+        """Physics steps, as the simulator is set, that last as long as so many of the model file's.
+
+        Raises:
+            ValueError: if the simulator's timestep does not divide the control period.
+        """
+        found = round(frame_skip * self._substeps)
+        if found < 1 or abs(found - frame_skip * self._substeps) > 1e-9 * found:
+            period = frame_skip * self._substeps * self._nominal.opt.timestep
+            raise ValueError(
+                f"the simulator's timestep must divide the control period of {period:g} s, "
+                f"got {self._nominal.opt.timestep:g} s"
+            )
+        return found
+
+    def with_simulator(self, gap: SimulatorGap) -> "DynamicsFamily":
+        """The same tasks in another simulator: same name, parameters and control period.
+
+        Raises:
+            ValueError: if the gap's timestep does not divide the control period.
+        """
+        return replace(self, simulator=gap)
+
+    def build_model(self) -> mujoco.MjModel:
+        """A copy of the nominal model."""
+        return self._nominal.__copy__()
+
+    def check(self, task: Task) -> None:
+        """Raise a ValueError that says what is wrong unless the task belongs to this family."""
+        super().check(task)
+        for r in self.randomization.parameters:
+            if r.integer and np.any(np.mod(task[r.name], 1)):
+                raise ValueError(f"parameter {r.name!r} must be a whole number, got {task[r.name]!r}")
+
+    def model_for(self, task: Task, nominal: mujoco.MjModel, *, changed: bool = False) -> mujoco.MjModel:
+        """The model of a task, before its change or after."""
+        return self.models_for([task], nominal, changed=changed)[0]
+
+    def models_for(
+        self, tasks: Sequence[Task], nominal: mujoco.MjModel, *, changed: bool = False
+    ) -> list[mujoco.MjModel]:
+        """The models of tasks, before their change or after."""
+        names = [r.name for r in self._ranges(changed) if r.name in self._edits]
+        edits = [self._edits[name] for name in names]
+        scratch = mujoco.MjData(nominal)
+        return [edited_model(nominal, edits, dict(task.params), self.physics, scratch) for task in tasks]
+
+    def loops_for(self, tasks: Sequence[Task], *, changed: bool = False) -> Loop:
+        """The control loops of tasks, stacked, before their change or after."""
+        ranges = {r.name: self._loops[r.name] for r in self._ranges(changed) if r.name in self._loops}
+        skip = self.robot.frame_skip
+        loops = [task_loop(ranges, dict(task.params), skip, self.num_observed) for task in tasks]
+        stacked = Loop(*(np.stack(values) for values in zip(*loops, strict=True)))
+        skips = np.array([self.substeps_of(skip) for skip in stacked.frame_skip.tolist()])
+        return stacked._replace(frame_skip=skips)
+
+    def _ranges(self, changed: bool) -> tuple[Range, ...]:
+        """The ranges that hold, in the order in which they are applied."""
+        return (*self.randomization.ranges, *(self.randomization.after if changed else ()))
+
+    def reward_terms(
+        self, motion: Motion, actions: np.ndarray, params: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The terms of the family's reward."""
+        return dict(self.reward(motion, actions))
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> "DynamicsEnv":
+        """A batched environment for tasks of this family."""
+        return DynamicsEnv(self, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
+
+
+class DynamicsEnv(LocomotionEnv):
+    """Sub-environments of one dynamics family on the batched engine: a model and a control loop per task.
+
+    MuJoCo puts a simulation that has become unstable back to its first pose at time zero, without a word to its
+    caller. Such a step ends the episode, with no reward; the infos name it "diverged".
+    """
+
+    family: DynamicsFamily
+
+    def __init__(
+        self,
+        family: DynamicsFamily,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+    ) -> None:
+        super().__init__(family, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
+        self._every = np.arange(num_envs)
+        self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed)
+        self._changes = family.randomization.change is not None
+        self._change_steps = np.full(num_envs, np.iinfo(np.int64).max)
+        self._changed = np.zeros(num_envs, dtype=np.bool_)
+        self._phase_models: list[list[mujoco.MjModel]] = []
+        self._phase_skips: list[np.ndarray] = []
+
+    def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        distinct = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
+        places = np.array([distinct[task] for task in tasks])
+        self._phase_models, loops = [], []
+        for changed in (False, True) if self._changes else (False,):
+            models = self.family.models_for(list(distinct), self._nominal, changed=changed)
+            self._phase_models.append([models[place] for place in places.tolist()])
+            stacked = self.family.loops_for(list(distinct), changed=changed)
+            loops.append(Loop(*(values[places] for values in stacked)))
+        if self._changes:
+            self._change_steps = params[CHANGE_STEP].astype(np.int64)
+        self._changed[:] = False
+        self._phase_skips = [loop.frame_skip for loop in loops]
+        self._loop.set(loops, self._change_steps)
+        self.physics.set_models(self._phase_models[0])
+        self.physics.set_frame_skips(self._phase_skips[0])
+
+    def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
+        self._switch(rows[self._changed[rows]], 0)
+        observations, infos = super()._begin(rows, rngs)
+        self._loop.begin(rows, rngs)
+        return self._loop.sensed(observations, rows, np.zeros(len(rows), dtype=np.int64)), infos
+
+    def _simulate(
+        self, actions: np.ndarray, rows: np.ndarray | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
+        every = self._every if rows is None else rows
+        steps = self._elapsed[every]
+        if self._changes:
+            due = every[steps == self._change_steps[every]]
+            self._switch(due, 1)
+            self._loop.change(due)
+        began = self.physics.states[every, 0]
+        observations, rewards, terminated, infos = super()._simulate(actions, rows)
+        diverged = self.physics.states[every, 0] < began + 0.5 * self._duration(every)[:, 0]
+        rewards[diverged] = 0.0
+        infos = {name: np.where(diverged, 0.0, values) for name, values in infos.items()} | {"diverged": diverged}
+        return self._loop.sensed(observations, every, steps + 1), rewards, terminated | diverged, infos
+
+    def _switch(self, rows: np.ndarray, phase: int) -> None:
+        """Put rows on the models and frame skips before (0) or after (1) their change."""
+        if not len(rows):
+            return
+        self._changed[rows] = phase == 1
+        models = self._phase_models[phase]
+        self.physics.replace_models(rows, [models[row] for row in rows.tolist()])
+        skips = self.physics.frame_skips.copy()
+        skips[rows] = self._phase_skips[phase][rows]
+        self.physics.set_frame_skips(skips)
+
+    def _controls(self, actions: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
+        rows = self._every[index]
+        return self._loop.arrived(actions, rows, self._elapsed[rows])
+
+    def _duration(self, index: slice | np.ndarray) -> np.ndarray:
+        seconds: np.ndarray = self._nominal.opt.timestep * self.physics.frame_skips[index, None]
+        return seconds
+
+
+def _parameter(r: Range, num_targets: int) -> Parameter:
+    return Parameter(r.name, size=num_targets if r.each else 0, low=r.outer_low, high=r.outer_high)

@@ -1,0 +1,228 @@
+"""Named ranges of dynamics parameters: what varies between tasks, how far, and what changes within an episode."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from metarl.envs.dynamics.fields import FIELDS, Field, Mode
+
+Scale = Literal["uniform", "log"]
+CHANGE_STEP = "change_step"
+AFTER = "after."
+"""Begins the name of a parameter that holds from the change on."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """One randomised quantity, and the values that it takes in training: a named parameter of the tasks.
+
+    Attributes:
+        field: what is randomised; `metarl.envs.dynamics.FIELDS` has all names.
+        targets: names of bodies, geoms, joints, actuators or observed quantities; () for all that make sense.
+        low: least value in training.
+        high: greatest value in training.
+        scale: how values are drawn, uniformly or log-uniformly. Fields of whole numbers are drawn from
+            low, low + 1, ..., high.
+        mode: the value multiplies the nominal one, replaces it or is added to it; None for what is usual for
+            the field (a factor where there is a nominal value).
+        each: one number per target; by default all targets share one.
+        ring: how far tasks may lie outside the training range, on either side, as a fraction of its width (in
+            the range's scale). Extrapolation is measured there.
+        name: of the task parameter; field and targets by default.
+    """
+
+    field: str
+    targets: tuple[str, ...]
+    low: float
+    high: float
+    scale: Scale = "uniform"
+    mode: Mode | None = None
+    each: bool = False
+    ring: float = 0.0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.field not in FIELDS:
+            raise ValueError(f"unknown field {self.field!r}; known: {', '.join(FIELDS)}")
+        if isinstance(self.targets, str):
+            raise ValueError(f"{self._label}: targets must be a tuple of names, got {self.targets!r}")
+        object.__setattr__(self, "targets", tuple(self.targets))
+        object.__setattr__(self, "mode", self.mode or self._field.modes[0])
+        object.__setattr__(self, "name", self.name or ".".join(filter(None, (self.field, "+".join(self.targets)))))
+        if self.mode not in self._field.modes:
+            allowed = " or ".join(self._field.modes)
+            raise ValueError(f"{self._label}: mode must be {allowed}, got {self.mode!r}")
+        if self.scale not in ("uniform", "log"):
+            raise ValueError(f"{self._label}: scale must be uniform or log, got {self.scale!r}")
+        for name in ("low", "high", "ring"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+                raise ValueError(f"{self._label}: {name} must be a finite number, got {value!r}")
+            object.__setattr__(self, name, float(value))
+        self._check_values()
+
+    def _check_values(self) -> None:
+        if self.low > self.high:
+            raise ValueError(f"{self._label}: low must not be above high, got [{self.low:g}, {self.high:g}]")
+        if self.ring < 0.0:
+            raise ValueError(f"{self._label}: ring must be 0 or more, got {self.ring:g}")
+        if self.scale == "log" and self.low <= 0.0:
+            raise ValueError(f"{self._label}: a log scale needs low above 0, got {self.low:g}")
+        if self.integer and (self.scale == "log" or self.low % 1 or self.high % 1):
+            bounds = f"[{self.low:g}, {self.high:g}] {self.scale}"
+            raise ValueError(f"{self._label}: bounds must be whole numbers on a uniform scale, got {bounds}")
+        if self.mode == "offset":  # depends on the nominal values: the family checks it
+            return
+        lowest, strict = self._field.lowest, self._field.strict
+        for name, value in (("low", self.low), ("low minus the ring", self.outer_low)):
+            if value < lowest or (strict and value == lowest):
+                least = f"above {lowest:g}" if strict else f"{lowest:g} or more"
+                raise ValueError(f"{self._label}: {name} must be {least}, got {value:g}")
+
+    @property
+    def _field(self) -> Field:
+        return FIELDS[self.field]
+
+    @property
+    def _label(self) -> str:
+        return f"range {self.name or self.field!r}"
+
+    @property
+    def integer(self) -> bool:
+        """Only whole numbers are drawn."""
+        return self._field.integer
+
+    @property
+    def value_mode(self) -> Mode:
+        """The mode, never None."""
+        return cast(Mode, self.mode)
+
+    @property
+    def outer_low(self) -> float:
+        """Least value that a task may have: the ring's lower end, within physics."""
+        lowest, strict = self._field.lowest, self._field.strict
+        outer = self._beyond(-1.0)
+        return outer if strict or self.mode == "offset" else min(max(outer, lowest), self.low)
+
+    @property
+    def outer_high(self) -> float:
+        """Greatest value that a task may have."""
+        return self._beyond(1.0)
+
+    def _beyond(self, side: float) -> float:
+        edge = self.high if side > 0 else self.low
+        if self.ring == 0.0:
+            return edge
+        if self.scale == "log":
+            return edge * math.exp(side * self.ring * math.log(self.high / self.low))
+        width = self.ring * (self.high - self.low)
+        return edge + side * (math.ceil(width) if self.integer else width)
+
+    def inside(self, values: np.ndarray) -> np.ndarray:
+        """Whether values lie in the training range, bool, of the same shape."""
+        found: np.ndarray = (values >= self.low) & (values <= self.high)
+        return found
+
+    def cells(self, values: np.ndarray, count: int) -> np.ndarray:
+        """In which of `count` equal cells of the training range values lie, int64 of the same shape.
+
+        Whole numbers are cells of their own, counted round; a range of one value has one cell.
+        """
+        if self.low == self.high:
+            return np.zeros(values.shape, dtype=np.int64)
+        if self.integer:
+            return (values - self.low).astype(np.int64) % count
+        low, high, at = self.low, self.high, values
+        if self.scale == "log":
+            low, high, at = math.log(low), math.log(high), np.log(values)
+        found: np.ndarray = np.clip((count * (at - low) / (high - low)).astype(np.int64), 0, count - 1)
+        return found
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Values of the training range, float64."""
+        return self._between(self.low, self.high, shape, rng)
+
+    def draw_outside(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        """Values of the ring, each side as likely as it is wide; of the training range where there is no ring."""
+        below, above = self._width(self.outer_low, self.low), self._width(self.high, self.outer_high)
+        if below + above == 0.0:
+            return self.draw(shape, rng)
+        step = 1.0 if self.integer else 0.0
+        lower = self._between(self.outer_low, self.low - step * (below > 0), shape, rng)
+        upper = self._between(self.high + step * (above > 0), self.outer_high, shape, rng)
+        # The edges belong to the training range.
+        lower = np.minimum(lower, np.nextafter(self.low, -np.inf))
+        upper = np.maximum(upper, np.nextafter(self.high, np.inf))
+        found: np.ndarray = np.where(rng.random(shape) * (below + above) < below, lower, upper)
+        return found
+
+    def _width(self, low: float, high: float) -> float:
+        return math.log(high / low) if self.scale == "log" else high - low
+
+    def _between(self, low: float, high: float, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        if self.integer:
+            return rng.integers(int(low), int(high) + 1, shape).astype(np.float64)
+        if self.scale == "log":
+            return np.clip(np.exp(rng.uniform(math.log(low), math.log(high), shape)), low, high)
+        return np.clip(rng.uniform(low, high, shape), low, high)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes within an episode, once: a payload is dropped, a motor weakens.
+
+    Attributes:
+        ranges: of the values that hold from the change on; what they do not name stays. They stand to the
+            nominal model, not to what was before. Their parameters are named "after." and the range's name.
+        first_step: earliest step that is simulated with the new values, counted from 0.
+        last_step: latest one.
+    """
+
+    ranges: tuple[Range, ...]
+    first_step: int
+    last_step: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ranges", tuple(self.ranges))
+        if not self.ranges:
+            raise ValueError("a change must have at least one range")
+        Range(CHANGE_STEP, (), self.first_step, self.last_step)
+
+
+@dataclass(frozen=True)
+class Randomization:
+    """All that varies between the tasks of a family.
+
+    Attributes:
+        ranges: each is one task parameter.
+        change: what changes within an episode, if anything.
+    """
+
+    ranges: tuple[Range, ...]
+    change: Change | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "ranges", tuple(self.ranges))
+        if not self.ranges and self.change is None:
+            raise ValueError("a randomization must have at least one range")
+        names = [r.name for r in self.parameters]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two ranges are named {repeated[0]!r}; give one of them another name")
+        for r in (*self.ranges, *(self.change.ranges if self.change else ())):
+            if r.field == CHANGE_STEP:
+                raise ValueError("change_step is no field of a range: give Change its first_step and last_step")
+
+    @property
+    def after(self) -> tuple[Range, ...]:
+        """The ranges that hold from the change on, under the names of their parameters."""
+        return tuple(replace(r, name=AFTER + r.name) for r in (self.change.ranges if self.change else ()))
+
+    @property
+    def parameters(self) -> tuple[Range, ...]:
+        """A range for every parameter of the tasks, that of the change's step included."""
+        if self.change is None:
+            return self.ranges
+        step = Range(CHANGE_STEP, (), self.change.first_step, self.change.last_step)
+        return (*self.ranges, step, *self.after)

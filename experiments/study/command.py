@@ -1,0 +1,145 @@
+"""metarl study: train what is to be compared, measure it on the same held-out tasks, and show what came of it."""
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from metarl.experiments.arguments import UsageError, parse
+from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
+from metarl.experiments.console import say
+from metarl.experiments.runs import make_folder, write_json
+from metarl.experiments.study.configuration import Study
+from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
+from metarl.experiments.study.held_out import held_out_sets
+from metarl.experiments.study.presets import STUDIES
+from metarl.experiments.study.report import DISJOINT, show, summarise
+from metarl.experiments.study.running import Interrupted, run_parts, taken
+
+STUDY, RESULTS, FIGURE = "study.json", "results.json", "figure.png"
+
+
+@dataclass(frozen=True)
+class StudyArguments:
+    """Compare agents and baselines on the same held-out tasks.
+
+    Attributes:
+        out: folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
+        seed: of everything random.
+        runs: NAME=DIR takes a learner from a run folder instead of training it.
+        num_tasks: of every held-out set.
+        num_episodes: of adaptation, at most.
+        num_trials: repetitions of the adaptation on each task.
+        num_threads: simulation threads; one per core by default.
+    """
+
+    out: Path | None = None
+    seed: int | None = None
+    runs: tuple[str, ...] = ()
+    num_tasks: int | None = None
+    num_episodes: int | None = None
+    num_trials: int | None = None
+    num_threads: int | None = None
+
+
+def study_command(words: list[str]) -> int:
+    """Run `metarl study`; returns the exit status."""
+    known = ", ".join(STUDIES)
+    if words[:1] in (["-h"], ["--help"]):
+        say(f"usage: metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]\n\nstudies: {known}\n")
+        say("`metarl study STUDY --help` describes the options.")
+        return 0
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"study needs a study's name; known: {known}")
+    name = words[0]
+    if name not in STUDIES:
+        raise UsageError(f"unknown study {name!r}; known: {known}")
+    arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
+    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "runs")}
+    study = replace(STUDIES[name], **{key: value for key, value in asked.items() if value is not None})
+    return run_study(name, study, arguments.out, _given(study, arguments.runs))
+
+
+def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> int:
+    """Run a study in a new folder, or go on with it in the one it has; returns the exit status.
+
+    Args:
+        name: of the study.
+        study: what is compared.
+        out: the folder; None for the next free one.
+        given: run folders to take learners from.
+
+    Raises:
+        ValueError: if the folder holds something else, or what is asked for cannot be made.
+    """
+    sets = held_out_sets(study)
+    for learner in study.learners:  # what cannot be made is to be said now, not in an hour
+        if learner.name in given:
+            taken(learner, given[learner.name])
+        else:
+            make_agent(learner.experiment, experiment_benchmark(learner.experiment))
+    folder = _open(name, study, out, given)
+    say(f"{name}: {study.source}")
+    say(f"study folder {folder}")
+    say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
+    try:
+        evaluations = run_parts(study, folder, sets, given)
+    except (Interrupted, KeyboardInterrupt):
+        say(f"stopped; what is done is kept, go on with the same command and --out {folder}")
+        return 130
+    results = summarise(name, study, sets, evaluations)
+    show(results)
+    write_json(folder / RESULTS, results)
+    written = [str(folder / RESULTS)]
+    if can_draw():
+        draw(results, folder / FIGURE)
+        written.append(str(folder / FIGURE))
+    else:
+        say(HOW_TO_INSTALL)
+    say(f"written to {' and '.join(written)}")
+    return 0
+
+
+def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> Path:
+    """The folder of the study, new or with exactly this study in it."""
+    described = _described(name, study, given)
+    if out is None or not out.exists():
+        folder = make_folder(out, f"{name}-seed{study.seed}")
+        write_json(folder / STUDY, described)
+        return folder
+    path = out / STUDY
+    if not path.is_file():
+        raise ValueError(f"{out} exists and is no study's folder (it has no {STUDY}); give another --out")
+    try:
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if found != described:
+        fields = found if isinstance(found, dict) else {}
+        other = sorted(key for key in {*described, *fields} if fields.get(key) != described.get(key))
+        raise ValueError(f"{out} holds another study: it differs in {', '.join(other)}; give another --out")
+    return out
+
+
+def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any]:
+    """The study as JSON types; what only says how long something may take is left out."""
+    data = asdict(study)
+    data["learners"] = {learner.name: encode(learner.experiment) for learner in study.learners}
+    for key in ("source", "num_threads"):
+        data.pop(key)
+    if data["stable"] is not None:
+        data["stable"].pop("minutes")
+    described: dict[str, Any] = json.loads(json.dumps({"name": name, **data}))
+    return described | {"runs": {key: str(folder) for key, folder in given.items()}}
+
+
+def _given(study: Study, words: tuple[str, ...]) -> dict[str, Path]:
+    """Run folders by learner."""
+    names = [learner.name for learner in study.learners]
+    given = {}
+    for word in words:
+        name, separator, folder = word.partition("=")
+        if not separator or not folder or name not in names:
+            raise UsageError(f"--runs must be NAME=DIR with a NAME of {', '.join(names)}, got {word!r}")
+        given[name] = Path(folder)
+    return given

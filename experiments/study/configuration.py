@@ -1,0 +1,129 @@
+"""What a study is: who learns, on which tasks, and how they are compared."""
+
+from dataclasses import dataclass
+
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.promp import PrompConfig
+from metarl.configs import check_counts, check_not_negative, check_positive
+from metarl.envs.dynamics import SimulatorGap
+from metarl.experiments.configuration import Experiment
+
+FROM_SCRATCH = "sb3-scratch"
+FINE_TUNED = "sb3-fine-tuned"
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An agent of the study.
+
+    Attributes:
+        name: in tables, and of its run folder.
+        experiment: how it is trained; seed and threads are the study's.
+        minutes: training took on one core when the study was written; for the time left.
+    """
+
+    name: str
+    experiment: Experiment
+    minutes: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.name.replace("-", "").isalnum():
+            raise ValueError(f"a learner's name must be letters, digits and dashes, got {self.name!r}")
+        check_positive(self, "minutes")
+
+    @property
+    def episodes_per_step(self) -> int:
+        """Adaptation episodes between two points of its curve: those of a gradient step, or one."""
+        agent = self.experiment.agent
+        return agent.adaptation.num_episodes if isinstance(agent, PrompConfig | MamlTrpoConfig) else 1
+
+
+@dataclass(frozen=True)
+class StablePpo:
+    """Stable-Baselines3's PPO: trained on the randomised tasks, then on each held-out one; and on that alone.
+
+    Attributes:
+        total_steps: of training on the randomised tasks, by `num_envs` sub-environments.
+        num_envs: in training; on a held-out task there is one.
+        minibatches: of a rollout of one episode per sub-environment; more where so many are not of one size.
+        epochs: over a rollout.
+        learning_rate: Adam's, on the randomised tasks.
+        adaptation_learning_rate: Adam's, on a held-out task; SB3's default.
+        init_std: of the actions at the start, where their bounds are +-1.
+        gamma: discount per environment step.
+        gae_lambda: of its advantages.
+        minutes: training and adapting took on one core when the study was written.
+    """
+
+    total_steps: int = 1_000_000
+    num_envs: int = 40
+    minibatches: int = 4
+    epochs: int = 10
+    learning_rate: float = 1e-3
+    adaptation_learning_rate: float = 3e-4
+    init_std: float = 0.5
+    gamma: float = 0.97
+    gae_lambda: float = 0.9
+    minutes: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "total_steps", "num_envs", "minibatches", "epochs")
+        check_positive(self, "learning_rate", "adaptation_learning_rate", "init_std", "minutes")
+
+
+@dataclass(frozen=True)
+class Study:
+    """Who is compared on what.
+
+    Attributes:
+        benchmark: whose training tasks all learn on. A dynamics benchmark is tested on new combinations of values
+            (interpolation), on values outside the training ranges (extrapolation) and in another simulator (gap);
+            any other on its test tasks.
+        learners: trained or taken from run folders.
+        oracle: the learner that regret is measured against.
+        source: one line on where it comes from.
+        stable: the Stable-Baselines3 baselines; None for none.
+        gap: the other simulator, on the interpolation tasks; None for none.
+        num_tasks: of every held-out set.
+        num_episodes: of adaptation, at most.
+        num_trials: repetitions of the adaptation on each task.
+        horizon: steps per episode; the benchmark's own by default.
+        seed: of everything random.
+        num_threads: simulation threads; one per core by default.
+    """
+
+    benchmark: str
+    learners: tuple[Learner, ...]
+    oracle: str
+    source: str
+    stable: StablePpo | None = None
+    gap: SimulatorGap | None = None
+    num_tasks: int = 30
+    num_episodes: int = 10
+    num_trials: int = 2
+    horizon: int | None = None
+    seed: int = 0
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_tasks", "num_episodes", "num_trials", "horizon", "num_threads")
+        check_not_negative(self, "seed")
+        names = [learner.name for learner in self.learners]
+        if len(set(names)) < len(names) or {FROM_SCRATCH, FINE_TUNED} & set(names):
+            raise ValueError(f"learners must have names of their own, got {', '.join(names)}")
+        if self.oracle not in names:
+            raise ValueError(f"the oracle must be one of the learners {', '.join(names)}, got {self.oracle!r}")
+        for learner in self.learners:
+            experiment = learner.experiment
+            if experiment.benchmark != self.benchmark or experiment.horizon != self.horizon:
+                raise ValueError(
+                    f"learner {learner.name} must train on {self.benchmark} with horizon {self.horizon}, "
+                    f"got {experiment.benchmark} and {experiment.horizon}"
+                )
+            if learner.episodes_per_step > self.num_episodes:
+                raise ValueError(
+                    f"num_episodes must be at least {learner.episodes_per_step}, those of a gradient step of "
+                    f"{learner.name}, got {self.num_episodes}"
+                )
+            if experiment.observe_task != (learner.name == self.oracle):
+                raise ValueError(f"the oracle alone observes its task, got {learner.name} that does not fit")

@@ -1,0 +1,50 @@
+"""The figure of a study: return against adaptation episodes, a panel per set of held-out tasks."""
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+HOW_TO_INSTALL = 'no figure: matplotlib is not installed; pip install "metarl[report]" and run the study again'
+
+
+def can_draw() -> bool:
+    """Whether matplotlib, the extra `report`, is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
+def draw(results: Mapping[str, Any], path: Path) -> None:
+    """Write the figure: means with 95% bootstrap intervals over tasks; the oracle is a line.
+
+    Args:
+        results: of `metarl.experiments.study.report.summarise`.
+        path: of the image; its ending says the format.
+    """
+    # Imported when asked for: it is an extra, and slow to load.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    sets = results["sets"]
+    figure = Figure(figsize=(4.6 * len(sets) + 1.8, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for axis, (key, found) in zip(axes, sets.items(), strict=True):
+        for number, (learner, measured) in enumerate(found["learners"].items()):
+            rows, colour = measured["adaptation"], f"C{number}"
+            if learner == results["oracle"]:
+                mean = sum(row["return_mean"] for row in rows) / len(rows)
+                axis.axhline(mean, color="black", linestyle="--", label="oracle: observes the task")
+                continue
+            episodes = [row["episodes"] for row in rows]
+            axis.plot(episodes, [row["return_mean"] for row in rows], color=colour, marker=".", label=learner)
+            if all(row["return_ci95"] is not None for row in rows):
+                low, high = ([row["return_ci95"][side] for row in rows] for side in (0, 1))
+                axis.fill_between(episodes, low, high, color=colour, alpha=0.15, linewidth=0)
+        axis.set_title(f"{key}, {found['num_tasks']} tasks")
+        axis.set_xlabel("adaptation episodes")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("return of the next episode")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", frameon=False)
+    figure.suptitle(f"{results['study']}, seed {results['seed']}")
+    figure.savefig(path, dpi=150)

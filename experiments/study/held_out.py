@@ -1,0 +1,78 @@
+"""The held-out tasks of a study, and the check that nobody was trained on them."""
+
+from dataclasses import dataclass
+
+from metarl import seeding
+from metarl.envs import make_benchmark
+from metarl.envs.dynamics import DynamicsFamily, dynamics_names, dynamics_split, region_of
+from metarl.experiments.study.configuration import Study
+from metarl.tasks import Benchmark, FiniteTasks, Task, TaskFamily
+
+INTERPOLATION, EXTRAPOLATION, GAP, TEST = "interpolation", "extrapolation", "gap", "test"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One set of held-out tasks.
+
+    Attributes:
+        family: runs them; of the gap, in another simulator.
+        tasks: never trained on.
+        meaning: one line.
+    """
+
+    family: TaskFamily
+    tasks: tuple[Task, ...]
+    meaning: str
+
+
+def held_out_sets(study: Study) -> dict[str, HeldOut]:
+    """The sets of a study, drawn by its seed; the gap has the interpolation tasks.
+
+    Raises:
+        ValueError: if a gap is asked for where there is no simulator to change, or tasks were trained on.
+    """
+    benchmark, rng = make_benchmark(study.benchmark), seeding.streams(study.seed)["test_tasks"]
+    if study.benchmark not in dynamics_names():
+        if study.gap is not None:
+            raise ValueError(f"a simulator gap needs a dynamics benchmark, got {study.benchmark}")
+        tasks = tuple(benchmark.test.sample(study.num_tasks, rng))
+        sets = {TEST: HeldOut(benchmark.family, tasks, "the benchmark's test tasks")}
+        check_disjoint(benchmark, sets)
+        return sets
+    split = dynamics_split(study.benchmark)
+    family = split.train.family
+    inside = tuple(split.interpolation.sample(study.num_tasks, rng))
+    outside = tuple(split.extrapolation.sample(study.num_tasks, rng))
+    sets = {
+        INTERPOLATION: HeldOut(family, inside, "new combinations of values inside the training ranges"),
+        EXTRAPOLATION: HeldOut(family, outside, "values outside the training ranges"),
+    }
+    if study.gap is not None:
+        assert isinstance(family, DynamicsFamily)
+        other = family.with_simulator(study.gap)
+        sets[GAP] = HeldOut(other, inside, "the interpolation tasks in another simulator")
+    check_disjoint(benchmark, sets)
+    return sets
+
+
+def check_disjoint(benchmark: Benchmark, sets: dict[str, HeldOut]) -> None:
+    """Raise a ValueError if a held-out task can have been trained on, or is in two sets of the same simulator."""
+    if benchmark.shared:
+        raise ValueError(f"{benchmark.name} tests on its training tasks; a study needs a benchmark that does not")
+    seen: dict[Task, str] = {}
+    for name, held_out in sets.items():
+        for task in set(held_out.tasks):
+            if _trained_on(benchmark, task):
+                raise ValueError(f"{task} of {name} is a training task of {benchmark.name}")
+            if name != GAP and seen.setdefault(task, name) != name:
+                raise ValueError(f"{task} is in {seen[task]} and in {name}")
+
+
+def _trained_on(benchmark: Benchmark, task: Task) -> bool:
+    """Whether training can have drawn the task; of a continuous distribution two draws are never the same."""
+    if isinstance(benchmark.train, FiniteTasks):
+        return task in benchmark.train.tasks
+    if isinstance(benchmark.family, DynamicsFamily) and benchmark.name in dynamics_names():
+        return region_of(benchmark.family, task) == "train"
+    return False

@@ -1,0 +1,100 @@
+"""The studies by name."""
+
+from dataclasses import replace
+
+from metarl.agents.maml import AdaptationConfig
+from metarl.agents.promp import PrompConfig
+from metarl.agents.recurrent import TrialPolicyConfig
+from metarl.agents.rl2 import Rl2Config
+from metarl.envs.dynamics import SimulatorGap
+from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.study.configuration import Learner, StablePpo, Study
+from metarl.training import EvaluationConfig, TrainingConfig
+
+_MEMORY = TrialPolicyConfig(memory_size=64, head_sizes=(64,), normalise_observations=True)
+_RL2 = Rl2Config(
+    policy=_MEMORY,
+    num_episodes=2,
+    gamma=0.97,
+    gae_lambda=0.9,
+    outer_lr=1e-3,
+    final_outer_lr=2e-4,
+    entropy_coef=1e-3,
+    epochs=6,
+    minibatches=2,
+    max_grad_norm=0.5,
+)
+_RECURRENT = replace(_RL2, num_episodes=1)
+_MEMORYLESS = replace(_RECURRENT, policy=replace(_MEMORY, memory="none", head_sizes=(64, 64)))
+_PROMP = PrompConfig(adaptation=AdaptationConfig(num_episodes=5, gae_lambda=0.95))
+
+
+def _learner(
+    name: str,
+    benchmark: str,
+    agent: AgentConfig,
+    *,
+    iterations: int,
+    tasks: int,
+    minutes: float,
+    horizon: int | None = None,
+    observe_task: bool = False,
+) -> Learner:
+    """An agent of a study, not evaluated while it trains."""
+    training = TrainingConfig(iterations, meta_batch_size=tasks, checkpoint_every=20, evaluate_every=0)
+    evaluation = EvaluationConfig(num_tasks=1, num_steps=1, num_episodes=1)
+    experiment = Experiment(
+        benchmark, agent, training, evaluation, horizon=horizon, observe_task=observe_task, device="cpu"
+    )
+    return Learner(name, experiment, minutes)
+
+
+_CHEETAH = "half-cheetah-dynamics"
+# Twice the simulator's steps and another integrator: what a policy knows of contacts is no longer quite so.
+_GAP = SimulatorGap(timestep=0.005, integrator="implicitfast")
+
+STUDIES: dict[str, Study] = {
+    # All are trained on 6 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's.
+    "half-cheetah-dynamics": Study(
+        benchmark=_CHEETAH,
+        learners=(
+            _learner("oracle", _CHEETAH, _MEMORYLESS, iterations=375, tasks=80, minutes=7, observe_task=True),
+            _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=375, tasks=80, minutes=7),
+            _learner("recurrent", _CHEETAH, _RECURRENT, iterations=375, tasks=80, minutes=11),
+            _learner("rl2", _CHEETAH, _RL2, iterations=375, tasks=40, minutes=13),
+            _learner("promp", _CHEETAH, _PROMP, iterations=300, tasks=10, minutes=7),
+        ),
+        oracle="oracle",
+        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
+        stable=StablePpo(total_steps=6_000_000, num_envs=80, minibatches=10, epochs=6, minutes=16),
+        gap=_GAP,
+        num_tasks=30,
+        num_episodes=10,
+        num_trials=2,
+    ),
+    "quick": Study(
+        benchmark=_CHEETAH,
+        learners=(
+            _learner(
+                "oracle",
+                _CHEETAH,
+                _MEMORYLESS,
+                iterations=10,
+                tasks=40,
+                minutes=0.1,
+                horizon=50,
+                observe_task=True,
+            ),
+            _learner("rl2", _CHEETAH, _RL2, iterations=10, tasks=20, minutes=0.2, horizon=50),
+            _learner("promp", _CHEETAH, _PROMP, iterations=5, tasks=10, minutes=0.1, horizon=50),
+        ),
+        oracle="oracle",
+        source="half-cheetah-dynamics cut down to a minute, to see that all works: nothing is learned",
+        stable=StablePpo(total_steps=20_000, num_envs=40, minutes=0.5),
+        gap=_GAP,
+        num_tasks=5,
+        num_episodes=5,
+        num_trials=1,
+        horizon=50,
+    ),
+}

@@ -1,0 +1,118 @@
+"""What a study found: returns by adaptation episode, the worst decile of tasks, and regret; table and JSON."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from metarl.evaluation import bootstrap_intervals, worst_decile
+from metarl.experiments.console import show_table
+from metarl.experiments.runs import versions
+from metarl.experiments.study.configuration import Study
+from metarl.experiments.study.held_out import HeldOut
+from metarl.tasks import Task
+
+DISJOINT = "no held-out task is in training, and none in two sets; the gap has the interpolation tasks"
+
+
+def summarise(
+    name: str, study: Study, sets: Mapping[str, HeldOut], evaluations: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """All results as JSON types.
+
+    Regret of a learner on a task is the oracle's mean return there, over all its episodes, minus the learner's.
+
+    Args:
+        name: of the study.
+        study: what it was.
+        sets: held-out tasks.
+        evaluations: of every learner.
+    """
+    rng = np.random.default_rng(study.seed)
+    horizon = study.horizon or next(iter(sets.values())).family.horizon
+    found: dict[str, Any] = {}
+    for key, held_out in sets.items():
+        oracle = np.array(evaluations[study.oracle]["sets"][key]["returns"]).mean(0)  # [task]
+        found[key] = {
+            "meaning": held_out.meaning,
+            "num_tasks": len(held_out.tasks),
+            "learners": {
+                learner: _points(evaluation["sets"][key], held_out.tasks, oracle, horizon, rng)
+                for learner, evaluation in evaluations.items()
+            },
+        }
+    return {
+        "study": name,
+        "benchmark": study.benchmark,
+        "seed": study.seed,
+        "oracle": study.oracle,
+        "disjoint": DISJOINT,
+        "versions": versions(),
+        "learners": {
+            learner: {
+                "train_env_steps": evaluation["train_env_steps"],
+                "train_wall_s": evaluation["train_wall_s"],
+                "adaptation_env_steps": max(evaluation["sets"][next(iter(sets))]["episodes"]) * horizon,
+            }
+            for learner, evaluation in evaluations.items()
+        },
+        "sets": found,
+    }
+
+
+def _points(
+    curve: Mapping[str, Any], tasks: tuple[Task, ...], oracle: np.ndarray, horizon: int, rng: np.random.Generator
+) -> dict[str, Any]:
+    """One learner on one set."""
+    returns = np.array(curve["returns"])  # [point, task]
+    regret = oracle - returns
+    intervals = bootstrap_intervals(returns.T, rng), bootstrap_intervals(regret.T, rng)
+    worst = worst_decile(returns.T)
+    return {
+        "adaptation": [
+            {
+                "episodes": episodes,
+                "env_steps_at_most": episodes * horizon,
+                "return_mean": float(returns[point].mean()),
+                "return_ci95": intervals[0][point],
+                "return_worst_decile": float(worst[point]),
+                "regret_mean": float(regret[point].mean()),
+                "regret_ci95": intervals[1][point],
+            }
+            for point, episodes in enumerate(curve["episodes"])
+        ],
+        "tasks": [
+            task.to_json() | {"return_mean": returns[:, i].tolist(), "regret": regret[:, i].tolist()}
+            for i, task in enumerate(tasks)
+        ],
+    }
+
+
+def show(results: Mapping[str, Any]) -> None:
+    """Print a table per set: every learner without adaptation, and after all of it."""
+    columns = ["learner", "training steps", "episodes", "return", "95% interval"]
+    columns += ["worst 10% of tasks", "regret", "95% interval"]
+    for key, found in results["sets"].items():
+        lines = []
+        for learner, measured in found["learners"].items():
+            steps = f"{results['learners'][learner]['train_env_steps']:,}"
+            points = measured["adaptation"]
+            for number, row in enumerate((points[0], points[-1])):
+                lines.append(
+                    (
+                        learner if not number else "",
+                        steps if not number else "",
+                        str(row["episodes"]),
+                        f"{row['return_mean']:.1f}",
+                        _interval(row["return_ci95"]),
+                        f"{row['return_worst_decile']:.1f}",
+                        f"{row['regret_mean']:.1f}",
+                        _interval(row["regret_ci95"]),
+                    )
+                )
+        title = f"{results['study']}, {key}: {found['num_tasks']} tasks, {found['meaning']}"
+        show_table(title, columns, lines)
+
+
+def _interval(bounds: list[float] | None) -> str:
+    return "-" if bounds is None else f"[{bounds[0]:.1f}, {bounds[1]:.1f}]"

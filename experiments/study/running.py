@@ -1,0 +1,291 @@
+"""Running a study: one learner after the other is trained and measured; what is done is not done again.
+
+study.json                     what the study is
+tasks/SET.json                 the held-out tasks
+runs/LEARNER/                  a run folder, as `metarl train` makes it
+stable/checkpoint.pt           Stable-Baselines3's PPO, trained on randomised tasks
+evaluations/LEARNER.json       returns by adaptation episode on every task
+results.json  figure.png       see `metarl.experiments.study.report`
+"""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from metarl import seeding
+from metarl.agent import Actor
+from metarl.checkpoint import FILE as CHECKPOINT
+from metarl.envs import make_benchmark
+from metarl.envs.observed import TaskObserved
+from metarl.evaluation import adaptation_curve
+from metarl.experiments.configuration import EnvMaker, Experiment, encode, make_workers
+from metarl.experiments.console import Waiting, duration, say
+from metarl.experiments.loading import restored
+from metarl.experiments.runs import CONFIG, Run, create_run, on_device, open_run, write_json
+from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, Learner, StablePpo, Study
+from metarl.experiments.study.held_out import HeldOut
+from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
+from metarl.experiments.train_run import train_run
+from metarl.seeding import draw_seed
+from metarl.tasks import Task, save_tasks
+from metarl.workers import Workers
+
+
+class Interrupted(Exception):
+    """The user stopped the study; what is done is kept."""
+
+
+class Schedule:
+    """What is left of a study, in the minutes that it took when it was written, and in this machine's.
+
+    Args:
+        minutes: of every part, in their order.
+    """
+
+    def __init__(self, minutes: Mapping[str, float]) -> None:
+        self._minutes, self._left = dict(minutes), dict(minutes)
+        self._done_minutes = self._taken_s = 0.0
+        self._began = time.monotonic()
+
+    def begin(self, part: str, what: str) -> None:
+        """Say what comes now and how long all that is left may take."""
+        self._began = time.monotonic()
+        number, count = len(self._minutes) - len(self._left) + 1, len(self._minutes)
+        say(f"[{number}/{count}] {part}: {what}; about {duration(self.left_s)} left of the study")
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that may be left."""
+        pace = self._taken_s / (60 * self._done_minutes) if self._done_minutes else 1.0
+        return 60 * pace * sum(self._left.values())
+
+    def end(self, part: str, *, worked: bool) -> None:
+        """A part is done; one that had been done before says nothing of the pace."""
+        minutes = self._left.pop(part)
+        if worked:
+            self._done_minutes += minutes
+            self._taken_s += time.monotonic() - self._began
+
+
+def run_parts(
+    study: Study, folder: Path, sets: Mapping[str, HeldOut], given: Mapping[str, Path]
+) -> dict[str, Any]:
+    """Train and measure all that is not done yet; the evaluations by name.
+
+    Args:
+        study: to run.
+        folder: of the study.
+        sets: held-out tasks.
+        given: run folders to take learners from instead of training them.
+
+    Raises:
+        Interrupted: if the user stopped it.
+    """
+    evaluations = folder / "evaluations"
+    for name in ("tasks", "runs", "evaluations"):
+        (folder / name).mkdir(exist_ok=True)
+    for name, held_out in sets.items():
+        save_tasks(folder / "tasks" / f"{name}.json", held_out.tasks)
+    schedule = Schedule(_minutes(study))
+    for learner in study.learners:
+        path = evaluations / f"{learner.name}.json"
+        there = path.exists()
+        if not there:
+            schedule.begin(learner.name, "taken from a run" if learner.name in given else "training")
+            run = taken(learner, given[learner.name]) if learner.name in given else None
+            write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
+        schedule.end(learner.name, worked=not there and learner.name not in given)
+    if study.stable is not None:
+        there = (evaluations / f"{FINE_TUNED}.json").exists() and (evaluations / f"{FROM_SCRATCH}.json").exists()
+        if not there:
+            schedule.begin("sb3", "training PPO, then on each held-out task")
+            _run_stable(study, study.stable, folder, sets)
+        schedule.end("sb3", worked=not there)
+    return {name: json.loads((evaluations / f"{name}.json").read_text()) for name in participants(study)}
+
+
+def participants(study: Study) -> list[str]:
+    """The names in a study's results, in their order."""
+    return [learner.name for learner in study.learners] + ([FROM_SCRATCH, FINE_TUNED] if study.stable else [])
+
+
+def _minutes(study: Study) -> dict[str, float]:
+    minutes = {learner.name: learner.minutes for learner in study.learners}
+    return minutes | ({"sb3": study.stable.minutes} if study.stable else {})
+
+
+def _experiment(study: Study, learner: Learner) -> Experiment:
+    return replace(learner.experiment, seed=study.seed, num_threads=study.num_threads)
+
+
+def _trained(study: Study, learner: Learner, folder: Path) -> Run:
+    """The learner's run, trained to its end."""
+    experiment, place = _experiment(study, learner), folder / "runs" / learner.name
+    run = open_run(place) if (place / CONFIG).is_file() else create_run(learner.name, experiment, place)
+    if run.experiment != experiment:
+        raise ValueError(f"{place} has another configuration than the study; give the study another --out")
+    with make_workers(experiment, run.benchmark) as workers:
+        progress, interrupted = train_run(run, workers)
+    if interrupted:
+        raise Interrupted
+    say(f"trained on {progress.env_steps:,} environment steps in {duration(progress.elapsed_s)}")
+    return run
+
+
+def taken(learner: Learner, folder: Path) -> Run:
+    """A run that was trained elsewhere, in the place of a learner's own.
+
+    Raises:
+        ValueError: if it was trained on something else than the learner.
+    """
+    run = on_device(open_run(folder), "cpu")
+    for name in ("benchmark", "horizon", "observe_task"):
+        found, expected = getattr(run.experiment, name), getattr(learner.experiment, name)
+        if found != expected:
+            raise ValueError(f"the run {folder} for {learner.name} must have {name} {expected}, got {found}")
+    return run
+
+
+def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldOut]) -> dict[str, Any]:
+    """The learner's returns on every set, as JSON types."""
+    agent, progress = restored(run)
+    per_step = replace(learner, experiment=run.experiment).episodes_per_step
+    found: dict[str, Any] = {}
+    for name, held_out in sets.items():
+        family = TaskObserved(held_out.family) if run.experiment.observe_task else held_out.family
+        maker = EnvMaker(family, study.horizon)
+        with (
+            Workers(maker, num_threads=study.num_threads) as workers,
+            Waiting(f"measuring {learner.name} on {name}"),
+        ):
+            found[name] = _curve(study, agent.actor(), workers, held_out, per_step)
+    return {
+        "learner": learner.name,
+        "experiment": encode(run.experiment),
+        "run": str(run.folder),
+        "train_env_steps": progress.env_steps,
+        "train_wall_s": round(progress.elapsed_s, 1),
+        "episodes_per_step": per_step,
+        "sets": found,
+    }
+
+
+def _curve(
+    study: Study,
+    actor: Actor,
+    workers: Workers,
+    held_out: HeldOut,
+    per_step: int,
+) -> dict[str, Any]:
+    """Returns by number of adaptation episodes, [point][task], means over trials and episodes."""
+    steps, trials = study.num_episodes // per_step, study.num_trials
+    # A gradient agent's step is from `per_step` episodes; its trials are repetitions of the task.
+    tasks = held_out.tasks if actor.sequential else [task for task in held_out.tasks for _ in range(trials)]
+    curve = adaptation_curve(
+        actor,
+        workers,
+        tasks,
+        seeding.streams(study.seed)["evaluation"],
+        num_steps=steps,
+        num_episodes=trials if actor.sequential else per_step,
+    )
+    returns = curve.returns.reshape(steps + 1, len(held_out.tasks), -1).mean(2)
+    return {"episodes": [step * per_step for step in range(steps + 1)], "returns": returns.tolist()}
+
+
+def _run_stable(study: Study, config: StablePpo, folder: Path, sets: Mapping[str, HeldOut]) -> None:
+    """PPO on randomised tasks, then on each held-out task from that and from nothing."""
+    torch.set_num_threads(1)  # SB3's networks are small
+    start, wall_s = _randomised(study, config, folder / "stable")
+    for name, beginning in ((FROM_SCRATCH, None), (FINE_TUNED, start)):
+        path = folder / "evaluations" / f"{name}.json"
+        if path.exists():
+            continue
+        say(f"{name}: PPO on every held-out task, {study.num_episodes} episodes each")
+        result = {
+            "learner": name,
+            "train_env_steps": beginning.steps if beginning else 0,
+            "train_wall_s": wall_s if beginning else 0.0,
+            "episodes_per_step": 1,
+            "sets": {
+                key: _stable_curve(study, config, held_out, beginning, f"{name} on {key}, task")
+                for key, held_out in sets.items()
+            },
+        }
+        write_json(path, result)
+
+
+def _randomised(study: Study, config: StablePpo, folder: Path) -> tuple[Snapshot, float]:
+    """PPO trained on randomised tasks, now or before, and how long that took."""
+    path, took = folder / CHECKPOINT, folder / "took.json"
+    if not (path.exists() and took.exists()):
+        folder.mkdir(exist_ok=True)
+        benchmark, rng = make_benchmark(study.benchmark), seeding.streams(study.seed)["tasks"]
+        threads = study.num_threads
+        env = benchmark.family.make_env(config.num_envs, horizon=study.horizon, num_threads=threads)
+        rollouts = max(1, round(config.total_steps / (config.num_envs * env.max_episode_steps)))
+        began = time.monotonic()
+        learner = StableLearner(
+            env,
+            lambda: benchmark.train.sample(config.num_envs, rng),
+            config,
+            learning_rate=config.learning_rate,
+            seed=study.seed,
+        )
+        try:
+            with Waiting("sb3 on randomised tasks, rollout") as waiting:
+                for rollout in range(rollouts):
+                    learner.learn(1)
+                    waiting.progress(rollout + 1, rollouts)
+            learner.snapshot().save(folder)
+        finally:
+            learner.close()
+        write_json(took, {"wall_s": round(time.monotonic() - began, 1)})
+    return Snapshot.load(path), float(json.loads(took.read_text())["wall_s"])
+
+
+def _stable_curve(
+    study: Study, config: StablePpo, held_out: HeldOut, start: Snapshot | None, what: str
+) -> dict[str, Any]:
+    """Returns after so many episodes of PPO on the task alone, [point][task]; one learner per task."""
+    total = study.num_episodes
+    points = sorted({0, 1, total // 4, total // 2, total})
+    returns = np.zeros((len(points), len(held_out.tasks)))
+    maker, rng = EnvMaker(held_out.family, study.horizon), seeding.streams(study.seed)["evaluation"]
+    with Workers(maker, num_threads=study.num_threads) as workers, Waiting(what) as waiting:
+        for number, task in enumerate(held_out.tasks):
+            env = maker(1, 1)
+            learner = StableLearner(
+                env,
+                _Always(task),
+                config,
+                learning_rate=config.adaptation_learning_rate,
+                seed=draw_seed(rng),
+                start=start,
+            )
+            try:
+                for place, point in enumerate(points):
+                    if place:
+                        learner.learn(point - points[place - 1])
+                    episodes = workers.collect(learner.actor(), [task], 5 * study.num_trials, draw_seed(rng))
+                    returns[place, number] = float(episodes.returns().mean())
+            finally:
+                learner.close()
+            waiting.progress(number + 1, len(held_out.tasks))
+    return {"episodes": points, "returns": returns.tolist()}
+
+
+@dataclass(frozen=True)
+class _Always:
+    """Draws one task."""
+
+    task: Task
+
+    def __call__(self) -> list[Task]:
+        return [self.task]

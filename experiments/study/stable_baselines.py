@@ -1,0 +1,251 @@
+"""Stable-Baselines3's PPO on our tasks: randomised over them, and trained on one that is new.
+
+    from scratch   a new PPO learns on the held-out task, as many steps as the others adapt for
+    fine-tuned     PPO learns on randomised tasks first, and goes on learning on the held-out one
+
+Both are SB3's own classes (PPO, MlpPolicy, VecNormalize); ours is the adapter from the batched engine to its
+VecEnv, which gives every sub-environment a new task whenever an episode's time is up.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from stable_baselines3 import PPO
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from torch import Tensor
+from torch.distributions import Normal
+
+from metarl.agent import Actions, Outcome
+from metarl.checkpoint import load_checkpoint, save_checkpoint
+from metarl.experiments.study.configuration import StablePpo
+from metarl.seeding import TaskNoise
+from metarl.tasks import Task, TaskEnv
+from metarl.trajectories import Trajectories
+
+DrawTasks = Callable[[], Sequence[Task]]
+
+
+class TaskVecEnv(VecEnv):
+    """A batched task environment as SB3 has it.
+
+    All sub-environments take new tasks together, when an episode's time is up. One that ended before goes on with
+    its task until then, and what is running then is cut: truncated, with its last observation to bootstrap from.
+
+    Args:
+        env: simulates.
+        draw_tasks: one task per sub-environment.
+        rng: seeds the resets.
+    """
+
+    def __init__(self, env: TaskEnv, draw_tasks: DrawTasks, rng: np.random.Generator) -> None:
+        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        self._env, self._draw_tasks, self._rng = env, draw_tasks, rng
+        self._actions = np.zeros(0)
+        self._observations = np.zeros(0)
+        self._clock = 0
+
+    def reset(self) -> np.ndarray:
+        """New tasks, and an episode of each."""
+        self._env.set_tasks(self._draw_tasks())
+        self._clock = 0
+        seeds = self._rng.integers(2**31, size=self.num_envs).tolist()
+        self._observations, _ = self._env.reset(seed=seeds)
+        return self._observations.astype(np.float32)
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions."""
+        self._actions = actions
+
+    def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
+        """One step of all, with SB3's resets within the step."""
+        after = self._env.advance(self._actions)
+        self._clock += 1
+        time_is_up = self._clock == self._env.max_episode_steps
+        ends = after.terminated | after.truncated | time_is_up
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row in np.flatnonzero(ends):
+            last = after.observations[row].astype(np.float32)
+            infos[row] = {"terminal_observation": last, "TimeLimit.truncated": not after.terminated[row]}
+        observations = after.observations
+        if time_is_up:
+            observations = self.reset()
+        elif ends.any():
+            observations, _ = self._env.reset(options={"reset_mask": ends})
+        return observations.astype(np.float32), after.rewards.astype(np.float32), ends, infos
+
+    def close(self) -> None:
+        """Release the engine's threads."""
+        self._env.close()
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        """What every sub-environment has under a name; they have nothing but no rendering."""
+        return [None if attr_name == "render_mode" else getattr(self._env, attr_name)] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        """Not supported: sub-environments are rows of one."""
+        raise NotImplementedError("sub-environments are rows of one batch")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        """Not supported: sub-environments are rows of one."""
+        raise NotImplementedError("sub-environments are rows of one batch")
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
+        """None is."""
+        return [False] * self.num_envs
+
+
+class Snapshot(NamedTuple):
+    """What a PPO has learned: its policy, and the units that it sees observations in.
+
+    Attributes:
+        policy: SB3's state dictionary.
+        mean: of observations, [obs].
+        variance: of observations, [obs].
+        seen: observations that these are of.
+        steps: of the environment, that it was trained for.
+    """
+
+    policy: dict[str, Tensor]
+    mean: Tensor
+    variance: Tensor
+    seen: float
+    steps: int
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint."""
+        save_checkpoint(folder, {"of": "Stable-Baselines3 PPO", "snapshot": self._asdict()})
+
+    @staticmethod
+    def load(path: Path) -> "Snapshot":
+        """Read a checkpoint; nothing in it is executed."""
+        return Snapshot(**load_checkpoint(path)["snapshot"])
+
+
+class StableActor:
+    """Acts as a PPO's policy does, exploring; see `metarl.agent.Actor`.
+
+    Args:
+        ppo: as it is now.
+        units: of its observations.
+    """
+
+    sequential = False
+
+    def __init__(self, ppo: PPO, units: VecNormalize) -> None:
+        assert isinstance(ppo.action_space, Box), "checked by PPO's caller"
+        self._policy, self._space = ppo.policy, ppo.action_space
+        seen = _statistics(units)
+        self._mean, self._scale = seen.mean.copy(), np.sqrt(seen.var + units.epsilon)
+        self._limit = units.clip_obs
+        self._noise: TaskNoise | None = None
+
+    def select(self, tasks: slice) -> "StableActor":
+        """Itself: it is the same for all tasks."""
+        return self
+
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        """Start parallel episodes."""
+        self._noise = TaskNoise(task_seeds, (num_parallel, *self._space.shape))
+
+    def begin_episode(self) -> None:
+        """Nothing is kept from step to step."""
+
+    def act(self, observations: Tensor) -> Actions:
+        """Sample actions [task, parallel, act]."""
+        assert self._noise is not None, "begin comes before act"
+        scaled = np.clip((observations.numpy() - self._mean) / self._scale, -self._limit, self._limit)
+        rows = torch.from_numpy(scaled.astype(np.float32)).flatten(0, 1)
+        normal, noise = self._policy.get_distribution(rows).distribution, self._noise.next()
+        assert isinstance(normal, Normal), "actions are a Box"
+        actions = normal.mean.view_as(noise) + normal.stddev.view_as(noise) * noise
+        return Actions(np.clip(actions.numpy(), self._space.low, self._space.high), actions, {})
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing is learned while acting."""
+
+    def adapt(self, trajectories: Trajectories) -> "StableActor":
+        """PPO learns from episodes that it collects itself."""
+        raise NotImplementedError("Stable-Baselines3's PPO collects its own episodes")
+
+
+class StableLearner:
+    """A PPO and the environment that it learns in.
+
+    Args:
+        env: simulates, with continuous actions; closed with this.
+        draw_tasks: one task per sub-environment, for every episode.
+        config: hyperparameters.
+        learning_rate: Adam's.
+        seed: of weights, actions and resets.
+        start: what it has learned before; None for nothing.
+    """
+
+    def __init__(
+        self,
+        env: TaskEnv,
+        draw_tasks: DrawTasks,
+        config: StablePpo,
+        *,
+        learning_rate: float,
+        seed: int,
+        start: Snapshot | None = None,
+    ) -> None:
+        rows = TaskVecEnv(env, draw_tasks, np.random.default_rng(seed))
+        self._units = VecNormalize(rows, gamma=config.gamma)
+        self._rollout = env.max_episode_steps * env.num_envs
+        self._ppo = PPO(
+            "MlpPolicy",
+            self._units,
+            learning_rate=learning_rate,
+            n_steps=env.max_episode_steps,
+            batch_size=self._rollout // _divisor(self._rollout, config.minibatches),
+            n_epochs=config.epochs,
+            gamma=config.gamma,
+            gae_lambda=config.gae_lambda,
+            policy_kwargs={"log_std_init": math.log(config.init_std)},
+            seed=seed % 2**31,
+            device="cpu",
+        )
+        self._before = 0
+        if start is not None:
+            self._ppo.policy.load_state_dict(start.policy)
+            units = _statistics(self._units)
+            units.mean, units.var, units.count = start.mean.numpy(), start.variance.numpy(), start.seen
+            self._before = start.steps
+
+    def learn(self, num_rollouts: int) -> None:
+        """PPO on so many rollouts of an episode's length."""
+        self._ppo.learn(num_rollouts * self._rollout, reset_num_timesteps=False)
+
+    def actor(self) -> StableActor:
+        """Acts as the policy does now."""
+        return StableActor(self._ppo, self._units)
+
+    def snapshot(self) -> Snapshot:
+        """What was learned."""
+        policy = {name: values.clone() for name, values in self._ppo.policy.state_dict().items()}
+        units = _statistics(self._units)
+        mean, variance = torch.from_numpy(units.mean.copy()), torch.from_numpy(units.var.copy())
+        steps = self._before + int(self._ppo.num_timesteps)
+        return Snapshot(policy, mean, variance, float(units.count), steps)
+
+    def close(self) -> None:
+        """Release the engine's threads."""
+        self._units.close()
+
+
+def _divisor(number: int, least: int) -> int:
+    """The least divisor that is not below: all minibatches are then of one size, of two steps at least."""
+    return next((found for found in range(least, number // 2 + 1) if number % found == 0), 1)
+
+
+def _statistics(units: VecNormalize) -> RunningMeanStd:
+    """Of observations that are one array."""
+    assert isinstance(units.obs_rms, RunningMeanStd)
+    return units.obs_rms

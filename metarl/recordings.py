@@ -1,0 +1,174 @@
+"""Recordings: transitions of one environment in a file, whoever acted; what an agent can adapt to without acting.
+
+The file is npz, its arrays ordered by time, one episode after the other. Nothing in it is executed.
+
+    observations       o_t before action t, [step, obs]
+    actions            what the environment got, [step, act], or [step] if discrete
+    rewards            [step]
+    terminated         the MDP ended at t, bool [step]
+    truncated          the episode was cut at t, bool [step]
+    next_observations  after step t, before any reset, [step, obs]
+
+An episode ends where either flag is true; a file that ends within one is read as cut there. In the place of
+`next_observations` may stand `last_observations` [episode, obs], of each episode's last step.
+"""
+
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+
+UNKNOWN_TASK = Task("unknown", ())
+"""In the place of a task where nobody can say which it is."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Transitions of one environment in the order of time; see the file's description of them.
+
+    Attributes:
+        observations: float [step, obs].
+        actions: float [step, act], or integer [step] if discrete.
+        rewards: float [step].
+        terminated: bool [step].
+        truncated: bool [step].
+        next_observations: float [step, obs].
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    next_observations: np.ndarray
+
+    def __post_init__(self) -> None:
+        steps = len(self.rewards) if self.rewards.ndim == 1 else 0
+        if not steps:
+            raise ValueError(f"rewards must be a list of at least one number, got shape {self.rewards.shape}")
+        for field in fields(self):
+            values = getattr(self, field.name)
+            if values.dtype.kind not in "fiub":
+                raise ValueError(f"{field.name} must be numbers, got {values.dtype}")
+            if len(values.shape) < 1 or len(values) != steps:
+                raise ValueError(f"{field.name} must have {steps} steps, as rewards has, got shape {values.shape}")
+            if not np.isfinite(values).all():
+                step = int(np.argwhere(~np.isfinite(values))[0, 0])
+                raise ValueError(f"{field.name} must be finite, got {values[step]} at step {step}")
+        for name in ("terminated", "truncated"):
+            if getattr(self, name).shape != (steps,):
+                raise ValueError(f"{name} must have shape ({steps},), got {getattr(self, name).shape}")
+        for name in ("observations", "next_observations"):
+            if getattr(self, name).ndim != 2:
+                raise ValueError(f"{name} must have shape [step, obs], got {getattr(self, name).shape}")
+        if self.observations.shape != self.next_observations.shape:
+            raise ValueError(
+                f"next_observations must have the shape of observations, {self.observations.shape}, "
+                f"got {self.next_observations.shape}"
+            )
+        if self.actions.ndim > 2:
+            raise ValueError(f"actions must have shape [step, act] or [step], got {self.actions.shape}")
+
+    @property
+    def episode_ends(self) -> np.ndarray:
+        """The step after each episode's last, int [episode]."""
+        ends = self.terminated.astype(bool) | self.truncated.astype(bool)
+        ends[-1] = True
+        found: np.ndarray = np.flatnonzero(ends) + 1
+        return found
+
+    def trajectories(self, to_outputs: Callable[[np.ndarray], Tensor]) -> Trajectories:
+        """The episodes as those of one unknown task, padded to the longest.
+
+        Args:
+            to_outputs: what the policy puts out for environment actions.
+        """
+        ends = self.episode_ends
+        lengths = np.diff(ends, prepend=0)
+        places = np.zeros((len(ends), lengths.max()), dtype=np.int64)
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        places[mask] = np.arange(len(self.rewards))
+
+        def padded(values: np.ndarray | Tensor) -> Tensor:
+            given = values if isinstance(values, Tensor) else torch.from_numpy(values)
+            shape = (*mask.shape, *([1] * (given.dim() - 1)))
+            zero = torch.zeros((), dtype=given.dtype)
+            return torch.where(torch.from_numpy(mask).view(shape), given[torch.from_numpy(places)], zero)[None]
+
+        truncated = self.truncated.astype(bool)
+        truncated[-1] |= not self.terminated[-1]
+        return Trajectories(
+            tasks=(UNKNOWN_TASK,),
+            observations=padded(self.observations.astype(np.float32)),
+            actions=padded(to_outputs(self.actions)),
+            rewards=padded(self.rewards.astype(np.float32)),
+            terminated=padded(self.terminated.astype(bool)),
+            truncated=padded(truncated),
+            mask=torch.from_numpy(mask)[None],
+            last_observations=torch.from_numpy(self.next_observations[ends - 1].astype(np.float32))[None],
+            records={},
+            infos={},
+        )
+
+
+def save_recording(path: Path | str, recording: Recording) -> None:
+    """Write a recording to a new npz file that `load_recording` reads.
+
+    Raises:
+        ValueError: if the file exists.
+    """
+    path = Path(path)
+    if path.exists():
+        raise ValueError(f"{path} exists and is left as it is; give the recording another name")
+    with path.open("xb") as file:
+        np.savez_compressed(file, **{field.name: getattr(recording, field.name) for field in fields(recording)})
+
+
+def load_recording(path: Path | str) -> Recording:
+    """Read a recording.
+
+    Raises:
+        ValueError: in one line that names the file, the array, what was expected and what came.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as opened:
+            found = np.load(opened, allow_pickle=False)
+            if isinstance(found, np.ndarray):
+                raise ValueError("expected an npz file of named arrays, got a single array")
+            with found:
+                arrays = {name: found[name] for name in found.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"cannot read the recording {path}: {reason}") from error
+    try:
+        return _from_arrays(arrays)
+    except ValueError as error:
+        raise ValueError(f"the recording {path}: {error}") from error
+
+
+def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Recording:
+    names = [field.name for field in fields(Recording)]
+    missing = [name for name in names if name not in arrays and name != "next_observations"]
+    unknown = sorted(set(arrays) - {*names, "last_observations"})
+    if missing or unknown:
+        raise ValueError(f"expected the arrays {', '.join(names)}; missing {missing}, unknown {unknown}")
+    if "next_observations" in arrays:
+        return Recording(**{name: arrays[name] for name in names})
+    if "last_observations" not in arrays:
+        raise ValueError("expected next_observations [step, obs] or last_observations [episode, obs], got neither")
+    following = np.roll(arrays["observations"], -1, axis=0)
+    found = Recording(**{name: arrays[name] for name in names[:-1]}, next_observations=following)
+    ends, last = found.episode_ends, arrays["last_observations"]
+    expected = (len(ends), *found.observations.shape[1:])
+    if last.shape != expected:
+        raise ValueError(f"last_observations must have shape {expected}, one per episode, got {last.shape}")
+    following[ends - 1] = last
+    return Recording(**{name: arrays[name] for name in names[:-1]}, next_observations=following)

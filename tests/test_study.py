@@ -1,0 +1,399 @@
+"""Studies: what is compared on which tasks, resumption, results by hand, and Stable-Baselines3 on our engine."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.promp import PrompConfig
+from metarl.agents.recurrent import TrialPolicyConfig
+from metarl.agents.rl2 import Rl2Config
+from metarl.envs import make_benchmark
+from metarl.envs.dynamics import SimulatorGap
+from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
+from metarl.envs.mujoco.robots import HOPPER
+from metarl.experiments.cli import main
+from metarl.experiments.configuration import EnvMaker, Experiment
+from metarl.experiments.runs import Run
+from metarl.experiments.study import command, running
+from metarl.experiments.study.configuration import Learner, StablePpo, Study
+from metarl.experiments.study.figure import draw
+from metarl.experiments.study.held_out import (
+    EXTRAPOLATION,
+    GAP,
+    INTERPOLATION,
+    HeldOut,
+    check_disjoint,
+    held_out_sets,
+)
+from metarl.experiments.study.presets import STUDIES
+from metarl.experiments.study.report import summarise
+from metarl.experiments.study.running import Schedule
+from metarl.experiments.study.stable_baselines import Snapshot, StableLearner, TaskVecEnv
+from metarl.loop import Progress
+from metarl.tasks import FiniteTasks, Task
+from metarl.training import EvaluationConfig, TrainingConfig
+from metarl.workers import Workers
+
+_ONCE = (TrainingConfig(2, 2, evaluate_every=0), EvaluationConfig(1, 1, 1))
+
+
+def _rl2(memory: str, benchmark: str, *, observe_task: bool = False) -> Experiment:
+    policy = TrialPolicyConfig(memory=memory, memory_size=8, head_sizes=(8,))  # type: ignore[arg-type]
+    agent = Rl2Config(policy=policy, num_episodes=2, minibatches=1)
+    return Experiment(benchmark, agent, *_ONCE, horizon=5, observe_task=observe_task, device="cpu")
+
+
+def _study(benchmark: str = "half-cheetah-dynamics", **changes: Any) -> Study:
+    promp = PrompConfig(PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episodes=2))
+    learners = (
+        Learner("oracle", _rl2("none", benchmark, observe_task=True)),
+        Learner("rl2", _rl2("gru", benchmark)),
+        Learner("promp", Experiment(benchmark, promp, *_ONCE, horizon=5, device="cpu")),
+    )
+    study = Study(
+        benchmark=benchmark,
+        learners=learners,
+        oracle="oracle",
+        source="a test",
+        stable=StablePpo(total_steps=20, num_envs=2, minibatches=1, epochs=1),
+        gap=SimulatorGap(timestep=0.005, integrator="implicitfast"),
+        num_tasks=3,
+        num_episodes=4,
+        num_trials=2,
+        horizon=5,
+        num_threads=1,
+    )
+    return replace(study, **changes)
+
+
+def _error(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
+    capsys.readouterr()
+    assert main(words) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A finished study's folder, and a copy of its files as they were."""
+    folder = tmp_path_factory.mktemp("studies") / "tiny"
+    assert command.run_study("tiny", _study(), folder, {}) == 0
+    return folder, folder / "results.json"
+
+
+def test_a_study_is_one_folder(done: tuple[Path, Path]) -> None:
+    folder, results = done
+    assert {p.name for p in folder.iterdir()} >= {
+        "study.json",
+        "tasks",
+        "runs",
+        "stable",
+        "evaluations",
+        "results.json",
+    }
+    assert {p.stem for p in (folder / "tasks").iterdir()} == {INTERPOLATION, EXTRAPOLATION, GAP}
+    found = json.loads(results.read_text())
+    assert set(found["sets"]) == {INTERPOLATION, EXTRAPOLATION, GAP}
+    names = ["oracle", "rl2", "promp", "sb3-scratch", "sb3-fine-tuned"]
+    assert list(found["learners"]) == names
+    steps = {name: found["learners"][name]["train_env_steps"] for name in names}
+    # 2 iterations x 2 tasks x 2 episodes x 5 steps; ProMP collects before and after adapting; 2 rollouts of 2 x 5.
+    assert steps == {"oracle": 40, "rl2": 40, "promp": 80, "sb3-scratch": 0, "sb3-fine-tuned": 20}
+    for held_out in found["sets"].values():
+        points = {name: [row["episodes"] for row in held_out["learners"][name]["adaptation"]] for name in names}
+        assert points["rl2"] == points["oracle"] == [0, 1, 2, 3, 4]
+        assert points["promp"] == [0, 2, 4]
+        assert points["sb3-scratch"] == points["sb3-fine-tuned"] == [0, 1, 2, 4]
+        assert len(held_out["learners"]["rl2"]["tasks"]) == 3
+
+
+def test_a_finished_study_is_shown_again_and_nothing_is_trained(done: tuple[Path, Path]) -> None:
+    folder, results = done
+    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file() and p.parent.name != "tasks"}
+    found = results.read_text()
+    assert command.run_study("tiny", _study(), folder, {}) == 0
+    changed = {p.name for p, at in before.items() if p.stat().st_mtime_ns != at}
+    assert changed <= {"results.json", "figure.png"}
+    assert results.read_text() == found
+
+
+def test_what_is_missing_is_done_and_comes_out_the_same(done: tuple[Path, Path]) -> None:
+    folder, results = done
+    found = json.loads(results.read_text())
+    (folder / "evaluations" / "rl2.json").unlink()
+    (folder / "evaluations" / "sb3-fine-tuned.json").unlink()
+    assert command.run_study("tiny", _study(), folder, {}) == 0
+    assert json.loads(results.read_text()) == found
+
+
+def test_an_agent_can_come_from_a_run_folder(
+    done: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, results = done
+    study = _study(stable=None, gap=None)
+    given = {name: folder / "runs" / name for name in ("oracle", "rl2", "promp")}
+    assert command.run_study("tiny", study, tmp_path / "other", given) == 0
+    assert not list((tmp_path / "other" / "runs").iterdir())
+    here, there = json.loads((tmp_path / "other" / "results.json").read_text()), json.loads(results.read_text())
+    for key in (INTERPOLATION, EXTRAPOLATION):
+        rows = [found["sets"][key]["learners"]["rl2"]["tasks"] for found in (here, there)]
+        assert rows[0] == rows[1]
+    with pytest.raises(ValueError, match="for rl2 must have observe_task False, got True"):
+        command.run_study("tiny", study, tmp_path / "wrong", {"rl2": folder / "runs" / "oracle"})
+
+
+def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
+    folder, _ = done
+    with pytest.raises(ValueError, match="holds another study: it differs in num_tasks, seed; give another --out"):
+        command.run_study("tiny", _study(seed=3, num_tasks=4), folder, {})
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(ValueError, match="exists and is no study's folder"):
+        command.run_study("tiny", _study(), tmp_path / "notes", {})
+
+
+def test_regret_and_worst_decile_by_hand() -> None:
+    tasks = tuple(Task.of("half-cheetah-vel", velocity=float(v)) for v in range(2))
+    sets = {"test": HeldOut(HalfCheetahVel(), tasks, "two")}
+    study = _study("half-cheetah-vel", stable=None, gap=None)
+    common = {"train_env_steps": 1, "train_wall_s": 1.0}
+    oracle = {"episodes": [0, 1], "returns": [[10.0, 20.0], [14.0, 20.0]]}  # means by task: 12 and 20
+    other = {"episodes": [0, 1], "returns": [[2.0, 25.0], [11.0, 18.0]]}
+    evaluations = {name: {**common, "sets": {"test": r}} for name, r in (("oracle", oracle), ("rl2", other))}
+    rows = summarise("tiny", study, sets, evaluations)["sets"]["test"]["learners"]["rl2"]
+    assert [row["return_mean"] for row in rows["adaptation"]] == [13.5, 14.5]
+    assert [row["return_worst_decile"] for row in rows["adaptation"]] == [2.0, 11.0]
+    assert [row["regret_mean"] for row in rows["adaptation"]] == [2.5, 1.5]
+    assert [row["env_steps_at_most"] for row in rows["adaptation"]] == [0, 5]
+    assert [task["regret"] for task in rows["tasks"]] == [[10.0, 1.0], [-5.0, 2.0]]
+
+
+def test_held_out_tasks_are_checked() -> None:
+    sets = held_out_sets(_study())
+    assert sets[GAP].tasks == sets[INTERPOLATION].tasks
+    assert not set(sets[EXTRAPOLATION].tasks) & set(sets[INTERPOLATION].tasks)
+    benchmark = make_benchmark("half-cheetah-dynamics")
+    trained = tuple(benchmark.train.sample(2, np.random.default_rng(0)))
+    with pytest.raises(ValueError, match="is a training task of half-cheetah-dynamics"):
+        check_disjoint(benchmark, {"test": HeldOut(benchmark.family, trained, "")})
+    points = make_benchmark("point")
+    some = tuple(points.train.sample(2, np.random.default_rng(0)))
+    finite = replace(points, train=FiniteTasks(points.family, some))
+    with pytest.raises(ValueError, match="is a training task of point"):
+        check_disjoint(finite, {"test": HeldOut(points.family, some, "")})
+    with pytest.raises(ValueError, match="is in one and in two"):
+        check_disjoint(points, {name: HeldOut(points.family, some, "") for name in ("one", "two")})
+    with pytest.raises(ValueError, match="ant-dir tests on its training tasks"):
+        check_disjoint(make_benchmark("ant-dir"), {})
+    with pytest.raises(ValueError, match="a simulator gap needs a dynamics benchmark, got point"):
+        held_out_sets(_study("point", learners=_study("point").learners))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"oracle": "promp"}, "the oracle alone observes its task"),
+        ({"oracle": "nobody"}, "must be one of the learners oracle, rl2, promp, got 'nobody'"),
+        ({"num_episodes": 1}, "at least 2, those of a gradient step of promp, got 1"),
+        ({"horizon": 7}, "learner oracle must train on half-cheetah-dynamics with horizon 7"),
+        ({"benchmark": "point"}, "must train on point"),
+        ({"num_tasks": 0}, "num_tasks must be at least 1, got 0"),
+        ({"learners": _study().learners[:1] * 2}, "names of their own"),
+    ],
+)
+def test_a_study_that_makes_no_sense_is_one_line(changes: dict[str, Any], message: str) -> None:
+    study = _study()
+    with pytest.raises(ValueError, match=message):
+        replace(study, **changes)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["study"], "study needs a study's name; known: half-cheetah-dynamics"),
+        (["study", "moon"], "unknown study 'moon'; known: half-cheetah-dynamics"),
+        (["study", "quick", "--runs", "rl2"], "--runs must be NAME=DIR with a NAME of"),
+        (["study", "quick", "--runs", "rl3=here"], "got 'rl3=here'"),
+        (["study", "quick", "--runs", "rl2=nowhere"], "nowhere is not a run folder"),
+        (["study", "quick", "--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
+        (["study", "quick", "--seed", "-1"], "seed must be zero or more"),
+        (["study", "quick", "--speed", "2"], "--speed"),
+    ],
+)
+def test_a_bad_argument_is_one_line_and_leaves_nothing(
+    words: list[str],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert message in _error(capsys, words)
+    assert not list(tmp_path.iterdir())
+
+
+def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "studies"]) == 0
+    assert all(name in capsys.readouterr().out for name in ["half-cheetah-dynamics"])
+    assert main(["study", "--help"]) == 0
+    for study in STUDIES.values():
+        held_out_sets(study)
+
+
+def test_the_time_left_follows_the_pace_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((0.0, 0.0, 240.0, 240.0))
+    monkeypatch.setattr("metarl.experiments.study.running.time.monotonic", lambda: next(clock))
+    schedule = Schedule({"a": 2.0, "b": 3.0, "c": 1.0})
+    schedule.begin("a", "training")
+    assert schedule.left_s == 360.0
+    schedule.end("a", worked=True)  # 4 minutes in the place of 2
+    assert schedule.left_s == 480.0
+    schedule.end("b", worked=False)
+    assert schedule.left_s == 120.0
+
+
+def test_stable_baselines_sees_what_our_engine_does() -> None:
+    """Rows take new tasks when time is up; one that fell goes on with its task, and says how it ended."""
+    family, drawn = RunForward(HOPPER), []
+    env = family.make_env(3, horizon=40, num_threads=1)
+
+    def draw() -> list[Task]:
+        drawn.append([Task.of("hopper-forward")] * 3)
+        return drawn[-1]
+
+    rows = TaskVecEnv(env, draw, np.random.default_rng(0))
+    observations = rows.reset()
+    fell = cut = 0
+    rng = np.random.default_rng(1)
+    for step in range(1, 81):
+        expected = env.physics.states.copy()
+        observations, rewards, ends, infos = rows.step(rng.uniform(-1, 1, (3, 3)).astype(np.float32))
+        assert observations.dtype == rewards.dtype == np.float32
+        assert len(expected) == 3
+        for row in range(3):
+            assert ("terminal_observation" in infos[row]) == bool(ends[row])
+            if not ends[row]:
+                continue
+            last = infos[row]["terminal_observation"]
+            unhealthy = last[0] <= 0.7 or abs(last[1]) >= 0.2
+            assert infos[row]["TimeLimit.truncated"] == (not unhealthy)
+            assert observations[row, 0] > 1.2  # stands again
+            fell, cut = fell + unhealthy, cut + (not unhealthy)
+        assert ends.all() == (step % 40 == 0) or ends.all()
+    assert fell
+    assert cut
+    assert len(drawn) == 3
+    rows.close()
+
+
+def test_ppo_learns_the_same_as_in_stable_baselines_own_environment() -> None:
+    """One task, one row: SB3's own wrapper of a plain environment gives bit-identical parameters."""
+    config = StablePpo(num_envs=1, minibatches=2, epochs=2)
+    task, family = Task.of("half-cheetah-vel", velocity=1.0), HalfCheetahVel()
+    ours = StableLearner(
+        family.make_env(1, horizon=20, num_threads=1), lambda: [task], config, learning_rate=1e-3, seed=4
+    )
+    ours.learn(3)
+    seeds = np.random.default_rng(4)
+
+    class Plain(gymnasium.Env[np.ndarray, Any]):
+        def __init__(self) -> None:
+            self.engine = family.make_env(1, horizon=20, num_threads=1)
+            self.engine.set_tasks([task])
+            self.observation_space = self.engine.single_observation_space
+            self.action_space = self.engine.single_action_space
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+            return self.engine.reset(seed=seeds.integers(2**31, size=1).tolist())[0][0].astype(np.float32), {}
+
+        def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+            after = self.engine.advance(action[None])
+            seen = after.observations[0].astype(np.float32)
+            return seen, float(after.rewards[0]), bool(after.terminated[0]), bool(after.truncated[0]), {}
+
+    units = VecNormalize(DummyVecEnv([lambda: Monitor(Plain())]), gamma=config.gamma)
+    theirs = PPO(
+        "MlpPolicy",
+        units,
+        learning_rate=1e-3,
+        n_steps=20,
+        batch_size=10,
+        n_epochs=2,
+        gamma=config.gamma,
+        gae_lambda=config.gae_lambda,
+        policy_kwargs={"log_std_init": math.log(0.5)},
+        seed=4,
+        device="cpu",
+    )
+    theirs.learn(60)
+    for name, values in theirs.policy.state_dict().items():
+        assert torch.equal(ours.snapshot().policy[name], values), name
+    ours.close()
+
+
+def test_what_ppo_learned_goes_through_a_file(tmp_path: Path) -> None:
+    task, family = Task.of("half-cheetah-vel", velocity=1.0), HalfCheetahVel()
+    config = StablePpo(num_envs=2, minibatches=2, epochs=1)
+
+    def learner(start: Snapshot | None) -> StableLearner:
+        env = family.make_env(2, horizon=10, num_threads=1)
+        return StableLearner(env, lambda: [task] * 2, config, learning_rate=1e-3, seed=1, start=start)
+
+    first = learner(None)
+    first.learn(2)
+    first.snapshot().save(tmp_path)
+    second = learner(Snapshot.load(tmp_path / "checkpoint.pt"))
+    assert second.snapshot().steps == 40
+    with Workers(EnvMaker(family, 10), num_threads=1) as workers:
+        a, b = (workers.collect(each.actor(), [task], 3, seed=5) for each in (first, second))
+    assert torch.equal(a.rewards, b.rewards)
+    first.close()
+    second.close()
+
+
+def test_a_study_that_is_stopped_goes_on_where_it_was(
+    done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, folder = _study(stable=None, gap=None), tmp_path / "stopped"
+    learn, trained = running.train_run, []
+
+    def stops_at_the_second(run: Run, workers: Workers) -> tuple[Progress, bool]:
+        trained.append(run.name)
+        return learn(run, workers)[0], len(trained) == 2
+
+    monkeypatch.setattr(running, "train_run", stops_at_the_second)
+    assert command.run_study("tiny", study, folder, {}) == 130
+    assert f"go on with the same command and --out {folder}" in capsys.readouterr().out
+    assert {p.stem for p in (folder / "evaluations").iterdir()} == {"oracle"}
+    assert not (folder / "results.json").exists()
+    assert command.run_study("tiny", study, folder, {}) == 0
+    assert trained == ["oracle", "rl2", "rl2", "promp"]
+    here, there = (json.loads(p.read_text())["sets"] for p in (folder / "results.json", done[1]))
+    for key in (INTERPOLATION, EXTRAPOLATION):
+        for name in ("oracle", "rl2", "promp"):
+            assert here[key]["learners"][name]["tasks"] == there[key]["learners"][name]["tasks"]
+
+
+def test_the_figure_is_drawn_where_matplotlib_is(done: tuple[Path, Path], tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra report is not installed")
+    draw(json.loads(done[1].read_text()), tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_the_study_says_how_to_get_it(
+    done: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "can_draw", lambda: False)
+    assert command.run_study("tiny", _study(), done[0], {}) == 0
+    assert 'pip install "metarl[report]"' in capsys.readouterr().out
