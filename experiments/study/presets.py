@@ -54,19 +54,19 @@ _CHEETAH = "half-cheetah-dynamics"
 _GAP = SimulatorGap(timestep=0.005, integrator="implicitfast")
 
 STUDIES: dict[str, Study] = {
-    # All are trained on 6 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's.
+    # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's.
     "half-cheetah-dynamics": Study(
         benchmark=_CHEETAH,
         learners=(
-            _learner("oracle", _CHEETAH, _MEMORYLESS, iterations=375, tasks=80, minutes=7, observe_task=True),
-            _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=375, tasks=80, minutes=7),
-            _learner("recurrent", _CHEETAH, _RECURRENT, iterations=375, tasks=80, minutes=11),
-            _learner("rl2", _CHEETAH, _RL2, iterations=375, tasks=40, minutes=13),
-            _learner("promp", _CHEETAH, _PROMP, iterations=300, tasks=10, minutes=7),
+            _learner("oracle", _CHEETAH, _MEMORYLESS, iterations=250, tasks=80, minutes=5, observe_task=True),
+            _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=250, tasks=80, minutes=5),
+            _learner("recurrent", _CHEETAH, _RECURRENT, iterations=250, tasks=80, minutes=7),
+            _learner("rl2", _CHEETAH, _RL2, iterations=250, tasks=40, minutes=9),
+            _learner("promp", _CHEETAH, _PROMP, iterations=200, tasks=10, minutes=5),
         ),
         oracle="oracle",
-        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
-        stable=StablePpo(total_steps=6_000_000, num_envs=80, minibatches=10, epochs=6, minutes=16),
+        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; three quarters of an hour on one core",
+        stable=StablePpo(total_steps=4_000_000, num_envs=80, minibatches=10, epochs=6, minutes=12),
         gap=_GAP,
         num_tasks=30,
         num_episodes=10,
