@@ -65,7 +65,7 @@ STUDIES: dict[str, Study] = {
             _learner("promp", _CHEETAH, _PROMP, iterations=200, tasks=10, minutes=5),
         ),
         oracle="oracle",
-        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; three quarters of an hour on one core",
+        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; 45 minutes on one core",
         stable=StablePpo(total_steps=4_000_000, num_envs=80, minibatches=10, epochs=6, minutes=12),
         gap=_GAP,
         num_tasks=30,
