@@ -362,7 +362,7 @@ def test_dynamics_contenders_differ_in_their_models_alone() -> None:
     np.testing.assert_array_equal(states["one"], states["plain"])
     np.testing.assert_array_equal(states["copies"], states["plain"])
     assert not np.isclose(states["different"], states["plain"]).all(1).any()
-    np.testing.assert_array_equal(states["batch"][:3], states["different"][:3])
+    np.testing.assert_array_equal(states["batch"][0], states["different"][0])
 
 
 def test_the_dynamics_bench_reports_what_it_measured() -> None:

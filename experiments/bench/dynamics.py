@@ -103,7 +103,7 @@ def make_contenders(family: DynamicsFamily, sizes: DynamicsSizes) -> dict[str, L
     model = envs["copies"].physics.model_of(0)
     envs["copies"].physics.set_models([copy.copy(model) for _ in range(sizes.num_envs)])
     envs["different"].set_tasks(tasks)
-    envs["batch"].set_tasks([tasks[row % sizes.num_tasks] for row in range(sizes.num_envs)])
+    envs["batch"].set_tasks([tasks[row * sizes.num_tasks // sizes.num_envs] for row in range(sizes.num_envs)])
     return envs
 
 
