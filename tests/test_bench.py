@@ -24,7 +24,8 @@ from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.pearl import PearlConfig
 from metarl.bilevel import flatten
 from metarl.envs.benchmarks import make_benchmark
-from metarl.experiments.bench import easyfsl_peer, fewshot, meta_gradient, metaworld, pearl, rl2, rollout
+from metarl.envs.dynamics import dynamics_family
+from metarl.experiments.bench import dynamics, easyfsl_peer, fewshot, meta_gradient, metaworld, pearl, rl2, rollout
 from metarl.experiments.bench.fewshot import ConvSizes, PrototypicalSizes
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.pearl import PearlSizes
@@ -365,3 +366,33 @@ def test_the_metaworld_bench_runs() -> None:
     assert set(result["environments"]) == {"reach", "push", "drawer-open"}
     for measured in result["environments"].values():
         assert min(measured["steps_per_s"].values()) > 0
+
+
+def test_dynamics_contenders_differ_in_their_models_alone() -> None:
+    sizes = dynamics.DynamicsSizes(num_envs=6, num_steps=2, num_tasks=3, num_episodes=2)
+    envs = dynamics.make_contenders(dynamics_family(dynamics.BENCHMARK), sizes)
+    models = {name: {id(env.physics.model_of(row)) for row in range(6)} for name, env in envs.items()}
+    counts = {"plain": 1, "one": 1, "batch": 3, "copies": 6, "different": 6}
+    assert {name: len(of) for name, of in models.items()} == counts
+    actions = np.random.default_rng(0).uniform(-1.0, 1.0, (20, 6, 6))
+    states = {}
+    for name, env in envs.items():
+        env.reset(seed=0)
+        for action in actions:
+            env.advance(action)
+        states[name] = env.physics.states.copy()
+    np.testing.assert_array_equal(states["one"], states["plain"])
+    np.testing.assert_array_equal(states["copies"], states["plain"])
+    assert not np.isclose(states["different"], states["plain"]).all(1).any()
+    np.testing.assert_array_equal(states["batch"][0], states["different"][0])
+
+
+def test_the_dynamics_bench_reports_what_it_measured() -> None:
+    sizes = dynamics.DynamicsSizes(num_envs=4, num_steps=2, num_tasks=2, num_episodes=2)
+    result = dynamics.bench(1, sizes)
+    assert json.loads(json.dumps(result)) == result
+    assert result["models"]["batch"] == 2
+    assert all(speed > 0.0 for speed in result["steps_per_cpu_s"].values())
+    one = result["steps_per_cpu_s"]["one"]
+    for name, found in result["over_one"].items():
+        assert found["median"] == pytest.approx(result["steps_per_cpu_s"][name] / one)

@@ -23,6 +23,7 @@ _NUMBERS = (
     "first_step",
     "last_step",
 )
+_TEXTS = ("field", "scale", "mode", "name")
 _FAMILY = (
     "name",
     "robot",
@@ -128,6 +129,9 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
         targets = [targets] if isinstance(targets, str) else targets
         if not isinstance(targets, list):
             raise ValueError(f"{where}[{number}]: targets must be a list of names, got {targets!r}")
+        for name, kind, what in (*((text, str, "text") for text in _TEXTS), ("each", bool, "true or false")):
+            if name in entries and not isinstance(entries[name], kind):
+                raise ValueError(f"{where}[{number}]: {name} must be {what}, got {entries[name]!r}")
         found.append(Range(targets=tuple(str(target) for target in targets), **entries))
     return tuple(found)
 
