@@ -94,6 +94,7 @@ class EvaluateArguments:
         split: draw them from the test tasks, or from those that the agent was trained on.
         num_steps: adaptation steps; the run's own number by default.
         num_episodes: per task and step; the run's own number by default.
+        horizon: steps per episode; those of training by default.
         seed: of the fresh tasks and the episodes.
         json: write the result to this new file too.
         checkpoint: which of the run's checkpoints.
@@ -106,6 +107,7 @@ class EvaluateArguments:
     split: Literal["test", "train"] = "test"
     num_steps: int | None = None
     num_episodes: int | None = None
+    horizon: int | None = None
     seed: int = 0
     json: Path | None = None
     checkpoint: str = CHECKPOINT
@@ -248,6 +250,8 @@ def _evaluate(words: list[str]) -> int:
     check_counts(arguments, "num_tasks")
     check_new(arguments.json)
     run = on_device(open_run(arguments.folder), arguments.device)
+    if arguments.horizon is not None:
+        run = replace(run, experiment=replace(run.experiment, horizon=arguments.horizon))
     checkpoint_path(run, arguments.checkpoint)
     tasks = run.test_tasks
     if arguments.tasks is not None:

@@ -63,6 +63,7 @@ def measure(
         "split": split,
         "num_tasks": len(tasks),
         "num_episodes": settings.num_episodes,
+        "horizon": run.experiment.horizon or run.benchmark.family.horizon,
         "train_env_steps": progress.env_steps,
         "train_wall_s": round(progress.elapsed_s, 1),
         "tasks_shared_with_training": run.benchmark.shared,

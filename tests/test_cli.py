@@ -75,6 +75,18 @@ def test_evaluate_writes_the_adaptation_curve(trained: Path, tmp_path: Path) -> 
     assert json.loads(again.read_text()) == result
 
 
+def test_evaluate_can_have_other_horizons_than_training(trained: Path, tmp_path: Path) -> None:
+    """The point robot pays its distance at every step, so that more steps return less."""
+    results = []
+    for horizon in (3, 30):
+        out = tmp_path / f"{horizon}.json"
+        words = ["evaluate", str(trained), "--num-steps", "1", "--horizon", str(horizon), "--json", str(out)]
+        assert main(words) == 0
+        results.append(json.loads(out.read_text()))
+    assert [result["horizon"] for result in results] == [3, 30]
+    assert results[1]["adaptation"][0]["return_mean"] < 3 * results[0]["adaptation"][0]["return_mean"] < 0
+
+
 def test_evaluate_on_tasks_that_a_user_wrote(trained: Path, tmp_path: Path) -> None:
     tasks = tmp_path / "tasks.json"
     tasks.write_text('[{"family": "point", "params": {"goal": [0.1, 0.2]}}]')
