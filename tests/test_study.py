@@ -355,6 +355,11 @@ def test_what_ppo_learned_goes_through_a_file(tmp_path: Path) -> None:
     first.snapshot().save(tmp_path)
     second = learner(Snapshot.load(tmp_path / "checkpoint.pt"))
     assert second.snapshot().steps == 40
+    rewards = np.array([-3.0, 0.5], np.float32)  # the value was learned in these units
+    assert np.array_equal(first._units.normalize_reward(rewards), second._units.normalize_reward(rewards))
+    fresh = learner(None)
+    assert not np.allclose(fresh._units.normalize_reward(rewards), second._units.normalize_reward(rewards))
+    fresh.close()
     with Workers(EnvMaker(family, 10), num_threads=1) as workers:
         a, b = (workers.collect(each.actor(), [task], 3, seed=5) for each in (first, second))
     assert torch.equal(a.rewards, b.rewards)

@@ -101,13 +101,16 @@ class TaskVecEnv(VecEnv):
 
 
 class Snapshot(NamedTuple):
-    """What a PPO has learned: its policy, and the units that it sees observations in.
+    """What a PPO has learned: its policy and value, and the units of observations and rewards; not Adam's moments.
 
     Attributes:
         policy: SB3's state dictionary.
         mean: of observations, [obs].
         variance: of observations, [obs].
         seen: observations that these are of.
+        return_mean: of discounted returns, whose scale rewards are divided by.
+        return_variance: of discounted returns.
+        returns_seen: that these are of.
         steps: of the environment, that it was trained for.
     """
 
@@ -115,6 +118,9 @@ class Snapshot(NamedTuple):
     mean: Tensor
     variance: Tensor
     seen: float
+    return_mean: float
+    return_variance: float
+    returns_seen: float
     steps: int
 
     def save(self, folder: Path) -> None:
@@ -217,6 +223,9 @@ class StableLearner:
             self._ppo.policy.load_state_dict(start.policy)
             units = _statistics(self._units)
             units.mean, units.var, units.count = start.mean.numpy(), start.variance.numpy(), start.seen
+            returns = self._units.ret_rms  # the value was learned in these units
+            returns.mean, returns.var = np.array(start.return_mean), np.array(start.return_variance)
+            returns.count = start.returns_seen
             self._before = start.steps
 
     def learn(self, num_rollouts: int) -> None:
@@ -233,7 +242,17 @@ class StableLearner:
         units = _statistics(self._units)
         mean, variance = torch.from_numpy(units.mean.copy()), torch.from_numpy(units.var.copy())
         steps = self._before + int(self._ppo.num_timesteps)
-        return Snapshot(policy, mean, variance, float(units.count), steps)
+        returns = self._units.ret_rms
+        return Snapshot(
+            policy=policy,
+            mean=mean,
+            variance=variance,
+            seen=float(units.count),
+            return_mean=float(returns.mean),
+            return_variance=float(returns.var),
+            returns_seen=float(returns.count),
+            steps=steps,
+        )
 
     def close(self) -> None:
         """Release the engine's threads."""
