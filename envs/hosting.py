@@ -1,224 +1,107 @@
 """Where plain Gymnasium environments live: in the caller's process, or in a spawned one.
 
 A host steps the environments of some rows. What goes in and out lies in memory that all share, so that a step
-costs one short message, however many environments it steps. Environments are kept and given new tasks; none is
-built twice.
+costs one short message, however many environments it steps. Environments are kept and given new tasks.
 
 A process that dies or hangs is started again, its environments are reset with the seeds that they had and go
 through the actions of their episodes once more. Where that leads to the same observations, the run goes on, with a
-warning; otherwise, or if it happens again at the same step, the error names the process. Environments whose resets
-follow their seeds, and whose steps are deterministic, repeat exactly.
+warning; otherwise, or if it happens again, the error names the process. Environments whose resets follow their
+seeds, and whose steps are deterministic, repeat exactly. A process hangs if one environment takes longer than the
+time limit over one thing: it tells of its life in between.
 """
 
 import contextlib
-import itertools
 import multiprocessing
+import os
 import pickle
 import signal
+import threading
+import time
 import traceback
 import warnings
-from collections import defaultdict
-from collections.abc import Sequence
-from ctypes import c_byte
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium import spaces
 
 from metarl.cores import WorkerError
+from metarl.envs.hosted import Call, Environments, Settings
 from metarl.tasks import Task
 
-Env = gymnasium.Env[np.ndarray, Any]
-Rows = np.ndarray | None
-"""Some environments of a host, by number; None for all."""
+_START_S = 300.0
+"""A process may take so long to start: it imports a simulator, perhaps on a busy machine."""
+_LIFE_S = 1.0
+"""A process that is at work says so this often."""
+_LARGE = 32_000
+"""Bytes of a message that might not fit into a pipe whose other end does not read."""
 
 
-class Provider(Protocol):
-    """Makes environments and gives them tasks; picklable."""
+class _Past:
+    """What is needed to bring rows to where they are: their tasks, and of each its reset and what it did since."""
 
-    name: str
-    info_names: tuple[str, ...]
+    def __init__(self) -> None:
+        self.tasks: Sequence[Task] | None = None
+        self.episodes: dict[int, tuple[int, list[np.ndarray]]] = {}
 
-    def new_environment(self, kind: str) -> Env:
-        """An environment of a kind, to be given one task after another."""
+    def note(self, call: Call) -> None:
+        """The call was done."""
+        if call.method == "set_tasks":
+            self.tasks, self.episodes = call.arguments[0], {}
+            return
+        assert self.tasks is not None, "set_tasks comes first"
+        rows = self.rows(call)
+        if call.method == "reset":
+            self.episodes |= {row: (seed, []) for row, seed in zip(rows, call.arguments[1], strict=True)}
+        elif call.actions is not None:
+            for row, action in zip(rows, call.actions, strict=True):
+                self.episodes[row][1].append(action)
 
-    def give_task(self, env: Env, task: Task) -> None:
-        """Set the task of an environment; takes effect at its next reset."""
+    def rows(self, call: Call) -> list[int]:
+        """Those that a reset or a step is of."""
+        rows = call.arguments[0]
+        return list(range(len(self.tasks or ()))) if rows is None else [int(row) for row in rows]
 
-    def kind(self, task: Task) -> str:
-        """Which environments can be given this task: those that were made for its kind."""
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """What processes share, by row."""
-
-    observations: np.ndarray
-    actions: np.ndarray
-    rewards: np.ndarray
-    terminated: np.ndarray
-    truncated: np.ndarray
-    infos: np.ndarray
-
-    def rows(self, rows: slice) -> "Arrays":
-        """Views of some rows."""
-        return Arrays(**{name: array[rows] for name, array in vars(self).items()})
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the arrays lie in shared memory: one after the other."""
-
-    num_rows: int
-    observations: spaces.Box
-    actions: spaces.Space[Any]
-    num_infos: int
-
-    def _fields(self) -> dict[str, tuple[tuple[int, ...], Any]]:
-        shape = self.actions.shape
-        if shape is None:
-            raise ValueError(f"actions must be arrays or numbers, got {self.actions}")
-        return {
-            "observations": (self.observations.shape, self.observations.dtype),
-            "actions": (shape, self.actions.dtype),
-            "rewards": ((), np.dtype(np.float64)),
-            "infos": ((self.num_infos,), np.dtype(np.float64)),
-            "terminated": ((), np.dtype(np.bool_)),
-            "truncated": ((), np.dtype(np.bool_)),
-        }
-
-    def memory(self) -> Any:
-        """Room for the arrays, without a name: it goes when its last user does, however that ends."""
-        return multiprocessing.get_context("spawn").RawArray(c_byte, self._num_bytes())
-
-    def _num_bytes(self) -> int:
-        return sum(self._size(*field) for field in self._fields().values())
-
-    def arrays(self, memory: Any) -> Arrays:
-        """The arrays in some memory."""
-        found, offset = {}, 0
-        for name, (shape, dtype) in self._fields().items():
-            count = self.num_rows * int(np.prod(shape))
-            found[name] = np.frombuffer(memory, dtype, count, offset).reshape(self.num_rows, *shape)
-            offset += self._size(shape, dtype)
-        return Arrays(**found)
-
-    def _size(self, shape: tuple[int, ...], dtype: Any) -> int:
-        size = self.num_rows * int(np.prod(shape)) * int(np.dtype(dtype).itemsize)
-        return -(-size // 8) * 8
-
-
-class _Environments:
-    """The environments of some rows, in the process that steps them."""
-
-    def __init__(self, provider: Provider, arrays: Arrays) -> None:
-        self._provider, self._arrays = provider, arrays
-        self._kept: dict[str, list[Env]] = defaultdict(list)
-        self._envs: list[Env] = []
-
-    def set_tasks(self, tasks: Sequence[Task]) -> None:
-        """Give every row an environment of its task's kind, and the task."""
-        used: dict[str, int] = defaultdict(int)
-        self._envs = []
-        for task in tasks:
-            kind = self._provider.kind(task)
-            if used[kind] == len(self._kept[kind]):
-                self._kept[kind].append(self._provider.new_environment(kind))
-            env = self._kept[kind][used[kind]]
-            used[kind] += 1
-            self._provider.give_task(env, task)
-            self._envs.append(env)
-
-    def reset(self, rows: Rows, seeds: Sequence[int]) -> None:
-        """Start an episode in rows."""
-        for row, seed in zip(self._numbers(rows), seeds, strict=True):
-            self._arrays.observations[row] = self._envs[row].reset(seed=seed)[0]
-
-    def step(self, rows: Rows) -> None:
-        """One step of rows, with the actions in the shared array."""
-        arrays, names = self._arrays, self._provider.info_names
-        discrete = arrays.actions.ndim == 1
-        for row in self._numbers(rows):
-            action = arrays.actions[row] if discrete else arrays.actions[row].copy()
-            observation, reward, terminated, truncated, info = self._envs[row].step(action)
-            arrays.observations[row] = observation
-            arrays.rewards[row], arrays.terminated[row], arrays.truncated[row] = reward, terminated, truncated
-            for column, name in enumerate(names):
-                if name not in info:
-                    raise ValueError(f"expected the info {name!r}, the environment reports {sorted(info)}")
-                arrays.infos[row, column] = info[name]
-
-    def close(self) -> None:
-        """Close all environments that were made."""
-        for env in itertools.chain.from_iterable(self._kept.values()):
-            env.close()
-        self._kept.clear()
-
-    def _numbers(self, rows: Rows) -> Sequence[int]:
-        return range(len(self._envs)) if rows is None else [int(row) for row in rows]
-
-
-@dataclass(frozen=True)
-class Call:
-    """One thing that a process is asked to do.
-
-    Attributes:
-        method: of `_Environments`.
-        arguments: for it.
-        actions: that the step of these rows takes; put into the shared array first.
-    """
-
-    method: str
-    arguments: tuple[Any, ...]
-    actions: np.ndarray | None = None
+    def kept(self, call: Call) -> Iterator[tuple[int, int, list[np.ndarray]]]:
+        """Row, seed and actions of every episode that the call does not begin anew."""
+        anew = set(self.rows(call)) if call.method == "reset" else set()
+        for row, (seed, actions) in self.episodes.items():
+            if row not in anew:
+                yield row, seed, actions
 
 
 class _Lost(Exception):
     """A process died or hung; says which and how."""
 
 
-@dataclass(frozen=True)
-class Settings:
-    """What a host has.
+class HostProcess:
+    """A spawned process with the environments of every n-th row.
 
-    Attributes:
-        provider: makes the environments.
-        layout: of the shared memory.
-        memory: shared.
-        rows: of the vector environment that are this host's.
+    Args:
+        number: of the process, for messages.
+        settings: of the host.
+        timeout_s: for one thing that one environment does; None for no limit.
     """
 
-    provider: Provider
-    layout: Layout
-    memory: Any
-    rows: slice
-
-    def arrays(self) -> Arrays:
-        """Of this host's rows."""
-        return self.layout.arrays(self.memory).rows(self.rows)
-
-
-class HostProcess:
-    """A spawned process with the environments of every n-th row."""
-
-    def __init__(self, number: int, settings: "Settings", timeout_s: float) -> None:
+    def __init__(self, number: int, settings: Settings, timeout_s: float | None) -> None:
         self.rows = settings.rows
-        self.arrays = settings.arrays()
-        self._number, self._timeout_s = number, timeout_s
-        self._settings = settings
-        self._log: list[Call] = []
+        self._arrays = settings.arrays()
+        self._name, self._settings, self._timeout_s = f"environment process {number}", settings, timeout_s
+        self._past = _Past()
+        self._asked = 0
+        self._call: Call | None = None
         self._start()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, remote = context.Pipe()
         arguments = (remote, self._settings)
-        self._process = context.Process(target=_serve, args=arguments, daemon=True, name=f"envs-{self._number}")
+        self._process = context.Process(
+            target=_serve, args=arguments, daemon=True, name=self._name.replace(" ", "-")
+        )
         try:
-            self._process.start()
+            with _without_interrupts():
+                self._process.start()
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             name = self._settings.provider.name
             raise ValueError(
@@ -226,15 +109,13 @@ class HostProcess:
             ) from error
         finally:
             remote.close()
+        self._started = False
 
     def ask(self, call: Call) -> None:
         """Have the process begin with something; `answer` waits for it."""
-        if call.method == "set_tasks":
-            self._log = []
-        elif call.method == "reset" and call.arguments[0] is None:
-            self._log = self._log[:1]
-        self._log.append(call)
-        self._send(call)
+        self._call = call
+        with contextlib.suppress(_Lost):  # reported where the answer is awaited
+            self._send(call)
 
     def answer(self, seen: np.ndarray) -> None:
         """Wait until what was asked is done; if the process is lost, start it again and make up for it.
@@ -242,49 +123,78 @@ class HostProcess:
         Args:
             seen: the last observations that the caller has of the process's rows, [row, ...].
         """
+        call = self._call
+        assert call is not None, "ask comes before answer"
+        lost: _Lost | None = None
         try:
             self._receive()
-        except _Lost as lost:
+        except _Lost as error:
+            lost = error
             try:
-                self._make_up(seen)
+                self._make_up(call, seen)
             except _Lost as again:
                 raise WorkerError(f"{lost}; started again, {again}") from again
+        self._past.note(call)
+        if lost is not None:
             warnings.warn(f"{lost}; it was started again and the run goes on", RuntimeWarning, stacklevel=2)
 
-    def _make_up(self, seen: np.ndarray) -> None:
-        """Start again, and repeat what was done since the last reset of all rows."""
+    def _make_up(self, call: Call, seen: np.ndarray) -> None:
+        """Start again, bring all rows to where they were, and do what was asked."""
         self.kill()
         self._start()
-        *done, last = self._log
-        for call in done:
-            self._send(call)
-            self._receive()
-        if last.method == "step" and not np.array_equal(self.arrays.observations, seen, equal_nan=True):
-            raise _Lost("its environments did not repeat their episodes, so they cannot go on")
-        self._send(last)
+        if self._past.tasks is not None and call.method != "set_tasks":
+            self._do(Call("set_tasks", (self._past.tasks,)))
+            for row, seed, actions in self._past.kept(call):
+                self._do(Call("repeat", (row, seed, np.array(actions))))
+                if not np.array_equal(self._arrays.observations[row], seen[row], equal_nan=True):
+                    raise _Lost("its environments did not repeat their episodes, so they cannot go on")
+        self._do(call)
+
+    def _do(self, call: Call) -> None:
+        self._send(call)
         self._receive()
 
     def _send(self, call: Call) -> None:
-        if call.actions is not None:
-            rows = call.arguments[0]
-            self.arrays.actions[slice(None) if rows is None else rows] = call.actions
+        call.place_actions(self._arrays)
+        self._asked += 1
+        message = pickle.dumps((self._asked, call.method, call.arguments))
+        if len(message) < _LARGE:
+            self._send_bytes(message)
+            return
+        sender = threading.Thread(target=self._send_bytes, args=(message,), daemon=True)
+        sender.start()
+        sender.join(self._patience())
+        if sender.is_alive():  # killing the process will end it
+            raise _Lost(f"{self._name} does not read what it is told")
+
+    def _send_bytes(self, message: bytes) -> None:
         with contextlib.suppress(OSError):  # a dead process is reported where its answer is awaited
-            self._connection.send_bytes(pickle.dumps((call.method, call.arguments)))
+            self._connection.send_bytes(message)
+
+    def _patience(self) -> float | None:
+        if self._timeout_s is None:
+            return None
+        return self._timeout_s if self._started else max(self._timeout_s, _START_S)
 
     def _receive(self) -> None:
-        name = f"environment process {self._number}"
+        """Wait for the answer to the last message; those to earlier ones, after an interruption, are of no use."""
+        number: int = -1
+        answer: Any = None
         try:
-            if not self._connection.poll(self._timeout_s):
-                raise _Lost(f"{name} has not answered for {self._timeout_s:g} s")
-            answer = pickle.loads(self._connection.recv_bytes())
+            while number != self._asked or answer == _ALIVE:
+                if not self._connection.poll(self._patience()):
+                    raise _Lost(f"{self._name} has not answered for {self._patience():g} s")
+                number, answer = pickle.loads(self._connection.recv_bytes())
+                self._started = True
         except (EOFError, ConnectionResetError) as error:
             self._process.join(timeout=5)
             code = self._process.exitcode
-            hint = ' (a script that starts processes needs `if __name__ == "__main__":`)' if code == 1 else ""
-            raise _Lost(f"{name} died with exit code {code}{hint}") from error
+            hint = _HINT if code == 1 and not self._started else ""
+            raise _Lost(f"{self._name} died with exit code {code}{hint}") from error
         if answer is not None:
-            failure = WorkerError(f"{name} failed: {answer.strip().splitlines()[-1]}")
-            failure.add_note(answer)
+            summary, trace = answer
+            failure = WorkerError(f"{self._name} failed: {summary}")
+            failure.add_note(trace)
             raise failure
 
     def kill(self) -> None:
@@ -293,48 +203,91 @@ class HostProcess:
         self._process.join()
         self._connection.close()
 
-    def close(self) -> None:
-        """Have the process close its environments and end."""
-        with contextlib.suppress(OSError):  # it may be gone already
-            self._connection.send_bytes(pickle.dumps(None))
-        self._process.join(timeout=5)
+    def stop(self) -> None:
+        """Ask the process to close its environments and end; `close` waits for it."""
+        self._send_bytes(pickle.dumps(None))
+
+    def close(self, deadline: float) -> None:
+        """End the process: by itself, or by force when `time.monotonic` has come to the deadline."""
+        self._process.join(timeout=max(0.0, deadline - time.monotonic()))
         self.kill()
+
+
+_ALIVE = "alive"
+_HINT = ' (a script that starts processes needs `if __name__ == "__main__":`, a notebook environments of a module)'
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes started here do not hear Ctrl-C: the parent decides."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, settings: Settings) -> None:
     """A worker process: do what is asked until told to stop or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent decides
-    environments = _Environments(settings.provider, settings.arrays())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    number, told = 0, time.monotonic()
+
+    def alive() -> None:
+        nonlocal told
+        if time.monotonic() - told > _LIFE_S:
+            told = time.monotonic()
+            connection.send_bytes(pickle.dumps((number, _ALIVE)))
+
+    environments = Environments(settings.provider, settings.arrays(), alive)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has stopped
         while (asked := pickle.loads(connection.recv_bytes())) is not None:
-            method, arguments = asked
+            number, method, arguments = asked
+            answer: tuple[str, str] | None = None
+            told = time.monotonic()
             try:
                 getattr(environments, method)(*arguments)
-                answer = None
-            except Exception:
-                answer = traceback.format_exc()
-            connection.send_bytes(pickle.dumps(answer))
+            except Exception as error:
+                summary = " ".join("".join(traceback.format_exception_only(error)).split())
+                answer = (summary, traceback.format_exc())
+            connection.send_bytes(pickle.dumps((number, answer)))
     environments.close()
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, even in the middle of a step."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 class InlineHost:
-    """The same in the calling process."""
+    """The same in the calling process.
+
+    Args:
+        settings: of the host.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self.rows = settings.rows
-        self.arrays = settings.arrays()
-        self._environments = _Environments(settings.provider, self.arrays)
+        self._arrays = settings.arrays()
+        self._environments = Environments(settings.provider, self._arrays, lambda: None)
 
     def ask(self, call: Call) -> None:
         """Do it."""
-        if call.actions is not None:
-            rows = call.arguments[0]
-            self.arrays.actions[slice(None) if rows is None else rows] = call.actions
+        call.place_actions(self._arrays)
         getattr(self._environments, call.method)(*call.arguments)
 
     def answer(self, seen: np.ndarray) -> None:
         """Nothing is left to wait for."""
 
-    def close(self) -> None:
+    def stop(self) -> None:
+        """Nothing runs."""
+
+    def close(self, deadline: float) -> None:
         """Close the environments."""
         self._environments.close()

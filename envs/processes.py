@@ -5,6 +5,7 @@ the environments live and what happens when a process is lost.
 """
 
 import multiprocessing
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +15,8 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from metarl.cores import WorkerError, usable_cores
-from metarl.envs.hosting import Call, Env, HostProcess, InlineHost, Layout, Rows, Settings
+from metarl.envs.hosted import Call, Env, Layout, Rows, Settings
+from metarl.envs.hosting import HostProcess, InlineHost
 from metarl.envs.vector import Infos, TaskVectorEnv
 from metarl.tasks import Parameter, Task, TaskFamily, Transition
 
@@ -44,12 +46,19 @@ class GymnasiumFamily(TaskFamily):
         return ""
 
     def spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
-        """Of observations and of actions; here, those of an environment that is made to be asked."""
+        """Of observations and of actions; here, those of an environment that is made to be asked.
+
+        Raises:
+            ValueError: if observations are not vectors.
+        """
         env = self.new_environment("")
         try:
-            if not isinstance(env.observation_space, spaces.Box):
-                raise ValueError(f"observations must be arrays, a Box, got {env.observation_space}")
-            return env.observation_space, env.action_space
+            seen = env.observation_space
+            if not isinstance(seen, spaces.Box) or len(seen.shape) != 1:
+                raise ValueError(
+                    f"observations must be vectors, got {seen}; wrap it in gymnasium.wrappers.FlattenObservation"
+                )
+            return seen, env.action_space
         finally:
             env.close()
 
@@ -60,7 +69,7 @@ class GymnasiumFamily(TaskFamily):
         horizon: int | None = None,
         num_threads: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = 60.0,
     ) -> "ProcessVectorEnv":
         """A vector environment for this family.
 
@@ -69,7 +78,7 @@ class GymnasiumFamily(TaskFamily):
             horizon: steps after which an episode is truncated; the family's own by default.
             num_threads: processes, one per core by default; 1 for none but this.
             autoreset_mode: what `step` does after an episode ends.
-            timeout_s: a process that has not answered after so many seconds hangs.
+            timeout_s: a process hangs if one environment takes longer over one thing; None for no limit.
         """
         steps = self.horizon if horizon is None else horizon
         if self.longest is not None and steps > self.longest:
@@ -132,7 +141,7 @@ class ProcessVectorEnv(TaskVectorEnv):
         num_processes: 1 for none but this.
         max_episode_steps: time limit; an environment may truncate sooner.
         autoreset_mode: what `step` does after an episode ends.
-        timeout_s: a process that has not answered after so many seconds hangs.
+        timeout_s: a process hangs if one environment takes longer over one thing; None for no limit.
     """
 
     family: GymnasiumFamily
@@ -145,10 +154,12 @@ class ProcessVectorEnv(TaskVectorEnv):
         num_processes: int,
         max_episode_steps: int,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
-        timeout_s: float = 60.0,
+        timeout_s: float | None = 60.0,
     ) -> None:
         if num_processes < 1:
             raise ValueError(f"num_processes must be at least 1, got {num_processes}")
+        if timeout_s is not None and not 0 < timeout_s < np.inf:
+            raise ValueError(f"timeout_s must be positive, or None for no limit, got {timeout_s}")
         observation_space, action_space = family.spaces()
         super().__init__(
             family,
@@ -164,9 +175,12 @@ class ProcessVectorEnv(TaskVectorEnv):
         self._memory = self._layout.memory()
         self._shared = self._layout.arrays(self._memory)
         self._cut = np.zeros(num_envs, dtype=np.bool_)
+        self._failed = False
 
     def _start(self) -> list[HostProcess] | list[InlineHost]:
         """The processes, started when they are first needed."""
+        if self.closed:
+            raise RuntimeError("the environment was closed; make a new one")
         if not self._hosts:
             count = self._num_processes
             settings = [
@@ -180,6 +194,7 @@ class ProcessVectorEnv(TaskVectorEnv):
         return self._hosts
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        self._failed = False
         self._ask({host.rows.start or 0: Call("set_tasks", (tasks[host.rows],)) for host in self._start()})
 
     def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
@@ -194,6 +209,9 @@ class ProcessVectorEnv(TaskVectorEnv):
         self, actions: np.ndarray, rows: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
         stepped = np.arange(self.num_envs) if rows is None else rows
+        expected = (len(stepped), *self._shared.actions.shape[1:])
+        if np.shape(actions) != expected:
+            raise ValueError(f"expected actions of shape {expected}, got {np.shape(actions)}")
         calls = {}
         for number, (own, places) in self._split(stepped).items():
             calls[number] = Call("step", (own,), np.array(actions[places]))
@@ -230,6 +248,11 @@ class ProcessVectorEnv(TaskVectorEnv):
     def _ask(self, calls: Mapping[int, Call]) -> None:
         """Have several processes work at the same time; all answers are taken before an error is raised."""
         hosts = self._start()
+        if self._failed:
+            raise RuntimeError(
+                "a call has failed since the last set_tasks: call set_tasks and reset before going on"
+            )
+        self._failed = True  # until all is well
         for number, call in calls.items():
             hosts[number].ask(call)
         failure: WorkerError | None = None
@@ -240,9 +263,13 @@ class ProcessVectorEnv(TaskVectorEnv):
                 failure = failure or error
         if failure is not None:
             raise failure
+        self._failed = False
 
     def close_extras(self, **kwargs: object) -> None:
         """End the processes."""
         for host in self._hosts:
-            host.close()
+            host.stop()
+        deadline = time.monotonic() + 5
+        for host in self._hosts:
+            host.close(deadline)
         self._hosts = []

@@ -90,7 +90,7 @@ class EvaluateArguments:
     Attributes:
         folder: the run's.
         tasks: a JSON file with a list of {"family": ..., "params": {...}}.
-        num_tasks: draw this many fresh tasks instead of the run's own.
+        num_tasks: draw this many tasks instead of the run's own; fresh ones unless there are finitely many.
         split: draw them from the test tasks, or from those that the agent was trained on.
         num_steps: adaptation steps; the run's own number by default.
         num_episodes: per task and step; the run's own number by default.
@@ -245,6 +245,8 @@ def _evaluate(words: list[str]) -> int:
     arguments = parse(EvaluateArguments, words, "metarl evaluate")
     if arguments.tasks is not None and arguments.num_tasks is not None:
         raise UsageError("--tasks and --num-tasks exclude each other: give the tasks or their number")
+    if arguments.split == "train" and arguments.tasks is not None:
+        raise UsageError("--split train and --tasks exclude each other: draw training tasks or give tasks")
     if arguments.split == "train" and arguments.num_tasks is None:
         raise UsageError("--split train draws tasks and needs their number: give --num-tasks too")
     check_counts(arguments, "num_tasks")
@@ -263,9 +265,8 @@ def _evaluate(words: list[str]) -> int:
     asked = {name: getattr(arguments, name) for name in ("num_steps", "num_episodes")}
     settings = replace(run.experiment.evaluation, **{name: n for name, n in asked.items() if n is not None})
     with make_workers(run.experiment, run.benchmark) as workers:
-        result = measure(
-            run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed, split=arguments.split
-        )
+        split = "file" if arguments.tasks is not None else arguments.split
+        result = measure(run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed, split=split)
     if arguments.json is not None:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")

@@ -14,6 +14,7 @@ from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.configs import check_counts, check_not_negative
 from metarl.envs import make_benchmark
 from metarl.envs.observed import observed
+from metarl.envs.processes import GymnasiumFamily
 from metarl.experiments import codec
 from metarl.tasks import Benchmark, FiniteTasks, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
@@ -79,7 +80,16 @@ class EnvMaker:
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:
-    """The collector of an experiment."""
+    """The collector of an experiment.
+
+    Raises:
+        ValueError: if several workers are asked for and the environments have processes of their own.
+    """
+    if experiment.num_workers > 1 and isinstance(benchmark.family, GymnasiumFamily):
+        raise ValueError(
+            f"num_workers must be 1 for {experiment.benchmark}, whose environments have processes of their own, "
+            f"got {experiment.num_workers}; num_threads is their number"
+        )
     return Workers(
         EnvMaker(benchmark.family, experiment.horizon),
         num_workers=experiment.num_workers,
@@ -110,8 +120,10 @@ def experiment_benchmark(experiment: Experiment) -> Benchmark:
         there = len(benchmark.train.tasks)
         raise ValueError(f"{experiment.benchmark} has {there} training tasks, got num_train_tasks {asked}")
     rng = seeding.streams(experiment.seed)["train_tasks"]
-    tasks = benchmark.train.sample(asked, rng)
-    return replace(benchmark, train=FiniteTasks(benchmark.family, tuple(tasks)))
+    tasks = tuple(benchmark.train.sample(asked, rng))
+    if isinstance(benchmark.train, FiniteTasks):  # of its own kind: it may draw them in a way of its own
+        return replace(benchmark, train=replace(benchmark.train, tasks=tasks))
+    return replace(benchmark, train=FiniteTasks(benchmark.family, tasks))
 
 
 def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:

@@ -39,7 +39,7 @@ def measure(
         tasks: to adapt to.
         settings: numbers of adaptation steps and of episodes.
         seed: of the episodes.
-        split: what the tasks are of, "test" or "train".
+        split: what the tasks are of: "test", "train", or "file" for a user's own.
     """
     agent, progress = restored(run, checkpoint)
     trained = agent.actor()
@@ -53,7 +53,8 @@ def measure(
     kinds = len(set(tasks))
     distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
     unit = "trials" if trained.sequential else "episodes"
-    what = f"{len(tasks)} {split} tasks{distinct}, {settings.num_episodes} {unit} each"
+    of_split = {"file": "given"}.get(split, split)
+    what = f"{len(tasks)} {of_split} tasks{distinct}, {settings.num_episodes} {unit} each"
     title = f"{run.name} after {progress.env_steps:,} steps: {what}"
     show_curves(title, {name: rows[name] for name in ("meta-trained", "untrained")})
     result = {
@@ -66,7 +67,7 @@ def measure(
         "horizon": run.experiment.horizon or run.benchmark.family.horizon,
         "train_env_steps": progress.env_steps,
         "train_wall_s": round(progress.elapsed_s, 1),
-        "tasks_shared_with_training": run.benchmark.shared,
+        "tasks_shared_with_training": run.benchmark.shared or split == "train",
         "adaptation": rows.pop("meta-trained"),
         "baselines": rows,
         "tasks": [

@@ -31,6 +31,10 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
         super().reset(seed=seed)
         self.position, self.steps = float(self.np_random.normal()), 0
+        if self.trouble == 400:  # another one at every start
+            self.position = float(np.random.default_rng().normal())
+        if self.trouble == 500 and self._armed() and self._first():
+            os._exit(8)
         return self._observe(), {}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
@@ -49,6 +53,11 @@ class Walk(gymnasium.Env[np.ndarray, np.ndarray]):
 
     def _observe(self) -> np.ndarray:
         return np.array([self.position, self.goal])
+
+    @staticmethod
+    def _armed() -> bool:
+        """Whether resets are to go wrong: a file beside the mark says so."""
+        return Path(os.environ[MARK] + ".armed").exists()
 
     @staticmethod
     def _first() -> bool:

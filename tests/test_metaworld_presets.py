@@ -121,3 +121,18 @@ def test_an_evaluation_shows_every_environment(split: str, tmp_path: Path, capsy
 def test_training_tasks_are_asked_for_with_their_number(tmp_path: Path, capsys: Any) -> None:
     assert main(["evaluate", str(tmp_path), "--split", "train"]) == 2
     assert "--split train draws tasks and needs their number" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path), "--split", "train", "--tasks", "tasks.json"]) == 2
+    assert "--split train and --tasks exclude each other" in capsys.readouterr().err
+
+
+def test_a_part_of_the_training_tasks_is_still_drawn_by_environment() -> None:
+    experiment = replace(preset("ml10-pearl"), num_train_tasks=40)
+    train = experiment_benchmark(experiment).train
+    drawn = [task.family for task in train.sample(20, np.random.default_rng(0))]
+    assert sorted(drawn.count(family) for family in set(drawn)) == [2] * 10
+
+
+def test_several_workers_are_refused_where_environments_have_processes() -> None:
+    experiment = replace(preset("ml1-reach-promp"), num_workers=2)
+    with pytest.raises(ValueError, match="num_workers must be 1 for ml1-reach, whose environments have processes"):
+        make_workers(experiment, experiment_benchmark(experiment))

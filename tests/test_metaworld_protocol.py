@@ -120,3 +120,11 @@ def _adapted(actor: Any, trajectories: Trajectories) -> dict[str, torch.Tensor]:
     known = replace(trajectories, last_observations=trajectories.observations[:, :, -1])
     params: dict[str, torch.Tensor] = actor.adapt(known)._params
     return params
+
+
+def test_an_agent_that_reads_rewards_is_not_measured_without_them() -> None:
+    agent = MetaWorldAgent(untrained("ml1-reach-rl2"))
+    agent.init()
+    with pytest.raises(ValueError, match="reads rewards while it acts: make the environments with recurrent"):
+        agent.eval_action(np.zeros((2, 39)))
+    MetaWorldAgent(untrained("ml1-reach-pearl")).eval_action(np.zeros((2, 39)))

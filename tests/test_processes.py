@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
@@ -145,6 +146,119 @@ def test_a_process_that_dies_or_hangs_starts_again_and_the_episode_goes_on(troub
     env.close()
 
 
+@pytest.mark.parametrize(("trouble", "goes_on"), [(0.0, True), (400.0, False)])
+def test_rows_that_go_on_are_brought_back_when_a_process_dies_in_the_reset_of_another(
+    trouble: float, goes_on: bool, tmp_path: Path
+) -> None:
+    """Rows 0 and 2 share a process; row 2 dies in a reset of its own while row 0 is within an episode."""
+    env = WALKS.make_env(3, num_threads=2)
+    env.set_tasks([walk(0.0, trouble), walk(1.0), walk(2.0, 500.0)])
+    env.reset(seed=0)
+    for _ in range(3):
+        before = env.advance(np.full((3, 1), 0.5, np.float32)).observations
+    (tmp_path / "mark.armed").touch()
+    mask = {"reset_mask": np.array([False, False, True])}
+    if goes_on:
+        with pytest.warns(
+            RuntimeWarning, match="environment process 0 died with exit code 8; it was started again"
+        ):
+            observations, _ = env.reset(seed=7, options=mask)
+        assert np.array_equal(observations[:2], before[:2])
+        calm = WALKS.make_env(3, num_threads=1)
+        calm.set_tasks([walk(0.0), walk(1.0), walk(2.0)])
+        calm.reset(seed=0)
+        for _ in range(3):
+            calm.advance(np.full((3, 1), 0.5, np.float32))
+        calm.reset(seed=7, options=mask)
+        after = [e.advance(np.zeros((3, 1), np.float32)).observations for e in (env, calm)]
+        assert np.array_equal(*after)
+    else:
+        with pytest.raises(WorkerError, match="started again, its environments did not repeat their episodes"):
+            env.reset(seed=7, options=mask)
+    env.close()
+
+
+def test_an_interrupted_call_does_not_mix_up_the_answers(two: ProcessVectorEnv) -> None:
+    two.set_tasks([walk(0.0)] * 5)
+    expected = WALKS.make_env(5, num_threads=1)
+    expected.set_tasks([walk(7.0)] * 5)
+    two.reset(seed=0)
+    host = two._hosts[0]
+    waits = host.answer
+
+    def interrupted(seen: np.ndarray) -> None:
+        raise KeyboardInterrupt
+
+    host.answer = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        two.advance(np.zeros((5, 1), np.float32))
+    host.answer = waits  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a call has failed since the last set_tasks"):
+        two.reset(seed=5)
+    two.set_tasks([walk(7.0)] * 5)
+    assert same(episode(two, seed=5), episode(expected, seed=5))
+
+
+def test_what_is_kept_for_a_restart_is_one_episode_of_each_row() -> None:
+    env = WALKS.make_env(4, num_threads=2, autoreset_mode=AutoresetMode.SAME_STEP)
+    env.set_tasks([walk(5.0, trouble=300.0 if row == 1 else 0.0) for row in range(4)])
+    env.reset(seed=0)
+    for _ in range(40):
+        env.step(np.zeros((4, 1), np.float32))
+    kept = [len(actions) for host in env._hosts for _, actions in host._past.episodes.values()]  # type: ignore[union-attr]
+    assert len(kept) == 4
+    assert max(kept) <= WALKS.horizon
+    env.close()
+
+
+def test_actions_of_another_shape_are_refused_before_anyone_steps(two: ProcessVectorEnv) -> None:
+    two.set_tasks([walk(0.0)] * 5)
+    observations, _ = two.reset(seed=0)
+    with pytest.raises(ValueError, match=r"expected actions of shape \(5, 1\), got \(5, 3\)"):
+        two.advance(np.zeros((5, 3), np.float32))
+    assert np.array_equal(two._shared.observations, observations)
+
+
+def test_a_closed_environment_is_not_used_again(two: ProcessVectorEnv) -> None:
+    two.set_tasks([walk(0.0)] * 5)
+    two.close()
+    with pytest.raises(RuntimeError, match="the environment was closed; make a new one"):
+        two.reset(seed=0)
+
+
+def test_a_limit_of_time_that_is_none_is_refused() -> None:
+    for limit in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="timeout_s must be positive, or None for no limit"):
+            WALKS.make_env(2, timeout_s=limit)
+
+
+class Image(Walk):
+    """What it shows is no vector."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (4, 4), np.float64)
+
+
+def test_observations_that_are_no_vectors_are_refused() -> None:
+    family = YourFamily("walk", WALKS.parameters, make=Image, set_task=WALKS._set_task, horizon=3)
+    with pytest.raises(ValueError, match=r"observations must be vectors, got .*; wrap it in gymnasium"):
+        family.make_env(1)
+
+
+class Short(Walk):
+    """Shows one number where it says two."""
+
+    def _observe(self) -> np.ndarray:
+        return np.zeros(1)
+
+
+def test_observations_of_another_shape_than_the_space_are_refused() -> None:
+    family = YourFamily("walk", WALKS.parameters, make=Short, set_task=WALKS._set_task, horizon=3)
+    env = family.make_env(1)
+    env.set_tasks([walk(0.0)])
+    with pytest.raises(ValueError, match=r"expected observations of shape \(2,\), got \(1,\)"):
+        env.reset(seed=0)
+
+
 def test_a_process_that_dies_twice_at_a_step_is_named(two: ProcessVectorEnv) -> None:
     two.set_tasks([walk(0.0, trouble=202.0 * (row == 1)) for row in range(5)])
     with pytest.raises(
@@ -190,7 +304,9 @@ def test_closing_leaves_no_process() -> None:
     env = WALKS.make_env(4, num_threads=2)
     env.set_tasks([walk(0.0)] * 4)
     env.reset(seed=0)
-    mine = [process for process in multiprocessing.active_children() if process.name.startswith("envs-")]
+    mine = [
+        process for process in multiprocessing.active_children() if process.name.startswith("environment-process-")
+    ]
     assert len(mine) == 2
     env.close()
     env.close()

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
-from metarl.envs.hosting import Env
+from metarl.envs.hosted import Env
 from metarl.envs.metaworld.sawyer import Sharing, new_environment
 from metarl.envs.metaworld.vectors import VECTORS
 from metarl.envs.processes import GymnasiumFamily

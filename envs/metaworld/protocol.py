@@ -5,7 +5,8 @@ and so each at its own time. Here every environment has an actor of its own. Wha
 filled in. The observation after an episode's last step is taken to be the one before it. While measuring, rewards
 are in no message: an actor that goes on learning then needs environments made with `recurrent_info_in_obs=True`,
 whose observations end in action, reward and done, and even there an episode's last reward is taken to be the one
-before. Without, it is told nothing and acts on what it knew when adapting ended.
+before. Without, an actor that reads the outcome of its actions, as RL2 does, is refused; PEARL acts on what it
+knew when adapting ended.
 
 Know of it before comparing numbers: per environment name, the first episodes that end are counted, and successes
 end first, so that with several goals of an environment side by side the package's figure is too high.
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actor, Outcome
+from metarl.agent import Actor, Deployable, Outcome
 from metarl.seeding import task_seeds
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
@@ -116,10 +117,20 @@ class MetaWorldAgent:
             place.episodes, place.pending, place.between = [[]], None, True
 
     def eval_action(self, observations: np.ndarray) -> np.ndarray:
-        """Actions [env, act] to be measured by."""
+        """Actions [env, act] to be measured by.
+
+        Raises:
+            ValueError: if the actor reads outcomes and the observations do not hold them.
+        """
         if not self._places:
             self._begin(len(observations))
         self._told = observations.shape[1] == _OBSERVATION + _ACTION + 2
+        actor = self._places[0].actor
+        if not self._told and isinstance(actor, Deployable) and actor.reads_outcomes:
+            raise ValueError(
+                "this agent reads rewards while it acts: make the environments with recurrent_info_in_obs=True, "
+                f"whose observations have {_OBSERVATION + _ACTION + 2} numbers, got {observations.shape[1]}"
+            )
         for number, place in enumerate(self._places):
             if not self._told:
                 place.pending = None
