@@ -58,12 +58,11 @@ def same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
 def test_results_do_not_depend_on_the_number_of_processes(two: ProcessVectorEnv) -> None:
     tasks = [walk(goal) for goal in (-2.0, -1.0, 0.0, 1.0, 2.0)]
     results = []
-    for env in (WALKS.make_env(5, num_threads=1), two, WALKS.make_env(5, num_threads=3)):
+    for env in (WALKS.make_env(5, num_threads=1), two):
         env.set_tasks(tasks)
         results.append(episode(env))
         env.close()
     assert same(results[0], results[1])
-    assert same(results[0], results[2])
 
 
 def test_each_row_equals_its_environment_stepped_alone(two: ProcessVectorEnv) -> None:
@@ -103,6 +102,7 @@ def test_environments_are_kept_and_given_new_tasks() -> None:
     env.close()
 
 
+@pytest.mark.slow
 def test_some_rows_go_on_while_others_have_ended_and_are_reset(two: ProcessVectorEnv) -> None:
     two.set_tasks([walk(0.0, trouble=300.0 * (row == 2)) for row in range(5)])
     two.reset(seed=0)
@@ -117,6 +117,7 @@ def test_some_rows_go_on_while_others_have_ended_and_are_reset(two: ProcessVecto
     assert np.array_equal(observations[rows], onward.observations)
 
 
+@pytest.mark.slow
 def test_autoreset_starts_the_next_episode() -> None:
     env = WALKS.make_env(2, num_threads=2, horizon=2, autoreset_mode=AutoresetMode.SAME_STEP)
     env.set_tasks([walk(5.0), walk(-5.0)])
@@ -130,7 +131,10 @@ def test_autoreset_starts_the_next_episode() -> None:
     env.close()
 
 
-@pytest.mark.parametrize(("trouble", "said"), [(3.0, "died with exit code 7"), (-3.0, "has not answered for 3 s")])
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [(3.0, "died with exit code 7"), pytest.param(-3.0, "has not answered for 3 s", marks=pytest.mark.slow)],
+)
 def test_a_process_that_dies_or_hangs_starts_again_and_the_episode_goes_on(trouble: float, said: str) -> None:
     tasks = [walk(float(row), trouble=trouble * (row == 3)) for row in range(4)]
     calm = WALKS.make_env(4, num_threads=1)
@@ -146,6 +150,7 @@ def test_a_process_that_dies_or_hangs_starts_again_and_the_episode_goes_on(troub
     env.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "goes_on"), [(0.0, True), (400.0, False)])
 def test_rows_that_go_on_are_brought_back_when_a_process_dies_in_the_reset_of_another(
     trouble: float, goes_on: bool, tmp_path: Path
@@ -199,6 +204,7 @@ def test_an_interrupted_call_does_not_mix_up_the_answers(two: ProcessVectorEnv) 
     assert same(episode(two, seed=5), episode(expected, seed=5))
 
 
+@pytest.mark.slow
 def test_what_is_kept_for_a_restart_is_one_episode_of_each_row() -> None:
     env = WALKS.make_env(4, num_threads=2, autoreset_mode=AutoresetMode.SAME_STEP)
     env.set_tasks([walk(5.0, trouble=300.0 if row == 1 else 0.0) for row in range(4)])
@@ -259,6 +265,7 @@ def test_observations_of_another_shape_than_the_space_are_refused() -> None:
         env.reset(seed=0)
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_twice_at_a_step_is_named(two: ProcessVectorEnv) -> None:
     two.set_tasks([walk(0.0, trouble=202.0 * (row == 1)) for row in range(5)])
     with pytest.raises(
@@ -290,6 +297,7 @@ def test_an_info_that_is_not_reported_is_named() -> None:
         env.advance(np.zeros((1, 1), np.float32))
 
 
+@pytest.mark.slow
 def test_a_family_that_cannot_be_sent_to_a_process_is_refused() -> None:
     class Local(Walk):
         """Nobody else can import it."""
@@ -326,6 +334,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_processes_end_with_the_script_that_started_them(how: signal.Signals, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
@@ -363,7 +372,7 @@ def test_a_collector_runs_agents_on_your_own_environments() -> None:
     actor = GaussianActor(learner, None)
     tasks = [walk(goal) for goal in (-1.0, 0.0, 1.0)]
     results = []
-    for threads, workers in ((1, 1), (2, 1), (2, 2)):
+    for threads, workers in ((1, 1), (2, 1)):
         with Workers(EnvMaker(WALKS, None), num_threads=threads, num_workers=workers) as collector:
             results.append(collector.collect(actor, tasks, 4, seed=5))
     for other in results[1:]:
