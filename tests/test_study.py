@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,67 @@ def test_an_agent_can_come_from_a_run_folder(
         command.run_study("tiny", study, tmp_path / "wrong", {"rl2": folder / "runs" / "oracle"})
 
 
+def _changed_run(folder: Path, source: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a run with another configuration."""
+    shutil.copytree(source, folder)
+    data = json.loads((folder / "config.json").read_text())
+    change(data["experiment"])
+    (folder / "config.json").write_text(json.dumps(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("roles", "change", "message"),
+    [
+        (("rl2", "promp"), {}, "for rl2 must have agent Rl2Config, got PrompConfig"),
+        (
+            ("rl2", "rl2"),
+            {"policy": {"memory": "none"}},
+            "for rl2 must have memory or gradient steps True, got False",
+        ),
+        (("promp", "promp"), {"adaptation": {"num_episodes": 5}}, "takes 5 episodes for a gradient step"),
+        (
+            "rl2",
+            "rl2",
+            {"training": {"iterations": 9}},
+            "was trained for 2 of its 9 iterations; go on with `metarl",
+        ),
+    ],
+)
+def test_a_run_that_is_not_what_the_study_needs_is_refused(
+    done: tuple[Path, Path], tmp_path: Path, roles: tuple[str, str], change: dict[str, Any], message: str
+) -> None:
+    learner, source = roles
+
+    def changed(experiment: dict[str, Any]) -> None:
+        for part, fields in change.items():
+            holder = experiment if part == "training" else experiment["agent"]
+            holder[part] |= fields
+
+    run = _changed_run(tmp_path / "run", done[0] / "runs" / source, changed)
+    with pytest.raises(ValueError, match=message):
+        command.run_study("tiny", _study(), tmp_path / "study", {learner: run})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused(done: tuple[Path, Path], tmp_path: Path) -> None:
+    run = _changed_run(tmp_path / "run", done[0] / "runs" / "rl2", lambda experiment: None)
+    (run / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="for rl2 was trained for 0 of its 2 iterations"):
+        command.run_study("tiny", _study(), tmp_path / "study", {"rl2": run})
+
+
+def test_run_folders_are_known_wherever_the_command_is_given(
+    done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done[0])
+    study = _study(stable=None, gap=None)
+    given = {name: Path("runs") / name for name in ("oracle", "rl2", "promp")}
+    assert command.run_study("tiny", study, tmp_path / "study", given) == 0
+    described = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert described["runs"] == {name: str(done[0] / folder) for name, folder in given.items()}
+
+
 def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
     folder, _ = done
     with pytest.raises(ValueError, match="holds another study: it differs in num_tasks, seed; give another --out"):
@@ -226,6 +289,8 @@ def test_a_study_that_makes_no_sense_is_one_line(changes: dict[str, Any], messag
         (["study", "quick", "--runs", "rl2"], "--runs must be NAME=DIR with a NAME of"),
         (["study", "quick", "--runs", "rl3=here"], "got 'rl3=here'"),
         (["study", "quick", "--runs", "rl2=nowhere"], "nowhere is not a run folder"),
+        (["study", "quick", "--runs", "rl2=a", "rl2=b"], "--runs names rl2 twice, a and b"),
+        (["study", "quick", "--runs", "rl2=a", "--runs", "rl2=b"], "--runs names rl2 twice, a and b"),
         (["study", "quick", "--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
         (["study", "quick", "--seed", "-1"], "seed must be zero or more"),
         (["study", "quick", "--speed", "2"], "--speed"),

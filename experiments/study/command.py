@@ -1,9 +1,12 @@
 """metarl study: train what is to be compared, measure it on the same held-out tasks, and show what came of it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
@@ -35,7 +38,7 @@ class StudyArguments:
 
     out: Path | None = None
     seed: int | None = None
-    runs: tuple[str, ...] = ()
+    runs: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     num_tasks: int | None = None
     num_episodes: int | None = None
     num_trials: int | None = None
@@ -57,7 +60,9 @@ def study_command(words: list[str]) -> int:
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
     asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "runs")}
     study = replace(STUDIES[name], **{key: value for key, value in asked.items() if value is not None})
-    return run_study(name, study, arguments.out, _given(study, arguments.runs))
+    return run_study(
+        name, study, arguments.out, _given(study, [word for words in arguments.runs for word in words])
+    )
 
 
 def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> int:
@@ -72,10 +77,11 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
     Raises:
         ValueError: if the folder holds something else, or what is asked for cannot be made.
     """
+    given = {key: folder.resolve() for key, folder in given.items()}  # what study.json holds is so from anywhere
     sets = held_out_sets(study)
     for learner in study.learners:  # what cannot be made is to be said now, not in an hour
         if learner.name in given:
-            taken(learner, given[learner.name])
+            taken(study, learner, given[learner.name])
         else:
             make_agent(learner.experiment, experiment_benchmark(learner.experiment))
     folder = _open(name, study, out, given)
@@ -133,13 +139,15 @@ def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any
     return described | {"runs": {key: str(folder) for key, folder in given.items()}}
 
 
-def _given(study: Study, words: tuple[str, ...]) -> dict[str, Path]:
+def _given(study: Study, words: Sequence[str]) -> dict[str, Path]:
     """Run folders by learner."""
     names = [learner.name for learner in study.learners]
-    given = {}
+    given: dict[str, Path] = {}
     for word in words:
         name, separator, folder = word.partition("=")
         if not separator or not folder or name not in names:
             raise UsageError(f"--runs must be NAME=DIR with a NAME of {', '.join(names)}, got {word!r}")
+        if name in given:
+            raise UsageError(f"--runs names {name} twice, {given[name]} and {folder}")
         given[name] = Path(folder)
     return given

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.rl2 import Rl2Config
 from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
@@ -36,6 +37,12 @@ class Learner:
         """Adaptation episodes between two points of its curve: those of a gradient step, or one."""
         agent = self.experiment.agent
         return agent.adaptation.num_episodes if isinstance(agent, PrompConfig | MamlTrpoConfig) else 1
+
+    @property
+    def adapts(self) -> bool:
+        """Its episodes change what it does in the next one; not so without a memory or gradient steps."""
+        agent = self.experiment.agent
+        return not (isinstance(agent, Rl2Config) and agent.policy.memory == "none")
 
 
 @dataclass(frozen=True)
