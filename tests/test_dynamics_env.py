@@ -189,6 +189,28 @@ def test_noise_is_of_the_row_and_goes_on_from_episode_to_episode() -> None:
     np.testing.assert_array_equal(alone.reset(seed=[6])[0][0], first[1])
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["at-once", "after-a-change"])
+@pytest.mark.parametrize("field", ["delay", "delay_jitter", "sensor_noise"])
+def test_a_row_is_the_same_alone_and_beside_others(field: str, after: bool) -> None:
+    """Two episodes of a row of zero: what the first draws, the second goes on from."""
+    r = Range(field, (), 0, 3)
+    family = make_family(Range("tilt", (), 0, 1), change=Change((r,), 5, 5)) if after else make_family(r)
+    name, common = (f"after_{field}", {"tilt": 0.0, "change_step": 5.0}) if after else (field, {})
+    tasks = [make_task(family, **common, **{name: value}) for value in (0.0, 3.0, 0.0)]
+    actions = draw_actions(HALF_CHEETAH, 10)
+
+    def episodes(tasks: list[Task]) -> np.ndarray:
+        env = family.make_env(len(tasks), horizon=10, num_threads=0)
+        env.set_tasks(tasks)
+        seen = [env.reset(seed=[4] * len(tasks))[0], *(after.observations for after in run(env, actions))]
+        seen += [env.reset()[0], *(after.observations for after in run(env, actions))]
+        return np.array(seen)
+
+    together = episodes(tasks)
+    for row, task in enumerate(tasks):
+        np.testing.assert_array_equal(episodes([task])[:, 0], together[:, row])
+
+
 def test_a_change_takes_effect_at_its_step_and_ends_with_the_episode() -> None:
     change = Change((Range("strength", ("bthigh",), 0.0, 1.0), Range("payload", ("torso",), 0.0, 1.0)), 0, 20)
     family = make_family(Range("strength", (), 0.5, 1.5), Range("payload", ("torso",), 0.0, 2.0), change=change)

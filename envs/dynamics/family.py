@@ -213,7 +213,8 @@ class DynamicsEnv(LocomotionEnv):
     ) -> None:
         super().__init__(family, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
         self._every = np.arange(num_envs)
-        self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed)
+        ranges = family.randomization.parameters
+        self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed, ranges)
         self._changes = family.randomization.change is not None
         self._change_steps = np.full(num_envs, np.iinfo(np.int64).max)
         self._changed = np.zeros(num_envs, dtype=np.bool_)
