@@ -169,18 +169,9 @@ def _changed_run(folder: Path, source: Path, change: Callable[[dict[str, Any]], 
     ("roles", "change", "message"),
     [
         (("rl2", "promp"), {}, "for rl2 must have agent Rl2Config, got PrompConfig"),
-        (
-            ("rl2", "rl2"),
-            {"policy": {"memory": "none"}},
-            "for rl2 must have memory or gradient steps True, got False",
-        ),
+        (("rl2", "rl2"), {"policy": {"memory": "none"}}, "must have memory or gradient steps True, got False"),
         (("promp", "promp"), {"adaptation": {"num_episodes": 5}}, "takes 5 episodes for a gradient step"),
-        (
-            "rl2",
-            "rl2",
-            {"training": {"iterations": 9}},
-            "was trained for 2 of its 9 iterations; go on with `metarl",
-        ),
+        (("rl2", "rl2"), {"training": {"iterations": 9}}, "was trained for 2 of its 9 iterations; go on with"),
     ],
 )
 def test_a_run_that_is_not_what_the_study_needs_is_refused(
