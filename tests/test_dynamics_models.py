@@ -1,6 +1,7 @@
 """Edited models: every field writes what it names and nothing else, and moves the robot as physics says."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -248,6 +249,20 @@ def test_a_shifted_centre_of_mass_moves_like_one_that_the_file_has(arm: Robot, b
     reference = spec.compile()
     close(accelerations(edited(family, *shift)), accelerations(reference))
     close(accelerations(edited(family, 0.0, 0.0, 0.0)), accelerations(plain))
+
+
+def test_bodies_without_a_name_can_be_loaded_and_shifted(arm: Robot, tmp_path: Path) -> None:
+    """Their numbers stay theirs, though bodies are added before them."""
+    text = re.sub('body name="[a-z]+"', "body", ARM)
+    (tmp_path / "arm.xml").write_text(text)
+    unnamed = Robot("arm", str(tmp_path / "arm.xml"), 4, 0, 0.01, "uniform")
+
+    def model(robot: Robot, cart: str, hand: str, box: str) -> mujoco.MjModel:
+        ranges = (Range("payload", (cart,), 0, 2), Range("com_z", (hand,), 0, 1), Range("mass", (box,), 0.5, 2))
+        return edited(make_family(robot, *ranges), 1.5, 0.2, 2.0)
+
+    differing = differences(model(arm, "cart", "arm", "box"), model(unnamed, "body 1", "body 2", "body 3"))
+    assert all("name" in array for array in differing)
 
 
 def test_a_heavier_body_moves_like_one_that_is_compiled_heavier(arm: Robot) -> None:
