@@ -244,6 +244,13 @@ def make_edit(model: mujoco.MjModel, r: Range) -> Edit:
             if lowest < field.lowest or (field.strict and lowest == field.lowest):
                 least = f"above {field.lowest:g}" if field.strict else f"{field.lowest:g} or more"
                 raise ValueError(f"range {r.name!r}: {r.field} must be {least}; {value:g} makes it {lowest:g}")
+    if r.field == "ctrl_limit":
+        value = np.full(max(1, len(targets)), r.outer_high)
+        if any((np.abs(write.values(value, mode)) > np.abs(write.nominal)).any() for write in writes):
+            raise ValueError(
+                f"range {r.name!r}: ctrl_limit can only shrink, as actions have the model's limits; "
+                f"{r.outer_high:g} widens one"
+            )
     return Edit(r.name, r.field, mode, writes, tuple(targets))
 
 
