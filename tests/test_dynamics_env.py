@@ -1,5 +1,6 @@
 """Dynamics on the batched engine, beside a plain mujoco model that is edited and stepped by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -342,3 +343,13 @@ def test_a_simulation_that_diverges_ends_its_episode_without_reward(
     assert step.rewards[0] != 0.0
     assert step.rewards[1] == step.infos["x_velocity"][1] == 0.0
     assert np.isfinite(step.observations).all()
+
+
+def test_a_simulation_that_diverges_at_once_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an episode's start MuJoCo's reset leaves the clock only a physics step behind."""
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    family = make_family(Range("density", (), 0.5, 2.0), robot=replace(HALF_CHEETAH, frame_skip=2))
+    env, _ = start(family, [make_task(family, density=1.0)] * 2)
+    env.physics.states[1, 10:] = 1e9
+    step = run(env, draw_actions(HALF_CHEETAH, 1))[0]
+    np.testing.assert_array_equal(step.infos["diverged"], [False, True])
