@@ -316,6 +316,18 @@ def test_a_simulator_gap_keeps_tasks_and_control_period() -> None:
     assert other.with_simulator(SimulatorGap()).frame_skip == 5
 
 
+def test_a_change_that_may_never_happen_is_refused() -> None:
+    change = Change((Range("strength", (), 0.0, 1.0),), 50, 200)
+    with pytest.raises(ValueError, match=r"last_step must be below the horizon of 200 steps, .* got 200"):
+        make_family(Range("tilt", (), 0, 1), change=change)
+    family = make_family(Range("tilt", (), 0, 1), change=Change(change.ranges, 50, 199))
+    with pytest.raises(ValueError, match=r"below the horizon of 100 steps, .* got 199"):
+        family.make_env(1, horizon=100)
+    family.make_env(1, num_threads=0).close()
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        replace(family, horizon=0)
+
+
 @pytest.mark.parametrize("name", dynamics_names())
 def test_named_families_run_on_every_region(name: str) -> None:
     family = dynamics_family(name)

@@ -1,12 +1,14 @@
 """A task family whose tasks are simulator parameters, on the batched engine."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from metarl.configs import check_counts
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.fields import FIELDS
 from metarl.envs.dynamics.physics import (
@@ -64,7 +66,7 @@ class DynamicsFamily(LocomotionFamily):
         num_observed: size of an observation.
 
     Raises:
-        ValueError: if a range names what is not in the model, or leaves physics.
+        ValueError: if a range names what is not in the model, or leaves physics, or a change may never happen.
     """
 
     name: str
@@ -82,6 +84,8 @@ class DynamicsFamily(LocomotionFamily):
     _loops: dict[str, LoopRange] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_counts(self, "horizon")
+        self._check_change(self.horizon)
         ranges = self.randomization.parameters
         nominal = build_nominal(self.robot, ranges, self.physics)
         if not nominal.nu or not nominal.actuator_ctrllimited.all():
@@ -149,6 +153,14 @@ class DynamicsFamily(LocomotionFamily):
             if r.integer and np.any(np.mod(task[r.name], 1)):
                 raise ValueError(f"parameter {r.name!r} must be a whole number, got {task[r.name]!r}")
 
+    def _check_change(self, horizon: int) -> None:
+        change = self.randomization.change
+        if change is not None and change.last_step >= horizon:
+            raise ValueError(
+                f"{self.name}: the change's last_step must be below the horizon of {horizon} steps, "
+                f"or it may never happen; got {change.last_step}"
+            )
+
     def model_for(self, task: Task, nominal: mujoco.MjModel, *, changed: bool = False) -> mujoco.MjModel:
         """The model of a task, before its change or after."""
         return self.models_for([task], nominal, changed=changed)[0]
@@ -189,7 +201,12 @@ class DynamicsFamily(LocomotionFamily):
         num_threads: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> "DynamicsEnv":
-        """A batched environment for tasks of this family."""
+        """A batched environment for tasks of this family.
+
+        Raises:
+            ValueError: if the horizon is so short that a change may never happen.
+        """
+        self._check_change(self.horizon if horizon is None else horizon)
         return DynamicsEnv(self, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
 
 
