@@ -34,15 +34,24 @@ _OUTSIDE = ("control", "sensor")
 
 @dataclass(frozen=True)
 class ForwardReward:
-    """Forward velocity, a bonus for every step, and a cost of control: v_x + alive_bonus - ctrl_weight |a|^2."""
+    """Forward velocity, a bonus for every step, and a cost of control.
+
+    Their sum is forward_weight * v_x + alive_bonus - ctrl_weight |a|^2.
+    """
 
     alive_bonus: float = 0.0
     ctrl_weight: float = 0.0
+    forward_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not math.isfinite(value := getattr(self, each.name)):
+                raise ValueError(f"{each.name} must be finite, got {value}")
 
     def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
         """The terms of every row."""
         return {
-            "reward_forward": motion.velocity[:, 0],
+            "reward_forward": self.forward_weight * motion.velocity[:, 0],
             "reward_survive": np.full(len(actions), self.alive_bonus),
             "reward_ctrl": -self.ctrl_weight * np.square(actions).sum(1),
         }
@@ -91,6 +100,11 @@ class DynamicsFamily(LocomotionFamily):
         if not nominal.nu or not nominal.actuator_ctrllimited.all():
             raise ValueError(
                 f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
+            )
+        if self.robot.hidden_qpos > nominal.nq:
+            raise ValueError(
+                f"{self.robot.name}: hidden_qpos must be at most {nominal.nq}, the model's positions, "
+                f"got {self.robot.hidden_qpos}"
             )
         observed = observed_names(nominal, self.robot)
         edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in _OUTSIDE}
