@@ -21,7 +21,7 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2Config
 from metarl.envs import make_benchmark
-from metarl.envs.dynamics import SimulatorGap
+from metarl.envs.dynamics import DynamicsTasks, SimulatorGap, dynamics_family
 from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
 from metarl.experiments.cli import main
@@ -252,6 +252,16 @@ def test_held_out_tasks_are_checked() -> None:
         check_disjoint(make_benchmark("ant-dir"), {})
     with pytest.raises(ValueError, match="a simulator gap needs a dynamics benchmark, got point"):
         held_out_sets(_study("point", learners=_study("point").learners))
+
+
+def test_a_benchmark_that_holds_no_cells_out_is_refused() -> None:
+    name = "half-cheetah-mass-friction"
+    with pytest.raises(ValueError, match=f"{name} trains on all of its ranges"):
+        held_out_sets(_study(name, gap=None))
+    benchmark = make_benchmark(name)
+    inside = tuple(DynamicsTasks(dynamics_family(name), "interpolation").sample(2, np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=f"is a training task of {name}"):
+        check_disjoint(benchmark, {"test": HeldOut(benchmark.family, inside, "")})
 
 
 @pytest.mark.parametrize(
