@@ -119,6 +119,11 @@ def test_a_study_is_one_folder(done: tuple[Path, Path]) -> None:
         assert points["promp"] == [0, 2, 4]
         assert points["sb3-scratch"] == points["sb3-fine-tuned"] == [0, 1, 2, 4]
         assert len(held_out["learners"]["rl2"]["tasks"]) == 3
+        counts = {name: held_out["learners"][name]["episodes_per_task_and_point"] for name in names}
+        # Of 2 trials: one episode each, 2 of a gradient step each, and 5 each of one adapted learner.
+        assert counts == {"oracle": 2, "rl2": 2, "promp": 4, "sb3-scratch": 10, "sb3-fine-tuned": 10}
+    spent = {name: found["learners"][name]["adaptation_env_steps"] for name in names}
+    assert spent == {"oracle": 0} | dict.fromkeys(names[1:], 20)  # the oracle has no memory: 4 episodes of 5 steps
 
 
 def test_a_finished_study_is_shown_again_and_nothing_is_trained(done: tuple[Path, Path]) -> None:
@@ -221,7 +226,7 @@ def test_regret_and_worst_decile_by_hand() -> None:
     tasks = tuple(Task.of("half-cheetah-vel", velocity=float(v)) for v in range(2))
     sets = {"test": HeldOut(HalfCheetahVel(), tasks, "two")}
     study = _study("half-cheetah-vel", stable=None, gap=None)
-    common = {"train_env_steps": 1, "train_wall_s": 1.0}
+    common = {"train_env_steps": 1, "train_wall_s": 1.0, "episodes_per_step": 1}
     oracle = {"episodes": [0, 1], "returns": [[10.0, 20.0], [14.0, 20.0]]}  # means by task: 12 and 20
     other = {"episodes": [0, 1], "returns": [[2.0, 25.0], [11.0, 18.0]]}
     evaluations = {name: {**common, "sets": {"test": r}} for name, r in (("oracle", oracle), ("rl2", other))}

@@ -32,7 +32,7 @@ class StudyArguments:
         runs: NAME=DIR takes a learner from a run folder instead of training it.
         num_tasks: of every held-out set.
         num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task.
+        num_trials: repetitions of the adaptation on each task; Stable-Baselines3's PPO adapts once.
         num_threads: simulation threads; one per core by default.
     """
 

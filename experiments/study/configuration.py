@@ -11,6 +11,8 @@ from metarl.experiments.configuration import Experiment
 
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"
+TEST_EPISODES = 5
+"""Of Stable-Baselines3's PPO at every point of its curve, for each of the study's trials."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ class Study:
         gap: the other simulator, on the interpolation tasks; None for none.
         num_tasks: of every held-out set.
         num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task.
+        num_trials: repetitions of the adaptation on each task. Stable-Baselines3's PPO adapts once on each, and is
+            tested for `TEST_EPISODES` times as many episodes at every point.
         horizon: steps per episode; the benchmark's own by default.
         seed: of everything random.
         num_threads: simulation threads; one per core by default.

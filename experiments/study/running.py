@@ -36,7 +36,14 @@ from metarl.experiments.runs import (
     open_run,
     write_json,
 )
-from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, Learner, StablePpo, Study
+from metarl.experiments.study.configuration import (
+    FINE_TUNED,
+    FROM_SCRATCH,
+    TEST_EPISODES,
+    Learner,
+    StablePpo,
+    Study,
+)
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.train_run import train_run
@@ -298,7 +305,9 @@ def _stable_curve(
                 for place, point in enumerate(points):
                     if place:
                         learner.learn(point - points[place - 1])
-                    episodes = workers.collect(learner.actor(), [task], 5 * study.num_trials, draw_seed(rng))
+                    episodes = workers.collect(
+                        learner.actor(), [task], TEST_EPISODES * study.num_trials, draw_seed(rng)
+                    )
                     returns[place, number] = float(episodes.returns().mean())
             finally:
                 learner.close()
