@@ -23,14 +23,15 @@ _OF_MODELS = ("frame_skip", "hidden_qpos", "reset_noise")
 _FAMILY = ("name", "robot", "model", *_OF_MODELS, "horizon", "physics", "reward", "ranges", "change")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
     """Refuses an entry that is given twice, of which YAML would take the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{repeated[0]} is given twice in line {node.start_mark.line + 1} and after")
-        return super().construct_mapping(node, deep)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
 
 
 def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamily:

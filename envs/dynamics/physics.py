@@ -245,8 +245,8 @@ def make_edit(model: mujoco.MjModel, r: Range) -> Edit:
                 least = f"above {field.lowest:g}" if field.strict else f"{field.lowest:g} or more"
                 raise ValueError(f"range {r.name!r}: {r.field} must be {least}; {value:g} makes it {lowest:g}")
     if r.field == "ctrl_limit":
-        value = np.full(max(1, len(targets)), r.outer_high)
-        if any((np.abs(write.values(value, mode)) > np.abs(write.nominal)).any() for write in writes):
+        highest = [r.outer_high] * len(targets)
+        if any((np.abs(write.values(highest, mode)) > np.abs(write.nominal)).any() for write in writes):
             raise ValueError(
                 f"range {r.name!r}: ctrl_limit can only shrink, as actions have the model's limits; "
                 f"{r.outer_high:g} widens one"
