@@ -461,6 +461,21 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(
             assert here[key]["learners"][name]["tasks"] == there[key]["learners"][name]["tasks"]
 
 
+@pytest.mark.parametrize("place", ["held_out_sets", "run_parts", "show"])
+def test_a_study_that_is_stopped_anywhere_says_how_to_go_on(
+    done: tuple[Path, Path], place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, place, stopped)
+    assert command.run_study("tiny", _study(), done[0], {}) == 130
+    assert f"go on with the same command and --out {done[0]}" in capsys.readouterr().out
+    if place == "held_out_sets":
+        assert command.run_study("tiny", _study(), None, {}) == 130
+        assert capsys.readouterr().out.strip().endswith("go on with the same command")
+
+
 def test_the_figure_is_drawn_where_matplotlib_is(done: tuple[Path, Path], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra report is not installed")
     draw(json.loads(done[1].read_text()), tmp_path / "figure.png")

@@ -77,23 +77,29 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
     Raises:
         ValueError: if the folder holds something else, or what is asked for cannot be made.
     """
-    given = {key: folder.resolve() for key, folder in given.items()}  # what study.json holds is so from anywhere
-    sets = held_out_sets(study)
-    for learner in study.learners:  # what cannot be made is to be said now, not in an hour
-        if learner.name in given:
-            taken(study, learner, given[learner.name])
-        else:
-            make_agent(learner.experiment, experiment_benchmark(learner.experiment))
-    folder = _open(name, study, out, given)
-    say(f"{name}: {study.source}")
-    say(f"study folder {folder}")
-    say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
+    folder = out
     try:
-        evaluations = run_parts(study, folder, sets, given)
+        given = {key: path.resolve() for key, path in given.items()}  # what study.json holds is so from anywhere
+        sets = held_out_sets(study)
+        for learner in study.learners:  # what cannot be made is to be said now, not in an hour
+            if learner.name in given:
+                taken(study, learner, given[learner.name])
+            else:
+                make_agent(learner.experiment, experiment_benchmark(learner.experiment))
+        folder = _open(name, study, out, given)
+        say(f"{name}: {study.source}")
+        say(f"study folder {folder}")
+        say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
+        _write(summarise(name, study, sets, run_parts(study, folder, sets, given)), folder)
     except (Interrupted, KeyboardInterrupt):
-        say(f"stopped; what is done is kept, go on with the same command and --out {folder}")
+        where = f" and --out {folder}" if folder is not None and folder.exists() else ""
+        say(f"stopped; what is done is kept, go on with the same command{where}")
         return 130
-    results = summarise(name, study, sets, evaluations)
+    return 0
+
+
+def _write(results: dict[str, Any], folder: Path) -> None:
+    """Show the results and write them and their figure."""
     show(results)
     write_json(folder / RESULTS, results)
     written = [str(folder / RESULTS)]
@@ -103,7 +109,6 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
     else:
         say(HOW_TO_INSTALL)
     say(f"written to {' and '.join(written)}")
-    return 0
 
 
 def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> Path:
