@@ -26,9 +26,9 @@ from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import EnvMaker, Experiment
-from metarl.experiments.runs import Run
+from metarl.experiments.runs import Run, open_run
 from metarl.experiments.study import command, running
-from metarl.experiments.study.configuration import Learner, StablePpo, Study
+from metarl.experiments.study.configuration import Learner, StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import draw
 from metarl.experiments.study.held_out import (
     EXTRAPOLATION,
@@ -300,6 +300,8 @@ def test_a_study_that_makes_no_sense_is_one_line(changes: dict[str, Any], messag
         (["study", "quick", "--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
         (["study", "quick", "--seed", "-1"], "seed must be zero or more"),
         (["study", "quick", "--speed", "2"], "--speed"),
+        (["study", "quick", "--benchmark", "no.yaml"], "cannot read the family file"),
+        (["train", "half-cheetah-dir-promp", "--benchmark", "no.yaml"], "cannot read the family file"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_leaves_nothing(
@@ -474,6 +476,21 @@ def test_a_study_that_is_stopped_anywhere_says_how_to_go_on(
     if place == "held_out_sets":
         assert command.run_study("tiny", _study(), None, {}) == 130
         assert capsys.readouterr().out.strip().endswith("go on with the same command")
+
+
+def test_a_family_file_is_trained_and_studied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ranges = "[{field: density, low: 0.5, high: 2, ring: 0.25}, {field: tilt, low: -5, high: 5}]"
+    Path("mine.yaml").write_text(f"{{name: mine, robot: half-cheetah, ranges: {ranges}}}")
+    study = on_benchmark(_study(stable=None), "mine.yaml")
+    assert study.benchmark == str(tmp_path / "mine.yaml")
+    monkeypatch.chdir("/")  # a path is known from anywhere
+    assert command.run_study("mine", study, tmp_path / "study", {}) == 0
+    found = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert set(found["sets"]) == {INTERPOLATION, EXTRAPOLATION, GAP}
+    run = open_run(tmp_path / "study" / "runs" / "rl2")
+    assert {task.family for task in run.test_tasks} == {"mine"}
+    assert run.benchmark.train.region == "train"  # type: ignore[attr-defined]
 
 
 def test_the_figure_is_drawn_where_matplotlib_is(done: tuple[Path, Path], tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ import yaml
 from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward, Reward
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
+from metarl.envs.dynamics.splits import DynamicsTasks
 from metarl.envs.mujoco.robots import ROBOTS, Robot
+from metarl.tasks import Benchmark
 
 _PHYSICS = {"physical": PHYSICAL, "literature": LITERATURE}
 _REWARD = tuple(f.name for f in fields(ForwardReward))
@@ -74,6 +76,22 @@ def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamil
         return _family(data, path.parent, reward)
     except ValueError as error:
         raise ValueError(f"the family file {path}: {error}") from error
+
+
+def is_family_file(benchmark: str) -> bool:
+    """Whether a benchmark's name is the path of a family file, by its ending."""
+    return benchmark.endswith((".yaml", ".yml"))
+
+
+def file_benchmark(path: str) -> Benchmark:
+    """The family of a file as a benchmark: trained on combinations of values, and tested on new ones.
+
+    Raises:
+        ValueError: as `load_family` does.
+    """
+    family = load_family(path)
+    train, test = DynamicsTasks(family, "train"), DynamicsTasks(family, "interpolation")
+    return Benchmark(path, train, test, shared=False, description=f"{family.name}, tested on new combinations")
 
 
 def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily:

@@ -12,7 +12,7 @@ from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
 from metarl.experiments.runs import make_folder, write_json
-from metarl.experiments.study.configuration import Study
+from metarl.experiments.study.configuration import Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.presets import STUDIES
@@ -29,6 +29,7 @@ class StudyArguments:
     Attributes:
         out: folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
         seed: of everything random.
+        benchmark: learn and compare on another benchmark, by its name or by the path of a YAML family file.
         runs: NAME=DIR takes a learner from a run folder instead of training it.
         num_tasks: of every held-out set.
         num_episodes: of adaptation, at most.
@@ -38,6 +39,7 @@ class StudyArguments:
 
     out: Path | None = None
     seed: int | None = None
+    benchmark: str | None = None
     runs: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     num_tasks: int | None = None
     num_episodes: int | None = None
@@ -58,8 +60,9 @@ def study_command(words: list[str]) -> int:
     if name not in STUDIES:
         raise UsageError(f"unknown study {name!r}; known: {known}")
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
-    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "runs")}
-    study = replace(STUDIES[name], **{key: value for key, value in asked.items() if value is not None})
+    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "benchmark", "runs")}
+    study = STUDIES[name] if arguments.benchmark is None else on_benchmark(STUDIES[name], arguments.benchmark)
+    study = replace(study, **{key: value for key, value in asked.items() if value is not None})
     return run_study(
         name, study, arguments.out, _given(study, [word for words in arguments.runs for word in words])
     )

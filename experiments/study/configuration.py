@@ -1,6 +1,6 @@
 """What a study is: who learns, on which tasks, and how they are compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
@@ -137,3 +137,12 @@ class Study:
                 )
             if experiment.observe_task != (learner.name == self.oracle):
                 raise ValueError(f"the oracle alone observes its task, got {learner.name} that does not fit")
+
+
+def on_benchmark(study: Study, benchmark: str) -> Study:
+    """The same study of another benchmark; how long its learners train stays what it was."""
+    learners = tuple(
+        replace(learner, experiment=replace(learner.experiment, benchmark=benchmark)) for learner in study.learners
+    )
+    benchmark = learners[0].experiment.benchmark  # the path of a file is whole there
+    return replace(study, benchmark=benchmark, learners=learners, source=f"{study.source}; here of {benchmark}")
