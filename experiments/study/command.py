@@ -51,9 +51,8 @@ def study_command(words: list[str]) -> int:
     """Run `metarl study`; returns the exit status."""
     known = ", ".join(STUDIES)
     if words[:1] in (["-h"], ["--help"]):
-        say(
-            f"usage: metarl study STUDY [--out DIR] [--seed N] [--benchmark NAME | FILE.yaml] [--runs NAME=DIR ...]\n\nstudies: {known}\n"
-        )
+        options = "[--out DIR] [--seed N] [--benchmark NAME | FILE.yaml] [--runs NAME=DIR ...]"
+        say(f"usage: metarl study STUDY {options}\n\nstudies: {known}\n")
         say("`metarl study STUDY --help` describes the options.")
         return 0
     if not words or words[0].startswith("-"):
