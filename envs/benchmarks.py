@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl.envs.bandits import BanditFamily, BernoulliBandit, GaussianBandit
 from metarl.envs.dynamics.benchmarks import dynamics_benchmark, dynamics_names
+from metarl.envs.dynamics.files import file_benchmark, is_family_file
 from metarl.envs.gridnavi import GOALS, GridNavi
 from metarl.envs.mujoco.families import (
     AntDir,
@@ -44,17 +45,19 @@ class ContinuousTasks(TaskDistribution):
 
 
 def make_benchmark(name: str) -> Benchmark:
-    """The benchmark of a name.
+    """The benchmark of a name, or of the path of a family file, which ends in .yaml or .yml.
 
     Raises:
         ValueError: if there is none; the message names those that exist.
     """
+    if is_family_file(name):
+        return file_benchmark(name)
     if name.startswith("ml"):  # imported when it is needed: a simulator of its own
         metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
         found: Benchmark = metaworld.metaworld_benchmark(name)
         return found
     if name not in _MAKERS:
-        known = f"{', '.join(sorted(_MAKERS))}, and Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45"
+        known = f"{', '.join(sorted(_MAKERS))}, Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45, and FILE.yaml"
         raise ValueError(f"unknown benchmark {name!r}; known: {known}")
     return _MAKERS[name](name)
 

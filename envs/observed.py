@@ -1,7 +1,8 @@
 """TaskObserved: a family whose environments show their task, for oracles that need not find out which it is.
 
-A memoryless policy trained on it is told what others must infer, and so says what adaptation is worth at most. The
-tasks are the wrapped family's own: an oracle and the agents it is compared with run on the very same ones.
+A policy trained on it is told what others must infer, and so says about what adaptation can be worth; a trained
+agent like the others, it is no bound. The tasks are the wrapped family's own: an oracle and the agents it is
+compared with run on the very same ones.
 """
 
 from collections.abc import Sequence

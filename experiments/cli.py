@@ -57,7 +57,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl resume DIR
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--split test | train] [--seed N] [--json FILE]
   metarl evaluate DIR [--num-ways N] [--num-shots K] [--num-tasks N] ...             of a few-shot run
-  metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
+  metarl study STUDY [--out DIR] [--seed N] [--benchmark NAME | FILE.yaml] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
 `metarl COMMAND --help` describes a command, `metarl train EXPERIMENT --help` its fields."""

@@ -1,6 +1,7 @@
 """What an experiment is, how it becomes objects, and how it is stored in a run folder."""
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -13,6 +14,7 @@ from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2 import Rl2, Rl2Config
 from metarl.configs import check_counts, check_not_negative
 from metarl.envs import make_benchmark
+from metarl.envs.dynamics.files import is_family_file
 from metarl.envs.observed import observed
 from metarl.envs.processes import GymnasiumFamily
 from metarl.experiments import codec
@@ -36,7 +38,8 @@ class Experiment:
     """One experiment, whole: benchmark, algorithm, budget.
 
     Attributes:
-        benchmark: its name; see `metarl list benchmarks`.
+        benchmark: its name; see `metarl list benchmarks`. Or the path of a YAML family file, kept whole, which is
+            read again whenever the run is opened.
         agent: the algorithm and its hyperparameters.
         training: how long to train.
         evaluation: how to evaluate.
@@ -63,6 +66,8 @@ class Experiment:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
+        if is_family_file(self.benchmark):  # so that a run can be opened from anywhere
+            object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
         check_not_negative(self, "seed")
         check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
 

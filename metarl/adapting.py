@@ -25,6 +25,7 @@ from metarl.single_env import (
     Seat,
     as_recording,
     as_trajectories,
+    check_count,
     run_batch,
     run_episode,
     run_trial,
@@ -44,35 +45,49 @@ class AdaptedPolicy:
         self.actor = actor
         self._seat = Seat(actor, action_space, task_seeds(seed, 1), row=0, num_rows=1)
         self._needs_outcome = isinstance(actor, Deployable) and actor.reads_outcomes
-        self._begun = self._waiting = False
+        self._begun = self._waiting = self._ended = False
 
     def begin_episode(self) -> None:
         """The environment has been reset; what was learned is kept."""
-        self._seat.actor.begin_episode()
-        self._begun, self._waiting = True, False
+        self._seat.begin_episode()
+        self._begun, self._waiting, self._ended = True, False, False
 
     def act(self, observation: np.ndarray) -> Any:
         """The action at one observation, in the environment's action space.
 
         Raises:
-            RuntimeError: if the policy reads the outcome of its actions, as RL2 does, and was not told the last.
+            RuntimeError: if the episode has ended, or the policy reads the outcome of its actions, as RL2 does,
+                and was not told the last.
+            ValueError: if the observation is not of the agent's size.
+            FloatingPointError: if it is not finite.
         """
         if not self._begun:
             self.begin_episode()
+        if self._ended:
+            raise RuntimeError("the episode has ended: reset the environment and call begin_episode")
         if self._waiting and self._needs_outcome:
             raise RuntimeError(
                 "this policy reads rewards while it acts: after every step call "
                 "observe(observation, reward, terminated, truncated), after a reset begin_episode"
             )
+        action = self._seat.act(observation)
         self._waiting = True
-        return self._seat.act(observation)
+        return action
 
     def observe(
         self, observation: np.ndarray, reward: float, terminated: bool = False, truncated: bool = False
     ) -> None:
-        """What followed the last action. RL2 needs it; PEARL learns on from it; gradient agents do not read it."""
-        self._waiting = False
+        """What followed the last action. RL2 needs it; PEARL learns on from it; gradient agents do not read it.
+
+        Raises:
+            RuntimeError: if there was no action since the last outcome.
+            ValueError: if the observation is not of the agent's size.
+            FloatingPointError: if it or the reward is not finite.
+        """
+        if not self._waiting:
+            raise RuntimeError("observe tells what followed an action: call act before it")
         self._seat.observe(observation, reward, terminated, truncated, {})
+        self._waiting, self._ended = False, bool(terminated or truncated)
 
     def run_episode(
         self, env: gymnasium.Env[Any, Any], *, seed: int | None = None, max_episode_steps: int | None = None
@@ -84,7 +99,7 @@ class AdaptedPolicy:
             seed: of the reset; None goes on with the environment's random stream.
             max_episode_steps: cut the episode there; None leaves the end to the environment.
         """
-        self._begun, self._waiting = True, False
+        self._begun, self._waiting, self._ended = True, False, True
         return run_episode(self._seat, env, seed, max_episode_steps).summary()
 
 
@@ -137,8 +152,10 @@ def adapt(
         FloatingPointError: if the environment gives an observation or a reward that is not finite.
     """
     actor = _deployable(agent)
-    if episodes < 1 or num_steps < 1 or episodes % num_steps:
-        raise ValueError(f"episodes must be a positive multiple of num_steps, got {episodes} and {num_steps}")
+    check_count("episodes", episodes)
+    check_count("num_steps", num_steps)
+    if episodes % num_steps:
+        raise ValueError(f"episodes must be a multiple of num_steps, got {episodes} and {num_steps}")
     if actor.sequential and num_steps > 1:
         raise ValueError(f"num_steps must be 1 for an agent that learns as it acts, got {num_steps}")
     _check_fit(actor, env)
@@ -173,8 +190,9 @@ def adapt_to_recording(
         ValueError: if observations or actions do not fit the agent.
     """
     actor = _deployable(agent)
-    if num_steps < 1 or (actor.sequential and num_steps > 1):
-        raise ValueError(f"num_steps must be 1, or more for an agent that takes gradient steps, got {num_steps}")
+    check_count("num_steps", num_steps)
+    if actor.sequential and num_steps > 1:
+        raise ValueError(f"num_steps must be 1 for an agent that learns as it acts, got {num_steps}")
     interface = _interface(actor)
     obs_size, acted = recording.observations.shape[1], recording.actions.shape[1:]
     if obs_size != interface.obs_size:
@@ -186,6 +204,8 @@ def adapt_to_recording(
         low, high = recording.actions.min(), recording.actions.max()
         if low < 0 or high >= interface.num_choices:
             raise ValueError(f"actions must be 0 to {interface.num_choices - 1}, got {low} to {high}")
+        if len(fractions := np.flatnonzero(recording.actions.astype(np.float64) % 1)):
+            raise ValueError(f"actions must be whole numbers, got {recording.actions[fractions[0]]}")
     _check_actions(interface, action_space)
     trajectories = recording.trajectories(actor.to_outputs)
     for _ in range(num_steps):

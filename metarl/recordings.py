@@ -14,6 +14,7 @@ An episode ends where either flag is true; a file that ends within one is read a
 """
 
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -25,6 +26,10 @@ from torch import Tensor
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 
+# What numpy and zipfile raise on files that are cut short, changed, encrypted or of unknown compression.
+_UNREADABLE = (
+    OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
+)  # fmt: skip
 UNKNOWN_TASK = Task("unknown", ())
 """In the place of a task where nobody can say which it is."""
 
@@ -122,12 +127,16 @@ def save_recording(path: Path | str, recording: Recording) -> None:
     """Write a recording to a new npz file that `load_recording` reads.
 
     Raises:
-        ValueError: if the file exists.
+        ValueError: if the file exists, or cannot be made.
     """
     path = Path(path)
     if path.exists():
         raise ValueError(f"{path} exists and is left as it is; give the recording another name")
-    with path.open("xb") as file:
+    try:
+        opened = path.open("xb")
+    except OSError as error:
+        raise ValueError(f"cannot write the recording {path}: {error.strerror}") from error
+    with opened as file:
         np.savez_compressed(file, **{field.name: getattr(recording, field.name) for field in fields(recording)})
 
 
@@ -145,7 +154,7 @@ def load_recording(path: Path | str) -> Recording:
                 raise ValueError("expected an npz file of named arrays, got a single array")
             with found:
                 arrays = {name: found[name] for name in found.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read the recording {path}: {reason}") from error
     try:

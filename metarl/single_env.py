@@ -11,7 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from metarl.agent import Actor, Outcome
+from metarl.agent import Actor, Deployable, Outcome
 from metarl.recordings import UNKNOWN_TASK, Recording
 from metarl.seeding import episode_seeds, task_seeds
 from metarl.trajectories import Trajectories
@@ -42,12 +42,17 @@ class Episode:
 
 
 class Seat:
-    """One row of an actor's batch of one task: what it sees is this environment's, other rows see zeros."""
+    """One row of an actor's batch of one task: what it sees is this environment's, other rows see zeros.
+
+    All that comes from the environment is checked here: its sizes, and that it is finite.
+    """
 
     def __init__(
         self, actor: Actor, action_space: spaces.Space[Any], seeds: np.ndarray, *, row: int, num_rows: int
     ) -> None:
         self.actor = actor
+        self._obs_size = actor.interface.obs_size if isinstance(actor, Deployable) else None
+        self._steps = 0  # of the episode
         self._space, self._row = action_space, row
         self._discrete = isinstance(action_space, spaces.Discrete)
         self._flags = torch.zeros(3, 1, num_rows, dtype=torch.bool)  # terminated, truncated, alive
@@ -56,6 +61,11 @@ class Seat:
         self.seen = self.outputs = torch.empty(0)
         self.records: dict[str, Tensor] = {}
         actor.begin(seeds, num_rows)
+
+    def begin_episode(self) -> None:
+        """The next episode starts."""
+        self._steps = 0
+        self.actor.begin_episode()
 
     def act(self, observation: np.ndarray) -> Any:
         """The environment's action."""
@@ -73,6 +83,9 @@ class Seat:
     ) -> None:
         """What followed."""
         row = self._row
+        self._steps += 1
+        if not np.isfinite(reward):
+            raise FloatingPointError(f"the reward is not finite after step {self._steps} of an episode")
         rewards, flags = self._rewards.clone(), self._flags.clone()
         rewards[0, row] = float(reward)
         flags[0, 0, row], flags[1, 0, row] = bool(terminated), bool(truncated)
@@ -82,6 +95,10 @@ class Seat:
     def _batch(self, observation: np.ndarray) -> Tensor:
         """Observations [1, row, obs]."""
         values = torch.from_numpy(np.asarray(observation).astype(np.float32).ravel())
+        if self._obs_size is not None and len(values) != self._obs_size:
+            raise ValueError(f"the agent sees {self._obs_size} features, the observation has {len(values)}")
+        if not torch.isfinite(values).all():
+            raise FloatingPointError(f"the observation is not finite after step {self._steps} of an episode")
         rows = self._rewards.shape[1]
         if rows == 1:
             return values.view(1, 1, -1)
@@ -143,10 +160,11 @@ def run_episode(
         seed: of the reset; None goes on with the environment's random stream.
         max_episode_steps: cut the episode there; None leaves the end to the environment.
     """
+    if max_episode_steps is not None:
+        check_count("max_episode_steps", max_episode_steps)
     log, ended = EpisodeLog(), False
     observation, _ = env.reset(seed=seed)
-    _check_finite(observation, 0.0, 0)
-    seat.actor.begin_episode()
+    seat.begin_episode()
     limit = max_episode_steps or _PATIENCE
     while not ended:
         began = time.perf_counter()
@@ -155,7 +173,6 @@ def run_episode(
         observation, given, terminated, truncated, info = env.step(action)
         stepped = time.perf_counter()
         reward, step = float(given), len(log.rewards) + 1
-        _check_finite(observation, reward, step)
         truncated = bool(truncated) or step == max_episode_steps
         log.seen.append(seat.seen)
         log.outputs.append(seat.outputs)
@@ -175,11 +192,10 @@ def run_episode(
     return log
 
 
-def _check_finite(observation: np.ndarray, reward: float, step: int) -> None:
-    if not (np.isfinite(observation).all() and np.isfinite(reward)):
-        raise FloatingPointError(
-            f"the environment's observation or reward is not finite after step {step} of an episode"
-        )
+def check_count(name: str, value: int) -> None:
+    """Raise a ValueError unless a number is a whole one of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
 
 
 def as_trajectories(logs: Sequence[EpisodeLog]) -> Trajectories:

@@ -201,6 +201,9 @@ def test_discrete_actions_are_choices() -> None:
     wrong = Recording(**{**vars(adapted.recording), "actions": adapted.recording.actions + 5})
     with pytest.raises(ValueError, match="actions must be 0 to 4"):
         metarl.adapt_to_recording(agent, wrong, spaces.Discrete(5))
+    halves = Recording(**{**vars(adapted.recording), "actions": np.full(len(adapted.recording.actions), 0.7)})
+    with pytest.raises(ValueError, match=r"actions must be whole numbers, got 0.7"):
+        metarl.adapt_to_recording(agent, halves, spaces.Discrete(5))
 
 
 def test_success_and_times_are_reported() -> None:
@@ -243,6 +246,45 @@ def test_a_policy_that_reads_rewards_says_so() -> None:
         memoryless.act(observation)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_policy_is_told_what_it_can_use(kind: str) -> None:
+    env = OneRow(CHEETAH, CHEETAH_TASK)
+    policy = metarl.adapt(_agent(kind, CHEETAH, CHEETAH_TASK), env, episodes=1).policy
+    observation, _ = env.reset(seed=0)
+    with pytest.raises(RuntimeError, match="call act before it"):
+        policy.observe(observation, 1.0)
+    with pytest.raises(ValueError, match="sees 17 features, the observation has 16"):
+        policy.act(observation[:16])
+    with pytest.raises(FloatingPointError, match="observation is not finite after step 0"):
+        policy.act(np.full(17, np.nan))
+    for following, reward, message in (
+        (observation[:3], 1.0, "has 3"),
+        (observation, np.nan, "reward is not finite"),
+        (observation * np.inf, 1.0, "observation is not finite"),
+    ):
+        policy.begin_episode()
+        policy.act(observation)
+        with pytest.raises((ValueError, FloatingPointError), match=message):
+            policy.observe(following, reward)
+
+
+@pytest.mark.parametrize("kind", ["promp", "gru", "pearl"])
+@pytest.mark.parametrize("end", ["terminated", "truncated", "run_episode"])
+def test_after_an_episodes_end_the_next_one_must_begin(kind: str, end: str) -> None:
+    env = OneRow(CHEETAH, CHEETAH_TASK)
+    policy = metarl.adapt(_agent(kind, CHEETAH, CHEETAH_TASK), env, episodes=1).policy
+    observation, _ = env.reset(seed=0)
+    if end == "run_episode":
+        policy.run_episode(env, seed=0)
+    else:
+        policy.act(observation)
+        policy.observe(observation, 1.0, **{end: True})
+    with pytest.raises(RuntimeError, match="episode has ended: reset the environment and call begin_episode"):
+        policy.act(observation)
+    policy.begin_episode()
+    policy.act(observation)
+
+
 @pytest.mark.parametrize(
     ("observation_space", "action_space", "message"),
     [
@@ -272,8 +314,19 @@ def test_wrong_numbers_are_one_line() -> None:
     env = OneRow(CHEETAH, CHEETAH_TASK)
     with pytest.raises(ValueError, match="multiple of num_steps, got 3 and 2"):
         metarl.adapt(_agent("promp", CHEETAH, CHEETAH_TASK), env, episodes=3, num_steps=2)
-    with pytest.raises(ValueError, match="multiple of num_steps, got 0 and 1"):
-        metarl.adapt(_agent("promp", CHEETAH, CHEETAH_TASK), env, episodes=0)
+    agent = _agent("promp", CHEETAH, CHEETAH_TASK)
+    for wrong, message in (
+        ({"episodes": 0}, "episodes must be a whole number of at least 1, got 0"),
+        ({"episodes": 2.0}, "episodes must be a whole number of at least 1, got 2.0"),
+        ({"episodes": 1, "num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"episodes": 1, "max_episode_steps": 0}, "max_episode_steps must be a whole number of at least 1, got 0"),
+        (
+            {"episodes": 1, "max_episode_steps": -1},
+            "max_episode_steps must be a whole number of at least 1, got -1",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            metarl.adapt(agent, env, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="must be 1 for an agent that learns as it acts, got 2"):
         metarl.adapt(_agent("gru", CHEETAH, CHEETAH_TASK), env, episodes=2, num_steps=2)
     with pytest.raises(TypeError, match=r"expected an agent, got str; .*load_agent"):

@@ -1,5 +1,6 @@
 """Dynamics on the batched engine, beside a plain mujoco model that is edited and stepped by hand."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import mujoco
@@ -189,6 +190,28 @@ def test_noise_is_of_the_row_and_goes_on_from_episode_to_episode() -> None:
     np.testing.assert_array_equal(alone.reset(seed=[6])[0][0], first[1])
 
 
+@pytest.mark.parametrize("after", [False, True], ids=["at-once", "after-a-change"])
+@pytest.mark.parametrize("field", ["delay", "delay_jitter", "sensor_noise"])
+def test_a_row_is_the_same_alone_and_beside_others(field: str, after: bool) -> None:
+    """Two episodes of a row of zero: what the first draws, the second goes on from."""
+    r = Range(field, (), 0, 3)
+    family = make_family(Range("tilt", (), 0, 1), change=Change((r,), 5, 5)) if after else make_family(r)
+    name, common = (f"after_{field}", {"tilt": 0.0, "change_step": 5.0}) if after else (field, {})
+    tasks = [make_task(family, **common, **{name: value}) for value in (0.0, 3.0, 0.0)]
+    actions = draw_actions(HALF_CHEETAH, 10)
+
+    def episodes(tasks: list[Task]) -> np.ndarray:
+        env = family.make_env(len(tasks), horizon=10, num_threads=0)
+        env.set_tasks(tasks)
+        seen = [env.reset(seed=[4] * len(tasks))[0], *(after.observations for after in run(env, actions))]
+        seen += [env.reset()[0], *(after.observations for after in run(env, actions))]
+        return np.array(seen)
+
+    together = episodes(tasks)
+    for row, task in enumerate(tasks):
+        np.testing.assert_array_equal(episodes([task])[:, 0], together[:, row])
+
+
 def test_a_change_takes_effect_at_its_step_and_ends_with_the_episode() -> None:
     change = Change((Range("strength", ("bthigh",), 0.0, 1.0), Range("payload", ("torso",), 0.0, 1.0)), 0, 20)
     family = make_family(Range("strength", (), 0.5, 1.5), Range("payload", ("torso",), 0.0, 2.0), change=change)
@@ -293,6 +316,18 @@ def test_a_simulator_gap_keeps_tasks_and_control_period() -> None:
     assert other.with_simulator(SimulatorGap()).frame_skip == 5
 
 
+def test_a_change_that_may_never_happen_is_refused() -> None:
+    change = Change((Range("strength", (), 0.0, 1.0),), 50, 200)
+    with pytest.raises(ValueError, match=r"last_step must be below the horizon of 200 steps, .* got 200"):
+        make_family(Range("tilt", (), 0, 1), change=change)
+    family = make_family(Range("tilt", (), 0, 1), change=Change(change.ranges, 50, 199))
+    with pytest.raises(ValueError, match=r"below the horizon of 100 steps, .* got 199"):
+        family.make_env(1, horizon=100)
+    family.make_env(1, num_threads=0).close()
+    with pytest.raises(ValueError, match="horizon must be at least 1, got 0"):
+        replace(family, horizon=0)
+
+
 @pytest.mark.parametrize("name", dynamics_names())
 def test_named_families_run_on_every_region(name: str) -> None:
     family = dynamics_family(name)
@@ -320,3 +355,13 @@ def test_a_simulation_that_diverges_ends_its_episode_without_reward(
     assert step.rewards[0] != 0.0
     assert step.rewards[1] == step.infos["x_velocity"][1] == 0.0
     assert np.isfinite(step.observations).all()
+
+
+def test_a_simulation_that_diverges_at_once_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At an episode's start MuJoCo's reset leaves the clock only a physics step behind."""
+    monkeypatch.chdir(tmp_path)  # where MuJoCo writes its log
+    family = make_family(Range("density", (), 0.5, 2.0), robot=replace(HALF_CHEETAH, frame_skip=2))
+    env, _ = start(family, [make_task(family, density=1.0)] * 2)
+    env.physics.states[1, 10:] = 1e9
+    step = run(env, draw_actions(HALF_CHEETAH, 1))[0]
+    np.testing.assert_array_equal(step.infos["diverged"], [False, True])

@@ -1,6 +1,7 @@
 """Edited models: every field writes what it names and nothing else, and moves the robot as physics says."""
 
 import copy
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,11 +109,11 @@ CASES = [
     ("damping", "hinge", "factor", 2.0, "dof_damping", column("dof_damping", 1), [0.6]),
     ("armature", "hinge", "factor", 2.0, "dof_armature", column("dof_armature", 1), [0.1]),
     ("friction_loss", "hinge", "offset", 2.0, "dof_frictionloss", column("dof_frictionloss", 1), [2.1]),
-    ("gain", "servo", "factor", 2.0, "actuator_gainprm", column("actuator_gainprm", 1, slice(3)), [10, 0, 0]),
+    ("gain", "motor", "factor", 2.0, "actuator_gainprm", column("actuator_gainprm", 0, slice(3)), [2, 0, 0]),
     ("bias", "servo", "offset", 2.0, "actuator_biasprm", column("actuator_biasprm", 1, slice(3)), [2, -5, -1]),
     ("bias", "motor", "absolute", 2.0, "actuator_biasprm", column("actuator_biasprm", 0, slice(3)), [2, 0, 0]),
-    ("ctrl_limit", "servo", "factor", 2.0, "actuator_ctrlrange", column("actuator_ctrlrange", 1), [-4, 4]),
-    ("ctrl_limit", "motor", "absolute", 2.0, "actuator_ctrlrange", column("actuator_ctrlrange", 0), [-2, 2]),
+    ("ctrl_limit", "servo", "factor", 0.5, "actuator_ctrlrange", column("actuator_ctrlrange", 1), [-1, 1]),
+    ("ctrl_limit", "motor", "absolute", 0.5, "actuator_ctrlrange", column("actuator_ctrlrange", 0), [-0.5, 0.5]),
     ("force_limit", "servo", "factor", 2.0, "actuator_forcerange", column("actuator_forcerange", 1), [-6, 6]),
     ("force_limit", "motor", "absolute", 2.0, "actuator_forcerange", column("actuator_forcerange", 0), [-2, 2]),
     ("com_x", "arm", "offset", 2.0, "body_ipos", column("body_ipos", 2, 0), [2.0]),
@@ -135,9 +136,7 @@ def test_a_field_changes_what_it_names_and_nothing_else(arm: Robot, case: tuple,
         )
         if mode == "absolute":
             expected[1] = 2.0
-    family = make_family(
-        arm, Range(field, (target,) if target else (), value, value + 1, mode=mode), physics=physics
-    )
+    family = make_family(arm, Range(field, (target,) if target else (), value, value, mode=mode), physics=physics)
     nominal, model = family.build_model(), edited(family, value)
     np.testing.assert_allclose(found(model), expected, rtol=1e-12, atol=1e-12)
     others = differences(nominal, model) - {array}
@@ -148,7 +147,7 @@ def test_a_field_changes_what_it_names_and_nothing_else(arm: Robot, case: tuple,
 
 
 def test_every_field_of_the_model_is_tested_above_or_below() -> None:
-    below = {"inertia", "inertia_x", "inertia_y", "inertia_z", "density", "strength", "tilt"}
+    below = {"inertia", "inertia_x", "inertia_y", "inertia_z", "density", "strength", "stiffness", "tilt"}
     same = {"com_y", "com_z", "payload_x", "payload_y", "gravity_x", "gravity_z"}  # as their other axes
     of_models = {name for name, field in FIELDS.items() if field.kind not in ("control", "sensor")}
     assert of_models == {case[0] for case in CASES} | below | same
@@ -250,6 +249,20 @@ def test_a_shifted_centre_of_mass_moves_like_one_that_the_file_has(arm: Robot, b
     close(accelerations(edited(family, 0.0, 0.0, 0.0)), accelerations(plain))
 
 
+def test_bodies_without_a_name_can_be_loaded_and_shifted(arm: Robot, tmp_path: Path) -> None:
+    """Their numbers stay theirs, though bodies are added before them."""
+    text = re.sub('body name="[a-z]+"', "body", ARM)
+    (tmp_path / "arm.xml").write_text(text)
+    unnamed = Robot("arm", str(tmp_path / "arm.xml"), 4, 0, 0.01, "uniform")
+
+    def model(robot: Robot, cart: str, hand: str, box: str) -> mujoco.MjModel:
+        ranges = (Range("payload", (cart,), 0, 2), Range("com_z", (hand,), 0, 1), Range("mass", (box,), 0.5, 2))
+        return edited(make_family(robot, *ranges), 1.5, 0.2, 2.0)
+
+    differing = differences(model(arm, "cart", "arm", "box"), model(unnamed, "body 1", "body 2", "body 3"))
+    assert all("name" in array for array in differing)
+
+
 def test_a_heavier_body_moves_like_one_that_is_compiled_heavier(arm: Robot) -> None:
     """The inverse weights that soften contacts follow, and the constants of a free body's mass matrix."""
     for body in ("arm", "box"):
@@ -335,6 +348,47 @@ def test_strength_scales_the_force_of_motors_and_of_servos(arm: Robot) -> None:
         forces.append(data.actuator_force.copy())
     np.testing.assert_allclose(forces[0], [0.5, 5 * (0.3 - 0.1) - 0.2])
     np.testing.assert_allclose(forces[1], forces[0] / 2)
+
+
+def test_stiffness_pulls_harder_to_where_a_servo_settled(arm: Robot) -> None:
+    model = edited(make_family(arm, Range("stiffness", ("servo",), 0.5, 2.0)), 2.0)
+    data = mujoco.MjData(model)
+    data.qpos[1], data.qvel[1], data.ctrl[1] = 0.1, 0.2, 0.3
+    mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.actuator_force[1], 2 * 5 * (0.3 - 0.1) - 0.2)
+    data.qpos[1], data.qvel[1] = 0.3, 0.0
+    mujoco.mj_forward(model, data)
+    assert data.actuator_force[1] == pytest.approx(0.0, abs=1e-12)
+
+
+MUSCLE = '<muscle name="motor" joint="slide" ctrllimited="true" ctrlrange="0 1" lengthrange="0.1 1"/>'
+PAIR = '<contact><pair geom1="floor" geom2="hand"/></contact>'
+MOTOR = re.search("<motor.*/>", ARM).group()  # type: ignore[union-attr]
+FREE = ("<option", '<option gravity="0 0 0"')
+
+
+@pytest.mark.parametrize(
+    ("made", "change", "message"),
+    [
+        (Range("ctrl_limit", ("servo",), 0.5, 1.1), ("", ""), "ctrl_limit can only shrink, .*; 1.1 widens one"),
+        (Range("ctrl_limit", (), 1.0, 1.5, mode="absolute"), ("", ""), "ctrl_limit can only shrink"),
+        (Range("gain", ("servo",), 0.5, 2), ("", ""), "'servo' is a servo, .*; use stiffness or strength"),
+        (Range("stiffness", (), 0.5, 2), ("", ""), "'motor' is no position servo; use gain or strength"),
+        (Range("strength", (), 0.5, 2), (MOTOR, MUSCLE), "'motor' is a muscle"),
+        (Range("gain", ("motor",), 0.5, 2), (MOTOR, MUSCLE), "'motor' is a muscle"),
+        (Range("friction", ("hand",), 0.5, 2), ("<actuator>", f"{PAIR}<actuator>"), "'hand' is in a <pair>"),
+        (Range("gravity", (), 0.5, 2), FREE, "the model has none, .*; use gravity_z"),
+        (Range("gravity", (), 1, 2, mode="absolute"), FREE, "the model has none, .*; use gravity_z"),
+    ],
+    ids=lambda value: value.name if isinstance(value, Range) else None,
+)
+def test_a_field_that_would_not_do_what_it_says_is_refused(
+    tmp_path: Path, made: Range, change: tuple[str, str], message: str
+) -> None:
+    (tmp_path / "arm.xml").write_text(ARM.replace(*change) if change[0] else ARM)
+    with pytest.raises(ValueError, match=message) as caught:
+        make_family(Robot("arm", str(tmp_path / "arm.xml"), 4, 0, 0.01, "uniform"), made)
+    assert "\n" not in str(caught.value)
 
 
 def test_tilt_leans_gravity_against_the_way_forward_and_follows_its_magnitude(arm: Robot) -> None:

@@ -25,6 +25,7 @@ from metarl.envs.dynamics import (
     region_of,
     split,
 )
+from metarl.envs.mujoco.locomotion import Motion
 from metarl.envs.mujoco.robots import HALF_CHEETAH
 from metarl.tasks import Task, load_tasks, save_tasks
 
@@ -149,6 +150,14 @@ def test_study_benchmarks_test_on_held_out_cells_and_the_literatures_on_fresh_dr
     assert not literature.shared
 
 
+def test_a_robots_own_weights_are_its_files_reward(tmp_path: Path) -> None:
+    text = "{name: walker, robot: humanoid, ranges: [{field: mass, low: 0.5, high: 2}]}"
+    assert load_family(write(tmp_path, text)).reward == ForwardReward(5.0, 0.1, 1.25)
+    none = np.zeros((1, 0))
+    motion = Motion(np.zeros((1, 2)), np.array([[2.0, 0.0]]), np.ones(1, bool), none, none)
+    assert ForwardReward(forward_weight=1.25)(motion, np.zeros((1, 3)))["reward_forward"].tolist() == [2.5]
+
+
 def test_a_family_is_picklable_for_worker_processes() -> None:
     family = dynamics_family("half-cheetah-failing-motor").with_simulator(SimulatorGap(timestep=0.005))
     copied = pickle.loads(pickle.dumps(family))
@@ -203,8 +212,22 @@ def test_a_file_names_a_model_beside_it(tmp_path: Path) -> None:
         "<geom size='0.1' mass='1'/></body></worldbody>"
         "<actuator><motor joint='x' ctrllimited='true' ctrlrange='-1 1'/></actuator></mujoco>"
     )
-    text = "{name: cart, model: cart.xml, frame_skip: 5, ranges: [{field: mass, low: 0.5, high: 2}]}"
-    family = load_family(write(tmp_path, text), ForwardReward(ctrl_weight=0.5))
+    entries = "name: cart, model: cart.xml, frame_skip: 5, ranges: [{field: mass, low: 0.5, high: 2}]"
+    family = load_family(str(write(tmp_path, f"{{{entries}}}")), ForwardReward(ctrl_weight=0.5))
+    same = load_family(write(tmp_path, f"{{{entries}, reward: {{ctrl_weight: 0.5}}}}"))
+    assert same == family
+    for change, message in (
+        ("", "reward is missing: a model file has none of its own"),
+        (", reward: {}, frame_skip: 0", "frame_skip is given twice"),
+        (", reward: {}, hidden_qpos: 100", "cart: hidden_qpos must be at most 1, the model's positions, got 100"),
+        (", reward: {}, reset_noise: -1", "reset_noise must be zero or more and finite, got -1"),
+        (", reward: {}, reset_noise: .nan", "reset_noise must be zero or more and finite, got nan"),
+        (", reward: {alive_bonus: .inf}", "alive_bonus must be finite, got inf"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load_family(write(tmp_path, f"{{{entries}{change}}}"))
+    with pytest.raises(ValueError, match="frame_skip must be a whole number of at least 1, got 0"):
+        load_family(write(tmp_path, f"{{{entries.replace('5', '0', 1)}}}"))
     env = family.make_env(2, num_threads=0)
     env.set_tasks([Task.of("cart", mass=mass) for mass in (0.5, 2.0)])
     env.reset(seed=0)
@@ -223,10 +246,22 @@ def test_a_file_names_a_model_beside_it(tmp_path: Path) -> None:
         ("robot: half-cheetah", "model: no.xml", "model: there is no file"),
         ("robot: half-cheetah", "", "give either robot"),
         ("robot: half-cheetah", "robot: ant\nframe_skip: 3", "frame_skip is that of the robot 'ant'"),
-        ("horizon: 50", "horizon: 50.5", "horizon must be a whole number, got 50.5"),
+        ("horizon: 50", "horizon: 50.5", "horizon must be a whole number of at least 1, got 50.5"),
+        ("horizon: 50", "horizon: .inf", "horizon must be a whole number of at least 1, got inf"),
+        ("horizon: 50", "horizon: .nan", "horizon must be a whole number of at least 1, got nan"),
+        ("horizon: 50", "horizon: 0", "horizon must be a whole number of at least 1, got 0"),
+        ("horizon: 50", "horizon: 50\nhorizon: 60", "horizon is given twice"),
+        ("horizon: 50", "reward: {speed: 1}", "reward: unknown entry 'speed'; known: alive_bonus, ctrl_weight"),
+        ("name: my-cheetah", "name: [a]", r"name must be text, got \['a'\]"),
+        ("name: my-cheetah", "name: null", "name must be text, got None"),
+        ("name: my-cheetah", "name: 2020-13-45", "family.yaml: month must be in"),
+        ("robot: half-cheetah", "robot: [ant]", r"robot must be text, got \['ant'\]"),
+        ("robot: half-cheetah", "model: .", "model: is a folder .*; expected an MJCF file"),
+        ("robot: half-cheetah", "model: family.yaml", "model: MuJoCo cannot read .*family.yaml: "),
+        ("physics: literature", "physics: [physical]", r"physics must be text, got \['physical'\]"),
         ("physics: literature", "physics: newton", "physics must be one of physical, literature, got 'newton'"),
         ("field: mass,", "", r"ranges\[0\]: field is missing"),
-        ("field: mass", "field: weight", "unknown field 'weight'; known: mass, inertia"),
+        ("field: mass", "field: weight", r"ranges\[0\]: unknown field 'weight'; known: mass, inertia"),
         ("low: 0.5", "low: half", r"ranges\[0\]: low must be a number, got 'half'"),
         ("low: 0.5", "low: 3", "range 'mass.torso.torso': low must not be above high"),
         ("scale: log", "scale: lin", "scale must be uniform or log, got 'lin'"),
@@ -258,7 +293,7 @@ def test_actuators_without_a_range_are_refused(tmp_path: Path) -> None:
     body = "<body><joint name='x'/><geom size='0.1' mass='1'/></body>"
     model = f"<mujoco><worldbody>{body}</worldbody><actuator><motor joint='x'/></actuator></mujoco>"
     (tmp_path / "wheel.xml").write_text(model)
-    text = "{name: wheel, model: wheel.xml, ranges: [{field: mass, low: 0.5, high: 2}]}"
+    text = "{name: wheel, model: wheel.xml, reward: {}, ranges: [{field: mass, low: 0.5, high: 2}]}"
     with pytest.raises(ValueError, match="the model of 'wheel' needs actuators that all have a ctrlrange"):
         load_family(write(tmp_path, text))
 

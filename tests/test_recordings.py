@@ -33,6 +33,8 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
         assert np.array_equal(getattr(read, name), values)
     with pytest.raises(ValueError, match="exists and is left as it is"):
         save_recording(path, read)
+    with pytest.raises(ValueError, match=r"cannot write the recording .*nowhere.*: No such file or directory"):
+        save_recording(tmp_path / "nowhere" / "log.npz", read)
 
 
 def test_episodes_are_padded_and_the_last_is_read_as_cut() -> None:
@@ -86,7 +88,12 @@ def test_a_file_of_another_kind_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("not an archive")
     save_recording(tmp_path / "whole.npz", Recording(**_arrays()))
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:300])
-    for name in ("one.npy", "text.npz", "cut.npz", "missing.npz"):
+    whole = (tmp_path / "whole.npz").read_bytes()
+    start = whole.index(b"observations.npy") + len("observations.npy")
+    (tmp_path / "bits.npz").write_bytes(whole[: start + 30] + b"\xff" * 8 + whole[start + 38 :])
+    place = whole.index(b"PK\x01\x02") + 10  # the first file's compression, in the archive's directory
+    (tmp_path / "method.npz").write_bytes(whole[:place] + b"\x63" + whole[place + 1 :])
+    for name in ("bits.npz", "method.npz", "one.npy", "text.npz", "cut.npz", "missing.npz"):
         with pytest.raises(ValueError, match="cannot read the recording") as raised:
             load_recording(tmp_path / name)
         assert "\n" not in str(raised.value)

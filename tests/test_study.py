@@ -2,6 +2,8 @@
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +21,14 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
 from metarl.agents.rl2 import Rl2Config
 from metarl.envs import make_benchmark
-from metarl.envs.dynamics import SimulatorGap
+from metarl.envs.dynamics import DynamicsTasks, SimulatorGap, dynamics_family
 from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import EnvMaker, Experiment
-from metarl.experiments.runs import Run
+from metarl.experiments.runs import Run, open_run
 from metarl.experiments.study import command, running
-from metarl.experiments.study.configuration import Learner, StablePpo, Study
+from metarl.experiments.study.configuration import Learner, StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import draw
 from metarl.experiments.study.held_out import (
     EXTRAPOLATION,
@@ -117,6 +119,11 @@ def test_a_study_is_one_folder(done: tuple[Path, Path]) -> None:
         assert points["promp"] == [0, 2, 4]
         assert points["sb3-scratch"] == points["sb3-fine-tuned"] == [0, 1, 2, 4]
         assert len(held_out["learners"]["rl2"]["tasks"]) == 3
+        counts = {name: held_out["learners"][name]["episodes_per_task_and_point"] for name in names}
+        # Of 2 trials: one episode each, 2 of a gradient step each, and 5 each of one adapted learner.
+        assert counts == {"oracle": 2, "rl2": 2, "promp": 4, "sb3-scratch": 10, "sb3-fine-tuned": 10}
+    spent = {name: found["learners"][name]["adaptation_env_steps"] for name in names}
+    assert spent == {"oracle": 0} | dict.fromkeys(names[1:], 20)  # the oracle has no memory: 4 episodes of 5 steps
 
 
 def test_a_finished_study_is_shown_again_and_nothing_is_trained(done: tuple[Path, Path]) -> None:
@@ -154,6 +161,58 @@ def test_an_agent_can_come_from_a_run_folder(
         command.run_study("tiny", study, tmp_path / "wrong", {"rl2": folder / "runs" / "oracle"})
 
 
+def _changed_run(folder: Path, source: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a run with another configuration."""
+    shutil.copytree(source, folder)
+    data = json.loads((folder / "config.json").read_text())
+    change(data["experiment"])
+    (folder / "config.json").write_text(json.dumps(data))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("roles", "change", "message"),
+    [
+        (("rl2", "promp"), {}, "for rl2 must have agent Rl2Config, got PrompConfig"),
+        (("rl2", "rl2"), {"policy": {"memory": "none"}}, "must have memory or gradient steps True, got False"),
+        (("promp", "promp"), {"adaptation": {"num_episodes": 5}}, "takes 5 episodes for a gradient step"),
+        (("rl2", "rl2"), {"training": {"iterations": 9}}, "was trained for 2 of its 9 iterations; go on with"),
+    ],
+)
+def test_a_run_that_is_not_what_the_study_needs_is_refused(
+    done: tuple[Path, Path], tmp_path: Path, roles: tuple[str, str], change: dict[str, Any], message: str
+) -> None:
+    learner, source = roles
+
+    def changed(experiment: dict[str, Any]) -> None:
+        for part, fields in change.items():
+            holder = experiment if part == "training" else experiment["agent"]
+            holder[part] |= fields
+
+    run = _changed_run(tmp_path / "run", done[0] / "runs" / source, changed)
+    with pytest.raises(ValueError, match=message):
+        command.run_study("tiny", _study(), tmp_path / "study", {learner: run})
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_run_without_a_checkpoint_is_refused(done: tuple[Path, Path], tmp_path: Path) -> None:
+    run = _changed_run(tmp_path / "run", done[0] / "runs" / "rl2", lambda experiment: None)
+    (run / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="for rl2 was trained for 0 of its 2 iterations"):
+        command.run_study("tiny", _study(), tmp_path / "study", {"rl2": run})
+
+
+def test_run_folders_are_known_wherever_the_command_is_given(
+    done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(done[0])
+    study = _study(stable=None, gap=None)
+    given = {name: Path("runs") / name for name in ("oracle", "rl2", "promp")}
+    assert command.run_study("tiny", study, tmp_path / "study", given) == 0
+    described = json.loads((tmp_path / "study" / "study.json").read_text())
+    assert described["runs"] == {name: str(done[0] / folder) for name, folder in given.items()}
+
+
 def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
     folder, _ = done
     with pytest.raises(ValueError, match="holds another study: it differs in num_tasks, seed; give another --out"):
@@ -167,7 +226,7 @@ def test_regret_and_worst_decile_by_hand() -> None:
     tasks = tuple(Task.of("half-cheetah-vel", velocity=float(v)) for v in range(2))
     sets = {"test": HeldOut(HalfCheetahVel(), tasks, "two")}
     study = _study("half-cheetah-vel", stable=None, gap=None)
-    common = {"train_env_steps": 1, "train_wall_s": 1.0}
+    common = {"train_env_steps": 1, "train_wall_s": 1.0, "episodes_per_step": 1}
     oracle = {"episodes": [0, 1], "returns": [[10.0, 20.0], [14.0, 20.0]]}  # means by task: 12 and 20
     other = {"episodes": [0, 1], "returns": [[2.0, 25.0], [11.0, 18.0]]}
     evaluations = {name: {**common, "sets": {"test": r}} for name, r in (("oracle", oracle), ("rl2", other))}
@@ -200,6 +259,16 @@ def test_held_out_tasks_are_checked() -> None:
         held_out_sets(_study("point", learners=_study("point").learners))
 
 
+def test_a_benchmark_that_holds_no_cells_out_is_refused() -> None:
+    name = "half-cheetah-mass-friction"
+    with pytest.raises(ValueError, match=f"{name} trains on all of its ranges"):
+        held_out_sets(_study(name, gap=None))
+    benchmark = make_benchmark(name)
+    inside = tuple(DynamicsTasks(dynamics_family(name), "interpolation").sample(2, np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=f"is a training task of {name}"):
+        check_disjoint(benchmark, {"test": HeldOut(benchmark.family, inside, "")})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -226,9 +295,13 @@ def test_a_study_that_makes_no_sense_is_one_line(changes: dict[str, Any], messag
         (["study", "quick", "--runs", "rl2"], "--runs must be NAME=DIR with a NAME of"),
         (["study", "quick", "--runs", "rl3=here"], "got 'rl3=here'"),
         (["study", "quick", "--runs", "rl2=nowhere"], "nowhere is not a run folder"),
+        (["study", "quick", "--runs", "rl2=a", "rl2=b"], "--runs names rl2 twice, a and b"),
+        (["study", "quick", "--runs", "rl2=a", "--runs", "rl2=b"], "--runs names rl2 twice, a and b"),
         (["study", "quick", "--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
         (["study", "quick", "--seed", "-1"], "seed must be zero or more"),
         (["study", "quick", "--speed", "2"], "--speed"),
+        (["study", "quick", "--benchmark", "no.yaml"], "cannot read the family file"),
+        (["train", "half-cheetah-dir-promp", "--benchmark", "no.yaml"], "cannot read the family file"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_leaves_nothing(
@@ -388,6 +461,36 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(
     for key in (INTERPOLATION, EXTRAPOLATION):
         for name in ("oracle", "rl2", "promp"):
             assert here[key]["learners"][name]["tasks"] == there[key]["learners"][name]["tasks"]
+
+
+@pytest.mark.parametrize("place", ["held_out_sets", "run_parts", "show"])
+def test_a_study_that_is_stopped_anywhere_says_how_to_go_on(
+    done: tuple[Path, Path], place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, place, stopped)
+    assert command.run_study("tiny", _study(), done[0], {}) == 130
+    assert f"go on with the same command and --out {done[0]}" in capsys.readouterr().out
+    if place == "held_out_sets":
+        assert command.run_study("tiny", _study(), None, {}) == 130
+        assert capsys.readouterr().out.strip().endswith("go on with the same command")
+
+
+def test_a_family_file_is_trained_and_studied_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ranges = "[{field: density, low: 0.5, high: 2, ring: 0.25}, {field: tilt, low: -5, high: 5}]"
+    Path("mine.yaml").write_text(f"{{name: mine, robot: half-cheetah, ranges: {ranges}}}")
+    study = on_benchmark(_study(stable=None), "mine.yaml")
+    assert study.benchmark == str(tmp_path / "mine.yaml")
+    monkeypatch.chdir("/")  # a path is known from anywhere
+    assert command.run_study("mine", study, tmp_path / "study", {}) == 0
+    found = json.loads((tmp_path / "study" / "results.json").read_text())
+    assert set(found["sets"]) == {INTERPOLATION, EXTRAPOLATION, GAP}
+    run = open_run(tmp_path / "study" / "runs" / "rl2")
+    assert {task.family for task in run.test_tasks} == {"mine"}
+    assert run.benchmark.train.region == "train"  # type: ignore[attr-defined]
 
 
 def test_the_figure_is_drawn_where_matplotlib_is(done: tuple[Path, Path], tmp_path: Path) -> None:

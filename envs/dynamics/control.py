@@ -99,29 +99,33 @@ def task_loop(
 class ControlLoop:
     """Delays and sensors of all rows, drawn for a whole episode when it begins.
 
-    Every row draws from its own generator, so that what it draws does not depend on the other rows.
+    Every row draws from its own generator, and as much whatever its task is, so that what it draws does not depend
+    on the other rows.
 
     Args:
         num_rows: number of rows.
         horizon: steps of an episode.
         num_actions: actuators.
         num_observed: observed quantities.
+        ranges: of the tasks that may come; they say what is drawn.
     """
 
-    def __init__(self, num_rows: int, horizon: int, num_actions: int, num_observed: int) -> None:
+    def __init__(
+        self, num_rows: int, horizon: int, num_actions: int, num_observed: int, ranges: Sequence[Range]
+    ) -> None:
         self._horizon = horizon
         self._num_actions, self._num_observed = num_actions, num_observed
         self._rows = np.arange(num_rows)
         self._phase = np.zeros(num_rows, dtype=np.int64)
-        self._delayed = self._noisy = self._biased = False
+        varied = {r.field for r in ranges if r.outer_high > 0.0}
+        self._delayed, self._noisy = bool(varied & {"delay", "delay_jitter"}), "sensor_noise" in varied
+        self._biased = False
 
     def set(self, loops: Sequence[Loop], change_steps: np.ndarray) -> None:
         """Take the loops before and, if anything changes, after the change, and the step of the change [row]."""
         self._loops = [*loops] * (3 - len(loops))  # always two phases
         self._change_steps = change_steps
         longest = max(int((loop.delay + loop.jitter).max()) for loop in loops)
-        self._delayed = longest > 0
-        self._noisy = any(loop.noise.any() for loop in loops)
         self._biased = any(loop.bias.any() for loop in loops)
         count = len(self._rows)
         self._depth = longest + 1

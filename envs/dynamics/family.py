@@ -1,12 +1,14 @@
 """A task family whose tasks are simulator parameters, on the batched engine."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 
 import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
+from metarl.configs import check_counts
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.fields import FIELDS
 from metarl.envs.dynamics.physics import (
@@ -32,15 +34,24 @@ _OUTSIDE = ("control", "sensor")
 
 @dataclass(frozen=True)
 class ForwardReward:
-    """Forward velocity, a bonus for every step, and a cost of control: v_x + alive_bonus - ctrl_weight |a|^2."""
+    """Forward velocity, a bonus for every step, and a cost of control.
+
+    Their sum is forward_weight * v_x + alive_bonus - ctrl_weight |a|^2.
+    """
 
     alive_bonus: float = 0.0
     ctrl_weight: float = 0.0
+    forward_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not math.isfinite(value := getattr(self, each.name)):
+                raise ValueError(f"{each.name} must be finite, got {value}")
 
     def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
         """The terms of every row."""
         return {
-            "reward_forward": motion.velocity[:, 0],
+            "reward_forward": self.forward_weight * motion.velocity[:, 0],
             "reward_survive": np.full(len(actions), self.alive_bonus),
             "reward_ctrl": -self.ctrl_weight * np.square(actions).sum(1),
         }
@@ -64,7 +75,7 @@ class DynamicsFamily(LocomotionFamily):
         num_observed: size of an observation.
 
     Raises:
-        ValueError: if a range names what is not in the model, or leaves physics.
+        ValueError: if a range names what is not in the model, or leaves physics, or a change may never happen.
     """
 
     name: str
@@ -82,11 +93,18 @@ class DynamicsFamily(LocomotionFamily):
     _loops: dict[str, LoopRange] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_counts(self, "horizon")
+        self._check_change(self.horizon)
         ranges = self.randomization.parameters
         nominal = build_nominal(self.robot, ranges, self.physics)
         if not nominal.nu or not nominal.actuator_ctrllimited.all():
             raise ValueError(
                 f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
+            )
+        if self.robot.hidden_qpos > nominal.nq:
+            raise ValueError(
+                f"{self.robot.name}: hidden_qpos must be at most {nominal.nq}, the model's positions, "
+                f"got {self.robot.hidden_qpos}"
             )
         observed = observed_names(nominal, self.robot)
         edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in _OUTSIDE}
@@ -149,6 +167,14 @@ class DynamicsFamily(LocomotionFamily):
             if r.integer and np.any(np.mod(task[r.name], 1)):
                 raise ValueError(f"parameter {r.name!r} must be a whole number, got {task[r.name]!r}")
 
+    def _check_change(self, horizon: int) -> None:
+        change = self.randomization.change
+        if change is not None and change.last_step >= horizon:
+            raise ValueError(
+                f"{self.name}: the change's last_step must be below the horizon of {horizon} steps, "
+                f"or it may never happen; got {change.last_step}"
+            )
+
     def model_for(self, task: Task, nominal: mujoco.MjModel, *, changed: bool = False) -> mujoco.MjModel:
         """The model of a task, before its change or after."""
         return self.models_for([task], nominal, changed=changed)[0]
@@ -189,7 +215,12 @@ class DynamicsFamily(LocomotionFamily):
         num_threads: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> "DynamicsEnv":
-        """A batched environment for tasks of this family."""
+        """A batched environment for tasks of this family.
+
+        Raises:
+            ValueError: if the horizon is so short that a change may never happen.
+        """
+        self._check_change(self.horizon if horizon is None else horizon)
         return DynamicsEnv(self, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
 
 
@@ -213,7 +244,8 @@ class DynamicsEnv(LocomotionEnv):
     ) -> None:
         super().__init__(family, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
         self._every = np.arange(num_envs)
-        self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed)
+        ranges = family.randomization.parameters
+        self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed, ranges)
         self._changes = family.randomization.change is not None
         self._change_steps = np.full(num_envs, np.iinfo(np.int64).max)
         self._changed = np.zeros(num_envs, dtype=np.bool_)
@@ -254,7 +286,9 @@ class DynamicsEnv(LocomotionEnv):
             self._loop.change(due)
         began = self.physics.states[every, 0]
         observations, rewards, terminated, infos = super()._simulate(actions, rows)
-        diverged = self.physics.states[every, 0] < began + 0.5 * self._duration(every)[:, 0]
+        # A reset on the way leaves the clock a physics step behind at least.
+        expected = began + self._duration(every)[:, 0]
+        diverged = self.physics.states[every, 0] < expected - 0.5 * self._nominal.opt.timestep
         rewards[diverged] = 0.0
         infos = {name: np.where(diverged, 0.0, values) for name, values in infos.items()} | {"diverged": diverged}
         return self._loop.sensed(observations, every, steps + 1), rewards, terminated | diverged, infos

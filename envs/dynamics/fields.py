@@ -55,6 +55,7 @@ _POSITIVE_MODES: tuple[Mode, ...] = ("factor", "absolute", "offset")
 _ADDED: tuple[Mode, ...] = ("offset", "absolute", "factor")
 _SET: tuple[Mode, ...] = ("absolute",)
 _SCALED: tuple[Mode, ...] = ("factor",)
+_WHOLE: tuple[Mode, ...] = ("factor", "absolute")
 _GAINS = Columns("actuator_gainprm", _ALL)
 
 FIELDS: dict[str, Field] = {
@@ -82,16 +83,22 @@ FIELDS: dict[str, Field] = {
     "damping": Field("joint", (Columns("dof_damping"),), 0.0),
     "armature": Field("joint", (Columns("dof_armature"),), 0.0),
     "friction_loss": Field("joint", (Columns("dof_frictionloss"),), 0.0),
-    # Of actuators. Strength scales the whole force, of motors and of servos, whose bias holds their stiffness.
+    # Of actuators. Strength scales the whole force, of motors and of servos; stiffness the pull of position servos
+    # to where they settle. Control limits can only shrink: actions have the nominal ones.
     "strength": Field("actuator", (_GAINS, Columns("actuator_biasprm", _ALL)), 0.0, modes=_SCALED),
     "gain": Field("actuator", (Columns("actuator_gainprm", (0,)),)),
+    "stiffness": Field(
+        "actuator", (Columns("actuator_gainprm", (0,)), Columns("actuator_biasprm", (1,))), 0.0, modes=_SCALED
+    ),
     "bias": Field("actuator", (Columns("actuator_biasprm", (0,)),), modes=_ADDED),
-    "ctrl_limit": Field("actuator", (Columns("actuator_ctrlrange", (0, 1)),), 0.0, strict=True, signs=(-1.0, 1.0)),
+    "ctrl_limit": Field(
+        "actuator", (Columns("actuator_ctrlrange", (0, 1)),), 0.0, strict=True, modes=_WHOLE, signs=(-1.0, 1.0)
+    ),
     "force_limit": Field(
-        "actuator", (Columns("actuator_forcerange", (0, 1)),), 0.0, strict=True, signs=(-1.0, 1.0)
+        "actuator", (Columns("actuator_forcerange", (0, 1)),), 0.0, strict=True, modes=_WHOLE, signs=(-1.0, 1.0)
     ),
     # Of the world: gravity in m/s^2, its magnitude or a component; a tilt, in degrees, raises the ground along +x.
-    "gravity": Field("model", (Columns("opt.gravity", _ALL),), 0.0, modes=("factor", "absolute")),
+    "gravity": Field("model", (Columns("opt.gravity", _ALL),), 0.0, modes=_WHOLE),
     **{
         f"gravity_{axis}": Field("model", (Columns("opt.gravity", (i,)),), modes=_SET)
         for i, axis in enumerate("xyz")
@@ -189,6 +196,8 @@ def find_targets(name: str, mode: Mode, model: mujoco.MjModel, targets: Sequence
     """
     field = FIELDS[name]
     if field.kind in ("model", "control"):
+        if name == "gravity" and not model.opt.gravity.any():
+            raise ValueError("field 'gravity': the model has none, to scale or to have a direction; use gravity_z")
         if targets:
             raise ValueError(f"field {name!r} is of the whole model and takes no targets, got {list(targets)}")
         return []
@@ -199,6 +208,9 @@ def find_targets(name: str, mode: Mode, model: mujoco.MjModel, targets: Sequence
             there = ", ".join(known[1:] if field.kind == "body" else known)
             raise ValueError(f"field {name!r}: no {field.kind} {target!r} in the model; there are {there}")
     chosen = list(targets) or [known[i] for i in _usual(model, field.kind)]
+    for target in chosen:
+        if why := _does_nothing(name, model, names.index(target)):
+            raise ValueError(f"field {name!r}: {target!r} {why}")
     if mode != "factor":
         return chosen
     kept = [t for t in chosen if any(w.nominal.any() for w in resolve_writes(name, mode, model, [t], False))]
@@ -209,6 +221,33 @@ def find_targets(name: str, mode: Mode, model: mujoco.MjModel, targets: Sequence
     if not kept:
         raise ValueError(f"field {name!r}: the model has nothing to scale; use mode absolute and name targets")
     return kept
+
+
+def _does_nothing(name: str, model: mujoco.MjModel, index: int) -> str:
+    """Why a field would not do to an element what its name says; empty if it does."""
+    if name in ("friction", "torsional_friction", "rolling_friction"):
+        paired = index in model.pair_geom1 or index in model.pair_geom2
+        return "is in a <pair> of the model, which has a friction of its own; remove the pair" if paired else ""
+    return _no_force(name, model, index) if name in ("strength", "gain", "bias", "stiffness") else ""
+
+
+def _no_force(name: str, model: mujoco.MjModel, index: int) -> str:
+    gain_type, bias_type = model.actuator_gaintype[index], model.actuator_biastype[index]
+    if gain_type in _OWN_GAINS or bias_type in _OWN_BIASES:
+        return (
+            "is a muscle or has a gain of its user's, whose parameters are no forces; leave it out of the targets"
+        )
+    gain, (pull, drag) = model.actuator_gainprm[index, 0], model.actuator_biasprm[index, 1:3]
+    affine = bias_type == mujoco.mjtBias.mjBIAS_AFFINE
+    if name == "gain" and affine and (pull or drag):
+        return "is a servo, whose gain says where it settles; use stiffness or strength"
+    if name == "stiffness" and not (affine and pull and gain == -pull):
+        return "is no position servo; use gain or strength"
+    return ""
+
+
+_OWN_GAINS = (mujoco.mjtGain.mjGAIN_MUSCLE, mujoco.mjtGain.mjGAIN_USER)
+_OWN_BIASES = (mujoco.mjtBias.mjBIAS_MUSCLE, mujoco.mjtBias.mjBIAS_USER)
 
 
 def _usual(model: mujoco.MjModel, kind: Kind) -> list[int]:

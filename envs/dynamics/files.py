@@ -1,5 +1,6 @@
 """Families from YAML files: a model, its ranges and what changes; the reward is a function."""
 
+import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,42 +10,40 @@ import yaml
 from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward, Reward
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
+from metarl.envs.dynamics.splits import DynamicsTasks
 from metarl.envs.mujoco.robots import ROBOTS, Robot
+from metarl.tasks import Benchmark
 
 _PHYSICS = {"physical": PHYSICAL, "literature": LITERATURE}
+_REWARD = tuple(f.name for f in fields(ForwardReward))
 _NUMBERS = (
-    "low",
-    "high",
-    "ring",
-    "reset_noise",
-    "frame_skip",
-    "horizon",
-    "hidden_qpos",
-    "first_step",
-    "last_step",
+    *("low", "high", "ring", "reset_noise", "frame_skip", "horizon", "hidden_qpos", "first_step", "last_step"),
+    *_REWARD,
 )
 _TEXTS = ("field", "scale", "mode", "name")
-_FAMILY = (
-    "name",
-    "robot",
-    "model",
-    "frame_skip",
-    "hidden_qpos",
-    "reset_noise",
-    "horizon",
-    "physics",
-    "ranges",
-    "change",
-)
+_OF_MODELS = ("frame_skip", "hidden_qpos", "reset_noise")
+_FAMILY = ("name", "robot", "model", *_OF_MODELS, "horizon", "physics", "reward", "ranges", "change")
 
 
-def load_family(path: Path, reward: Reward | None = None) -> DynamicsFamily:
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
+    """Refuses an entry that is given twice, of which YAML would take the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{repeated[0]} is given twice in line {node.start_mark.line + 1} and after")
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamily:
     """The family that a YAML file describes.
 
         name: my-arm
         model: arm.xml              # beside the YAML file; or `robot: half-cheetah`, one of metarl's own
         frame_skip: 5
         horizon: 200
+        reward: {forward_weight: 1, ctrl_weight: 0.1}     # of `ForwardReward`, where no function is given
         ranges:
           - {field: mass, targets: [forearm], low: 0.5, high: 2, scale: log, ring: 0.25}
           - {field: delay, low: 0, high: 3}
@@ -56,29 +55,54 @@ def load_family(path: Path, reward: Reward | None = None) -> DynamicsFamily:
 
     Args:
         path: of the file.
-        reward: of a step; forward velocity with the robot's own weights by default.
+        reward: of a step; by default the file's, or forward velocity with the robot's own weights. A model file
+            has none of its own.
 
     Raises:
         ValueError: naming the file, the entry and what is wrong with it.
     """
+    path = Path(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.load(path.read_text(), _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the family file {path}: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"the family file {path} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise ValueError(f"the family file {path} is nested too deep") from error
+    except ValueError as error:
+        raise ValueError(f"the family file {path}: {error}") from error
     try:
         return _family(data, path.parent, reward)
     except ValueError as error:
         raise ValueError(f"the family file {path}: {error}") from error
 
 
+def is_family_file(benchmark: str) -> bool:
+    """Whether a benchmark's name is the path of a family file, by its ending."""
+    return benchmark.endswith((".yaml", ".yml"))
+
+
+def file_benchmark(path: str) -> Benchmark:
+    """The family of a file as a benchmark: trained on combinations of values, and tested on new ones.
+
+    Raises:
+        ValueError: as `load_family` does.
+    """
+    family = load_family(path)
+    train, test = DynamicsTasks(family, "train"), DynamicsTasks(family, "interpolation")
+    return Benchmark(path, train, test, shared=False, description=f"{family.name}, tested on new combinations")
+
+
 def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily:
     entries = _entries(data, "the file", _FAMILY, required=("name",))
-    robot = _robot(entries, folder)
+    for name in ("name", "robot", "model", "physics"):
+        if name in entries and not (isinstance(entries[name], str) and entries[name]):
+            raise ValueError(f"{name} must be text, got {entries[name]!r}")
     physics = entries.get("physics", "physical")
     if physics not in _PHYSICS:
         raise ValueError(f"physics must be one of {', '.join(_PHYSICS)}, got {physics!r}")
+    robot = _robot(entries, folder)
     change = None
     if "change" in entries:
         steps = ("first_step", "last_step")
@@ -86,11 +110,11 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
         first, last = (_whole(found, name) for name in steps)
         change = Change(_ranges(found["ranges"], "change.ranges"), first, last)
     return DynamicsFamily(
-        str(entries["name"]),
+        entries["name"],
         robot,
         Randomization(_ranges(entries.get("ranges", []), "ranges"), change),
-        reward or ForwardReward(robot.healthy_reward, robot.ctrl_weight),
-        horizon=_whole(entries, "horizon", 200),
+        reward or _reward(entries, robot),
+        horizon=_whole(entries, "horizon", 200, least=1),
         physics=_PHYSICS[physics],
     )
 
@@ -102,20 +126,38 @@ def _robot(entries: dict[str, Any], folder: Path) -> Robot:
     if "robot" in entries:
         if entries["robot"] not in ROBOTS:
             raise ValueError(f"robot must be one of {', '.join(ROBOTS)}, got {entries['robot']!r}")
-        if given := [name for name in ("frame_skip", "hidden_qpos", "reset_noise") if name in entries]:
+        if given := [name for name in _OF_MODELS if name in entries]:
             raise ValueError(f"{given[0]} is that of the robot {entries['robot']!r}; give it with a model")
         return ROBOTS[entries["robot"]]
-    file = (folder / str(entries["model"])).resolve()
+    file = (folder / entries["model"]).resolve()
     if not file.is_file():
-        raise ValueError(f"model: there is no file {file}")
-    return Robot(
-        str(entries["name"]),
+        what = "is a folder" if file.is_dir() else "there is no file"
+        raise ValueError(f"model: {what} {file}; expected an MJCF file")
+    robot = Robot(
+        entries["name"],
         str(file),
-        _whole(entries, "frame_skip", 1),
+        _whole(entries, "frame_skip", 1, least=1),
         _whole(entries, "hidden_qpos", 0),
-        float(entries.get("reset_noise", 0.0)),
+        entries.get("reset_noise", 0.0),
         "uniform",
     )
+    try:
+        robot.build_model()
+    except ValueError as error:
+        raise ValueError(f"model: MuJoCo cannot read {file}: {' '.join(str(error).split())}") from error
+    return robot
+
+
+def _reward(entries: dict[str, Any], robot: Robot) -> ForwardReward:
+    """The file's, or the robot's own."""
+    if "reward" in entries:
+        return ForwardReward(**_entries(entries["reward"], "reward", _REWARD, required=()))
+    if "model" in entries:
+        raise ValueError(
+            "reward is missing: a model file has none of its own; "
+            f"give a mapping with {', '.join(_REWARD)} here, or load_family a function"
+        )
+    return ForwardReward(robot.healthy_reward, robot.ctrl_weight, robot.forward_weight)
 
 
 def _ranges(data: object, where: str) -> tuple[Range, ...]:
@@ -132,14 +174,17 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
         for name, kind, what in (*((text, str, "text") for text in _TEXTS), ("each", bool, "true or false")):
             if name in entries and not isinstance(entries[name], kind):
                 raise ValueError(f"{where}[{number}]: {name} must be {what}, got {entries[name]!r}")
-        found.append(Range(targets=tuple(str(target) for target in targets), **entries))
+        try:
+            found.append(Range(targets=tuple(str(target) for target in targets), **entries))
+        except ValueError as error:
+            raise ValueError(f"{where}[{number}]: {error}") from error
     return tuple(found)
 
 
 def _entries(data: object, where: str, known: tuple[str, ...], required: tuple[str, ...]) -> dict[str, Any]:
     """The mapping that an entry must be, with its numbers as numbers."""
     if not isinstance(data, dict):
-        raise ValueError(f"{where} must be a mapping with {', '.join(required)}, got {data!r}")
+        raise ValueError(f"{where} must be a mapping with {', '.join(required or known)}, got {data!r}")
     for name in data:
         if name not in known:
             raise ValueError(f"{where}: unknown entry {name!r}; known: {', '.join(known)}")
@@ -159,8 +204,8 @@ def _number(name: str, value: object, where: str) -> float:
         raise ValueError(f"{where}: {name} must be a number, got {value!r}") from error
 
 
-def _whole(entries: dict[str, Any], name: str, default: int = -1) -> int:
+def _whole(entries: dict[str, Any], name: str, default: int = -1, *, least: int = 0) -> int:
     value: float = entries.get(name, default)
-    if value != int(value) or value < 0:
-        raise ValueError(f"{name} must be a whole number, got {value:g}")
+    if not math.isfinite(value) or value % 1 or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value:g}")
     return int(value)

@@ -130,6 +130,8 @@ def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mu
     plain = robot.build_model()
     carriers = _bodies(plain, ranges, [name for name, field in FIELDS.items() if field.payload], named=True)
     shifted = _bodies(plain, ranges, ["com_x", "com_y", "com_z"])
+    if carriers or shifted:
+        _name_bodies(spec, plain)
     for body in dict.fromkeys((*carriers, *shifted)):
         # A body with a child is none of those whose mass matrix MuJoCo keeps as constants.
         added = spec.body(body).add_body(name=body + PAYLOAD)
@@ -155,6 +157,21 @@ def _strip_looks(spec: mujoco.MjSpec) -> None:
         owner.material = ""
     for seen in (*spec.materials, *spec.textures, *spec.lights, *spec.cameras):
         seen.delete()
+
+
+def _name_bodies(spec: mujoco.MjSpec, plain: mujoco.MjModel) -> None:
+    """Give unnamed bodies the names that `element_names` has for them: added bodies change their numbers."""
+    bodies = _with_descendants(spec.worldbody)  # in the order of the compiled model
+    if all(body.name for body in bodies):
+        return
+    if len(bodies) != plain.nbody:
+        raise ValueError("the model has bodies without a name and fuses static bodies; give all bodies names")
+    for body, name in zip(bodies, element_names(plain, "body"), strict=True):
+        body.name = name
+
+
+def _with_descendants(body: mujoco.MjsBody) -> list[mujoco.MjsBody]:
+    return [body, *(found for child in body.bodies for found in _with_descendants(child))]
 
 
 def _bodies(
@@ -227,6 +244,13 @@ def make_edit(model: mujoco.MjModel, r: Range) -> Edit:
             if lowest < field.lowest or (field.strict and lowest == field.lowest):
                 least = f"above {field.lowest:g}" if field.strict else f"{field.lowest:g} or more"
                 raise ValueError(f"range {r.name!r}: {r.field} must be {least}; {value:g} makes it {lowest:g}")
+    if r.field == "ctrl_limit":
+        highest = [r.outer_high] * len(targets)
+        if any((np.abs(write.values(highest, mode)) > np.abs(write.nominal)).any() for write in writes):
+            raise ValueError(
+                f"range {r.name!r}: ctrl_limit can only shrink, as actions have the model's limits; "
+                f"{r.outer_high:g} widens one"
+            )
     return Edit(r.name, r.field, mode, writes, tuple(targets))
 
 

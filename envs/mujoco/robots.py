@@ -9,6 +9,8 @@ import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 
+from metarl.configs import check_counts, check_not_negative
+
 _ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
 
 Healthy = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -44,6 +46,10 @@ class Robot:
     velocity_limit: float = np.inf
     healthy: Healthy | None = None
     com_body: str | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "frame_skip")
+        check_not_negative(self, "hidden_qpos", "reset_noise")
 
     def build_model(self) -> mujoco.MjModel:
         """A fresh MjModel of the robot."""

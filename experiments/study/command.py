@@ -1,15 +1,18 @@
 """metarl study: train what is to be compared, measure it on the same held-out tasks, and show what came of it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import tyro
 
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
 from metarl.experiments.runs import make_folder, write_json
-from metarl.experiments.study.configuration import Study
+from metarl.experiments.study.configuration import Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.presets import STUDIES
@@ -26,16 +29,18 @@ class StudyArguments:
     Attributes:
         out: folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
         seed: of everything random.
+        benchmark: learn and compare on another benchmark, by its name or by the path of a YAML family file.
         runs: NAME=DIR takes a learner from a run folder instead of training it.
         num_tasks: of every held-out set.
         num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task.
+        num_trials: repetitions of the adaptation on each task; Stable-Baselines3's PPO adapts once.
         num_threads: simulation threads; one per core by default.
     """
 
     out: Path | None = None
     seed: int | None = None
-    runs: tuple[str, ...] = ()
+    benchmark: str | None = None
+    runs: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
     num_tasks: int | None = None
     num_episodes: int | None = None
     num_trials: int | None = None
@@ -46,7 +51,8 @@ def study_command(words: list[str]) -> int:
     """Run `metarl study`; returns the exit status."""
     known = ", ".join(STUDIES)
     if words[:1] in (["-h"], ["--help"]):
-        say(f"usage: metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]\n\nstudies: {known}\n")
+        options = "[--out DIR] [--seed N] [--benchmark NAME | FILE.yaml] [--runs NAME=DIR ...]"
+        say(f"usage: metarl study STUDY {options}\n\nstudies: {known}\n")
         say("`metarl study STUDY --help` describes the options.")
         return 0
     if not words or words[0].startswith("-"):
@@ -55,9 +61,12 @@ def study_command(words: list[str]) -> int:
     if name not in STUDIES:
         raise UsageError(f"unknown study {name!r}; known: {known}")
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
-    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "runs")}
-    study = replace(STUDIES[name], **{key: value for key, value in asked.items() if value is not None})
-    return run_study(name, study, arguments.out, _given(study, arguments.runs))
+    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "benchmark", "runs")}
+    study = STUDIES[name] if arguments.benchmark is None else on_benchmark(STUDIES[name], arguments.benchmark)
+    study = replace(study, **{key: value for key, value in asked.items() if value is not None})
+    return run_study(
+        name, study, arguments.out, _given(study, [word for words in arguments.runs for word in words])
+    )
 
 
 def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> int:
@@ -72,22 +81,29 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
     Raises:
         ValueError: if the folder holds something else, or what is asked for cannot be made.
     """
-    sets = held_out_sets(study)
-    for learner in study.learners:  # what cannot be made is to be said now, not in an hour
-        if learner.name in given:
-            taken(learner, given[learner.name])
-        else:
-            make_agent(learner.experiment, experiment_benchmark(learner.experiment))
-    folder = _open(name, study, out, given)
-    say(f"{name}: {study.source}")
-    say(f"study folder {folder}")
-    say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
+    folder = out
     try:
-        evaluations = run_parts(study, folder, sets, given)
+        given = {key: path.resolve() for key, path in given.items()}  # what study.json holds is so from anywhere
+        sets = held_out_sets(study)
+        for learner in study.learners:  # what cannot be made is to be said now, not in an hour
+            if learner.name in given:
+                taken(study, learner, given[learner.name])
+            else:
+                make_agent(learner.experiment, experiment_benchmark(learner.experiment))
+        folder = _open(name, study, out, given)
+        say(f"{name}: {study.source}")
+        say(f"study folder {folder}")
+        say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
+        _write(summarise(name, study, sets, run_parts(study, folder, sets, given)), folder)
     except (Interrupted, KeyboardInterrupt):
-        say(f"stopped; what is done is kept, go on with the same command and --out {folder}")
+        where = f" and --out {folder}" if folder is not None and folder.exists() else ""
+        say(f"stopped; what is done is kept, go on with the same command{where}")
         return 130
-    results = summarise(name, study, sets, evaluations)
+    return 0
+
+
+def _write(results: dict[str, Any], folder: Path) -> None:
+    """Show the results and write them and their figure."""
     show(results)
     write_json(folder / RESULTS, results)
     written = [str(folder / RESULTS)]
@@ -97,7 +113,6 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
     else:
         say(HOW_TO_INSTALL)
     say(f"written to {' and '.join(written)}")
-    return 0
 
 
 def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> Path:
@@ -133,13 +148,15 @@ def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any
     return described | {"runs": {key: str(folder) for key, folder in given.items()}}
 
 
-def _given(study: Study, words: tuple[str, ...]) -> dict[str, Path]:
+def _given(study: Study, words: Sequence[str]) -> dict[str, Path]:
     """Run folders by learner."""
     names = [learner.name for learner in study.learners]
-    given = {}
+    given: dict[str, Path] = {}
     for word in words:
         name, separator, folder = word.partition("=")
         if not separator or not folder or name not in names:
             raise UsageError(f"--runs must be NAME=DIR with a NAME of {', '.join(names)}, got {word!r}")
+        if name in given:
+            raise UsageError(f"--runs names {name} twice, {given[name]} and {folder}")
         given[name] = Path(folder)
     return given

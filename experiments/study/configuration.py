@@ -1,15 +1,18 @@
 """What a study is: who learns, on which tasks, and how they are compared."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.rl2 import Rl2Config
 from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
 
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"
+TEST_EPISODES = 5
+"""Of Stable-Baselines3's PPO at every point of its curve, for each of the study's trials."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Learner:
         """Adaptation episodes between two points of its curve: those of a gradient step, or one."""
         agent = self.experiment.agent
         return agent.adaptation.num_episodes if isinstance(agent, PrompConfig | MamlTrpoConfig) else 1
+
+    @property
+    def adapts(self) -> bool:
+        """Its episodes change what it does in the next one; not so without a memory or gradient steps."""
+        agent = self.experiment.agent
+        return not (isinstance(agent, Rl2Config) and agent.policy.memory == "none")
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,8 @@ class Study:
         gap: the other simulator, on the interpolation tasks; None for none.
         num_tasks: of every held-out set.
         num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task.
+        num_trials: repetitions of the adaptation on each task. Stable-Baselines3's PPO adapts once on each, and is
+            tested for `TEST_EPISODES` times as many episodes at every point.
         horizon: steps per episode; the benchmark's own by default.
         seed: of everything random.
         num_threads: simulation threads; one per core by default.
@@ -127,3 +137,12 @@ class Study:
                 )
             if experiment.observe_task != (learner.name == self.oracle):
                 raise ValueError(f"the oracle alone observes its task, got {learner.name} that does not fit")
+
+
+def on_benchmark(study: Study, benchmark: str) -> Study:
+    """The same study of another benchmark; how long its learners train stays what it was."""
+    learners = tuple(
+        replace(learner, experiment=replace(learner.experiment, benchmark=benchmark)) for learner in study.learners
+    )
+    benchmark = learners[0].experiment.benchmark  # the path of a file is whole there
+    return replace(study, benchmark=benchmark, learners=learners, source=f"{study.source}; here of {benchmark}")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from metarl import seeding
 from metarl.envs import make_benchmark
-from metarl.envs.dynamics import DynamicsFamily, dynamics_names, dynamics_split, region_of
+from metarl.envs.dynamics import DynamicsTasks, region_of, split
 from metarl.experiments.study.configuration import Study
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskFamily
 
@@ -30,26 +30,30 @@ def held_out_sets(study: Study) -> dict[str, HeldOut]:
     """The sets of a study, drawn by its seed; the gap has the interpolation tasks.
 
     Raises:
-        ValueError: if a gap is asked for where there is no simulator to change, or tasks were trained on.
+        ValueError: if a gap is asked for where there is no simulator to change, or tasks are trained on.
     """
     benchmark, rng = make_benchmark(study.benchmark), seeding.streams(study.seed)["test_tasks"]
-    if study.benchmark not in dynamics_names():
+    if not isinstance(benchmark.train, DynamicsTasks):
         if study.gap is not None:
             raise ValueError(f"a simulator gap needs a dynamics benchmark, got {study.benchmark}")
         tasks = tuple(benchmark.test.sample(study.num_tasks, rng))
         sets = {TEST: HeldOut(benchmark.family, tasks, "the benchmark's test tasks")}
         check_disjoint(benchmark, sets)
         return sets
-    split = dynamics_split(study.benchmark)
-    family = split.train.family
-    inside = tuple(split.interpolation.sample(study.num_tasks, rng))
-    outside = tuple(split.extrapolation.sample(study.num_tasks, rng))
+    if benchmark.train.region != "train":
+        raise ValueError(
+            f"{study.benchmark} trains on all of its ranges, so that no combination of values is new; "
+            "a study needs a benchmark that holds some out, as half-cheetah-dynamics does"
+        )
+    family = benchmark.train.family
+    distributions = split(family)
+    inside = tuple(distributions.interpolation.sample(study.num_tasks, rng))
+    outside = tuple(distributions.extrapolation.sample(study.num_tasks, rng))
     sets = {
         INTERPOLATION: HeldOut(family, inside, "new combinations of values inside the training ranges"),
         EXTRAPOLATION: HeldOut(family, outside, "values outside the training ranges"),
     }
     if study.gap is not None:
-        assert isinstance(family, DynamicsFamily)
         other = family.with_simulator(study.gap)
         sets[GAP] = HeldOut(other, inside, "the interpolation tasks in another simulator")
     check_disjoint(benchmark, sets)
@@ -73,6 +77,7 @@ def _trained_on(benchmark: Benchmark, task: Task) -> bool:
     """Whether training can have drawn the task; of a continuous distribution two draws are never the same."""
     if isinstance(benchmark.train, FiniteTasks):
         return task in benchmark.train.tasks
-    if isinstance(benchmark.family, DynamicsFamily) and benchmark.name in dynamics_names():
-        return region_of(benchmark.family, task) == "train"
+    if isinstance(benchmark.train, DynamicsTasks):
+        where, drawn = region_of(benchmark.train.family, task), benchmark.train.region
+        return where == drawn or (drawn == "range" and where != "extrapolation")
     return False

@@ -8,7 +8,7 @@ import numpy as np
 from metarl.evaluation import bootstrap_intervals, worst_decile
 from metarl.experiments.console import show_table
 from metarl.experiments.runs import versions
-from metarl.experiments.study.configuration import Study
+from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, TEST_EPISODES, Study
 from metarl.experiments.study.held_out import HeldOut
 from metarl.tasks import Task
 
@@ -21,6 +21,8 @@ def summarise(
     """All results as JSON types.
 
     Regret of a learner on a task is the oracle's mean return there, over all its episodes, minus the learner's.
+    The oracle is a trained agent and no bound: a learner that does better has negative regret. Intervals are over
+    tasks; they do not hold what another training seed would change.
 
     Args:
         name: of the study.
@@ -37,7 +39,8 @@ def summarise(
             "meaning": held_out.meaning,
             "num_tasks": len(held_out.tasks),
             "learners": {
-                learner: _points(evaluation["sets"][key], held_out.tasks, oracle, horizon, rng)
+                learner: {"episodes_per_task_and_point": _episodes(study, learner, evaluation)}
+                | _points(evaluation["sets"][key], held_out.tasks, oracle, horizon, rng)
                 for learner, evaluation in evaluations.items()
             },
         }
@@ -52,12 +55,26 @@ def summarise(
             learner: {
                 "train_env_steps": evaluation["train_env_steps"],
                 "train_wall_s": evaluation["train_wall_s"],
-                "adaptation_env_steps": max(evaluation["sets"][next(iter(sets))]["episodes"]) * horizon,
+                "adaptation_env_steps": _adaptation_steps(study, learner, evaluation["sets"], horizon),
             }
             for learner, evaluation in evaluations.items()
         },
         "sets": found,
     }
+
+
+def _episodes(study: Study, learner: str, evaluation: Mapping[str, Any]) -> int:
+    """Episodes that a mean return of one task, at one point of the curve, is of."""
+    if learner in (FROM_SCRATCH, FINE_TUNED):
+        return TEST_EPISODES * study.num_trials
+    return int(evaluation["episodes_per_step"]) * study.num_trials
+
+
+def _adaptation_steps(study: Study, learner: str, curves: Mapping[str, Mapping[str, Any]], horizon: int) -> int:
+    """Most environment steps that a learner adapted on, 0 if its episodes change nothing in it."""
+    if any(not each.adapts for each in study.learners if each.name == learner):
+        return 0
+    return int(max(next(iter(curves.values()))["episodes"])) * horizon
 
 
 def _points(
@@ -90,8 +107,8 @@ def _points(
 
 def show(results: Mapping[str, Any]) -> None:
     """Print a table per set: every learner without adaptation, and after all of it."""
-    columns = ["learner", "training steps", "episodes", "return", "95% interval"]
-    columns += ["worst 10% of tasks", "regret", "95% interval"]
+    columns = ["learner", "training steps", "episodes", "return", "95% interval over tasks"]
+    columns += ["worst 10% of tasks", "regret", "95% interval over tasks"]
     for key, found in results["sets"].items():
         lines = []
         for learner, measured in found["learners"].items():

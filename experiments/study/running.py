@@ -27,14 +27,31 @@ from metarl.evaluation import adaptation_curve
 from metarl.experiments.configuration import EnvMaker, Experiment, encode, make_workers
 from metarl.experiments.console import Waiting, duration, say
 from metarl.experiments.loading import restored
-from metarl.experiments.runs import CONFIG, Run, create_run, on_device, open_run, write_json
-from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, Learner, StablePpo, Study
+from metarl.experiments.runs import (
+    CONFIG,
+    Run,
+    checkpointed_iteration,
+    create_run,
+    on_device,
+    open_run,
+    write_json,
+)
+from metarl.experiments.study.configuration import (
+    FINE_TUNED,
+    FROM_SCRATCH,
+    TEST_EPISODES,
+    Learner,
+    StablePpo,
+    Study,
+)
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.train_run import train_run
 from metarl.seeding import draw_seed
 from metarl.tasks import Task, save_tasks
 from metarl.workers import Workers
+
+_SAME = ("benchmark", "horizon", "observe_task")
 
 
 class Interrupted(Exception):
@@ -98,7 +115,7 @@ def run_parts(
         there = path.exists()
         if not there:
             schedule.begin(learner.name, "taken from a run" if learner.name in given else "training")
-            run = taken(learner, given[learner.name]) if learner.name in given else None
+            run = taken(study, learner, given[learner.name]) if learner.name in given else None
             write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
         schedule.end(learner.name, worked=not there and learner.name not in given)
     if study.stable is not None:
@@ -138,17 +155,32 @@ def _trained(study: Study, learner: Learner, folder: Path) -> Run:
     return run
 
 
-def taken(learner: Learner, folder: Path) -> Run:
+def taken(study: Study, learner: Learner, folder: Path) -> Run:
     """A run that was trained elsewhere, in the place of a learner's own.
 
     Raises:
-        ValueError: if it was trained on something else than the learner.
+        ValueError: if it is of something else than the learner, or not trained to its end.
     """
     run = on_device(open_run(folder), "cpu")
-    for name in ("benchmark", "horizon", "observe_task"):
-        found, expected = getattr(run.experiment, name), getattr(learner.experiment, name)
+    given = replace(learner, experiment=run.experiment)
+    for name, found, expected in (
+        *((name, getattr(run.experiment, name), getattr(learner.experiment, name)) for name in _SAME),
+        ("agent", type(run.experiment.agent).__name__, type(learner.experiment.agent).__name__),
+        ("memory or gradient steps", given.adapts, learner.adapts),
+    ):
         if found != expected:
             raise ValueError(f"the run {folder} for {learner.name} must have {name} {expected}, got {found}")
+    if given.episodes_per_step > study.num_episodes:
+        raise ValueError(
+            f"the run {folder} for {learner.name} takes {given.episodes_per_step} episodes for a gradient step; "
+            f"give --num-episodes as many at least, got {study.num_episodes}"
+        )
+    done, iterations = checkpointed_iteration(run), run.experiment.training.iterations
+    if done < iterations:
+        raise ValueError(
+            f"the run {folder} for {learner.name} was trained for {done} of its {iterations} iterations; "
+            f"go on with `metarl resume {folder}` first"
+        )
     return run
 
 
@@ -273,7 +305,9 @@ def _stable_curve(
                 for place, point in enumerate(points):
                     if place:
                         learner.learn(point - points[place - 1])
-                    episodes = workers.collect(learner.actor(), [task], 5 * study.num_trials, draw_seed(rng))
+                    episodes = workers.collect(
+                        learner.actor(), [task], TEST_EPISODES * study.num_trials, draw_seed(rng)
+                    )
                     returns[place, number] = float(episodes.returns().mean())
             finally:
                 learner.close()
