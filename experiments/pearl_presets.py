@@ -126,7 +126,7 @@ PEARL: dict[str, Described] = {
         collected_tasks=40,
         num_trajectories=10,
         num_trials=4,
-        iterations=250,
+        iterations=180,
     ),
     "sparse-point-robot-pearl": _off_policy(
         "sparse-point",
