@@ -317,7 +317,8 @@ def test_a_benchmark_knows_its_name_and_its_tasks_belong_to_its_family(name: str
 @pytest.mark.parametrize("name", benchmark_names())
 def test_a_benchmarks_tasks_run(name: str) -> None:
     benchmark = make_benchmark(name)
-    env = benchmark.family.make_env(2, horizon=2, num_threads=0)
+    horizon = None if name == "half-cheetah-failing-motor" else 2  # whose motor fails later than that
+    env = benchmark.family.make_env(2, horizon=horizon, num_threads=0)
     env.set_tasks(draw(benchmark.train, 2))
     observations, _ = env.reset(seed=0)
     shape = env.single_action_space.shape
