@@ -37,12 +37,13 @@ from torch import Tensor
 from metarl.agent import Collector
 from metarl.agents.context import ContextConfig, make_inference_network
 from metarl.agents.latent_actor import ActingNetworks, LatentActor
-from metarl.agents.pearl_collection import Collection, as_transitions, collect_whole
+from metarl.agents.pearl_collection import Collection, as_transitions, collect_whole, return_metrics
 from metarl.agents.soft_actor_critic import SoftActorCritic
 from metarl.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.cuda_graph import CudaGraph
 from metarl.replay import FILE as REPLAY
 from metarl.replay import MultiTaskReplay, Transitions
+from metarl.schedules import linear
 from metarl.seeding import torch_generator
 from metarl.tasks import Task, TaskEnv
 
@@ -261,18 +262,15 @@ class Pearl:
             raise FloatingPointError("PEARL's loss is not finite; expected finite rewards and a stable step size")
         self.updates += 1
         metrics = dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
-        return metrics | self._return_metrics(experience[-1])
+        metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
+        return metrics | {"replay/transitions": float(self.replay.num_transitions)}
 
     def _rate(self, rate: float) -> float | Tensor:
         """A step size as Adam wants it: a captured graph reads it from the device's memory."""
         return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
 
     def _set_learning_rate(self) -> None:
-        config = self.config
-        if config.final_learning_rate is None:
-            return
-        done = min(1.0, self.updates / max(1, self.iterations - 1))
-        rate = config.learning_rate + (config.final_learning_rate - config.learning_rate) * done
+        rate = linear(self.config.learning_rate, self.config.final_learning_rate, self.updates, self.iterations)
         for optimizer in (self.critic_optimizer, self.actor_optimizer):
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
@@ -352,21 +350,6 @@ class Pearl:
         learner.follow(config.target_rate)
         temperature = learner.log_temperature.exp()
         return torch.stack((critic_loss, kl, losses.value, losses.actor, -losses.log_prob, temperature)).detach()
-
-    def _return_metrics(self, collection: Collection) -> dict[str, float]:
-        """Mean returns of the episodes with latents from the prior, and of the trials' last episodes."""
-        first = collection.rounds[0]
-        returns = first.returns()
-        metrics = {
-            "train/return_pre": float(returns[:, : self.config.num_prior_episodes].mean()),
-            "train/return_post": float(returns[:, -1].mean()),
-            "train/episode_length": float(first.mask.sum(-1).float().mean()),
-            "replay/transitions": float(self.replay.num_transitions),
-        }
-        successes = first.successes()
-        if successes is not None:
-            metrics["train/success_post"] = float(successes[:, -1].float().mean())
-        return metrics
 
     def data_summary(self) -> str:
         """The replay's sizes and memory.

@@ -83,3 +83,18 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
         terminated=trajectories.terminated.float(),
         next_observations=trajectories.next_observations(),
     )
+
+
+def return_metrics(collection: Collection, num_prior: int) -> dict[str, float]:
+    """Mean returns of the first `num_prior` episodes, acted on the prior, and of the trials' last episodes."""
+    first = collection.rounds[0]
+    returns = first.returns()
+    metrics = {
+        "train/return_pre": float(returns[:, :num_prior].mean()),
+        "train/return_post": float(returns[:, -1].mean()),
+        "train/episode_length": float(first.mask.sum(-1).float().mean()),
+    }
+    successes = first.successes()
+    if successes is not None:
+        metrics["train/success_post"] = float(successes[:, -1].float().mean())
+    return metrics

@@ -30,6 +30,7 @@ from metarl.agent import Collector
 from metarl.agents.recurrent import TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.losses import clipped_surrogate
+from metarl.schedules import linear
 from metarl.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -223,8 +224,7 @@ class Rl2:
 
     def _now(self, start: float, final: float | None) -> float:
         """What is led from one value to another, at this point of the run."""
-        fraction = min(1.0, self.updates / max(1, self.iterations - 1))
-        return start if final is None else start + (final - start) * fraction
+        return linear(start, final, self.updates, self.iterations)
 
     def state_dict(self) -> dict[str, Any]:
         """The network, Adam's moments, the value's units, and where the run is."""

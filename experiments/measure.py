@@ -50,11 +50,8 @@ def measure(
     curves = _curves(actors, collector, tasks, settings, seed=seed)
     resampling = np.random.default_rng(seed)
     rows = {name: curve.summary(resampling) for name, curve in curves.items()}
-    kinds = len(set(tasks))
-    distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
     unit = "trials" if trained.sequential else "episodes"
-    of_split = {"file": "given"}.get(split, split)
-    what = f"{len(tasks)} {of_split} tasks{distinct}, {settings.num_episodes} {unit} each"
+    what = f"{_count(tasks, split)}, {settings.num_episodes} {unit} each"
     title = f"{run.name} after {progress.env_steps:,} steps: {what}"
     show_curves(title, {name: rows[name] for name in ("meta-trained", "untrained")})
     result = {
@@ -75,19 +72,32 @@ def measure(
             for i, task in enumerate(tasks)
         ],
     }
-    families = curves["meta-trained"].by_family()
-    if len(families) > 1:
-        parts = {
-            family: {"num_tasks": len(part.tasks), "adaptation": part.summary(resampling)}
-            for family, part in families.items()
-        }
-        show_families("meta-trained, by environment: before adaptation and after", parts)
-        result["by_family"] = parts
+    result |= _by_family(curves["meta-trained"], resampling)
     if trained.sequential:
         sums = {name: curve.trial_return(resampling) for name, curve in curves.items()}
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)
         result["trials"] = sums
     return result
+
+
+def _count(tasks: Sequence[Task], split: str) -> str:
+    """How many tasks of what there are, and how many distinct ones."""
+    kinds = len(set(tasks))
+    distinct = "" if kinds == len(tasks) else f", {kinds} of them distinct"
+    return f"{len(tasks)} {'given' if split == 'file' else split} tasks{distinct}"
+
+
+def _by_family(curve: AdaptationCurve, resampling: np.random.Generator) -> dict[str, Any]:
+    """The curve of each family, shown and as JSON types, if there are several."""
+    families = curve.by_family()
+    if len(families) < 2:
+        return {}
+    parts = {
+        family: {"num_tasks": len(part.tasks), "adaptation": part.summary(resampling)}
+        for family, part in families.items()
+    }
+    show_families("meta-trained, by environment: before adaptation and after", parts)
+    return {"by_family": parts}
 
 
 def _on_task(curve: AdaptationCurve, index: int) -> dict[str, list[float]]:

@@ -8,8 +8,8 @@ from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
-from metarl.agents.rl2 import Rl2Config
 from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.rl2_settings import LOCOMOTION_RL2
 from metarl.training import EvaluationConfig, TrainingConfig
 
 Described = tuple[Experiment, str]
@@ -23,18 +23,7 @@ _SHORT = 200  # of Meta-World's 500 steps: the hand crosses the table in 40
 _POLICY = PolicyConfig(hidden_sizes=(100, 100), output_scale=1.0)
 _ADAPTATION = AdaptationConfig(inner_lr=0.1, num_episodes=10, gae_lambda=0.95)
 _TRIAL_POLICY = TrialPolicyConfig(memory="lstm", memory_size=128, head_sizes=(128,), normalise_observations=True)
-_RL2 = Rl2Config(
-    policy=_TRIAL_POLICY,
-    num_episodes=2,
-    gamma=0.97,
-    gae_lambda=0.9,
-    outer_lr=1e-3,
-    final_outer_lr=1e-4,
-    entropy_coef=2e-3,
-    epochs=6,
-    minibatches=2,
-    max_grad_norm=0.5,
-)
+_RL2 = replace(LOCOMOTION_RL2, policy=_TRIAL_POLICY, final_outer_lr=1e-4, entropy_coef=2e-3)
 _PEARL = PearlConfig(
     context=ContextConfig(latent_size=7),
     num_initial_episodes=4,

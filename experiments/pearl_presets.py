@@ -21,35 +21,13 @@ def _off_policy(
     collected_tasks: int = 5,
     num_trajectories: int = 3,
     num_trials: int = 1,
+    horizon: int | None = None,
 ) -> Described:
     """A PEARL experiment with a fixed number of training tasks; evaluated on trials of some trajectories."""
     training = TrainingConfig(iterations, meta_batch_size=collected_tasks, checkpoint_every=10, evaluate_every=10)
     evaluation = EvaluationConfig(test_tasks, num_steps=num_trajectories - 1, num_episodes=num_trials)
-    experiment = Experiment(benchmark, agent, training, evaluation, num_train_tasks=train_tasks)
+    experiment = Experiment(benchmark, agent, training, evaluation, horizon=horizon, num_train_tasks=train_tasks)
     return experiment, source
-
-
-def _locomotion_pearl(
-    benchmark: str,
-    agent: PearlConfig,
-    source: str,
-    *,
-    train_tasks: int | None,
-    test_tasks: int,
-    iterations: int = 500,
-    num_trials: int = 1,
-) -> Described:
-    """Episodes of 200 steps."""
-    experiment, source = _off_policy(
-        benchmark,
-        agent,
-        source,
-        train_tasks=train_tasks,
-        test_tasks=test_tasks,
-        iterations=iterations,
-        num_trials=num_trials,
-    )
-    return replace(experiment, horizon=200), source
 
 
 def _cpu_sized(
@@ -156,14 +134,15 @@ PEARL: dict[str, Described] = {
         num_trajectories=20,
         iterations=60,
     ),
-    "half-cheetah-vel-pearl": _locomotion_pearl(
+    "half-cheetah-vel-pearl": _off_policy(
         "half-cheetah-vel",
         _VELOCITY_PEARL,
         "Rakelly et al. 2019: 100 speeds, 200 steps",
         train_tasks=100,
         test_tasks=30,
+        horizon=200,
     ),
-    "half-cheetah-vel-pearl-cpu": _locomotion_pearl(
+    "half-cheetah-vel-pearl-cpu": _off_policy(
         "half-cheetah-vel",
         replace(
             _cpu_sized(_VELOCITY_PEARL, hidden_size=256, encoder_size=128, batch_size=64),
@@ -174,35 +153,40 @@ PEARL: dict[str, Described] = {
         train_tasks=100,
         test_tasks=30,
         iterations=60,
+        horizon=200,
     ),
-    "half-cheetah-dir-pearl": _locomotion_pearl(
+    "half-cheetah-dir-pearl": _off_policy(
         "half-cheetah-dir",
         _DIRECTION_PEARL,
         "Rakelly et al. 2019: forward and backward, 200 steps",
         train_tasks=None,
         test_tasks=2,
         num_trials=4,
+        horizon=200,
     ),
-    "ant-dir-pearl": _locomotion_pearl(
+    "ant-dir-pearl": _off_policy(
         "ant-dir",
         replace(_DIRECTION_PEARL, num_prior_episodes=2, num_extra_episodes=3, num_updates=4000),
         "Rakelly et al. 2019: forward and backward, 200 steps",
         train_tasks=None,
         test_tasks=2,
         num_trials=4,
+        horizon=200,
     ),
-    "ant-goal-pearl": _locomotion_pearl(
+    "ant-goal-pearl": _off_policy(
         "ant-goal",
         PearlConfig(num_updates=4000, update_tasks=10, context_size=256, kl_coef=10.0),
         "Rakelly et al. 2019: 150 goals, 200 steps",
         train_tasks=150,
         test_tasks=30,
+        horizon=200,
     ),
-    "humanoid-dir-pearl": _locomotion_pearl(
+    "humanoid-dir-pearl": _off_policy(
         "humanoid-dir",
         PearlConfig(num_updates=4000, context_size=256),
         "Rakelly et al. 2019: 100 headings, 200 steps",
         train_tasks=100,
         test_tasks=30,
+        horizon=200,
     ),
 }

@@ -11,6 +11,7 @@ from metarl.experiments.configuration import AgentConfig, Experiment
 from metarl.experiments.dynamics_presets import dynamics_presets
 from metarl.experiments.metaworld_presets import METAWORLD
 from metarl.experiments.pearl_presets import PEARL
+from metarl.experiments.rl2_settings import LOCOMOTION_RL2
 from metarl.training import EvaluationConfig, TrainingConfig
 
 
@@ -95,20 +96,6 @@ _TABULAR_RL2 = Rl2Config(
     final_entropy_coef=0.0,
 )
 
-# Zintgraf et al. 2020 train RL2 with these discounts and horizons; sizes and step sizes are ours.
-_LOCOMOTION_RL2 = Rl2Config(
-    policy=TrialPolicyConfig(memory_size=128, head_sizes=(128,), normalise_observations=True),
-    num_episodes=2,
-    gamma=0.97,
-    gae_lambda=0.9,
-    outer_lr=1e-3,
-    final_outer_lr=2e-4,
-    entropy_coef=1e-3,
-    epochs=6,
-    minibatches=2,
-    max_grad_norm=0.5,
-)
-
 
 def _locomotion_trials(benchmark: str, agent: Rl2Config, iterations: int) -> Preset:
     """Trials of two episodes of 200 steps, 80 at a time."""
@@ -191,18 +178,18 @@ PRESETS: dict[str, Preset] = {
         num_tasks=21,
         num_episodes=20,
     ),
-    "half-cheetah-dir-rl2": _locomotion_trials("half-cheetah-dir", _LOCOMOTION_RL2, iterations=400),
-    "half-cheetah-vel-rl2": _locomotion_trials("half-cheetah-vel", _LOCOMOTION_RL2, iterations=400),
+    "half-cheetah-dir-rl2": _locomotion_trials("half-cheetah-dir", LOCOMOTION_RL2, iterations=400),
+    "half-cheetah-vel-rl2": _locomotion_trials("half-cheetah-vel", LOCOMOTION_RL2, iterations=400),
     "half-cheetah-vel-memoryless": _locomotion_trials(
         "half-cheetah-vel",
-        replace(_LOCOMOTION_RL2, policy=replace(_LOCOMOTION_RL2.policy, memory="none")),
+        replace(LOCOMOTION_RL2, policy=replace(LOCOMOTION_RL2.policy, memory="none")),
         iterations=400,
     ),
-    "ant-dir-rl2": _locomotion_trials("ant-dir", _LOCOMOTION_RL2, iterations=400),
+    "ant-dir-rl2": _locomotion_trials("ant-dir", LOCOMOTION_RL2, iterations=400),
     **{name: Preset(experiment, source) for name, (experiment, source) in (PEARL | METAWORLD).items()},
     **{
         name: Preset(experiment, source)
-        for name, (experiment, source) in dynamics_presets(_LOCOMOTION, _LOCOMOTION_RL2).items()
+        for name, (experiment, source) in dynamics_presets(_LOCOMOTION, LOCOMOTION_RL2).items()
     },
     **{f"tabular-n{n}-rl2": _mdp(n, iterations=200, meta_batch_size=10_000 // n) for n in (10, 25, 50, 75, 100)},
 }

@@ -5,25 +5,14 @@ from dataclasses import replace
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.recurrent import TrialPolicyConfig
-from metarl.agents.rl2 import Rl2Config
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.rl2_settings import LOCOMOTION_RL2
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
 from metarl.training import EvaluationConfig, TrainingConfig
 
 _MEMORY = TrialPolicyConfig(memory_size=64, head_sizes=(64,), normalise_observations=True)
-_RL2 = Rl2Config(
-    policy=_MEMORY,
-    num_episodes=2,
-    gamma=0.97,
-    gae_lambda=0.9,
-    outer_lr=1e-3,
-    final_outer_lr=2e-4,
-    entropy_coef=1e-3,
-    epochs=6,
-    minibatches=2,
-    max_grad_norm=0.5,
-)
+_RL2 = replace(LOCOMOTION_RL2, policy=_MEMORY)
 _RECURRENT = replace(_RL2, num_episodes=1)
 # Rows of single steps take small minibatches, and need as many gradient steps as Stable-Baselines3's PPO has
 # below: with two minibatches of 16,000 steps it had learned a third as much after 0.5 million steps.
