@@ -85,16 +85,7 @@ class EnvMaker:
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:
-    """The collector of an experiment.
-
-    Raises:
-        ValueError: if several workers are asked for and the environments have processes of their own.
-    """
-    if experiment.num_workers > 1 and isinstance(benchmark.family, GymnasiumFamily):
-        raise ValueError(
-            f"num_workers must be 1 for {experiment.benchmark}, whose environments have processes of their own, "
-            f"got {experiment.num_workers}; num_threads is their number"
-        )
+    """The collector of an experiment."""
     return Workers(
         EnvMaker(benchmark.family, experiment.horizon),
         num_workers=experiment.num_workers,
@@ -114,11 +105,20 @@ def make_device(device: Device) -> torch.device:
 
 
 def experiment_benchmark(experiment: Experiment) -> Benchmark:
-    """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed."""
+    """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed.
+
+    Raises:
+        ValueError: if there is none, or the experiment asks of it what it cannot do.
+    """
     benchmark, asked = make_benchmark(experiment.benchmark), experiment.num_train_tasks
     if experiment.observe_task:
         shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"
         benchmark = replace(benchmark, name=name, train=shown, test=observed(benchmark.test))
+    if experiment.num_workers > 1 and isinstance(benchmark.family, GymnasiumFamily):
+        raise ValueError(
+            f"num_workers must be 1 for {experiment.benchmark}, whose environments have processes of their own, "
+            f"got {experiment.num_workers}; num_threads is their number"
+        )
     if asked is None:
         return benchmark
     if isinstance(benchmark.train, FiniteTasks) and asked > len(benchmark.train.tasks):

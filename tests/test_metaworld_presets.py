@@ -135,4 +135,11 @@ def test_a_part_of_the_training_tasks_is_still_drawn_by_environment() -> None:
 def test_several_workers_are_refused_where_environments_have_processes() -> None:
     experiment = replace(preset("ml1-reach-promp"), num_workers=2)
     with pytest.raises(ValueError, match="num_workers must be 1 for ml1-reach, whose environments have processes"):
-        make_workers(experiment, experiment_benchmark(experiment))
+        experiment_benchmark(experiment)
+
+
+def test_what_is_refused_leaves_no_run_folder(tmp_path: Path, capsys: Any) -> None:
+    words = ["train", "ml1-reach-promp", "--num-workers", "2", "--out", str(tmp_path / "run")]
+    assert main(words) == 2
+    assert "num_workers must be 1 for ml1-reach" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
