@@ -7,12 +7,17 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import tyro
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 Arguments = TypeVar("Arguments")
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 class UsageError(ValueError):
@@ -39,6 +44,12 @@ def parse(kind: type[Arguments], words: list[str], program: str, default: Argume
         text = " ".join(line for line in inside if line.strip("─"))
         text = re.sub(r"For full helptext, (see|run) (.*)", r"see `\2`", text)
         raise UsageError(text) from None
+
+
+def overridden(settings: Settings, arguments: object, *names: str) -> Settings:
+    """The settings with those fields of the arguments that were given."""
+    given = {name: getattr(arguments, name) for name in names}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
 def check_new(path: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 import importlib
 import os
-import resource
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from metarl.configs import check_counts
 from metarl.cores import WorkerError
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.envs.metaworld import DESCRIPTIONS as METAWORLD_DESCRIPTIONS
-from metarl.experiments.arguments import UsageError, check_new, parse
+from metarl.experiments.arguments import UsageError, check_new, overridden, parse
 from metarl.experiments.configuration import (
     Device,
     Experiment,
@@ -27,15 +26,15 @@ from metarl.experiments.configuration import (
     make_agent,
     make_workers,
 )
-from metarl.experiments.console import duration, say, show_table
+from metarl.experiments.console import say, show_table
 from metarl.experiments.fewshot import commands as fewshot
 from metarl.experiments.fewshot.configuration import data_name
 from metarl.experiments.fewshot.presets import PRESETS as FEWSHOT_PRESETS
+from metarl.experiments.finishing import finished, stopped
 from metarl.experiments.measure import measure
 from metarl.experiments.presets import PRESETS, preset
 from metarl.experiments.resuming import ResumeArguments, to_resume
 from metarl.experiments.runs import (
-    EVALUATION,
     Run,
     checkpoint_path,
     create_run,
@@ -228,15 +227,13 @@ def _work(run: Run) -> int:
     with make_workers(run.experiment, run.benchmark) as workers:
         progress, interrupted = train_run(run, workers)
         if interrupted:
-            say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
-            return 130
-        memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        steps, time_taken = f"{progress.env_steps:,} environment steps", duration(progress.elapsed_s)
-        say(f"trained on {steps} in {time_taken}; peak memory {memory_gb:.2f} GB")
-        result = measure(run, workers, CHECKPOINT, run.test_tasks, run.experiment.evaluation, seed=0)
-    write_json(run.folder / EVALUATION, result | {"train_peak_memory_gb": round(memory_gb, 3)})
-    say(f"written to {run.folder / EVALUATION}; again, or on other tasks: metarl evaluate {run.folder}")
-    return 0
+            return stopped(run.folder, progress.iteration)
+
+        def evaluate() -> dict[str, Any]:
+            return measure(run, workers, CHECKPOINT, run.test_tasks, run.experiment.evaluation, seed=0)
+
+        steps = f"{progress.env_steps:,} environment steps"
+        return finished(run.folder, steps, progress.elapsed_s, evaluate, "on other tasks")
 
 
 def _evaluate(words: list[str]) -> int:
@@ -262,8 +259,7 @@ def _evaluate(words: list[str]) -> int:
         rng = seeding.streams(arguments.seed)["fresh_tasks"]
         drawn_from = run.benchmark.train if arguments.split == "train" else run.benchmark.test
         tasks = drawn_from.sample(arguments.num_tasks, rng)
-    asked = {name: getattr(arguments, name) for name in ("num_steps", "num_episodes")}
-    settings = replace(run.experiment.evaluation, **{name: n for name, n in asked.items() if n is not None})
+    settings = overridden(run.experiment.evaluation, arguments, "num_steps", "num_episodes")
     with make_workers(run.experiment, run.benchmark) as workers:
         split = "file" if arguments.tasks is not None else arguments.split
         result = measure(run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed, split=split)

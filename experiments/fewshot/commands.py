@@ -1,25 +1,25 @@
 """The commands for few-shot experiments: train, resume and evaluate."""
 
-import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.configs import check_counts
-from metarl.experiments.arguments import UsageError, check_new, interruptible, parse
+from metarl.experiments.arguments import UsageError, check_new, interruptible, overridden, parse
 from metarl.experiments.configuration import Device, make_device
-from metarl.experiments.console import TrainingDisplay, duration, say
+from metarl.experiments.console import TrainingDisplay, say
 from metarl.experiments.fewshot.build import make_learner, make_sources
 from metarl.experiments.fewshot.configuration import CurveData, DataConfig, FewshotExperiment
 from metarl.experiments.fewshot.measure import measure
 from metarl.experiments.fewshot.presets import PRESETS
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
+from metarl.experiments.finishing import finished, stopped
 from metarl.experiments.resuming import ResumeArguments, to_resume
-from metarl.experiments.runs import EVALUATION, checkpoint_path, write_json
+from metarl.experiments.runs import checkpoint_path, write_json
 from metarl.fewshot.training import Sources, train
 from metarl.loop import Progress
 
@@ -104,9 +104,7 @@ def evaluate_command(words: list[str]) -> int:
     run = on_device(open_run(arguments.folder), arguments.device)
     checkpoint_path(run, arguments.checkpoint)
     run = replace(run, experiment=replace(run.experiment, data=_asked(run.experiment.data, arguments)))
-    settings = run.experiment.evaluation
-    asked = {name: getattr(arguments, name) for name in ("num_tasks", "num_steps")}
-    settings = replace(settings, **{name: n for name, n in asked.items() if n is not None})
+    settings = overridden(run.experiment.evaluation, arguments, "num_tasks", "num_steps")
     sources = make_sources(run.experiment, make_device(run.experiment.device))
     result = measure(run, sources, arguments.checkpoint, settings, seed=arguments.seed)
     if arguments.json is not None:
@@ -118,15 +116,15 @@ def evaluate_command(words: list[str]) -> int:
 def _asked(data: DataConfig, arguments: FewshotEvaluateArguments) -> DataConfig:
     """The run's data with the ways, shots and queries that were asked for."""
     names = ("num_ways", "num_shots", "num_queries")
-    asked = {name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None}
     if isinstance(data, CurveData):
-        if set(asked) - {"num_shots"} or arguments.data_folder is not None:
+        given = [name for name in (*names, "data_folder") if getattr(arguments, name) is not None]
+        if set(given) - {"num_shots"}:
             raise UsageError("a regression task has no ways, queries or folder to choose; give --num-shots alone")
-        return replace(data, **asked)
+        return overridden(data, arguments, "num_shots")
     episodes = data.episodes
     # Training's numbers stay what they were, whatever evaluation takes.
     kept = {f"train_{n[4:]}": getattr(episodes, f"train_{n[4:]}") or getattr(episodes, n) for n in names}
-    data = replace(data, episodes=replace(episodes, **kept, **asked))
+    data = replace(data, episodes=overridden(replace(episodes, **kept), arguments, *names))
     return data if arguments.data_folder is None else replace(data, folder=arguments.data_folder)
 
 
@@ -150,15 +148,12 @@ def _work(run: FewshotRun, sources: Sources) -> int:
             stop=interrupted,
         )
     if interrupted():
-        say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
-        return 130
-    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    tasks, time_taken = f"{progress.tasks:,} tasks", duration(progress.elapsed_s)
-    say(f"trained on {tasks} in {time_taken}; peak memory {memory_gb:.2f} GB")
-    result = measure(run, sources, CHECKPOINT, experiment.evaluation, seed=0)
-    write_json(run.folder / EVALUATION, result | {"train_peak_memory_gb": round(memory_gb, 3)})
-    say(f"written to {run.folder / EVALUATION}; again, or with other episodes: metarl evaluate {run.folder}")
-    return 0
+        return stopped(run.folder, progress.iteration)
+
+    def evaluate() -> dict[str, Any]:
+        return measure(run, sources, CHECKPOINT, experiment.evaluation, seed=0)
+
+    return finished(run.folder, f"{progress.tasks:,} tasks", progress.elapsed_s, evaluate, "with other episodes")
 
 
 def _describe(progress: Progress, metrics: Mapping[str, float]) -> list[str]:
