@@ -1,0 +1,78 @@
+"""The tasks of an experiment: which classes, ways and distortions go to training and which are held out."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.experiments.fewshot.build import make_sources
+from metarl.experiments.fewshot.configuration import EpisodesConfig, FewshotExperiment, HarmonicData, OmniglotData
+from metarl.experiments.fewshot.presets import PRESETS
+from metarl.fewshot.classes import ClassEpisodes
+from metarl.fewshot.training import Sources
+
+EPISODES = EpisodesConfig(num_ways=3, num_shots=1, num_queries=2, train_ways=6, train_shots=2, train_queries=1)
+NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 13, 5, 7
+
+
+@pytest.fixture
+def data(omniglot_folder: Path) -> OmniglotData:
+    return OmniglotData(str(omniglot_folder), episodes=EPISODES)
+
+
+def _sources(data: OmniglotData | HarmonicData, name: str = "omniglot-protonet") -> Sources:
+    experiment: FewshotExperiment = replace(PRESETS[name].experiment, data=data)
+    return make_sources(experiment, torch.device("cpu"))
+
+
+def _classes(source: object) -> tuple[str, ...]:
+    assert isinstance(source, ClassEpisodes)
+    return source.data.names
+
+
+def test_rotations_are_classes_of_training_alone_unless_asked_for(data: OmniglotData) -> None:
+    for rotations, factors in (("none", (1, 1, 1)), ("train", (4, 1, 1)), ("all", (4, 4, 4))):
+        sources = _sources(replace(data, rotations=rotations))
+        held_out = [len(_classes(sources.held_out[split])) for split in ("validation", "test")]
+        expected = [f * n for f, n in zip(factors, (NUM_TRAIN, NUM_VALIDATION, NUM_TEST), strict=True)]
+        assert [len(_classes(sources.train)), *held_out] == expected
+
+
+def test_validation_classes_are_no_longer_held_out_once_trained_on(data: OmniglotData) -> None:
+    data = replace(data, rotations="none")
+    plain, both = _sources(data), _sources(replace(data, train_on_validation=True))
+    assert sorted(plain.held_out) == ["test", "train", "validation"]
+    assert sorted(both.held_out) == ["test", "train"]
+    validation = set(_classes(plain.held_out["validation"]))
+    assert not validation & set(_classes(plain.train))
+    assert validation < set(_classes(both.train))
+    assert _classes(both.held_out["test"]) == _classes(plain.held_out["test"])
+    assert not set(_classes(both.train)) & set(_classes(both.held_out["test"]))
+
+
+def test_training_has_its_own_ways_shots_and_queries(data: OmniglotData) -> None:
+    sources = _sources(data)
+    train = sources.train.sample(2, np.random.default_rng(0))
+    test = sources.held_out["test"].sample(2, np.random.default_rng(0))
+    assert (train.support.targets.shape, train.query.targets.shape) == ((2, 12), (2, 6))
+    assert (test.support.targets.shape, test.query.targets.shape) == ((2, 3), (2, 6))
+
+
+@pytest.mark.parametrize("augmentation", ["images", "classes"])
+def test_only_what_is_trained_on_is_distorted(data: OmniglotData, augmentation: str) -> None:
+    sources, plain = _sources(replace(data, augmentation=augmentation)), _sources(data)
+    drawn = [s.train.sample(1, np.random.default_rng(0)).support.inputs for s in (sources, plain)]
+    assert not torch.equal(*drawn)
+    for split in ("train", "validation", "test"):
+        drawn = [s.held_out[split].sample(1, np.random.default_rng(0)).support.inputs for s in (sources, plain)]
+        assert torch.equal(*drawn)
+
+
+def test_harmonics_are_noisy_in_training_only() -> None:
+    sources = _sources(HarmonicData(num_shots=16), "harmonic-maml")
+    drawn = [s.sample(50, np.random.default_rng(0)).support for s in (sources.train, sources.held_out["test"])]
+    assert torch.equal(drawn[0].inputs, drawn[1].inputs)
+    noise = drawn[0].targets - drawn[1].targets
+    assert 0.09 < float(noise.std()) < 0.11
