@@ -2,6 +2,8 @@
 
     faster step    our processes, one per core, with our step
     package step   our processes with the package's own step
+    package alone  the package's environments in plain loops, one process per core that tells nobody anything: the
+                   ceiling of whatever runs the package's step
     async          gymnasium.make_vec of the package's environments, one process per environment
     physics        MuJoCo's steps alone in as many threads as there are cores: the ceiling. It replays the controls
                    of our episodes from the same states, and is checked to end where they did
@@ -10,6 +12,7 @@ All take the same actions from the start of an episode; resets are not measured.
 """
 
 import copy
+import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,11 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from statistics import median
 from typing import Any
 
 import gymnasium
-import metaworld  # noqa: F401  # registers the environments
+import metaworld
 import mujoco
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -39,6 +43,7 @@ ENVIRONMENTS = ("reach", "push", "drawer-open")
 _LABELS = {
     "faster step": "metarl, faster step",
     "package step": "metarl, package's step",
+    "package alone": "package's step, no vector environment",
     "async": "gymnasium.make_vec, async",
     "physics": "physics only",
 }
@@ -88,11 +93,14 @@ def measure_environment(
             env.set_tasks(tasks)
             stack.callback(env.close)
             ours[label] = env
+        alone = PackageAlone(name, actions)
+        stack.callback(alone.close)
         physics = Physics(tasks, actions)
         stack.callback(physics.close)
         contenders: dict[str, Callable[[], float]] = {
             "faster step": lambda: _step_ours(ours["faster step"], actions),
             "package step": lambda: _step_ours(ours["package step"], actions),
+            "package alone": alone.run,
             "async": lambda: _step_peer(peer, actions),
             "physics": physics.run,
         }
@@ -126,6 +134,62 @@ def make_peer(name: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
     env.call("toggle_terminate_on_success", False)  # type: ignore[attr-defined]
     env.call("sample_tasks")  # type: ignore[attr-defined]
     return env
+
+
+class PackageAlone:
+    """The package's environments of one class, stepped in loops by one process per core.
+
+    Args:
+        name: of the class.
+        actions: of the episodes, [time, env, act].
+    """
+
+    def __init__(self, name: str, actions: np.ndarray) -> None:
+        self._steps: int = actions.shape[0] * actions.shape[1]
+        spawn = multiprocessing.get_context("spawn")
+        self._pipes: list[Connection] = []
+        for number in range(usable_cores()):
+            ours, theirs = spawn.Pipe()
+            share = actions[:, number :: usable_cores()]
+            spawn.Process(target=_loop_package, args=(name, share, theirs), daemon=True).start()
+            theirs.close()
+            self._pipes.append(ours)
+
+    def run(self) -> float:
+        """Step through all episodes once: steps per second."""
+        self._tell(True)  # to reset
+        began = time.perf_counter()
+        self._tell(True)  # to step
+        return self._steps / (time.perf_counter() - began)
+
+    def close(self) -> None:
+        """Let the processes end."""
+        for pipe in self._pipes:
+            pipe.send(False)
+            pipe.close()
+
+    def _tell(self, message: bool) -> None:
+        for pipe in self._pipes:
+            pipe.send(message)
+        for pipe in self._pipes:
+            pipe.recv()
+
+
+def _loop_package(name: str, actions: np.ndarray, pipe: Connection) -> None:
+    """Reset and step the package's environments, each when told so, until told no more."""
+    benchmark = metaworld.ML1(f"{name}-v3", seed=0)  # type: ignore[no-untyped-call]
+    envs = [benchmark.train_classes[f"{name}-v3"]() for _ in range(actions.shape[1])]
+    for env, task in zip(envs, benchmark.train_tasks, strict=False):
+        env.set_task(task)
+    while pipe.recv():
+        for env in envs:
+            env.reset()
+        pipe.send(True)
+        pipe.recv()
+        for step in actions:
+            for env, action in zip(envs, step, strict=True):
+                env.step(action)
+        pipe.send(True)
 
 
 class Physics:
