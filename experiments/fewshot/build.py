@@ -8,6 +8,7 @@ from torch import nn
 
 from metarl.experiments.fewshot.configuration import (
     Augmented,
+    BackboneConfig,
     ClassFolderData,
     CurveData,
     EpisodesConfig,
@@ -18,7 +19,7 @@ from metarl.experiments.fewshot.configuration import (
     SinusoidData,
 )
 from metarl.fewshot.adml import Adml, AdmlConfig
-from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
+from metarl.fewshot.backbones import Autocast, FilmConv4, conv4, regression_mlp
 from metarl.fewshot.cavia import Cavia, CaviaConfig, ContextAsInput
 from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
 from metarl.fewshot.images import Splits, read_class_folders
@@ -171,6 +172,12 @@ def _image_learner(
             f"the network's last layer has one output per way: train_ways must be num_ways, {episodes.num_ways}, "
             f"got {episodes.train_ways}; or take a learner that compares features"
         )
+    adapts = fixed_ways or isinstance(config, ProtoMamlConfig)
+    if adapts and backbone.precision != "float32":
+        raise ValueError(
+            f"precision must be float32 for learners that take gradient steps, got {backbone.precision}: "
+            "their second derivatives need its digits"
+        )
     if isinstance(config, CaviaConfig):
         film = FilmConv4(
             episodes.num_ways,
@@ -194,11 +201,16 @@ def _image_learner(
     if isinstance(config, RelationConfig):
         size = data.size // 8 if backbone.downsampling == "pool" else 1
         relation = relation_module(backbone.num_filters, size, num_hidden=config.num_hidden, generator=generator)
-        return Relation(network[:-1], config, relation=relation.to(device))
-    learner = _with_last_layer(config, network) or _comparing(config, network, generator)
+        return Relation(_precise(network[:-1], backbone), config, relation=relation.to(device))
+    learner = _with_last_layer(config, network) or _comparing(config, _precise(network, backbone), generator)
     if learner is None:
         raise ValueError(f"{type(config).__name__} predicts numbers; images have classes")
     return learner
+
+
+def _precise(network: nn.Module, backbone: BackboneConfig) -> nn.Module:
+    """The network in the precision that was asked for."""
+    return network if backbone.precision == "float32" else Autocast(network)
 
 
 def _comparing(config: object, network: nn.Module, generator: torch.Generator) -> Learner | None:

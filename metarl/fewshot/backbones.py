@@ -75,6 +75,26 @@ def regression_mlp(
     return Mlp(num_inputs, hidden_sizes, num_outputs, activation="relu", generator=generator)
 
 
+class Autocast(nn.Module):
+    """A module whose convolutions and products are computed in bfloat16; parameters and outputs are float32.
+
+    Batch norm's statistics are kept in float32 too.
+
+    Args:
+        module: maps a tensor to a tensor.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """As the module, up to the eight bits of its intermediate results."""
+        with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+            outputs: Tensor = self.module(inputs)
+        return outputs.float()
+
+
 class FilmConv4(nn.Module):
     """Conv4 whose third block's channels a context scales and shifts, before the ReLU (Zintgraf et al. 2019).
 

@@ -104,7 +104,7 @@ class MetricLearner(ABC):
         """
         with self._evaluating():
             pieces = torch.split(episodes.data.examples, at_once)
-            features = torch.cat([self.network.pooled(as_inputs(piece)) for piece in pieces])
+            features = torch.cat([self.network.pooled(_channels_last(as_inputs(piece))) for piece in pieces])
         return ClassEpisodes(
             ClassData(episodes.data.names, features, episodes.data.counts),
             num_ways=episodes.num_ways,
@@ -129,7 +129,7 @@ class MetricLearner(ABC):
         network = self.network
         if network.normalisation == "running":
             both = torch.cat([support, query], 1)
-            flat = network.pooled(both.flatten(0, 1))
+            flat = network.pooled(_channels_last(both.flatten(0, 1)))
             features = flat.view(*both.shape[:2], *flat.shape[1:])
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
         given = network.moments(network.params, support)
@@ -204,3 +204,15 @@ def _lay_channels_last(module: nn.Module) -> None:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d) and not layer.weight.is_cuda:
             layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+
+
+def _channels_last(inputs: Tensor) -> Tensor:
+    """Images laid out likewise; anything else as it is.
+
+    Images of one channel have to be told: their layout is both at once, and the first convolution then puts out
+    channels first, for the largest normalisation and pooling there are (an update of Conv4 on 360 images took
+    0.83 s so, and takes 0.52).
+    """
+    if inputs.dim() != 4 or inputs.is_cuda:
+        return inputs
+    return inputs.clone(memory_format=torch.channels_last)

@@ -239,6 +239,8 @@ def test_too_many_ways_or_shots_for_the_data_are_one_line(
     assert "class 'Balinese/character01' has 4 examples, expected at least 16" in line
     line = _error(capsys, [*words, *TINY_IMAGES, "--data.episodes.train-ways", "4"])
     assert "train_ways must be num_ways, 3, got 4" in line
+    line = _error(capsys, [*words, *TINY_IMAGES, "--backbone.precision", "bfloat16"])
+    assert "precision must be float32 for learners that take gradient steps, got bfloat16" in line
     assert not (tmp_path / "run").exists()
 
 

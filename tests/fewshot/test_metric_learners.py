@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot import adapt
+from metarl.fewshot.backbones import Autocast, conv4
 from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import adaptation_scores
@@ -169,6 +170,32 @@ def test_running_averages_are_trained_and_then_used() -> None:
     assert var is not None
     assert torch.allclose(used, (inputs[0] - mean) / (var + 1e-5).sqrt(), atol=1e-5)
     assert math.isclose(float(mean.mean()), 2.5, abs_tol=0.1)
+
+
+def test_images_of_one_channel_are_taken_channels_last() -> None:
+    layouts = []
+    network = conv4(None, num_filters=3, generator=torch.Generator().manual_seed(0))
+    learner = Prototypical(network, PrototypicalConfig())
+    for layer in learner.network.module.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(
+                lambda _, __, outputs: layouts.append(outputs.is_contiguous(memory_format=torch.channels_last))
+            )
+    images = torch.rand(1, 6, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    learner.adapt(Examples(images, torch.arange(6)[None]), 0)[0](images)
+    assert layouts == [True] * 4
+
+
+def test_bfloat16_leaves_parameters_and_outputs_in_float32_and_agrees_to_its_digits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = conv4(None, num_filters=8, generator=generator)
+    images = torch.rand(12, 1, 28, 28, generator=generator)
+    plain, quick = network(images), Autocast(network)(images)
+    assert quick.dtype == torch.float32
+    difference = float((quick - plain).detach().abs().max() / plain.detach().abs().max())
+    assert 1e-6 < difference < 0.05
+    quick.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in network.parameters())
 
 
 @pytest.mark.parametrize("targets", [[0, 0, 2, 2], [3, 3, 7, 7]])
