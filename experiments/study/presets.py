@@ -45,19 +45,21 @@ _CHEETAH = "half-cheetah-dynamics"
 _GAP = SimulatorGap(timestep=0.005, integrator="implicitfast")
 
 STUDIES: dict[str, Study] = {
-    # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's.
+    # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's. The oracle
+    # has three times as many, since regret is measured against the best that is known: after 4 it learned less than
+    # RL2.
     "half-cheetah-dynamics": Study(
         benchmark=_CHEETAH,
         learners=(
             # With a memory too, so that no contender has what the oracle lacks.
-            _learner("oracle", _CHEETAH, _RECURRENT, iterations=250, tasks=80, minutes=7, observe_task=True),
+            _learner("oracle", _CHEETAH, _RECURRENT, iterations=750, tasks=80, minutes=21, observe_task=True),
             _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=250, tasks=80, minutes=5),
             _learner("recurrent", _CHEETAH, _RECURRENT, iterations=250, tasks=80, minutes=7),
             _learner("rl2", _CHEETAH, _RL2, iterations=250, tasks=40, minutes=9),
             _learner("promp", _CHEETAH, _PROMP, iterations=200, tasks=10, minutes=5),
         ),
         oracle="oracle",
-        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; 45 minutes on one core",
+        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
         stable=StablePpo(total_steps=4_000_000, num_envs=80, minibatches=10, epochs=6, minutes=12),
         gap=_GAP,
         num_tasks=30,
