@@ -45,9 +45,9 @@ _CHEETAH = "half-cheetah-dynamics"
 _GAP = SimulatorGap(timestep=0.005, integrator="implicitfast")
 
 STUDIES: dict[str, Study] = {
-    # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's. The oracle
-    # has three times as many, since regret is measured against the best that is known: after 4 it learned less than
-    # RL2.
+    # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's. The
+    # oracle has three times as many, since regret is measured against the best that is known: after 4 it had
+    # learned less than RL2.
     "half-cheetah-dynamics": Study(
         benchmark=_CHEETAH,
         learners=(

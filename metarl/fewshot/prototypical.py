@@ -26,8 +26,8 @@ class PrototypicalConfig:
     """Prototypical networks' hyperparameters.
 
     Attributes:
-        distance: "gaussian" takes half of the features as raw precisions. Rectified features make them 1.7 and more;
-            how many times one is another matters, and the features' own scale does the rest.
+        distance: "gaussian" takes half of the features as raw precisions. Rectified features make them 1.7 and
+            more; how many times one is another matters, and the features' own scale does the rest.
         scale: of cosines at first; it is learned.
         normalisation: of batch-norm layers.
         outer: the optimiser.
