@@ -318,6 +318,7 @@ def test_the_prototypical_bench_measures_us_and_easyfsl() -> None:
         for p in ("memory", "files")
     }
     _check_ratios(result["metarl_over"], expected)
+    _check_ratios(result["metarl_in_bfloat16_over"], {name for name in expected if name.startswith("train")})
 
 
 def test_easyfsls_tasks_are_as_asked() -> None:

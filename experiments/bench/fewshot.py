@@ -31,7 +31,7 @@ from metarl.experiments.bench.timing import (
     seconds_per_call,
 )
 from metarl.experiments.console import Waiting, say, show_table
-from metarl.fewshot.backbones import conv4
+from metarl.fewshot.backbones import Autocast, conv4
 from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
@@ -192,10 +192,11 @@ def measure_prototypical(sizes: PrototypicalSizes, repeats: int, progress: Progr
     source = ClassEpisodes(data, num_ways=ways, num_shots=shots, num_queries=queries)
     rng = np.random.default_rng(0)
     learner = Prototypical(_backbone(sizes), PrototypicalConfig())
+    quick = Prototypical(Autocast(_backbone(sizes)), PrototypicalConfig())
 
-    def train() -> None:
+    def train(trained: Prototypical) -> None:
         for _ in range(sizes.train_episodes):
-            learner.update(source.sample(1, rng), rng)
+            trained.update(source.sample(1, rng), rng)
 
     def evaluate() -> None:
         adaptation_scores(learner, source, rng, num_tasks=sizes.evaluation_episodes, num_steps=0)
@@ -206,7 +207,8 @@ def measure_prototypical(sizes: PrototypicalSizes, repeats: int, progress: Progr
             learner.adapt(episodes.support, 0)[0](episodes.query.inputs)
 
     contenders = {
-        "train: metarl": _per_second(train, sizes.train_episodes),
+        "train: metarl": _per_second(lambda: train(learner), sizes.train_episodes),
+        "train: metarl, in bfloat16": _per_second(lambda: train(quick), sizes.train_episodes),
         "evaluate: metarl": _per_second(evaluate, sizes.evaluation_episodes),
         "evaluate: metarl, images embedded each time": _per_second(evaluate_each, sizes.peer_episodes),
         "sample: metarl": _per_second(lambda: source.sample(100, rng), 100),
@@ -217,14 +219,17 @@ def measure_prototypical(sizes: PrototypicalSizes, repeats: int, progress: Progr
             tasks = easyfsl_peer.tasks(images, num_ways=ways, num_shots=shots, num_queries=queries)
             contenders |= _peers(place, sizes, tasks)
     speeds = interleave(contenders, repeats, progress)
-    ratios = {}
+    ratios, in_bfloat16 = {}, {}
     for name, values in speeds.items():
         kind, who = name.split(": ", 1)
         if who.startswith("easyfsl"):
             ratios[name] = ratio(speeds[f"{kind}: metarl"], values)
+            if kind == "train":
+                in_bfloat16[name] = ratio(speeds["train: metarl, in bfloat16"], values)
     return {
         "episodes_per_s": {name: median(values) for name, values in speeds.items()},
         "metarl_over": ratios,
+        "metarl_in_bfloat16_over": in_bfloat16,
     }
 
 
@@ -303,6 +308,14 @@ def _show_gradients(title: str, measured: dict[str, Any]) -> None:
 def _show_prototypical(measured: dict[str, Any]) -> None:
     lines = []
     for name, speed in sorted(measured["episodes_per_s"].items()):
-        lines.append([name, f"{speed:,.1f}", *ratio_cells(measured["metarl_over"].get(name))])
-    columns = ["contender", "episodes/s", "metarl is times as fast", "lowest, highest"]
+        plain, quick = (ratio_cells(measured[key].get(name)) for key in ("metarl_over", "metarl_in_bfloat16_over"))
+        lines.append([name, f"{speed:,.1f}", *plain, *quick])
+    columns = [
+        "contender",
+        "episodes/s",
+        "metarl is times as fast",
+        "lowest, highest",
+        "in bfloat16",
+        "lowest, highest",
+    ]
     show_table("prototypical networks, Conv4, 5 ways, data included", columns, lines)
