@@ -3,7 +3,7 @@
     repeat:
         collect one trial of num_episodes episodes for each task; the memory is kept from episode to episode
         A_t = GAE over the whole trial: episode boundaries do not cut it, the trial's end does
-        repeat epochs times, for every minibatch of whole trials:
+        repeat epochs times, for every minibatch of whole trials (without a memory, of single steps):
             unroll the memory over the trial                 (gradients may be truncated to chunks of it)
             loss = -mean min(r A, clip(r, 1 - eps, 1 + eps) A) + c_v (V - return)^2 - c_e entropy
             Adam step on its gradient, clipped
@@ -149,11 +149,14 @@ class Rl2:
         for group in self.optimizer.param_groups:
             group["lr"] = self._now(config.outer_lr, config.final_outer_lr)
         sums = torch.zeros(4, device=self._device)
+        # Without a memory the steps of a trial need not stay together, and minibatches of steps from all tasks are
+        # less alike than those of a few tasks' trials.
+        rows = batch if self.policy.remembers else batch.map(lambda values: values.flatten(0, 1).unsqueeze(0))
         steps = 0
         for _ in range(config.epochs):
-            order = torch.randperm(len(experience.tasks), generator=self._shuffling).to(self._device)
-            for trials in order.chunk(config.minibatches):
-                sums += self.step(batch.map(partial(torch.index_select, dim=1, index=trials)))
+            order = torch.randperm(rows.advantages.shape[1], generator=self._shuffling).to(self._device)
+            for chosen in order.chunk(config.minibatches):
+                sums += self.step(rows.map(partial(torch.index_select, dim=1, index=chosen)))
                 steps += 1
         if not bool(torch.isfinite(sums).all()):
             raise FloatingPointError("RL2's loss is not finite; expected finite rewards and a stable step size")
