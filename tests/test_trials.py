@@ -208,6 +208,24 @@ def test_advantages_run_through_episodes_and_stop_at_the_trials_end() -> None:
     assert torch.allclose(agent.value_mean[:5], (first + second[:5]) / 2, atol=1e-6)
 
 
+def test_without_a_memory_minibatches_are_of_single_steps() -> None:
+    env = make_benchmark("gridnavi").family.make_env(1)
+
+    def agent(minibatches: int) -> Rl2:
+        config = Rl2Config(policy=TrialPolicyConfig(memory="none"), epochs=1, minibatches=minibatches)
+        return Rl2(env, config, iterations=1, seed=0, device=torch.device("cpu"))
+
+    experience = _collect("gridnavi", agent(1).policy, 2, 2, 1)
+    whole, by_trials = agent(1), agent(1)
+    whole.update(experience)
+    by_trials.step(by_trials.batch(experience))
+    for name, values in whole.policy.state_dict().items():
+        assert torch.allclose(values, by_trials.policy.state_dict()[name], atol=1e-5), name
+    many = agent(6)
+    many.update(experience)
+    assert {float(state["step"]) for state in many.optimizer.state.values()} == {6.0}  # of two trials
+
+
 def test_a_trial_joined_from_episodes_keeps_order_and_padding() -> None:
     trials = as_trials(_hand_made())
     assert trials.mask.sum(0).tolist() == [5, 6]

@@ -46,6 +46,7 @@ _AUGMENTATIONS: dict[Augmented, Augmentation | None] = {
         classes=Distortion(max_rotation=30.0, max_shift=0.0, max_scaling=0.2, max_shear=0.4, mirrored=True),
     ),
 }
+_COMPARING_IMAGES = (PrototypicalConfig, MatchingConfig, RelationConfig, SiameseConfig)
 
 
 def make_sources(experiment: FewshotExperiment, device: torch.device) -> Sources:
@@ -105,6 +106,9 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
     Raises:
         ValueError: if the learner does not fit the data.
     """
+    precision = experiment.backbone.precision
+    if precision != "float32" and not isinstance(experiment.learner, _COMPARING_IMAGES):
+        raise ValueError(f"precision must be float32 for learners that do not compare images, got {precision}")
     generator = torch_generator(experiment.seed)
     experiment = replace(experiment, learner=_annealed(experiment.learner, experiment.training))
     if isinstance(experiment.data, CurveData):
@@ -171,12 +175,6 @@ def _image_learner(
         raise ValueError(
             f"the network's last layer has one output per way: train_ways must be num_ways, {episodes.num_ways}, "
             f"got {episodes.train_ways}; or take a learner that compares features"
-        )
-    adapts = fixed_ways or isinstance(config, ProtoMamlConfig)
-    if adapts and backbone.precision != "float32":
-        raise ValueError(
-            f"precision must be float32 for learners that take gradient steps, got {backbone.precision}: "
-            "their second derivatives need its digits"
         )
     if isinstance(config, CaviaConfig):
         film = FilmConv4(

@@ -142,7 +142,7 @@ class BackboneConfig:
         num_features: that the perceptron puts out for learners that compare features.
         num_filters: of every convolution.
         downsampling: pool, or the quarter of the work with strides.
-        precision: of the convolutions; bfloat16 is for learners that compare features, and takes two thirds of the
+        precision: of the convolutions; bfloat16 is for learners that compare images, and takes two thirds of the
             time where the processor computes in it, more where it does not.
     """
 
