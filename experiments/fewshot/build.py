@@ -106,9 +106,11 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
     Raises:
         ValueError: if the learner does not fit the data.
     """
-    precision = experiment.backbone.precision
-    if precision != "float32" and not isinstance(experiment.learner, _COMPARING_IMAGES):
+    config, precision, views = experiment.learner, experiment.backbone.precision, experiment.evaluation.views
+    if precision != "float32" and not isinstance(config, _COMPARING_IMAGES):
         raise ValueError(f"precision must be float32 for learners that do not compare images, got {precision}")
+    if views > 1 and not (isinstance(config, _COMPARING_IMAGES) and config.normalisation == "running"):
+        raise ValueError(f"views must be 1 unless images are compared and norms are running averages, got {views}")
     generator = torch_generator(experiment.seed)
     experiment = replace(experiment, learner=_annealed(experiment.learner, experiment.training))
     if isinstance(experiment.data, CurveData):

@@ -48,6 +48,7 @@ class FewshotEvaluateArguments:
         num_ways: classes per task, of learners that compare features.
         num_shots: support examples per class, or points.
         num_queries: query examples per class.
+        views: of every image, for learners that compare features; the run's own number by default.
         data_folder: where the images are now, if not where they were.
         seed: of the episodes.
         json: write the result to this new file too.
@@ -61,6 +62,7 @@ class FewshotEvaluateArguments:
     num_ways: int | None = None
     num_shots: int | None = None
     num_queries: int | None = None
+    views: int | None = None
     data_folder: str | None = None
     seed: int = 0
     json: Path | None = None
@@ -99,12 +101,12 @@ def resume_command(words: list[str]) -> int:
 def evaluate_command(words: list[str]) -> int:
     """`metarl evaluate` of a few-shot run."""
     arguments = parse(FewshotEvaluateArguments, words, "metarl evaluate")
-    check_counts(arguments, "num_tasks", "num_ways", "num_shots", "num_queries")
+    check_counts(arguments, "num_tasks", "num_ways", "num_shots", "num_queries", "views")
     check_new(arguments.json)
     run = on_device(open_run(arguments.folder), arguments.device)
     checkpoint_path(run, arguments.checkpoint)
     run = replace(run, experiment=replace(run.experiment, data=_asked(run.experiment.data, arguments)))
-    settings = overridden(run.experiment.evaluation, arguments, "num_tasks", "num_steps")
+    settings = overridden(run.experiment.evaluation, arguments, "num_tasks", "num_steps", "views")
     sources = make_sources(run.experiment, make_device(run.experiment.device))
     result = measure(run, sources, arguments.checkpoint, settings, seed=arguments.seed)
     if arguments.json is not None:

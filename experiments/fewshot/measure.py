@@ -48,6 +48,7 @@ def measure(
                 num_tasks=settings.num_tasks,
                 num_steps=settings.num_steps,
                 score_every=settings.score_every,
+                views=settings.views,
                 progress=waiting.progress,
             )
         return summarise(name, scores, settings.score_every)
@@ -59,7 +60,8 @@ def measure(
     episodes = getattr(data, "episodes", None)
     what = f"{data.num_shots} points" if episodes is None else _describe(episodes)  # type: ignore[union-attr]
     norms = "no batch norm" if normalisation is None else f"batch norm: {normalisation}"
-    title = f"{run.name} after {progress.tasks:,} tasks: {settings.num_tasks} episodes of {what}; {norms}"
+    seen = "" if settings.views == 1 else f"; {settings.views} views"
+    title = f"{run.name} after {progress.tasks:,} tasks: {settings.num_tasks} episodes of {what}; {norms}{seen}"
     show_scores(title, name, splits | {"test, untrained": baseline})
     return {
         "experiment": run.name,
@@ -68,6 +70,7 @@ def measure(
         "num_tasks": settings.num_tasks,
         "episodes": what,
         "normalisation": normalisation,
+        "views": settings.views,
         "train_tasks": progress.tasks,
         "train_wall_s": round(progress.elapsed_s, 1),
         "adaptation": splits.pop("test"),

@@ -25,6 +25,7 @@ def adaptation_scores(
     num_tasks: int,
     num_steps: int,
     score_every: int = 1,
+    views: int = 1,
     tasks_at_once: int = 50,
     progress: OnTasks | None = None,
 ) -> tuple[str, np.ndarray]:
@@ -37,6 +38,7 @@ def adaptation_scores(
         num_tasks: how many.
         num_steps: adaptation steps.
         score_every: so many steps lie between two scores.
+        views: of an image, the first and distorted ones, whose mean features a metric learner compares.
         tasks_at_once: held in memory together.
         progress: told after each part.
 
@@ -47,13 +49,19 @@ def adaptation_scores(
 
     Raises:
         FloatingPointError: if a score is not finite after no more steps than are trained for.
+        ValueError: if several views are asked of a learner that does not embed every image by itself.
     """
     parts, name = [], ""
     adapt = learner.adapt
     embeds = isinstance(learner, MetricLearner) and learner.embeds_rows_alone
     if embeds and isinstance(source, ClassEpisodes) and source.augmentation is None:
         assert isinstance(learner, MetricLearner)
-        adapt, source = learner.adapt_to_features, learner.embed_classes(source)
+        adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
+    elif views > 1:
+        raise ValueError(
+            f"views must be 1 for {type(learner).__name__}, got {views}; learners that compare features and "
+            "normalise by running averages take more"
+        )
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
         predictors = adapt(episodes.support, num_steps)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.classes import ClassData, ClassEpisodes, as_inputs
+from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
@@ -95,16 +95,33 @@ class MetricLearner(ABC):
         return [predict]
 
     @torch.no_grad()
-    def embed_classes(self, episodes: ClassEpisodes, *, at_once: int = 500) -> ClassEpisodes:
+    def embed_classes(self, episodes: ClassEpisodes, *, views: int = 1, at_once: int = 500) -> ClassEpisodes:
         """The same episodes, whose inputs are features: each example is embedded once, however often it is drawn.
 
         Args:
             episodes: of plain examples.
+            views: of every example, whose mean are its features: itself, and from the second on copies of it that
+                are turned, moved, scaled and sheared a little, always the same ones.
             at_once: examples held in memory together.
+
+        Raises:
+            ValueError: if examples that are no images are to be distorted.
         """
+        if views > 1 and episodes.data.examples.dim() != 4:
+            shape = tuple(episodes.data.examples.shape[1:])
+            raise ValueError(f"views must be 1 of examples that are no images, got {views} of shape {shape}")
+        generator, distort = torch.Generator().manual_seed(0), Augmentation()
+
+        def embed(piece: Tensor) -> Tensor:
+            total = self.network.pooled(_channels_last(piece))
+            for _ in range(views - 1):
+                total = total + self.network.pooled(_channels_last(distort(piece, None, generator)))
+            return total / views
+
         with self._evaluating():
-            pieces = torch.split(episodes.data.examples, at_once)
-            features = torch.cat([self.network.pooled(_channels_last(as_inputs(piece))) for piece in pieces])
+            features = torch.cat(
+                [embed(as_inputs(piece)) for piece in torch.split(episodes.data.examples, at_once)]
+            )
         return ClassEpisodes(
             ClassData(episodes.data.names, features, episodes.data.counts),
             num_ways=episodes.num_ways,

@@ -56,15 +56,17 @@ class FewshotEvaluationConfig:
         num_steps: adaptation steps; learners without any ignore it.
         training_tasks: episodes of each evaluation while training.
         score_every: steps from one score to the next; scoring costs as much as a step.
+        views: of every image, itself and distorted copies; learners that compare features take their mean.
     """
 
     num_tasks: int = 600
     num_steps: int = 10
     training_tasks: int = 100
     score_every: int = 1
+    views: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "training_tasks", "score_every")
+        check_counts(self, "num_tasks", "training_tasks", "score_every", "views")
         check_not_negative(self, "num_steps")
 
 
@@ -157,6 +159,7 @@ class _LearnerTraining:
             num_tasks=self.evaluation.training_tasks,
             num_steps=self.evaluation.num_steps,
             score_every=self.evaluation.score_every,
+            views=self.evaluation.views,
         )
         every = self.evaluation.score_every
         return {f"{split}/{name}_after_{place * every}": float(row.mean()) for place, row in enumerate(scores)}

@@ -241,6 +241,8 @@ def test_too_many_ways_or_shots_for_the_data_are_one_line(
     assert "train_ways must be num_ways, 3, got 4" in line
     line = _error(capsys, [*words, *TINY_IMAGES, "--backbone.precision", "bfloat16"])
     assert "precision must be float32 for learners that do not compare images, got bfloat16" in line
+    line = _error(capsys, [*words, *TINY_IMAGES, "--evaluation.views", "2"])
+    assert "views must be 1 unless images are compared and norms are running averages, got 2" in line
     line = _error(capsys, ["train", "sinusoid-kernel-regression", *words[4:], "--backbone.precision", "bfloat16"])
     assert "precision must be float32 for learners that do not compare images, got bfloat16" in line
     assert not (tmp_path / "run").exists()

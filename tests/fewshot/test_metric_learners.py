@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot import adapt
 from metarl.fewshot.backbones import Autocast, conv4
-from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
@@ -154,6 +154,31 @@ def test_embedding_each_example_once_scores_the_same(normalisation: str) -> None
     episodes = source.sample(20, np.random.default_rng(1))
     outputs = learner.adapt(episodes.support, 0)[0](episodes.query.inputs)
     assert np.allclose(scores[0], task_scores(outputs, episodes.query.targets).numpy())
+
+
+def test_views_are_the_mean_of_an_image_and_distorted_copies() -> None:
+    torch.manual_seed(0)
+    learner = Prototypical(nn.Sequential(nn.Flatten(), nn.Linear(64, 5)), PrototypicalConfig())
+    images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    source = ClassEpisodes(ClassData.of(images, torch.arange(20) // 5), num_ways=3, num_shots=1, num_queries=3)
+    one, two, three = (learner.embed_classes(source, views=views).data.examples for views in (1, 2, 3))
+    generator = torch.Generator().manual_seed(0)
+    copies = [learner.network.pooled(Augmentation()(images, None, generator)) for _ in range(2)]
+    assert torch.allclose(two, (one + copies[0]) / 2, atol=1e-6)
+    assert torch.allclose(three, (one + copies[0] + copies[1]) / 3, atol=1e-6)
+    assert not torch.allclose(one, two, atol=1e-2)
+
+
+def test_views_of_what_is_no_image_or_not_embedded_alone_are_refused() -> None:
+    data = ClassData.of(torch.rand(20, 4, generator=torch.Generator().manual_seed(0)), torch.arange(20) // 5)
+    source = ClassEpisodes(data, num_ways=3, num_shots=1, num_queries=3)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5))
+    sizes = {"num_tasks": 2, "num_steps": 0, "views": 2}
+    with pytest.raises(ValueError, match=r"views must be 1 of examples that are no images, got 2 of shape \(4,\)"):
+        adaptation_scores(Prototypical(network, PrototypicalConfig()), source, np.random.default_rng(0), **sizes)
+    learner = Prototypical(network, PrototypicalConfig(normalisation="transductive"))
+    with pytest.raises(ValueError, match="views must be 1 for Prototypical, got 2"):
+        adaptation_scores(learner, source, np.random.default_rng(0), **sizes)
 
 
 def test_running_averages_are_trained_and_then_used() -> None:
