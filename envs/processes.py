@@ -8,7 +8,7 @@ import multiprocessing
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -28,10 +28,13 @@ class GymnasiumFamily(TaskFamily):
         info_names: numbers that the environments report in their infos, to be passed on; "success" is one that
             evaluation counts.
         longest: steps that the environments can take in an episode; None for any number.
+        steps_here_too: the calling process steps the last share of the environments itself, in the place of one
+            worker process: a fifth to a third faster, for environments that neither hang nor crash.
     """
 
     info_names: tuple[str, ...] = ()
     longest: int | None = None
+    steps_here_too: ClassVar[bool] = False
 
     @abstractmethod
     def new_environment(self, kind: str) -> Env:
@@ -170,14 +173,14 @@ class ProcessVectorEnv(TaskVectorEnv):
             autoreset_mode=autoreset_mode,
         )
         self._num_processes, self._timeout_s = min(num_processes, num_envs), timeout_s
-        self._hosts: list[HostProcess] | list[InlineHost] = []
+        self._hosts: list[HostProcess | InlineHost] = []
         self._layout = Layout(num_envs, observation_space, action_space, len(family.info_names))
         self._memory = self._layout.memory()
         self._shared = self._layout.arrays(self._memory)
         self._cut = np.zeros(num_envs, dtype=np.bool_)
         self._failed = False
 
-    def _start(self) -> list[HostProcess] | list[InlineHost]:
+    def _start(self) -> list[HostProcess | InlineHost]:
         """The processes, started when they are first needed."""
         if self.closed:
             raise RuntimeError("the environment was closed; make a new one")
@@ -190,7 +193,10 @@ class ProcessVectorEnv(TaskVectorEnv):
             if count == 1:
                 self._hosts = [InlineHost(settings[0])]
             else:
-                self._hosts = [HostProcess(number, own, self._timeout_s) for number, own in enumerate(settings)]
+                # The last host is asked last, so that this process works while the others do.
+                away = settings[:-1] if self.family.steps_here_too else settings
+                self._hosts = [HostProcess(number, own, self._timeout_s) for number, own in enumerate(away)]
+                self._hosts += [InlineHost(own) for own in settings[len(away) :]]
         return self._hosts
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:

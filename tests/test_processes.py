@@ -1,5 +1,6 @@
 """Environments in worker processes: the same results as in this one, and nothing that hangs or is left behind."""
 
+import copy
 import multiprocessing
 import os
 import signal
@@ -181,6 +182,19 @@ def test_rows_that_go_on_are_brought_back_when_a_process_dies_in_the_reset_of_an
         with pytest.raises(WorkerError, match="started again, its environments did not repeat their episodes"):
             env.reset(seed=7, options=mask)
     env.close()
+
+
+def test_a_share_that_is_stepped_here_gives_the_same(two: ProcessVectorEnv) -> None:
+    family = copy.copy(WALKS)
+    family.steps_here_too = True  # type: ignore[misc]
+    before = len(multiprocessing.active_children())
+    here = family.make_env(5, num_threads=2, timeout_s=20.0)
+    for env in (here, two):
+        env.set_tasks([walk(float(number)) for number in range(5)])
+    assert len(multiprocessing.active_children()) == before + 1 + 2
+    assert same(episode(here, seed=3), episode(two, seed=3))
+    here.close()
+    assert len(multiprocessing.active_children()) == before + 2
 
 
 def test_an_interrupted_call_does_not_mix_up_the_answers(two: ProcessVectorEnv) -> None:

@@ -33,6 +33,7 @@ class MetaWorld(GymnasiumFamily):
     parameters = (Parameter(VECTOR, size=3),)  # 3 or 6 numbers, as the environment has it: see `check`
     horizon = longest = 500
     info_names = ("success",)
+    steps_here_too = True
 
     def __init__(self, *, reward_version: str = "v2", goal_observed: bool = False, fast_step: bool = True) -> None:
         if reward_version not in ("v1", "v2"):
