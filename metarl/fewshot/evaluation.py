@@ -58,10 +58,8 @@ def adaptation_scores(
         assert isinstance(learner, MetricLearner)
         adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
     elif views > 1:
-        raise ValueError(
-            f"views must be 1 for {type(learner).__name__}, got {views}; learners that compare features and "
-            "normalise by running averages take more"
-        )
+        needs = "learners that compare features and normalise by running averages take more"
+        raise ValueError(f"views must be 1 for {type(learner).__name__}, got {views}; {needs}")
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
         predictors = adapt(episodes.support, num_steps)
@@ -75,11 +73,9 @@ def adaptation_scores(
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
-        row, task = bad[0]
-        if row * score_every <= max(1, learner.num_steps):
-            raise FloatingPointError(
-                f"the {name} on task {task} is not finite after {row * score_every} adaptation steps"
-            )
+        (row, task), steps = bad[0], bad[0][0] * score_every
+        if steps <= max(1, learner.num_steps):
+            raise FloatingPointError(f"the {name} on task {task} is not finite after {steps} adaptation steps")
         scores = scores[:row]
     return name, scores
 
