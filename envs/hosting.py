@@ -276,14 +276,21 @@ class InlineHost:
         self.rows = settings.rows
         self._arrays = settings.arrays()
         self._environments = Environments(settings.provider, self._arrays, lambda: None)
+        self._failure: Exception | None = None
 
     def ask(self, call: Call) -> None:
-        """Do it."""
+        """Do it; an error is kept for `answer`, so that other hosts are heard before it is raised."""
         call.place_actions(self._arrays)
-        getattr(self._environments, call.method)(*call.arguments)
+        self._failure = None
+        try:
+            getattr(self._environments, call.method)(*call.arguments)
+        except Exception as error:
+            self._failure = error
 
     def answer(self, seen: np.ndarray) -> None:
-        """Nothing is left to wait for."""
+        """Raise the environment's error, if there was one."""
+        if self._failure is not None:
+            raise self._failure
 
     def stop(self) -> None:
         """Nothing runs."""

@@ -79,7 +79,8 @@ class GymnasiumFamily(TaskFamily):
         Args:
             num_envs: number of environments.
             horizon: steps after which an episode is truncated; the family's own by default.
-            num_threads: processes, one per core by default; 1 for none but this.
+            num_threads: processes, one per core by default; 1 for none but this, which is one of them too where
+                the family `steps_here_too`.
             autoreset_mode: what `step` does after an episode ends.
             timeout_s: a process hangs if one environment takes longer over one thing; None for no limit.
         """
@@ -141,7 +142,7 @@ class ProcessVectorEnv(TaskVectorEnv):
     Args:
         family: whose tasks they take.
         num_envs: number of environments.
-        num_processes: 1 for none but this.
+        num_processes: 1 for none but this, which is one of them too where the family `steps_here_too`.
         max_episode_steps: time limit; an environment may truncate sooner.
         autoreset_mode: what `step` does after an episode ends.
         timeout_s: a process hangs if one environment takes longer over one thing; None for no limit.
@@ -190,13 +191,10 @@ class ProcessVectorEnv(TaskVectorEnv):
                 Settings(self.family, self._layout, self._memory, slice(number, None, count))
                 for number in range(count)
             ]
-            if count == 1:
-                self._hosts = [InlineHost(settings[0])]
-            else:
-                # The last host is asked last, so that this process works while the others do.
-                away = settings[:-1] if self.family.steps_here_too else settings
-                self._hosts = [HostProcess(number, own, self._timeout_s) for number, own in enumerate(away)]
-                self._hosts += [InlineHost(own) for own in settings[len(away) :]]
+            # What is here is asked last, so that this process works while the others do.
+            num_away = count - 1 if count == 1 or self.family.steps_here_too else count
+            self._hosts = [HostProcess(n, own, self._timeout_s) for n, own in enumerate(settings[:num_away])]
+            self._hosts += [InlineHost(own) for own in settings[num_away:]]
         return self._hosts
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:

@@ -184,17 +184,43 @@ def test_rows_that_go_on_are_brought_back_when_a_process_dies_in_the_reset_of_an
     env.close()
 
 
-def test_a_share_that_is_stepped_here_gives_the_same(two: ProcessVectorEnv) -> None:
+@pytest.fixture
+def shared() -> Iterator[ProcessVectorEnv]:
+    """Five environments, of which rows 1 and 3 are in this process and the others in another."""
     family = copy.copy(WALKS)
     family.steps_here_too = True  # type: ignore[misc]
+    env = family.make_env(5, num_threads=2, timeout_s=20.0)
+    yield env
+    env.close()
+
+
+def test_a_share_that_is_stepped_here_gives_the_same(two: ProcessVectorEnv, shared: ProcessVectorEnv) -> None:
     before = len(multiprocessing.active_children())
-    here = family.make_env(5, num_threads=2, timeout_s=20.0)
-    for env in (here, two):
-        env.set_tasks([walk(float(number)) for number in range(5)])
-    assert len(multiprocessing.active_children()) == before + 1 + 2
-    assert same(episode(here, seed=3), episode(two, seed=3))
-    here.close()
-    assert len(multiprocessing.active_children()) == before + 2
+    shared.set_tasks([walk(float(number)) for number in range(5)])
+    assert len(multiprocessing.active_children()) == before + 1
+    two.set_tasks([walk(float(number)) for number in range(5)])
+    assert same(episode(shared, seed=3), episode(two, seed=3))
+
+
+def test_after_an_error_of_a_share_here_the_other_process_is_heard_aright(shared: ProcessVectorEnv) -> None:
+    expected = WALKS.make_env(5, num_threads=1)
+    shared.set_tasks([walk(0.0), walk(1.0, 102.0), *[walk(0.0)] * 3])
+    with pytest.raises(ArithmeticError, match="the walker tripped"):
+        episode(shared)
+    with pytest.raises(RuntimeError, match="a call has failed since the last set_tasks"):
+        shared.reset(seed=0)
+    for env in (shared, expected):
+        env.set_tasks([walk(7.0)] * 5)
+    assert same(episode(shared, seed=5), episode(expected, seed=5))
+
+
+def test_a_process_that_dies_beside_a_share_here_is_made_up_for(shared: ProcessVectorEnv) -> None:
+    calm = WALKS.make_env(5, num_threads=1)
+    calm.set_tasks([walk(1.0)] * 5)
+    shared.set_tasks([walk(1.0, 3.0), *[walk(1.0)] * 4])
+    with pytest.warns(RuntimeWarning, match="environment process 0 died with exit code 7; it was started again"):
+        seen = episode(shared, seed=2)
+    assert same(seen, episode(calm, seed=2))
 
 
 def test_an_interrupted_call_does_not_mix_up_the_answers(two: ProcessVectorEnv) -> None:

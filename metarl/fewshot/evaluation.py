@@ -73,7 +73,8 @@ def adaptation_scores(
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     bad = np.argwhere(~np.isfinite(scores))
     if len(bad):
-        (row, task), steps = bad[0], bad[0][0] * score_every
+        row, task = bad[0]
+        steps = row * score_every
         if steps <= max(1, learner.num_steps):
             raise FloatingPointError(f"the {name} on task {task} is not finite after {steps} adaptation steps")
         scores = scores[:row]
