@@ -81,7 +81,7 @@ class GaussianBandit(BanditFamily):
 
 
 class BanditEnv(TaskVectorEnv):
-    """Bandits of one family, one task each. The infos hold the pulled arm's expected reward."""
+    """Bandits of one family, one task each. The infos hold the regret: what the best arm pays more, expected."""
 
     family: BanditFamily
 
@@ -101,12 +101,14 @@ class BanditEnv(TaskVectorEnv):
             autoreset_mode=autoreset_mode,
         )
         self._arms = np.zeros((num_envs, family.num_arms))
+        self._best = np.zeros(num_envs)
         self._noise = RowNoise(family.draw, num_envs)
         self._nothing = np.zeros((num_envs, 1), dtype=np.float32)
         self._rows = np.arange(num_envs)
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
         self._arms = params[self.family.arms.name]
+        self._best = self._arms.max(1)
 
     def _seeded(self, rows: np.ndarray) -> None:
         self._noise.discard(rows)
@@ -121,4 +123,4 @@ class BanditEnv(TaskVectorEnv):
         expected = self._arms[index, actions]
         rewards = self.family.rewards(expected, self._noise.next(self._rngs, rows))
         terminated = np.zeros(len(index), dtype=np.bool_)
-        return self._nothing[index], rewards, terminated, {"expected_reward": expected}
+        return self._nothing[index], rewards, terminated, {"regret": self._best[index] - expected}

@@ -59,7 +59,11 @@ class RandomMdps(TaskDistribution):
 
 
 class TabularEnv(TaskVectorEnv):
-    """Tabular MDPs, one task each."""
+    """Tabular MDPs, one task each.
+
+    The infos hold the regret: by how much the expected return of the rest of the episode is less after this action
+    than after the best one, Q*(s, a) - V*(s) with its sign turned.
+    """
 
     def __init__(
         self,
@@ -80,13 +84,20 @@ class TabularEnv(TaskVectorEnv):
         self._states = np.zeros(num_envs, dtype=np.int64)
         self._cumulative = np.zeros((num_envs, NUM_STATES, NUM_ACTIONS, NUM_STATES))
         self._means = np.zeros((num_envs, NUM_STATES, NUM_ACTIONS))
+        self._regrets = np.zeros((max_episode_steps, num_envs, NUM_STATES, NUM_ACTIONS), dtype=np.float32)
         self._uniforms = RowNoise(lambda rng, count: rng.random(count), num_envs)
         self._normals = RowNoise(lambda rng, count: rng.standard_normal(count), num_envs)
         self._rows = np.arange(num_envs)
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
-        self._cumulative = params["transitions"].reshape(self._cumulative.shape).cumsum(-1)
+        transitions = params["transitions"].reshape(self._cumulative.shape)
+        self._cumulative = transitions.cumsum(-1)
         self._means = params["mean_rewards"].reshape(self._means.shape)
+        best = np.zeros((self.num_envs, NUM_STATES))
+        for step in reversed(range(self.max_episode_steps)):
+            returns = self._means + np.einsum("esat,et->esa", transitions, best)
+            best = returns.max(2)
+            self._regrets[step] = best[:, :, None] - returns
 
     def _seeded(self, rows: np.ndarray) -> None:
         self._uniforms.discard(rows)
@@ -102,8 +113,9 @@ class TabularEnv(TaskVectorEnv):
         index = self._rows if rows is None else rows
         states = self._states[index]
         rewards = self._means[index, states, actions] + self._normals.next(self._rngs, rows)
+        regrets = self._regrets[self._elapsed[index], index, states, actions]
         # The last sum may be 1 - 1e-16: the last state takes what is left.
         below = self._cumulative[index, states, actions, :-1] <= self._uniforms.next(self._rngs, rows)[:, None]
         self._states[index] = below.sum(1)
         terminated = np.zeros(len(index), dtype=np.bool_)
-        return self._one_hot[self._states[index]], rewards, terminated, {}
+        return self._one_hot[self._states[index]], rewards, terminated, {"regret": regrets}

@@ -43,6 +43,16 @@ def test_a_gaussian_arm_pays_its_mean_with_unit_deviation() -> None:
         assert rewards[arms == arm].std() == pytest.approx(1.0, abs=0.02)
 
 
+def test_a_bandits_regret_is_what_the_best_arm_pays_more() -> None:
+    env = BernoulliBandit(3).make_env(2)
+    probabilities = ((0.2, 0.7, 0.5), (0.9, 0.0, 1.0))
+    env.set_tasks([Task.of("bernoulli-bandit-k3", probabilities=p) for p in probabilities])
+    env.reset(seed=0)
+    np.testing.assert_allclose(env.advance(np.array([0, 2])).infos["regret"], [0.5, 0.0])
+    env.reset(options={"reset_mask": np.array([False, True])})
+    np.testing.assert_allclose(env.advance(np.array([1]), np.array([1])).infos["regret"], [1.0])
+
+
 def test_pulls_of_one_row_are_independent_of_each_other() -> None:
     task = Task.of("bernoulli-bandit-k2", probabilities=(0.5, 0.5))
     rewards = _pull(BernoulliBandit(2), task, np.zeros((400, 100), dtype=np.int64))  # past a block of noise
@@ -113,6 +123,37 @@ def test_a_tabular_episode_takes_ten_steps() -> None:
     env.set_tasks(RandomMdps().sample(1, np.random.default_rng(0)))
     env.reset(seed=0)
     assert [bool(env.advance(np.zeros(1, dtype=np.int64)).truncated[0]) for _ in range(10)] == [False] * 9 + [True]
+
+
+def test_a_tabular_regret_is_the_return_that_an_action_loses() -> None:
+    tasks = RandomMdps().sample(3, np.random.default_rng(0))
+    rows = 3 * 4000
+    env = TabularMdp().make_env(rows, horizon=4)
+    env.set_tasks([task for task in tasks for _ in range(4000)])
+    rng = np.random.default_rng(1)
+    env.reset(seed=0)
+    steps = [env.advance(rng.integers(0, NUM_ACTIONS, rows)) for _ in range(4)]
+    # The last step's, by hand; and whatever is played, rewards and regrets together make up the best return.
+    states, last = steps[-2].observations.argmax(1), steps[-1].infos["regret"]
+    means = np.array([np.reshape(task["mean_rewards"], (NUM_STATES, NUM_ACTIONS)) for task in tasks])
+    best = means.max(2)[np.repeat(np.arange(3), 4000), states]
+    assert (last <= best - means.min() + 1e-6).all()
+    assert (last == 0).mean() == pytest.approx(1 / NUM_ACTIONS, abs=0.02)
+    made_up = sum(step.rewards + step.infos["regret"] for step in steps).reshape(3, 4000)
+    for row, task in zip(made_up, tasks, strict=True):
+        assert row.mean() == pytest.approx(_best_return(task, 4, 0), abs=4 * row.std() / np.sqrt(4000))
+
+
+def _best_return(task: Task, steps: int, state: int) -> float:
+    """Expected return of the best policy from a state on, by recursion."""
+    values = np.zeros(NUM_STATES)
+    transitions = np.reshape(task["transitions"], (NUM_STATES, NUM_ACTIONS, NUM_STATES))
+    means = np.reshape(task["mean_rewards"], (NUM_STATES, NUM_ACTIONS))
+    for _ in range(steps):
+        values = np.array(
+            [max(means[s, a] + transitions[s, a] @ values for a in range(NUM_ACTIONS)) for s in range(NUM_STATES)]
+        )
+    return float(values[state])
 
 
 def test_random_mdps_are_flat_dirichlet_with_mean_rewards_about_one() -> None:

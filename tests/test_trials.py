@@ -1,5 +1,7 @@
 """Trials: what a learner is told, that nothing crosses a trial, and that training sees what acting saw."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -249,11 +251,36 @@ def test_running_statistics_of_observations_are_those_of_all_that_was_seen() -> 
     assert torch.allclose(policy.observation_scale, 1 / rows.std(0, correction=0), rtol=1e-4)
 
 
-def test_rl2_solves_a_two_armed_bandit() -> None:
+def test_minus_the_regret_may_be_what_is_added_up() -> None:
+    family = make_benchmark("bernoulli-bandit-k2").family
+    config = Rl2Config(policy=TrialPolicyConfig(memory_size=4), num_episodes=3, objective="regret", gae_lambda=1.0)
+    agent = Rl2(family.make_env(1), config, iterations=1, seed=0, device=torch.device("cpu"))
+    tasks = [Task.of(family.name, probabilities=p) for p in ((0.5, 0.25), (0.5, 0.5))]
+    with Workers(EnvMaker(family, None)) as workers:
+        experience = agent.collect(workers, tasks, np.random.default_rng(0))
+    regrets = 0.25 * (experience.actions[0, :, 0] == 1)  # the second task has nothing to lose
+    assert torch.allclose(experience.infos["regret"][0, :, 0], regrets)
+    experience.records["value"].zero_()
+    batch = agent.batch(experience)
+    to_come = [-sum(0.99 ** (k - t) * float(regrets[k]) for k in range(t, 3)) for t in range(3)]
+    assert agent.value_mean.tolist() == pytest.approx([value / 2 for value in to_come], abs=1e-6)
+    assert torch.equal(batch.trials.rewards, experience.rewards[:, :, 0].T)  # what the policy is told
+
+
+def test_regrets_that_nobody_reports_are_asked_for() -> None:
+    family = make_benchmark("gridnavi").family
+    config = Rl2Config(policy=TrialPolicyConfig(memory_size=4), objective="regret")
+    agent = Rl2(family.make_env(1), config, iterations=1, seed=0, device=torch.device("cpu"))
+    with pytest.raises(ValueError, match="needs an environment that reports it, and gridnavi does not: use"):
+        agent.update(_collect("gridnavi", agent.policy, 2, 2, 1))
+
+
+@pytest.mark.parametrize("objective", ["reward", "regret"])
+def test_rl2_solves_a_two_armed_bandit(objective: Literal["reward", "regret"]) -> None:
     # One arm pays always, the other never: after the first pull a learner knows. 9.5 of ten at best, 5 blind.
     family = make_benchmark("bernoulli-bandit-k2").family
     tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]
-    config = Rl2Config(policy=TrialPolicyConfig(memory_size=32), num_episodes=10)
+    config = Rl2Config(policy=TrialPolicyConfig(memory_size=32), num_episodes=10, objective=objective)
     agent = Rl2(family.make_env(1), config, iterations=30, seed=0, device=torch.device("cpu"))
     rng = np.random.default_rng(0)
     with Workers(EnvMaker(family, None)) as workers:
