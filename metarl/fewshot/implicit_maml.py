@@ -5,14 +5,14 @@ For a batch of tasks, all of them at once:
 
     phi_i = argmin L(support_i; phi) + lambda/2 |phi - theta|^2        by inner_steps gradient steps, no graph kept
     g_i = grad L(query_i; phi_i)
-    (I + H_i / lambda) v_i = g_i,   H_i the support loss's Hessian at phi_i,   by conjugate gradient
+    (I + H_i / (lambda + damping)) v_i = g_i,   by conjugate gradient; H_i the support loss's Hessian at phi_i
     theta = Adam(theta, mean_i v_i)
-    what does not adapt, gamma: its own gradient minus (d^2 L(support_i) / d gamma d phi) v_i / lambda
+    what does not adapt, gamma: its own gradient minus (d^2 L(support_i) / d gamma d phi) v_i / (lambda + damping)
 
 The conjugate gradient is the trust region's (`metarl.trust_region`), one system per task.
 
 How we differ: the proximal term is in every inner step; the reference code takes plain steps and one proximal step
-at the end, and adds 10 to lambda in the system that it solves.
+at the end, with a damping of 10 and another 1 for the I, the paper without damping.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.bilevel import Order, Params, adapt, sgd
-from metarl.configs import check_counts, check_positive
+from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import InnerLoop, StepBatch, names_to_adapt
@@ -43,6 +43,8 @@ class ImplicitMamlConfig:
         inner_steps: towards its solution.
         regularisation: lambda, the pull towards the meta-parameters.
         cg_iterations: of the conjugate gradient.
+        cg_damping: added to lambda in the system that is solved. Where the Hessian has eigenvalues below -lambda,
+            the conjugate gradient of the undamped system goes astray.
         normalisation: of batch-norm layers.
         outer: the outer optimiser.
     """
@@ -51,11 +53,13 @@ class ImplicitMamlConfig:
     inner_steps: int = 16
     regularisation: float = 2.0
     cg_iterations: int = 5
+    cg_damping: float = 0.0
     normalisation: Normalisation = "transductive"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "regularisation")
+        check_not_negative(self, "cg_damping")
         check_counts(self, "inner_steps", "cg_iterations")
 
 
@@ -152,11 +156,12 @@ class ImplicitMaml:
         support = inner.losses(params, StepBatch(self.config.inner_steps, episodes.support))
         slope = torch.autograd.grad(support.sum(), leaves, create_graph=True)
         sizes = [leaf[0].numel() for leaf in leaves]
+        pull = self.config.regularisation + self.config.cg_damping
 
         def product(vectors: Tensor) -> Tensor:
             pieces = [v.view_as(x) for v, x in zip(torch.split(vectors, sizes, 1), leaves, strict=True)]
             curved = torch.autograd.grad(slope, leaves, pieces, retain_graph=True)
-            return vectors + _per_task(curved) / self.config.regularisation
+            return vectors + _per_task(curved) / pull
 
         right = _per_task([grads[name] for name in names])
         solved = conjugate_gradient(product, right, iterations=self.config.cg_iterations)
@@ -164,7 +169,7 @@ class ImplicitMaml:
         grads |= {name: piece.view_as(leaf) for name, piece, leaf in implicit}
         others = [name for name in params if name not in names]
         if others:  # gains and shifts shape the support loss, and so move its solution
-            pulled = [grads[name] / self.config.regularisation for name in names]
+            pulled = [grads[name] / pull for name in names]
             moved = torch.autograd.grad(
                 slope, [params[name] for name in others], pulled, allow_unused=True, materialize_grads=True
             )

@@ -145,6 +145,18 @@ def test_implicit_gradients_equal_unrolled_ones_on_a_strongly_convex_problem() -
     assert torch.allclose(implicit, unrolled, atol=1e-10)
 
 
+def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
+    network, episodes = _quadratic()
+    config = ImplicitMamlConfig(inner_steps=300, cg_iterations=2, cg_damping=3.0)
+    learner = ImplicitMaml(network, config)
+    found = learner.meta_gradients(episodes)[0]["weight"]
+    solution = learner.inner.trace(episodes.support, 300, "none")[-1]["weight"].transpose(1, 2)
+    (x, y), (queries, targets) = episodes.support, episodes.query
+    slope = 2 * queries.transpose(1, 2) @ (queries @ solution - targets) / 6
+    system = torch.eye(2, dtype=torch.float64) + 2 * x.transpose(1, 2) @ x / 6 / (2.0 + 3.0)
+    assert torch.allclose(found.transpose(1, 2), torch.linalg.solve(system, slope), atol=1e-10)
+
+
 def test_implicit_maml_solves_its_inner_problem() -> None:
     # d/dphi [ mean (x phi - y)^2 + lambda/2 |phi - theta|^2 ] = 0, solved directly
     network, episodes = _quadratic()
