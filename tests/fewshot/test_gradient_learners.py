@@ -151,7 +151,7 @@ def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
     learner = ImplicitMaml(network, config)
     found = learner.meta_gradients(episodes)[0]["weight"]
     solution = learner.inner.trace(episodes.support, 300, "none")[-1]["weight"].transpose(1, 2)
-    (x, y), (queries, targets) = episodes.support, episodes.query
+    x, (queries, targets) = episodes.support.inputs, episodes.query
     slope = 2 * queries.transpose(1, 2) @ (queries @ solution - targets) / 6
     system = torch.eye(2, dtype=torch.float64) + 2 * x.transpose(1, 2) @ x / 6 / (2.0 + 3.0)
     assert torch.allclose(found.transpose(1, 2), torch.linalg.solve(system, slope), atol=1e-10)
