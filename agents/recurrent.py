@@ -36,6 +36,8 @@ class TrialPolicyConfig:
     Attributes:
         memory: what reads the trial; "none" is a memoryless policy that sees the observation alone.
         memory_size: features that it puts out.
+        memory_span: steps for which a GRU or an LSTM is set to remember at the start, at most; what a trial has is
+            what it needs. None for a start that forgets within a few.
         num_layers: of a transformer.
         num_heads: of a transformer's attention.
         embedding_size: rectified units between the inputs and the memory; 0 for none.
@@ -48,6 +50,7 @@ class TrialPolicyConfig:
 
     memory: MemoryKind = "gru"
     memory_size: int = 128
+    memory_span: int | None = None
     num_layers: int = 2
     num_heads: int = 4
     embedding_size: int = 0
@@ -57,7 +60,7 @@ class TrialPolicyConfig:
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(self, "memory_size", "num_layers", "num_heads")
+        check_counts(self, "memory_size", "memory_span", "num_layers", "num_heads")
         check_not_negative(self, "embedding_size")
         check_positive(self, "init_std")
         if any(size < 1 for size in self.head_sizes):
@@ -209,7 +212,9 @@ def _make_memory(config: TrialPolicyConfig, input_size: int, generator: torch.Ge
             num_heads=config.num_heads,
             generator=generator,
         )
-    return RecurrentMemory(config.memory, input_size, config.memory_size, generator=generator)
+    return RecurrentMemory(
+        config.memory, input_size, config.memory_size, generator=generator, span=config.memory_span
+    )
 
 
 class TrialActor:

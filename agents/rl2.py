@@ -33,7 +33,7 @@ from metarl.agent import Collector
 from metarl.agents.recurrent import TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.losses import clipped_surrogate
-from metarl.schedules import linear
+from metarl.schedules import geometric, linear
 from metarl.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -42,7 +42,7 @@ from metarl.trials import Trials, as_trials
 
 @dataclass(frozen=True)
 class Rl2Config:
-    """RL2's hyperparameters. What is called final is reached, linearly, at the end of the run.
+    """RL2's hyperparameters. What is called final is reached at the run's end, linearly if not said otherwise.
 
     Attributes:
         policy: memory and heads.
@@ -58,6 +58,7 @@ class Rl2Config:
         final_outer_lr: at the end; None for no change.
         entropy_coef: c_e at the start.
         final_entropy_coef: at the end; None for no change.
+        entropy_schedule: how it gets there, "linear" or, by equal factors, "geometric".
         epochs: passes over the trials of an iteration.
         minibatches: Adam steps in a pass.
         clip_ratio: eps.
@@ -78,6 +79,7 @@ class Rl2Config:
     final_outer_lr: float | None = None
     entropy_coef: float = 0.01
     final_entropy_coef: float | None = None
+    entropy_schedule: Literal["linear", "geometric"] = "linear"
     epochs: int = 4
     minibatches: int = 4
     clip_ratio: float = 0.2
@@ -94,6 +96,12 @@ class Rl2Config:
         check_not_negative(self, *(f"final_{name}" for name in finals))
         finals = [name for name in ("gamma", "gae_lambda") if getattr(self, f"final_{name}") is not None]
         check_fraction(self, *(f"final_{name}" for name in finals))
+        ends = (self.entropy_coef, self.final_entropy_coef)
+        if self.entropy_schedule == "geometric" and not all(ends):
+            raise ValueError(
+                "a geometric schedule needs an entropy_coef and a final_entropy_coef above zero, "
+                f"got {ends[0]} and {ends[1]}"
+            )
 
 
 class TrialBatch(NamedTuple):
@@ -213,7 +221,7 @@ class Rl2:
     def step(self, batch: TrialBatch) -> Tensor:
         """One Adam step; policy loss, value loss, entropy and KL, [4]."""
         config = self.config
-        entropy_coef = self._now(config.entropy_coef, config.final_entropy_coef)
+        entropy_coef = self._entropy_coef()
         total = batch.trials.mask.sum()
         sums = torch.zeros(4, device=self._device)
         self.optimizer.zero_grad()
@@ -247,6 +255,13 @@ class Rl2:
     def _now(self, start: float, final: float | None) -> float:
         """What is led from one value to another, at this point of the run."""
         return linear(start, final, self.updates, self.iterations)
+
+    def _entropy_coef(self) -> float:
+        """c_e at this point of the run."""
+        start, final = self.config.entropy_coef, self.config.final_entropy_coef
+        if self.config.entropy_schedule == "geometric" and final:
+            return geometric(start, final, self.updates, self.iterations)
+        return self._now(start, final)
 
     def state_dict(self) -> dict[str, Any]:
         """The network, Adam's moments, the value's units, and where the run is."""

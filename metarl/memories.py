@@ -41,9 +41,14 @@ class RecurrentMemory(nn.Module):
         input_size: features in.
         hidden_size: features out.
         generator: draws the weights.
+        span: the gates start such that the units keep what they hold for 1 to so many steps (chrono
+            initialisation, Tallec & Ollivier 2018, arXiv:1804.11188, section 2.2); None for gates that start as
+            above, half open in a GRU, and keep it for two.
     """
 
-    def __init__(self, kind: str, input_size: int, hidden_size: int, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, kind: str, input_size: int, hidden_size: int, *, generator: torch.Generator, span: int | None = None
+    ) -> None:
         super().__init__()
         self.output_size = hidden_size
         self._lstm = kind == "lstm"
@@ -57,6 +62,17 @@ class RecurrentMemory(nn.Module):
                 initialise(gate, generator=generator)
         if self._lstm:
             self.cell.get_parameter("bias_ih_l0").data[hidden_size : 2 * hidden_size] = 1.0
+        if span is not None:
+            self._remember_for(span, generator)
+
+    def _remember_for(self, span: int, generator: torch.Generator) -> None:
+        """Set the gates' biases to log(u), u uniform in [1, span - 1]; an LSTM lets in what it lets go."""
+        size = self.output_size
+        keep = (1 + max(0, span - 2) * torch.rand(size, generator=generator)).log()
+        bias = self.cell.get_parameter("bias_ih_l0").data
+        bias[size : 2 * size] = keep  # a GRU's update gate or an LSTM's forget gate
+        if self._lstm:
+            bias[:size] = -keep
 
     def start(self, batch_size: int) -> Carry:
         """Zeros."""

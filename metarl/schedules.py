@@ -12,3 +12,9 @@ def linear(start: float, final: float | None, updates: int, iterations: int) -> 
     """
     done = min(1.0, updates / max(1, iterations - 1))
     return start if final is None else start + (final - start) * done
+
+
+def geometric(start: float, final: float, updates: int, iterations: int) -> float:
+    """The value after so many updates, by equal factors from the first iteration to the last; both positive."""
+    done = min(1.0, updates / max(1, iterations - 1))
+    return float(start * (final / start) ** done)

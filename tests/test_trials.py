@@ -138,6 +138,20 @@ def _memory(kind: MemoryKind) -> Memory:
     return RecurrentMemory(kind, 5, 8, generator=torch_generator(0)).double()
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_a_memory_that_is_set_to_remember_keeps_what_it_holds_for_so_many_steps(kind: str) -> None:
+    memory = RecurrentMemory(kind, 3, 256, generator=torch_generator(0), span=100)
+    with torch.no_grad():
+        memory.cell.get_parameter("weight_hh_l0").zero_()  # then a gate is its bias
+        carry = tuple(torch.ones_like(part) for part in memory.start(1))
+        _, after = memory.unroll(torch.zeros(1, 1, 3), carry)
+    kept = after[-1].squeeze(0)  # a GRU's state, an LSTM's cell
+    steps = 1 / (1 - kept)
+    assert steps.min() >= 2 - 1e-3
+    assert steps.max() <= 100 + 1e-3
+    assert steps.mean() == pytest.approx(51, abs=4 * 28.3 / 16)  # uniform from 2 to 100
+
+
 @pytest.mark.parametrize("kind", MEMORIES)
 def test_an_unroll_in_chunks_gives_the_outputs_of_one(kind: MemoryKind) -> None:
     memory, inputs = _memory(kind), torch.randn(9, 3, 5, dtype=torch.float64, generator=torch_generator(1))
@@ -265,6 +279,18 @@ def test_minus_the_regret_may_be_what_is_added_up() -> None:
     to_come = [-sum(0.99 ** (k - t) * float(regrets[k]) for k in range(t, 3)) for t in range(3)]
     assert agent.value_mean.tolist() == pytest.approx([value / 2 for value in to_come], abs=1e-6)
     assert torch.equal(batch.trials.rewards, experience.rewards[:, :, 0].T)  # what the policy is told
+
+
+def test_the_entropy_bonus_may_fall_by_equal_factors() -> None:
+    env = make_benchmark("bernoulli-bandit-k2").family.make_env(1)
+    config = Rl2Config(entropy_coef=0.8, final_entropy_coef=0.1, entropy_schedule="geometric")
+    agent = Rl2(env, config, iterations=4, seed=0, device=torch.device("cpu"))
+    seen = []
+    for agent.updates in range(5):
+        seen.append(agent._entropy_coef())
+    assert seen == pytest.approx([0.8, 0.4, 0.2, 0.1, 0.1])
+    with pytest.raises(ValueError, match=r"above zero, got 0\.02 and 0\.0"):
+        Rl2Config(entropy_coef=0.02, final_entropy_coef=0.0, entropy_schedule="geometric")
 
 
 def test_regrets_that_nobody_reports_are_asked_for() -> None:
