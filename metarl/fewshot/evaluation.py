@@ -71,14 +71,20 @@ def adaptation_scores(
         if progress is not None:
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
+    return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
+
+
+def _finite_rows(name: str, scores: np.ndarray, score_every: int, trained_for: int) -> int:
+    """Rows before the first that is not finite; an error if that is of no more steps than are trained for."""
     bad = np.argwhere(~np.isfinite(scores))
-    if len(bad):
-        row, task = bad[0]
-        steps = row * score_every
-        if steps <= max(1, learner.num_steps):
-            raise FloatingPointError(f"the {name} on task {task} is not finite after {steps} adaptation steps")
-        scores = scores[:row]
-    return name, scores
+    if not len(bad):
+        return len(scores)
+    row, task = bad[0]
+    if row * score_every <= trained_for:
+        raise FloatingPointError(
+            f"the {name} on task {task} is not finite after {row * score_every} adaptation steps"
+        )
+    return int(row)
 
 
 def summarise(name: str, scores: np.ndarray, score_every: int = 1) -> list[dict[str, Any]]:
