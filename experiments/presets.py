@@ -91,8 +91,18 @@ def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
         final_gamma=1.0,
         outer_lr=2e-3,
     )
-    if num_episodes > 10:  # else n = 25 stopped exploring while the discount was short, at 400
-        agent = replace(agent, gamma=0.7, entropy_coef=0.06, final_entropy_coef=0.005, minibatches=6)
+    if num_episodes > 10:  # with n = 10's settings n = 25 stopped exploring at 400 of 426
+        agent = replace(
+            agent,
+            objective="regret",
+            gamma=0.9,
+            gae_lambda=0.5,
+            final_gae_lambda=0.97,
+            entropy_coef=0.2,
+            final_entropy_coef=0.004,
+            entropy_schedule="geometric",
+            minibatches=6,
+        )
     training = TrainingConfig(iterations, meta_batch_size, checkpoint_every=10, evaluate_every=0)
     source = f"Duan et al. 2016, table 2, n = {num_episodes}; PPO in the place of TRPO, attention of a GRU"
     return _trials("tabular-mdp", agent, training, source, num_tasks=1000)
@@ -208,7 +218,7 @@ PRESETS: dict[str, Preset] = {
         for name, (experiment, source) in dynamics_presets(_LOCOMOTION, LOCOMOTION_RL2).items()
     },
     "tabular-n10-rl2": _mdp(10, iterations=200, meta_batch_size=1000),
-    **{f"tabular-n{n}-rl2": _mdp(n, iterations=220, meta_batch_size=15_000 // n) for n in (25, 50, 75, 100)},
+    **{f"tabular-n{n}-rl2": _mdp(n, iterations=110, meta_batch_size=15_000 // n) for n in (25, 50, 75, 100)},
 }
 
 
