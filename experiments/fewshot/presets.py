@@ -238,8 +238,8 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             OmniglotData(episodes=EpisodesConfig(train_queries=9)),
             ReptileConfig(),
             backbone=BackboneConfig(downsampling="stride"),
-            training=FewshotTrainingConfig(iterations=20, updates_per_iteration=50, meta_batch_size=5),
-            evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=50, score_every=10),
+            training=FewshotTrainingConfig(iterations=50, updates_per_iteration=50, meta_batch_size=5),
+            evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=20, score_every=10),
         ),
     ),
     "omniglot-protonet": _comparing(
