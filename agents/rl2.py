@@ -14,8 +14,8 @@ much of the trial is left, and the value network need not learn that. On bandits
 raised the mean reward from 74.9 to 75.4 and both together to 77.2. Step size, entropy bonus and gae_lambda can be
 led from one value to another over the run: a short horizon finds the reward, a longer one learns to explore.
 Where the environment knows what each action loses against the best one, training may add up minus these regrets
-in the place of the rewards (`objective`): the gradient is the same in expectation, and free of the noise of the
-rewards and of what a task has to offer. The agent sees rewards only, in training as in evaluation.
+in the place of the rewards (`objective`): undiscounted, the gradient is the same in expectation, and free of the
+noise of the rewards and of what a task has to offer. The agent sees rewards only, in training as in evaluation.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +48,8 @@ class Rl2Config:
         policy: memory and heads.
         num_episodes: of a trial.
         objective: what is added up over a trial: "reward", or minus the "regret" that the environment reports of
-            every step in its infos, which bandits and tabular MDPs do. Their sums differ, in expectation, by what
-            the best actions earn in the task, whatever the policy does.
+            every step in its infos, which bandits and tabular MDPs do. The undiscounted sums differ, in
+            expectation, by what the best actions earn in the task, whatever the policy does.
         gamma: discount per environment step, through the whole trial, at the start.
         final_gamma: at the end; None for no change.
         gae_lambda: at the start.

@@ -41,7 +41,7 @@ class RecurrentMemory(nn.Module):
         input_size: features in.
         hidden_size: features out.
         generator: draws the weights.
-        span: the gates start such that the units keep what they hold for 1 to so many steps (chrono
+        span: the gates start such that the units keep what they hold for 2 to so many steps (chrono
             initialisation, Tallec & Ollivier 2018, arXiv:1804.11188, section 2.2); None for gates that start as
             above, half open in a GRU, and keep it for two.
     """
