@@ -1,9 +1,13 @@
 """Relation networks: a network says how much a query is like a class (Sung et al. 2018, arXiv:1711.06025).
 
-    score_c = g( [ sum of f(x_k) over the support examples of class c, f(x) ] )         in (0, 1)
+    score_c = g( [ mean of f(x_k) over the support examples of class c, f(x) ] )        in (0, 1)
     loss = mean over queries and classes of (score_c - [x is of class c])^2
 
 f puts out feature maps, g is two convolution blocks and two linear layers.
+
+How we differ: a class is the mean of its examples' maps, not their sum. With one number of shots the first
+convolution makes these the same; trained with one shot and asked with five, sums are out of g's range (25% of
+5-way 5-shot queries right, where 1-shot had 84%).
 """
 
 from dataclasses import dataclass, field
@@ -15,7 +19,7 @@ from metarl.configs import check_counts
 from metarl.fewshot.backbones import linear
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import OuterConfig
-from metarl.fewshot.metric import MetricLearner, one_hot
+from metarl.fewshot.metric import MetricLearner, class_means, one_hot
 from metarl.fewshot.normalisation import BATCH_NORMS, Normalisation
 
 
@@ -81,8 +85,9 @@ class Relation(MetricLearner):
                 "the backbone must put out feature maps, shape [row, channel, height, width], got "
                 f"{('row', *support.shape[2:])}; leave torch.nn.Flatten() out"
             )
-        classes = torch.einsum("trw,trchv->twchv", one_hot(targets, support), support)
+        classes = class_means(support.flatten(2), targets)
         num_rows, num_ways = query.shape[1], classes.shape[1]
+        classes = classes.view(-1, num_ways, *support.shape[2:])
         pairs = [
             classes.unsqueeze(1).expand(-1, num_rows, -1, -1, -1, -1),
             query.unsqueeze(2).expand(-1, -1, num_ways, -1, -1, -1),

@@ -103,7 +103,7 @@ def test_full_context_embeddings_see_the_whole_support_set() -> None:
         learner.outputs(_features(0, 6, 6).float(), TARGETS, _features(1, 5, 6).float())
 
 
-def test_a_relation_networks_class_is_the_sum_of_its_maps() -> None:
+def test_a_relation_networks_class_is_the_mean_of_its_maps() -> None:
     class Total(nn.Module):
         def forward(self, pairs: Tensor) -> Tensor:
             first, second = pairs.flatten(1).chunk(2, 1)
@@ -111,7 +111,8 @@ def test_a_relation_networks_class_is_the_sum_of_its_maps() -> None:
 
     support, query = (_features(seed, rows).view(2, rows, 1, 2, 2) for seed, rows in ((0, 6), (1, 5)))
     outputs = Relation(_Frozen(), RelationConfig(), relation=Total()).outputs(support, TARGETS, query)
-    expected = support[1][TARGETS[1] == 2].sum() + 1000 * query[1, 3].sum()
+    members = support[1][TARGETS[1] == 2]
+    expected = members.sum() / len(members) + 1000 * query[1, 3].sum()
     assert outputs[1, 3, 2].item() == pytest.approx(expected.item())
 
 
