@@ -196,6 +196,7 @@ def _image_learner(
         image_size=data.size,
         downsampling=backbone.downsampling,
         num_halvings=3 if isinstance(config, RelationConfig) else 4,
+        rectified=backbone.rectified,
         generator=generator,
     ).to(device)
     if isinstance(config, RelationConfig):

@@ -142,6 +142,7 @@ class BackboneConfig:
         num_features: that the perceptron puts out for learners that compare features.
         num_filters: of every convolution.
         downsampling: pool, or the quarter of the work with strides.
+        rectified: whether features end with a ReLU, as published. Without it cosines range from -1 to 1.
         precision: of the convolutions; bfloat16 is for learners that compare images, and takes two thirds of the
             time where the processor computes in it, more where it does not.
     """
@@ -150,6 +151,7 @@ class BackboneConfig:
     num_features: int = 40
     num_filters: int = 64
     downsampling: Downsampling = "pool"
+    rectified: bool = True
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:

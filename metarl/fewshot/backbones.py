@@ -18,6 +18,7 @@ def conv4(
     image_size: int = 28,
     downsampling: Downsampling = "pool",
     num_halvings: int = 4,
+    rectified: bool = True,
     generator: torch.Generator,
 ) -> nn.Sequential:
     """Four blocks of 3 x 3 convolution, batch norm and ReLU that halve the image, and a linear layer or none.
@@ -30,6 +31,8 @@ def conv4(
         downsampling: "pool" after the convolution (Vinyals et al. 2016), or its "stride" with a mean over the
             remaining places (Finn et al. 2017 on Omniglot), which is a quarter of the work.
         num_halvings: blocks that halve the image, the first ones.
+        rectified: whether the last block ends with its ReLU. Without it features have signs, and their cosines
+            the whole range from -1 to 1.
         generator: draws the weights.
     """
     layers: list[nn.Module] = []
@@ -42,7 +45,8 @@ def conv4(
         block: list[nn.Module] = [convolution, nn.BatchNorm2d(num_filters)]
         if halves and downsampling == "pool":
             block.append(nn.MaxPool2d(2))
-        block.append(nn.ReLU())  # a quarter of the places, after the pooling, and the same numbers
+        if index < 3 or rectified:
+            block.append(nn.ReLU())  # a quarter of the places, after the pooling, and the same numbers
         layers.append(nn.Sequential(*block))
         inputs = num_filters
         if halves:

@@ -198,6 +198,19 @@ def test_running_averages_are_trained_and_then_used() -> None:
     assert math.isclose(float(mean.mean()), 2.5, abs_tol=0.1)
 
 
+def test_features_without_their_last_relu_have_signs() -> None:
+    generators = (torch.Generator().manual_seed(0) for _ in range(2))
+    rectified, signed = (
+        conv4(None, num_filters=3, rectified=last, generator=generator)
+        for last, generator in zip((True, False), generators, strict=True)
+    )
+    images = torch.rand(6, 1, 28, 28, generator=torch.Generator().manual_seed(1))
+    for network in (rectified, signed):
+        nn.init.constant_(network[3][1].bias, -1.0)  # the largest of four places is rarely below the mean
+    assert signed(images).min() < 0
+    assert torch.equal(signed(images).relu(), rectified(images))
+
+
 def test_images_of_one_channel_are_taken_channels_last() -> None:
     layouts = []
     network = conv4(None, num_filters=3, generator=torch.Generator().manual_seed(0))
