@@ -122,8 +122,9 @@ def test_siamese_losses_by_hand() -> None:
     apart = (places.unsqueeze(0) - places.unsqueeze(1)).abs().unsqueeze(0)
     same = torch.tensor([[True, True, False], [True, True, False], [False, False, True]]).unsqueeze(0)
     positive = same & ~torch.eye(3, dtype=torch.bool)
-    # Pairs within: 1^2. Pairs between: distances 3 and 2, margin 2.5: 0 and 0.5^2, each twice.
-    assert contrastive_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1 + 0.125)
+    # Pairs within: 1^2. Pairs between: distances 3 and 2, margin 2.5: one is far enough, the other has 0.5^2.
+    assert contrastive_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1 + 0.25)
+    assert contrastive_loss(apart, positive, ~same, 1.5).item() == pytest.approx(1.0)
     # Triplets (0, 1, 2) and (1, 0, 2): 1 - 3 + 2.5 and 1 - 2 + 2.5.
     assert triplet_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1.0)
     # With margin 1.5 the first is satisfied, and only the second counts.
