@@ -186,6 +186,7 @@ def _image_learner(
             num_filters=backbone.num_filters,
             image_size=data.size,
             downsampling=backbone.downsampling,
+            rectified=backbone.rectified,
             generator=generator,
         )
         return Cavia(film.to(device), config)

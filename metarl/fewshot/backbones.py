@@ -109,6 +109,7 @@ class FilmConv4(nn.Module):
         num_filters: of every convolution.
         image_size: of the square images, in pixels.
         downsampling: see `conv4`.
+        rectified: see `conv4`.
         generator: draws the weights.
     """
 
@@ -121,6 +122,7 @@ class FilmConv4(nn.Module):
         num_filters: int = 64,
         image_size: int = 28,
         downsampling: Downsampling = "pool",
+        rectified: bool = True,
         generator: torch.Generator,
     ) -> None:
         super().__init__()
@@ -130,6 +132,7 @@ class FilmConv4(nn.Module):
             num_filters=num_filters,
             image_size=image_size,
             downsampling=downsampling,
+            rectified=rectified,
             generator=generator,
         )
         first, second, third, *rest = layers.children()
