@@ -9,13 +9,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.bilevel import flatten
+from metarl.fewshot import functional
 from metarl.fewshot.adml import Adml, AdmlConfig
-from metarl.fewshot.backbones import conv4, regression_mlp
+from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
+from metarl.fewshot.cavia import Cavia, CaviaConfig
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.learner import OuterConfig
 from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.reptile import Reptile, ReptileConfig
 from metarl.fewshot.rules import make_rule
@@ -36,13 +39,19 @@ def _episodes(num_tasks: int = 5, rows: int = 6) -> Episodes:
     return Episodes(draw(), draw())
 
 
+def _images() -> Episodes:
+    images = torch.rand(4, 6, 1, 28, 28, generator=_generator(1), dtype=torch.float64)
+    targets = (torch.arange(6) % 3).expand(4, -1)
+    return Episodes(Examples(images, targets), Examples(images.flip(1), targets.flip(1)))
+
+
 def _network() -> nn.Sequential:
     torch.manual_seed(0)
     norm = nn.BatchNorm1d(8, track_running_stats=False)
     return nn.Sequential(nn.Linear(4, 8), norm, nn.Tanh(), nn.Linear(8, 3)).double()
 
 
-def _meta_gradient(learner: Maml | ImplicitMaml, episodes: Episodes) -> Tensor:
+def _meta_gradient(learner: Maml | Cavia | ImplicitMaml, episodes: Episodes) -> Tensor:
     if isinstance(learner, ImplicitMaml):
         grads = learner.meta_gradients(episodes)[0]
         params = learner.network.params
@@ -79,19 +88,48 @@ def test_maml_equals_a_plain_loop_over_tasks(first_order: bool, adapted: str) ->
     assert torch.allclose(_meta_gradient(Maml(network, config), episodes), expected, atol=1e-12)
 
 
-def test_maml_on_images_equals_a_plain_loop_over_tasks() -> None:
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_maml_on_images_equals_a_plain_loop_over_tasks(in_turn: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(functional, "_MANY_PLACES", 1 if in_turn else 10**9)
     network = conv4(3, num_filters=4, downsampling="stride", generator=_generator()).double()
     for layer in network.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = None
-    images = torch.rand(4, 6, 1, 28, 28, generator=_generator(1), dtype=torch.float64)
-    targets = (torch.arange(6) % 3).expand(4, -1)
-    episodes = Episodes(Examples(images, targets), Examples(images.flip(1), targets.flip(1)))
+    episodes = _images()
     learner = Maml(network, MamlConfig())
     names = learner.inner.adapted
     expected = _looped(network, episodes, 1, first_order=False, adapted=names)
     assert torch.allclose(_meta_gradient(learner, episodes), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("normalisation", ["transductive", "support", "running", "per_step"])
+def test_tasks_in_turn_give_what_tasks_at_once_give(
+    normalisation: Normalisation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episodes = _images()
+    predicted, grads = [], []
+    for many in (1, 10**9):
+        monkeypatch.setattr(functional, "_MANY_PLACES", many)
+        network = conv4(3, num_filters=4, generator=_generator()).double()
+        learner = Maml(network, MamlConfig(inner_steps=2, normalisation=normalisation))
+        assert learner.network._has_many_places(episodes.support.inputs) == (many == 1)
+        learner.update(episodes, np.random.default_rng(0))
+        grads.append(flatten([p.grad for p in learner.network.params.values() if p.grad is not None]))
+        predicted.append(learner.adapt(episodes.support, 2)[2](episodes.query.inputs))
+    assert torch.allclose(*grads, atol=1e-10)
+    assert torch.allclose(*predicted, atol=1e-6)  # after a step of Adam, which divides by tiny gradients
+
+
+def test_cavias_tasks_in_turn_give_what_tasks_at_once_give(monkeypatch: pytest.MonkeyPatch) -> None:
+    episodes = _images()
+    grads = []
+    for many in (1, 10**9):
+        monkeypatch.setattr(functional, "_MANY_PLACES", many)
+        network = FilmConv4(3, 4, num_filters=4, generator=_generator()).double()
+        learner = Cavia(network, CaviaConfig(num_context=4, inner_steps=2))
+        grads.append(_meta_gradient(learner, episodes))
+    assert torch.allclose(*grads, atol=1e-10)
 
 
 def test_pieces_of_a_batch_give_the_gradient_of_the_whole() -> None:
