@@ -1,15 +1,15 @@
 """Few-shot learning: ours beside `higher`, `torchopt`, a loop over tasks and `easyfsl`, the same numbers from all.
 
 Three measurements. A second-order MAML gradient of the sinusoid regression, by the MAML learner. One of Conv4 on
-5-way 1-shot images, beside the same in a loop over tasks with torch.func.functional_call. And prototypical
-networks, training and evaluation, data included, beside easyfsl's task sampler and method. Agreement of gradients
-is checked before anything is timed.
+5-way 1-shot images, with strides and with pooling, beside the same in a loop over tasks with
+torch.func.functional_call. And prototypical networks, training and evaluation, data included, beside easyfsl's
+task sampler and method. Agreement of gradients is checked before anything is timed.
 """
 
 import importlib.util
 import io
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -31,7 +31,7 @@ from metarl.experiments.bench.timing import (
     seconds_per_call,
 )
 from metarl.experiments.console import Waiting, say, show_table
-from metarl.fewshot.backbones import Autocast, conv4
+from metarl.fewshot.backbones import Autocast, Downsampling, conv4
 from metarl.fewshot.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
@@ -52,9 +52,15 @@ class ConvSizes:
 
     num_tasks: int = 32
     num_ways: int = 5
+    num_queries: int = 1
+    downsampling: Downsampling = "stride"
     num_filters: int = 64
     inner_lr: float = 0.4
     at_least_s: float = 0.0
+
+
+POOLED = ConvSizes(num_tasks=8, num_queries=5, downsampling="pool")
+"""The same with the network of Vinyals et al. 2016, as an update of `omniglot-maml` has it."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +81,12 @@ class PrototypicalSizes:
 def bench(
     repeats: int,
     sinusoid: SinusoidSizes | None = None,
-    conv: ConvSizes | None = None,
+    convs: Sequence[ConvSizes] = (ConvSizes(), POOLED),
     prototypical: PrototypicalSizes | None = None,
 ) -> dict[str, Any]:
     """Measure all contenders, show a table per measurement and return the same as JSON types."""
     sinusoid = sinusoid or SinusoidSizes()
-    conv, prototypical = conv or ConvSizes(), prototypical or PrototypicalSizes()
+    prototypical = prototypical or PrototypicalSizes()
     missing = [name for name in ("higher", "torchopt", "easyfsl") if not importlib.util.find_spec(name)]
     for package in missing:
         remedy = "--no-deps easyfsl==1.5.0" if package == "easyfsl" else "metarl[bench]"
@@ -91,11 +97,15 @@ def bench(
             measured = _measure_gradients(maml_gradients(sinusoid, steps), repeats, sinusoid.at_least_s, waiting)
         result["sinusoid"][str(steps)] = measured
         _show_gradients(f"MAML, {sinusoid.num_tasks} sinusoids, inner steps: {steps}", measured)
-    with Waiting("Conv4: measurement") as waiting:
-        result["conv4"] = _measure_gradients(conv_gradients(conv), repeats, conv.at_least_s, waiting)
-    _show_gradients(
-        f"MAML, Conv4-{conv.num_filters}, {conv.num_tasks} tasks, {conv.num_ways} ways", result["conv4"]
-    )
+    for conv in convs:
+        place = "conv4" if conv.downsampling == "stride" else "conv4_pooled"
+        with Waiting("Conv4: measurement") as waiting:
+            # Float32 decides some maxima otherwise when it adds up in another order.
+            exact = conv_gradients(replace(conv, num_tasks=2), torch.float64)
+            result[place] = _measure_gradients(conv_gradients(conv), repeats, conv.at_least_s, waiting, exact)
+        queries = f"{conv.num_queries} queries per class"
+        title = f"MAML, Conv4-{conv.num_filters} ({conv.downsampling}), {conv.num_tasks} tasks, {queries}"
+        _show_gradients(title, result[place])
     with Waiting("prototypical networks: measurement") as waiting:
         result["prototypical"] = measure_prototypical(prototypical, repeats, waiting.progress)
     _show_prototypical(result["prototypical"])
@@ -122,18 +132,21 @@ def _learners_gradient(learner: Maml, episodes: Episodes) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 
 
-def conv_gradients(sizes: ConvSizes) -> dict[str, Gradient]:
+def conv_gradients(sizes: ConvSizes, dtype: torch.dtype = torch.float32) -> dict[str, Gradient]:
     """A second-order MAML gradient of Conv4 by our learner, and by a loop over tasks."""
     network = conv4(
-        sizes.num_ways, num_filters=sizes.num_filters, downsampling="stride", generator=torch_generator(0)
-    )
+        sizes.num_ways,
+        num_filters=sizes.num_filters,
+        downsampling=sizes.downsampling,
+        generator=torch_generator(0),
+    ).to(dtype)
     generator = torch_generator(1)
 
-    def draw() -> Examples:
-        targets = torch.arange(sizes.num_ways).expand(sizes.num_tasks, -1)
-        return Examples(torch.rand(*targets.shape, 1, 28, 28, generator=generator), targets)
+    def draw(num_examples: int) -> Examples:
+        targets = torch.arange(sizes.num_ways).repeat(num_examples).expand(sizes.num_tasks, -1)
+        return Examples(torch.rand(*targets.shape, 1, 28, 28, generator=generator, dtype=dtype), targets)
 
-    episodes = Episodes(draw(), draw())
+    episodes = Episodes(draw(1), draw(sizes.num_queries))
     learner = Maml(network, MamlConfig(inner_lr=sizes.inner_lr))
     for layer in network.modules():
         if isinstance(layer, BATCH_NORMS):
@@ -161,15 +174,27 @@ def _looped_gradient(network: nn.Module, episodes: Episodes, adapted: list[str],
 
 
 def _measure_gradients(
-    gradients: dict[str, Gradient], repeats: int, at_least_s: float, waiting: Waiting
+    gradients: dict[str, Gradient],
+    repeats: int,
+    at_least_s: float,
+    waiting: Waiting,
+    exact: dict[str, Gradient] | None = None,
 ) -> dict[str, Any]:
     """Milliseconds per gradient of all contenders, and how often ours is as fast as each.
+
+    Args:
+        gradients: of all contenders.
+        repeats: measurements of each.
+        at_least_s: how long one takes.
+        waiting: shows progress.
+        exact: what to compare in the place of `gradients`.
 
     Raises:
         RuntimeError: if a contender's gradient is more than 1e-4 away, relative to its length.
     """
-    ours = gradients["metarl"]()
-    differences = {name: relative_difference(gradient(), ours) for name, gradient in gradients.items()}
+    compared = exact or gradients
+    ours = compared["metarl"]()
+    differences = {name: relative_difference(gradient(), ours) for name, gradient in compared.items()}
     for name, difference in differences.items():
         if not difference < 1e-4:
             raise RuntimeError(f"the meta-gradient of {name} differs from ours by {difference:.2g}")
@@ -295,7 +320,7 @@ def _png(pixels: np.ndarray) -> bytes:
 
 
 def _show_gradients(title: str, measured: dict[str, Any]) -> None:
-    labels = {"metarl": "metarl, tasks at once", "loop": "torch.autograd, loop over tasks"}
+    labels = {"metarl": "metarl", "loop": "torch.autograd, loop over tasks"}
     lines = []
     for name, milliseconds in measured["milliseconds"].items():
         faster = ratio_cells(None if name == "metarl" else measured["metarl_times_as_fast"][name])
