@@ -64,12 +64,16 @@ def _adapting(
     learner: LearnerConfig,
     source: str,
     *,
-    updates: int = 1000,
-    tasks: int = 16,
+    updates: int = 1200,
+    tasks: int = 8,
     num_steps: int = 3,
-    downsampling: Downsampling = "stride",
+    score_every: int = 1,
+    downsampling: Downsampling = "pool",
 ) -> FewshotPreset:
-    """5-way 1-shot Omniglot for learners that take gradient steps; strides are a quarter of pooling's work."""
+    """5-way 1-shot Omniglot for learners that take gradient steps.
+
+    Strides are a quarter of pooling's work, and 6 points worse when both are trained.
+    """
     return FewshotPreset(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_queries=5)),
@@ -78,20 +82,44 @@ def _adapting(
             training=FewshotTrainingConfig(
                 iterations=updates // 50, updates_per_iteration=50, meta_batch_size=tasks
             ),
-            evaluation=FewshotEvaluationConfig(num_steps=num_steps),
+            evaluation=FewshotEvaluationConfig(num_steps=num_steps, score_every=score_every),
         ),
         source,
     )
 
 
+def _reptile(learner: ReptileConfig, source: str) -> FewshotPreset:
+    """As `_adapting`, with 10 examples per class to train on, in minibatches of 10, as published."""
+    preset = _adapting(learner, source)
+    experiment = replace(
+        preset.experiment,
+        data=OmniglotData(episodes=EpisodesConfig(train_queries=9)),
+        training=FewshotTrainingConfig(iterations=20, updates_per_iteration=50, meta_batch_size=5),
+        # After 10 of their 50 steps nothing changes any more, and every one costs.
+        evaluation=FewshotEvaluationConfig(num_steps=10, training_tasks=20, score_every=10),
+    )
+    return replace(preset, experiment=experiment)
+
+
 def _comparing(
-    learner: LearnerConfig, source: str, *, updates: int = 600, ways: int = 60, tasks: int = 1
+    learner: LearnerConfig,
+    source: str,
+    *,
+    updates: int = 2000,
+    ways: int = 60,
+    tasks: int = 1,
+    rectified: bool = True,
 ) -> FewshotPreset:
-    """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with."""
+    """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with.
+
+    Those that compare directions take features that have signs: after 500 updates cosines are right on 88.2% of
+    the test queries, 82.4% with rectified ones.
+    """
     return FewshotPreset(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_ways=ways, train_queries=5)),
             learner,
+            backbone=BackboneConfig(rectified=rectified),
             training=FewshotTrainingConfig(
                 iterations=updates // 50, updates_per_iteration=50, meta_batch_size=tasks
             ),
@@ -179,13 +207,11 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
         MamlConfig(inner_lr=0.4, outer=_STEEP),
         "Finn et al. 2017, section 5.2, a fifth of their inner step, pooling, on eight alphabets",
         updates=3600,
-        tasks=8,
-        downsampling="pool",
     ),
     "omniglot-first-order-maml": _adapting(
         MamlConfig(inner_lr=0.4, first_order=True, outer=_STEEP),
-        "omniglot-maml with strides, no second derivatives",
-        updates=1200,
+        "omniglot-maml without second derivatives",
+        updates=3600,
     ),
     "omniglot-anil": _adapting(
         MamlConfig(inner_lr=0.4, inner_steps=3, adapted="head", outer=_STEEP),
@@ -205,42 +231,44 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
             outer=_STEEP,
         ),
         "Antoniou et al. 2019, 3 steps instead of 5",
-        updates=400,
     ),
     "omniglot-meta-curvature": _adapting(
-        MamlConfig(inner_lr=0.1, curvature=True, outer=_STEEP), "Park & Oliva 2019: one step", updates=500
+        MamlConfig(inner_lr=0.1, curvature=True, outer=_STEEP), "Park & Oliva 2019: one step"
     ),
     "omniglot-cavia": _adapting(
         # Their inner step of 1 hardly moves these logits.
         CaviaConfig(num_context=100, inner_lr=10.0, inner_steps=2, outer=replace(_STEEP, max_grad=10.0)),
         "Zintgraf et al. 2019, with their settings for miniImageNet but for a larger inner step",
         updates=800,
+        tasks=16,
+        downsampling="stride",
     ),
     "omniglot-implicit-maml": _adapting(
         # Their pull of 2 in every step lets a task move the parameters too little: it learned 59% at most.
         ImplicitMamlConfig(inner_lr=0.3, regularisation=0.1, cg_damping=1.0, outer=_STEEP),
         "Rajeswaran et al. 2019, 16 steps, with a weaker pull and a damped system",
-        tasks=8,
+        updates=600,
         num_steps=16,
+        score_every=16,
     ),
     "omniglot-adml": _adapting(
         AdmlConfig(MamlConfig(inner_lr=0.4, outer=_STEEP), attack_size=0.05),
         "Yin et al. 2018, attacks of a twentieth of the range",
         updates=400,
+        tasks=16,
+        downsampling="stride",
     ),
     "omniglot-proto-maml": _adapting(
-        ProtoMamlConfig(outer=_STEEP), "Triantafillou et al. 2020, first order", updates=400
+        ProtoMamlConfig(outer=_STEEP),
+        "Triantafillou et al. 2020, first order",
+        updates=400,
+        tasks=16,
+        downsampling="stride",
     ),
-    "omniglot-reptile": replace(
-        _adapting(ReptileConfig(), "Nichol et al. 2018, 5-way", num_steps=50),
-        experiment=FewshotExperiment(
-            # 10 examples per class to train on, in minibatches of 10, as published
-            OmniglotData(episodes=EpisodesConfig(train_queries=9)),
-            ReptileConfig(),
-            backbone=BackboneConfig(downsampling="stride"),
-            training=FewshotTrainingConfig(iterations=50, updates_per_iteration=50, meta_batch_size=5),
-            evaluation=FewshotEvaluationConfig(num_steps=50, training_tasks=20, score_every=10),
-        ),
+    "omniglot-reptile": _reptile(
+        # 2,500 tasks lead to 73% on validation classes with their inner step of 0.001, to 84% with 0.01.
+        ReptileConfig(inner_lr=0.01),
+        "Nichol et al. 2018, 5-way, ten times their inner step, a hundredth of their tasks",
     ),
     "omniglot-protonet": _comparing(
         PrototypicalConfig(outer=_ANNEALED),
@@ -252,28 +280,37 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
         "omniglot-protonet, longer, in bfloat16, on distorted images and classes and the validation classes too",
     ),
     "omniglot-protonet-cosine": _comparing(
-        PrototypicalConfig(distance="cosine", outer=_ANNEALED), "cosines with a learned scale"
+        PrototypicalConfig(distance="cosine", outer=_ANNEALED),
+        "cosines with a learned scale, of features without a last ReLU as in Gidaris & Komodakis 2018",
+        rectified=False,
     ),
     "omniglot-protonet-gaussian": _comparing(
-        PrototypicalConfig(distance="gaussian", outer=_ANNEALED), "Fort 2017", updates=1200
+        PrototypicalConfig(distance="gaussian", outer=_ANNEALED), "Fort 2017"
     ),
     "omniglot-matching": _comparing(
-        MatchingConfig(outer=_ANNEALED), "Vinyals et al. 2016, 20-way", ways=20, tasks=3
+        MatchingConfig(outer=_ANNEALED),
+        "Vinyals et al. 2016, 60-way instead of 20-way training, features without a last ReLU",
+        rectified=False,
     ),
     "omniglot-matching-full-context": _comparing(
         MatchingConfig(full_context=True, outer=_ANNEALED),
-        "Vinyals et al. 2016, 20-way, with full context embeddings",
-        ways=20,
-        tasks=3,
+        "omniglot-matching with full context embeddings",
+        rectified=False,
     ),
     "omniglot-relation": _comparing(
         RelationConfig(outer=_ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2
     ),
     "omniglot-siamese-contrastive": _comparing(
-        SiameseConfig(margin=1.0, outer=_ANNEALED), "Hadsell et al. 2006; Koch et al. 2015"
+        SiameseConfig(margin=1.0, outer=_ANNEALED),
+        "Hadsell et al. 2006; Koch et al. 2015; features without a last ReLU",
+        rectified=False,
     ),
     "omniglot-siamese-triplet": _comparing(
-        SiameseConfig(loss="triplet", margin=0.3, outer=_ANNEALED), "Schroff et al. 2015", ways=30, tasks=2
+        SiameseConfig(loss="triplet", margin=0.3, outer=_ANNEALED),
+        "Schroff et al. 2015, features without a last ReLU",
+        ways=30,
+        tasks=2,
+        rectified=False,
     ),
 }
 _FOLDERS: dict[str, FewshotPreset] = {
