@@ -71,6 +71,7 @@ class TaskModule:
         self.has_norms = bool(norms)
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
+        self._channels_last = takes_channels_last(self.module)
         self.training = True
 
     @property
@@ -126,7 +127,7 @@ class TaskModule:
         """
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and self.training
-        outputs: Tensor = self.module(*inputs)
+        outputs: Tensor = self.module(*(channels_last(x) if self._channels_last else x for x in inputs))
         return outputs
 
     def _run(
@@ -153,7 +154,7 @@ class TaskModule:
 
     def _has_many_places(self, inputs: Tensor) -> bool:
         """Whether tasks of inputs like these, [task, row, channel, height, width], are to be taken in turn."""
-        if inputs.dim() != 5 or inputs.device.type != "cpu":
+        if not self._channels_last or inputs.dim() != 5 or inputs.device.type != "cpu":
             return False
         return inputs[0, :, 0].numel() >= _MANY_PLACES * self._stride
 
@@ -205,6 +206,14 @@ class TaskModule:
         context.record, context.recorded, context.layers = record, [], []
         context.track = False
         return context
+
+
+def takes_channels_last(module: nn.Module) -> bool:
+    """Whether a module is made of PyTorch's and this package's alone, which take any layout.
+
+    A forward of one's own may not: `x.view(len(x), -1)` is an error channels last.
+    """
+    return all(type(layer).__module__.startswith(("torch.nn.", "metarl.")) for layer in module.modules())
 
 
 def channels_last(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.functional import TaskModule, channels_last
+from metarl.fewshot.functional import TaskModule, takes_channels_last
 from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
 from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import task_losses
@@ -33,7 +33,8 @@ class MetricLearner(ABC):
     def __init__(
         self, module: nn.Module, normalisation: Normalisation, outer: OuterConfig, head: nn.Module | None = None
     ) -> None:
-        _lay_channels_last(module)
+        if takes_channels_last(module):
+            _lay_channels_last(module)
         self.network = TaskModule(module, normalisation=normalisation)
         self.head = nn.Module() if head is None else head
         params = [*self.network.params.values(), *self.head.parameters()]
@@ -113,9 +114,9 @@ class MetricLearner(ABC):
         generator, distort = torch.Generator().manual_seed(0), Augmentation()
 
         def embed(piece: Tensor) -> Tensor:
-            total = self.network.pooled(channels_last(piece))
+            total = self.network.pooled(piece)
             for _ in range(views - 1):
-                total = total + self.network.pooled(channels_last(distort(piece, None, generator)))
+                total = total + self.network.pooled(distort(piece, None, generator))
             return total / views
 
         with self._evaluating():
@@ -146,7 +147,7 @@ class MetricLearner(ABC):
         network = self.network
         if network.normalisation == "running":
             both = torch.cat([support, query], 1)
-            flat = network.pooled(channels_last(both.flatten(0, 1)))
+            flat = network.pooled(both.flatten(0, 1))
             features = flat.view(*both.shape[:2], *flat.shape[1:])
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
         given = network.moments(network.params, support)

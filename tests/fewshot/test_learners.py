@@ -249,6 +249,38 @@ IMAGE_LEARNERS: dict[str, Make] = {
 }
 
 
+class _Viewing(nn.Module):
+    """A backbone of the kind that users have: its forward views the maps, which must not be channels last."""
+
+    def __init__(self, num_outputs: int | None) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.last = nn.Identity() if num_outputs is None else nn.Linear(4 * 7 * 7, num_outputs)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = nn.functional.max_pool2d(self.norm(self.convolution(images)).relu(), 4)
+        outputs: Tensor = self.last(maps.view(len(maps), -1))
+        return outputs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Maml(_Viewing(3), MamlConfig()),
+        lambda: Prototypical(_Viewing(None), PrototypicalConfig()),
+        lambda: Prototypical(_Viewing(None), PrototypicalConfig(normalisation="transductive")),
+    ],
+)
+def test_a_backbone_may_view_its_maps(make: Callable[[], Learner]) -> None:
+    targets = torch.arange(3).repeat(10).expand(2, -1)
+    images = torch.rand(2, 30, 1, 28, 28, generator=_generator())
+    learner = make()
+    learner.update(Episodes(Examples(images, targets), Examples(images, targets)), np.random.default_rng(0))
+    outputs = learner.adapt(Examples(images, targets), learner.num_steps)[-1](images)
+    assert outputs.shape == (2, 30, 3)
+
+
 def _conv4(num_outputs: int | None) -> nn.Sequential:
     return conv4(num_outputs, num_filters=4, generator=_generator())
 
