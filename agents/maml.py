@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.advantages import Normalisation, linear_baseline_advantages
 from metarl.agent import Actions, Collector, Interface, Outcome
-from metarl.bilevel import Params, adapt, expand, sgd
-from metarl.configs import check_counts, check_fraction, check_positive
-from metarl.losses import masked_mean, policy_gradient_loss, ratio_loss
-from metarl.networks import Activation
-from metarl.policies import DiagonalGaussian, GaussianPolicy
-from metarl.seeding import TaskNoise, draw_seed, torch_generator
+from metarl.learning.advantages import Normalisation, linear_baseline_advantages
+from metarl.learning.bilevel import Params, adapt, expand, sgd
+from metarl.learning.losses import masked_mean, policy_gradient_loss, ratio_loss
+from metarl.nets.networks import Activation
+from metarl.nets.policies import DiagonalGaussian, GaussianPolicy
+from metarl.runs.configs import check_counts, check_fraction, check_positive
+from metarl.runs.seeding import TaskNoise, draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
 

@@ -8,8 +8,8 @@ For each meta-iteration:
     g = grad S;   x = F^-1 g by conjugate gradient, F the Hessian of KL, through the adaptation
     theta <- theta - ratio^j sqrt(2 max_kl / x^T F x) x    for the least j with S lower and KL <= max_kl
 
-How we differ: F v is the Gauss-Newton product, exact here (see `metarl.trust_region`), where the reference codes
-differentiate the KL's gradient once more; on a fraction of the steps if `fisher_fraction` is below one, while the
+How we differ: F v is the Gauss-Newton product, exact here (see `metarl.learning.trust_region`), where the reference
+codes differentiate the KL's gradient once more; on a fraction of the steps if `fisher_fraction` is below one, while the
 surrogate and the line search always see all of them. If no step is accepted theta stays as it is.
 """
 
@@ -32,12 +32,12 @@ from metarl.agents.maml import (
     check_finite,
     mean_kl,
 )
-from metarl.bilevel import Params, flatten, unflatten
-from metarl.configs import check_counts, check_not_negative, check_positive
-from metarl.losses import ratio_loss
-from metarl.policies import DiagonalGaussian
+from metarl.learning.bilevel import Params, flatten, unflatten
+from metarl.learning.losses import ratio_loss
+from metarl.learning.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
+from metarl.nets.policies import DiagonalGaussian
+from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
-from metarl.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
 
 Chunk = list[PolicyBatch]
 """The batches of all adaptation levels, of some of the tasks."""

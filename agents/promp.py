@@ -33,8 +33,8 @@ from metarl.agents.maml import (
     check_finite,
     mean_kl,
 )
-from metarl.configs import check_counts, check_not_negative, check_positive
-from metarl.losses import clipped_ratio_loss
+from metarl.learning.losses import clipped_ratio_loss
+from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
 
 

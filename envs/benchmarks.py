@@ -7,10 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metarl.envs.bandits import BanditFamily, BernoulliBandit, GaussianBandit
 from metarl.envs.dynamics.benchmarks import dynamics_benchmark, dynamics_names
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
-from metarl.envs.gridnavi import GOALS, GridNavi
 from metarl.envs.mujoco.families import (
     AntDir,
     AntDir2D,
@@ -20,8 +18,10 @@ from metarl.envs.mujoco.families import (
     HalfCheetahVel,
     HumanoidDir,
 )
-from metarl.envs.point import Point, PointUniformStart, SparsePoint, SparsePoint100
-from metarl.envs.tabular import RandomMdps
+from metarl.envs.toy.bandits import BanditFamily, BernoulliBandit, GaussianBandit
+from metarl.envs.toy.gridnavi import GOALS, GridNavi
+from metarl.envs.toy.point import Point, PointUniformStart, SparsePoint, SparsePoint100
+from metarl.envs.toy.tabular import RandomMdps
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution, TaskFamily, Value
 
 Draw = Callable[[np.random.Generator], Value]

@@ -10,12 +10,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from metarl import seeding
 from metarl.agent import KeepsData
-from metarl.allocator import keep_freed_memory
-from metarl.checkpoint import FILE as CHECKPOINT
-from metarl.configs import check_counts
-from metarl.cores import WorkerError
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.envs.metaworld import DESCRIPTIONS as METAWORLD_DESCRIPTIONS
 from metarl.experiments.arguments import UsageError, check_new, overridden, parse
@@ -29,10 +24,10 @@ from metarl.experiments.configuration import (
 from metarl.experiments.console import say, show_table
 from metarl.experiments.fewshot import commands as fewshot
 from metarl.experiments.fewshot.configuration import data_name
-from metarl.experiments.fewshot.presets import PRESETS as FEWSHOT_PRESETS
 from metarl.experiments.finishing import finished, stopped
 from metarl.experiments.measure import measure
-from metarl.experiments.presets import PRESETS, preset
+from metarl.experiments.presets.fewshot import PRESETS as FEWSHOT_PRESETS
+from metarl.experiments.presets.table import PRESETS, preset
 from metarl.experiments.resuming import ResumeArguments, to_resume
 from metarl.experiments.runs import (
     Run,
@@ -47,6 +42,11 @@ from metarl.experiments.study.command import study_command
 from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.train_run import train_run
 from metarl.loop import TrainingDiverged
+from metarl.runs import seeding
+from metarl.runs.allocator import keep_freed_memory
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.configs import check_counts
+from metarl.runs.cores import WorkerError
 from metarl.tasks import load_tasks
 
 USAGE = """usage: metarl COMMAND ...

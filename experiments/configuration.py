@@ -6,18 +6,18 @@ from typing import Any, Literal
 
 import torch
 
-from metarl import seeding
 from metarl.agent import Agent
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.agents.pearl import Pearl, PearlConfig
+from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
-from metarl.agents.rl2 import Rl2, Rl2Config
-from metarl.configs import check_counts, check_not_negative
+from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import is_family_file
+from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
-from metarl.envs.processes import GymnasiumFamily
 from metarl.experiments import codec
+from metarl.runs import seeding
+from metarl.runs.configs import check_counts, check_not_negative
 from metarl.tasks import Benchmark, FiniteTasks, TaskEnv, TaskFamily
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers

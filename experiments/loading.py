@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from metarl import seeding
 from metarl.agent import Agent
-from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.experiments.configuration import Device, make_agent
 from metarl.experiments.runs import Run, checkpoint_path, on_device, open_run
 from metarl.loop import Progress
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.training import restore
 
 

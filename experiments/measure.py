@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from metarl import seeding
 from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
@@ -13,6 +12,7 @@ from metarl.experiments.console import Waiting, show_curves, show_families, show
 from metarl.experiments.loading import restored
 from metarl.experiments.references import reference_actors
 from metarl.experiments.runs import Run
+from metarl.runs import seeding
 from metarl.tasks import Task
 from metarl.training import EvaluationConfig
 

@@ -13,10 +13,10 @@ from metarl.agent import Actor
 from metarl.agents.strategies import bandits, mdps
 from metarl.agents.strategies.grid import SearchThenGo
 from metarl.agents.strategies.point import GoToGoal
-from metarl.envs.bandits import BernoulliBandit, GaussianBandit
-from metarl.envs.gridnavi import GOALS, SIZE, GridNavi
-from metarl.envs.point import PointEnv, PointFamily
-from metarl.envs.tabular import NUM_ACTIONS, NUM_STATES, TabularMdp
+from metarl.envs.toy.bandits import BernoulliBandit, GaussianBandit
+from metarl.envs.toy.gridnavi import GOALS, SIZE, GridNavi
+from metarl.envs.toy.point import PointEnv, PointFamily
+from metarl.envs.toy.tabular import NUM_ACTIONS, NUM_STATES, TabularMdp
 from metarl.tasks import Task, TaskFamily
 
 GAUSSIAN_PRIOR_COUNT = 12.0  # a uniform prior in [0, 1] has variance 1/12, the noise variance 1

@@ -7,10 +7,10 @@ from typing import TypeVar
 
 import tyro
 
-from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.experiments.arguments import UsageError
 from metarl.experiments.configuration import Device
 from metarl.experiments.runs import AnyRun, checkpoint_path, checkpointed_iteration, go_back
+from metarl.runs.checkpoint import FILE as CHECKPOINT
 
 SomeRun = TypeVar("SomeRun", bound=AnyRun)
 

@@ -13,10 +13,10 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from metarl import seeding
-from metarl.checkpoint import FILE as CHECKPOINT
-from metarl.checkpoint import PREVIOUS, load_checkpoint
 from metarl.experiments.configuration import Device, Experiment, decode, encode, experiment_benchmark
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import PREVIOUS, load_checkpoint
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
 
 Config = TypeVar("Config")

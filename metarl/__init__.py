@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 from metarl.tasks import Benchmark, Task
 
 if TYPE_CHECKING:
-    from metarl.adapting import adapt, adapt_to_recording
-    from metarl.recordings import load_recording, save_recording
+    from metarl.deploy.adapting import adapt, adapt_to_recording
+    from metarl.deploy.recordings import load_recording, save_recording
     from metarl.trajectories import Trajectories
     from metarl.workers import Workers
 
@@ -25,10 +25,10 @@ __all__ = [
 _MODULES = {
     "Trajectories": "metarl.trajectories",
     "Workers": "metarl.workers",
-    "adapt": "metarl.adapting",
-    "adapt_to_recording": "metarl.adapting",
-    "load_recording": "metarl.recordings",
-    "save_recording": "metarl.recordings",
+    "adapt": "metarl.deploy.adapting",
+    "adapt_to_recording": "metarl.deploy.adapting",
+    "load_recording": "metarl.deploy.recordings",
+    "save_recording": "metarl.deploy.recordings",
 }
 
 

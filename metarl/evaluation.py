@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from metarl.agent import Actor, Collector
-from metarl.seeding import draw_seed
+from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from metarl.checkpoint import load_checkpoint, save_checkpoint
-from metarl.metrics import MetricsWriter
-from metarl.seeding import dump_states, load_states
+from metarl.runs.checkpoint import load_checkpoint, save_checkpoint
+from metarl.runs.metrics import MetricsWriter
+from metarl.runs.seeding import dump_states, load_states
 
 
 class TrainingDiverged(RuntimeError):

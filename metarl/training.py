@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from metarl import seeding
 from metarl.agent import Agent, Collector, KeepsData
-from metarl.checkpoint import FILE
-from metarl.configs import check_counts, check_not_negative
 from metarl.evaluation import adaptation_curve
 from metarl.loop import Progress, Report, load_state, repeat, save_state
-from metarl.metrics import MetricsWriter
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE
+from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.metrics import MetricsWriter
 from metarl.tasks import Benchmark, Task
 
 

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
-from metarl.cores import WorkerError, usable_cores
-from metarl.seeding import episode_seeds, task_seeds
+from metarl.runs.cores import WorkerError, usable_cores
+from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, Transition
 from metarl.trajectories import Trajectories, concatenate
 

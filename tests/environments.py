@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from metarl.envs.processes import YourFamily
+from metarl.envs.gymnasium.family import YourFamily
 from metarl.tasks import Parameter, Task
 
 MARK = "METARL_TEST_MARK"

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.context import ContextConfig
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
-from metarl.agents.pearl import PearlConfig
+from metarl.agents.pearl.context import ContextConfig
+from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
-from metarl.agents.recurrent import TrialPolicyConfig
-from metarl.agents.rl2 import Rl2Config
-from metarl.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
-from metarl.experiments.presets import PRESETS
+from metarl.experiments.presets.table import PRESETS
 from metarl.experiments.runs import Run, create_run, open_run
 from metarl.loop import TrainingDiverged
-from metarl.metrics import MetricsWriter
+from metarl.runs.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs.metrics import MetricsWriter
 from metarl.training import EvaluationConfig, TrainingConfig, restore, train
 
 POLICY = PolicyConfig(hidden_sizes=(8,), output_scale=1.0)

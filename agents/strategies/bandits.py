@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Outcome
-from metarl.seeding import TaskNoise
+from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Trajectories
 
 PRIOR_MEAN = 0.5

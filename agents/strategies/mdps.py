@@ -19,7 +19,7 @@ from torch import Tensor
 
 from metarl.agent import Actions, Outcome
 from metarl.agents.strategies.bandits import NUM_CANDIDATES, gamma_variates
-from metarl.seeding import TaskNoise
+from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Trajectories
 
 TIE = 1e-7  # actions whose values differ by less are equally good

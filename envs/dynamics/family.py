@@ -8,7 +8,6 @@ import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode
 
-from metarl.configs import check_counts
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.fields import FIELDS
 from metarl.envs.dynamics.physics import (
@@ -25,6 +24,7 @@ from metarl.envs.dynamics.ranges import CHANGE_STEP, Randomization, Range
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import Robot
 from metarl.envs.vector import Infos
+from metarl.runs.configs import check_counts
 from metarl.tasks import Parameter, Task
 
 Reward = Callable[[Motion, np.ndarray], Mapping[str, np.ndarray]]

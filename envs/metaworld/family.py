@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
-from metarl.envs.hosted import Env
+from metarl.envs.gymnasium.environments import Env
+from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.metaworld.sawyer import Sharing, new_environment
 from metarl.envs.metaworld.vectors import VECTORS
-from metarl.envs.processes import GymnasiumFamily
 from metarl.tasks import Parameter, Task
 
 FAMILY = "meta-world"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actor, Deployable, Outcome
-from metarl.seeding import task_seeds
+from metarl.runs.seeding import task_seeds
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from mujoco import rollout
 
-from metarl.cores import usable_cores
+from metarl.runs.cores import usable_cores
 
 _FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value

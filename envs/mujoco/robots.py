@@ -9,7 +9,7 @@ import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 
-from metarl.configs import check_counts, check_not_negative
+from metarl.runs.configs import check_counts, check_not_negative
 
 _ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from metarl.fewshot.classes import ClassData
-from metarl.fewshot.images import decode_image
+from metarl.fewshot.data.classes import ClassData
+from metarl.fewshot.data.images import decode_image
 
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 """Support images, support labels, query images, query labels."""

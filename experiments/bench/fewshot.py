@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarl.bilevel import Params, flatten
 from metarl.experiments.bench import easyfsl_peer
 from metarl.experiments.bench.meta_gradient import SinusoidSizes, sinusoid_gradients, sinusoid_points
 from metarl.experiments.bench.timing import (
@@ -32,15 +31,16 @@ from metarl.experiments.bench.timing import (
 )
 from metarl.experiments.console import Waiting, say, show_table
 from metarl.fewshot.backbones import Autocast, Downsampling, conv4
-from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import in_pieces
-from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.normalisation import BATCH_NORMS
-from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
-from metarl.networks import Mlp
-from metarl.seeding import torch_generator
+from metarl.learning.bilevel import Params, flatten
+from metarl.nets.networks import Mlp
+from metarl.runs.seeding import torch_generator
 
 Progress = Callable[[int, int], None]
 Gradient = Callable[[], Tensor]

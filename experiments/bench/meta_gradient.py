@@ -16,7 +16,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from metarl.bilevel import Params, adapt, expand, flatten, sgd
 from metarl.experiments.bench.timing import (
     interleave,
     machine,
@@ -27,8 +26,9 @@ from metarl.experiments.bench.timing import (
 )
 from metarl.experiments.bench.trust_region import TrustRegionSizes, measure_trust_region, show_trust_region
 from metarl.experiments.console import Waiting, say, show_table
-from metarl.networks import Mlp
-from metarl.seeding import torch_generator
+from metarl.learning.bilevel import Params, adapt, expand, flatten, sgd
+from metarl.nets.networks import Mlp
+from metarl.runs.seeding import torch_generator
 
 Gradient = Callable[[], Tensor]
 """Computes a meta-gradient, all parameters flattened into one vector."""

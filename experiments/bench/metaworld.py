@@ -30,12 +30,12 @@ import mujoco
 import numpy as np
 from gymnasium.vector import VectorEnv
 
-from metarl.cores import usable_cores
 from metarl.envs.metaworld.benchmarks import metaworld_benchmark
 from metarl.envs.metaworld.sawyer import FastStep, new_environment
 from metarl.envs.vector import TaskVectorEnv
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
 from metarl.experiments.console import Waiting, show_table
+from metarl.runs.cores import usable_cores
 from metarl.tasks import Task
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value

@@ -15,9 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.agents.context import SetEncoder
-from metarl.agents.pearl import Pearl, PearlConfig, UpdateDraw
-from metarl.cuda_graph import CudaGraph
+from metarl.agents.pearl.context import SetEncoder
+from metarl.agents.pearl.pearl import Pearl, PearlConfig, UpdateDraw
 from metarl.envs import make_benchmark
 from metarl.experiments.bench.timing import (
     interleave,
@@ -28,9 +27,10 @@ from metarl.experiments.bench.timing import (
     seconds_per_call,
 )
 from metarl.experiments.console import Waiting, say, show_table
-from metarl.networks import Mlp
-from metarl.replay import MultiTaskReplay, Transitions
-from metarl.seeding import torch_generator
+from metarl.learning.cuda_graph import CudaGraph
+from metarl.learning.replay import MultiTaskReplay, Transitions
+from metarl.nets.networks import Mlp
+from metarl.runs.seeding import torch_generator
 
 
 @dataclass(frozen=True)

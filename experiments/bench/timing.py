@@ -16,7 +16,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-from metarl.cores import usable_cores
+from metarl.runs.cores import usable_cores
 
 Measurements = dict[str, list[float]]
 """What was measured in every round, by contender."""

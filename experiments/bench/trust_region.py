@@ -17,7 +17,6 @@ from torch.distributions import Independent, Normal, kl_divergence
 from metarl.agent import Actor
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig, TrustRegionStep
-from metarl.bilevel import Params, flatten, unflatten
 from metarl.experiments.bench.timing import (
     interleave,
     ratio,
@@ -26,7 +25,8 @@ from metarl.experiments.bench.timing import (
     seconds_per_call,
 )
 from metarl.experiments.console import show_table
-from metarl.seeding import task_seeds, torch_generator
+from metarl.learning.bilevel import Params, flatten, unflatten
+from metarl.runs.seeding import task_seeds, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
 

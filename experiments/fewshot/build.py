@@ -18,25 +18,25 @@ from metarl.experiments.fewshot.configuration import (
     OmniglotData,
     SinusoidData,
 )
-from metarl.fewshot.adml import Adml, AdmlConfig
 from metarl.fewshot.backbones import Autocast, FilmConv4, conv4, regression_mlp
-from metarl.fewshot.cavia import Cavia, CaviaConfig, ContextAsInput
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
-from metarl.fewshot.images import Splits, read_class_folders
-from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
-from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
+from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes, Distortion
+from metarl.fewshot.data.images import Splits, read_class_folders
+from metarl.fewshot.data.omniglot import read_omniglot
+from metarl.fewshot.data.sinusoids import Harmonics, Sinusoids
 from metarl.fewshot.learner import Learner
-from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.matching import Matching, MatchingConfig
-from metarl.fewshot.omniglot import read_omniglot
-from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
-from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
-from metarl.fewshot.relation import Relation, RelationConfig, relation_module
-from metarl.fewshot.reptile import Reptile, ReptileConfig
-from metarl.fewshot.siamese import Siamese, SiameseConfig
-from metarl.fewshot.sinusoids import Harmonics, Sinusoids
+from metarl.fewshot.learners.adml import Adml, AdmlConfig
+from metarl.fewshot.learners.cavia import Cavia, CaviaConfig, ContextAsInput
+from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
+from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.proto_maml import ProtoMaml, ProtoMamlConfig
+from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.learners.relation import Relation, RelationConfig, relation_module
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
+from metarl.fewshot.learners.siamese import Siamese, SiameseConfig
 from metarl.fewshot.training import FewshotTrainingConfig, Sources
-from metarl.seeding import torch_generator
+from metarl.runs.seeding import torch_generator
 
 _AUGMENTATIONS: dict[Augmented, Augmentation | None] = {
     "none": None,

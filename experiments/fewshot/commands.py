@@ -7,21 +7,21 @@ from typing import Annotated, Any
 
 import tyro
 
-from metarl.checkpoint import FILE as CHECKPOINT
-from metarl.configs import check_counts
 from metarl.experiments.arguments import UsageError, check_new, interruptible, overridden, parse
 from metarl.experiments.configuration import Device, make_device
 from metarl.experiments.console import TrainingDisplay, say
 from metarl.experiments.fewshot.build import make_learner, make_sources
 from metarl.experiments.fewshot.configuration import CurveData, DataConfig, FewshotExperiment
 from metarl.experiments.fewshot.measure import measure
-from metarl.experiments.fewshot.presets import PRESETS
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
 from metarl.experiments.finishing import finished, stopped
+from metarl.experiments.presets.fewshot import PRESETS
 from metarl.experiments.resuming import ResumeArguments, to_resume
 from metarl.experiments.runs import checkpoint_path, write_json
 from metarl.fewshot.training import Sources, train
 from metarl.loop import Progress
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.configs import check_counts
 
 
 @dataclass(frozen=True)

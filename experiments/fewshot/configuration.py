@@ -3,23 +3,23 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from metarl.configs import check_counts, check_not_negative
 from metarl.experiments import codec
 from metarl.experiments.configuration import Device
-from metarl.fewshot.adml import AdmlConfig
 from metarl.fewshot.backbones import Downsampling
-from metarl.fewshot.cavia import CaviaConfig
-from metarl.fewshot.implicit_maml import ImplicitMamlConfig
-from metarl.fewshot.kernel_regression import KernelRegressionConfig
-from metarl.fewshot.maml import MamlConfig
-from metarl.fewshot.matching import MatchingConfig
-from metarl.fewshot.omniglot import OmniglotSplit, Resize
-from metarl.fewshot.proto_maml import ProtoMamlConfig
-from metarl.fewshot.prototypical import PrototypicalConfig
-from metarl.fewshot.relation import RelationConfig
-from metarl.fewshot.reptile import ReptileConfig
-from metarl.fewshot.siamese import SiameseConfig
+from metarl.fewshot.data.omniglot import OmniglotSplit, Resize
+from metarl.fewshot.learners.adml import AdmlConfig
+from metarl.fewshot.learners.cavia import CaviaConfig
+from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
+from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
+from metarl.fewshot.learners.maml import MamlConfig
+from metarl.fewshot.learners.matching import MatchingConfig
+from metarl.fewshot.learners.proto_maml import ProtoMamlConfig
+from metarl.fewshot.learners.prototypical import PrototypicalConfig
+from metarl.fewshot.learners.relation import RelationConfig
+from metarl.fewshot.learners.reptile import ReptileConfig
+from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
+from metarl.runs.configs import check_counts, check_not_negative
 
 
 @dataclass(frozen=True)

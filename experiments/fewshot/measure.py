@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarl import seeding
 from metarl.experiments.configuration import make_device
 from metarl.experiments.console import Waiting, show_table
 from metarl.experiments.fewshot.build import make_learner
@@ -15,6 +14,7 @@ from metarl.fewshot.evaluation import adaptation_scores, summarise
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.training import FewshotEvaluationConfig, Sources
 from metarl.loop import load_state
+from metarl.runs import seeding
 
 Rows = list[dict[str, Any]]
 

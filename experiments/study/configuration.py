@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
-from metarl.agents.rl2 import Rl2Config
-from metarl.configs import check_counts, check_not_negative, check_positive
+from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
+from metarl.runs.configs import check_counts, check_not_negative, check_positive
 
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from metarl import seeding
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics import DynamicsTasks, region_of, split
 from metarl.experiments.study.configuration import Study
+from metarl.runs import seeding
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskFamily
 
 INTERPOLATION, EXTRAPOLATION, GAP, TEST = "interpolation", "extrapolation", "gap", "test"

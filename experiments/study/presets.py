@@ -4,10 +4,10 @@ from dataclasses import replace
 
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.promp import PrompConfig
-from metarl.agents.recurrent import TrialPolicyConfig
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import AgentConfig, Experiment
-from metarl.experiments.rl2_settings import LOCOMOTION_RL2
+from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
 from metarl.training import EvaluationConfig, TrainingConfig
 

@@ -18,9 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl import seeding
 from metarl.agent import Actor
-from metarl.checkpoint import FILE as CHECKPOINT
 from metarl.envs import make_benchmark
 from metarl.envs.observed import TaskObserved
 from metarl.evaluation import adaptation_curve
@@ -47,7 +45,9 @@ from metarl.experiments.study.configuration import (
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.train_run import train_run
-from metarl.seeding import draw_seed
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task, save_tasks
 from metarl.workers import Workers
 

@@ -22,9 +22,9 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from metarl.agent import Actions, Outcome
-from metarl.checkpoint import load_checkpoint, save_checkpoint
 from metarl.experiments.study.configuration import StablePpo
-from metarl.seeding import TaskNoise
+from metarl.runs.checkpoint import load_checkpoint, save_checkpoint
+from metarl.runs.seeding import TaskNoise
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
 

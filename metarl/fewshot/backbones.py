@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from metarl.networks import Mlp
+from metarl.nets.networks import Mlp
 
 Downsampling = Literal["pool", "stride"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl.fewshot.classes import ClassEpisodes
+from metarl.fewshot.data.classes import ClassEpisodes
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner

@@ -1,7 +1,7 @@
 """Any module as a function of parameters that may differ from task to task.
 
-A module with a `call` of its own, like `metarl.networks.Mlp`, takes parameters with a task axis itself. Any other
-is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on a CPU
+A module with a `call` of its own, like `metarl.nets.networks.Mlp`, takes parameters with a task axis itself. Any
+other is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on a CPU
 tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module given is left as it is,
 but for its parameters, which are trained in place: what runs is a copy that shares them and has `TaskNorm` for
 batch norm.
@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from metarl.bilevel import Params
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
     NORMALISATIONS,
@@ -25,6 +24,7 @@ from metarl.fewshot.normalisation import (
     NormContext,
     TaskNorm,
 )
+from metarl.learning.bilevel import Params
 
 _MANY_PLACES = 3_500
 """Rows times places after the first convolution from which on a CPU takes tasks in turn.

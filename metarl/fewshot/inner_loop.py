@@ -6,11 +6,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.bilevel import Order, Params, UpdateRule, adapt, expand
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.learner import Predictor, in_pieces
 from metarl.fewshot.objectives import TaskObjective
+from metarl.learning.bilevel import Order, Params, UpdateRule, adapt, expand
 
 Adapted = Literal["all", "head"]
 

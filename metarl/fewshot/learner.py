@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.configs import check_counts, check_not_negative, check_positive
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import score_name, task_scores
+from metarl.runs.configs import check_counts, check_not_negative, check_positive
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps query inputs [task, row, *input] to outputs [task, row, out] of the tasks that were adapted to."""

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, as_inputs
+from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule, takes_channels_last
 from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from metarl.bilevel import Params, UpdateRule, init_rates, learned_rates, sgd
+from metarl.learning.bilevel import Params, UpdateRule, init_rates, learned_rates, sgd
 
 Rates = Literal["fixed", "per_entry", "per_tensor_and_step"]
 """fixed: one step size; per_entry: learned for every weight (Meta-SGD, Li et al. 2017); per_tensor_and_step:

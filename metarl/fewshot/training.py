@@ -14,14 +14,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from metarl.checkpoint import FILE
-from metarl.configs import check_counts, check_not_negative
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.loop import Progress, Report, load_state, repeat, save_state
-from metarl.metrics import MetricsWriter
-from metarl.seeding import draw_seed, streams
+from metarl.runs.checkpoint import FILE
+from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.metrics import MetricsWriter
+from metarl.runs.seeding import draw_seed, streams
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes, Distortion
+from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes, Distortion
+from metarl.fewshot.data.images import decode_image, read_class_folders, read_split
+from metarl.fewshot.data.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
+from metarl.fewshot.data.sinusoids import Harmonics, Sinusoids
 from metarl.fewshot.episodes import Episodes
-from metarl.fewshot.images import decode_image, read_class_folders, read_split
-from metarl.fewshot.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
-from metarl.fewshot.sinusoids import Harmonics, Sinusoids
 
 
 def _rng(seed: int = 0) -> np.random.Generator:

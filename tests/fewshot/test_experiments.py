@@ -12,17 +12,17 @@ import pytest
 import torch
 from torch import nn
 
-from metarl.checkpoint import FILE, load_checkpoint
 from metarl.experiments.cli import main
 from metarl.experiments.fewshot.build import make_learner
 from metarl.experiments.fewshot.configuration import EpisodesConfig, OmniglotData, decode, encode
-from metarl.experiments.fewshot.presets import PRESETS
-from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.experiments.presets.fewshot import PRESETS
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.evaluation import summarise
 from metarl.fewshot.learner import OuterConfig
-from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.reptile import Reptile, ReptileConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, Sources, train
+from metarl.runs.checkpoint import FILE, load_checkpoint
 
 TINY = [
     "--training.iterations", "2",

@@ -8,20 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from metarl.bilevel import flatten
 from metarl.fewshot import functional
-from metarl.fewshot.adml import Adml, AdmlConfig
 from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
-from metarl.fewshot.cavia import Cavia, CaviaConfig
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.learner import OuterConfig
-from metarl.fewshot.maml import Maml, MamlConfig
+from metarl.fewshot.learners.adml import Adml, AdmlConfig
+from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
+from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import task_losses
-from metarl.fewshot.reptile import Reptile, ReptileConfig
 from metarl.fewshot.rules import make_rule
+from metarl.learning.bilevel import flatten
 
 
 def _generator(seed: int = 0) -> torch.Generator:

@@ -9,26 +9,26 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarl.bilevel import flatten
 from metarl.fewshot import adapt
-from metarl.fewshot.adml import Adml, AdmlConfig
 from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
-from metarl.fewshot.cavia import Cavia, CaviaConfig, ContextAsInput
-from metarl.fewshot.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.sinusoids import Sinusoids
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.implicit_maml import ImplicitMaml, ImplicitMamlConfig
-from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
 from metarl.fewshot.learner import Learner, OuterConfig, Predictor
-from metarl.fewshot.maml import Maml, MamlConfig
-from metarl.fewshot.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.adml import Adml, AdmlConfig
+from metarl.fewshot.learners.cavia import Cavia, CaviaConfig, ContextAsInput
+from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
+from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
+from metarl.fewshot.learners.maml import Maml, MamlConfig
+from metarl.fewshot.learners.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.proto_maml import ProtoMaml, ProtoMamlConfig
+from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.learners.relation import Relation, RelationConfig, relation_module
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
+from metarl.fewshot.learners.siamese import Siamese, SiameseConfig
 from metarl.fewshot.objectives import task_scores
-from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
-from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
-from metarl.fewshot.relation import Relation, RelationConfig, relation_module
-from metarl.fewshot.reptile import Reptile, ReptileConfig
-from metarl.fewshot.siamese import Siamese, SiameseConfig
-from metarl.fewshot.sinusoids import Sinusoids
+from metarl.learning.bilevel import flatten
 
 OUTER = OuterConfig(lr=0.01)
 Make = Callable[[], Learner]

@@ -9,16 +9,16 @@ from torch import Tensor, nn
 
 from metarl.fewshot import adapt
 from metarl.fewshot.backbones import Autocast, conv4
-from metarl.fewshot.classes import Augmentation, ClassData, ClassEpisodes
+from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.kernel_regression import KernelRegression, KernelRegressionConfig
-from metarl.fewshot.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
+from metarl.fewshot.learners.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.proto_maml import ProtoMaml, ProtoMamlConfig
+from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.learners.relation import Relation, RelationConfig, relation_module
+from metarl.fewshot.learners.siamese import Siamese, SiameseConfig, contrastive_loss, triplet_loss
 from metarl.fewshot.objectives import task_scores
-from metarl.fewshot.proto_maml import ProtoMaml, ProtoMamlConfig
-from metarl.fewshot.prototypical import Prototypical, PrototypicalConfig
-from metarl.fewshot.relation import Relation, RelationConfig, relation_module
-from metarl.fewshot.siamese import Siamese, SiameseConfig, contrastive_loss, triplet_loss
 
 
 class _Frozen(nn.Module):

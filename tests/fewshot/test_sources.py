@@ -9,8 +9,8 @@ import torch
 
 from metarl.experiments.fewshot.build import make_sources
 from metarl.experiments.fewshot.configuration import EpisodesConfig, FewshotExperiment, HarmonicData, OmniglotData
-from metarl.experiments.fewshot.presets import PRESETS
-from metarl.fewshot.classes import ClassEpisodes
+from metarl.experiments.presets.fewshot import PRESETS
+from metarl.fewshot.data.classes import ClassEpisodes
 from metarl.fewshot.training import Sources
 
 EPISODES = EpisodesConfig(num_ways=3, num_shots=1, num_queries=2, train_ways=6, train_shots=2, train_queries=1)

@@ -1,0 +1,176 @@
+"""Acting with a latent task variable: drawn from the prior, later from what the trial's own transitions say."""
+
+import copy
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metarl.agent import Actions, Interface, Outcome
+from metarl.agents.pearl.context import RecurrentEncoder, SetEncoder, transition_inputs
+from metarl.agents.pearl.soft_actor_critic import LatentPolicy
+from metarl.learning.trials import as_trials
+from metarl.nets.memories import Carry
+from metarl.runs.seeding import TaskNoise
+from metarl.trajectories import Trajectories
+
+# The latent's noise is a stream of its own, so that exploring in actions does not change what is drawn of latents.
+_LATENT_STREAM = np.uint64(1 << 63)
+
+
+class ActingNetworks(nn.Module):
+    """What acting needs of an agent: the inference network, the policy and the map to the action bounds.
+
+    Args:
+        encoder: infers the latent.
+        policy: acts on it.
+        next_observations: context rows hold the next observation.
+        low: least action, [act].
+        high: greatest action, [act].
+    """
+
+    def __init__(
+        self,
+        encoder: SetEncoder | RecurrentEncoder,
+        policy: LatentPolicy,
+        *,
+        next_observations: bool,
+        low: np.ndarray,
+        high: np.ndarray,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.policy, self.next_observations = encoder, policy, next_observations
+        self.action_middle, self.action_half = (high + low) / 2, (high - low) / 2
+        self.interface = Interface(policy.obs_size, 0, low, high)
+
+    def context_rows(
+        self, observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor
+    ) -> Tensor:
+        """What the encoder reads of transitions, [..., in]."""
+        following = next_observations if self.next_observations else None
+        return transition_inputs(observations, actions, rewards, following)
+
+    def to_env(self, actions: Tensor) -> np.ndarray:
+        """Environment actions: +-1 mapped to the bounds."""
+        return np.asarray(self.action_middle + self.action_half * actions.numpy())
+
+    def from_env(self, env_actions: np.ndarray) -> Tensor:
+        """The actions that `to_env` makes these of."""
+        return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
+
+
+class LatentActor:
+    """Runs trials: a latent is drawn for every episode, from the prior or from the posterior.
+
+    Args:
+        networks: on any device; acting is on the CPU.
+        num_prior: episodes at the start of a trial whose latent is drawn from the prior.
+        num_context: episodes whose transitions are read; later ones use what is known and add nothing. None for
+            all.
+        deterministic: take the policy's mode; latents are drawn all the same.
+        read: the carry of contexts that were read before, where trials go on from; None for trials that start.
+    """
+
+    sequential = True
+    reads_outcomes = False
+
+    def __init__(
+        self,
+        networks: ActingNetworks,
+        *,
+        num_prior: int,
+        num_context: int | None,
+        deterministic: bool,
+        read: Carry | None = None,
+    ) -> None:
+        self._networks = networks
+        self._read = read
+        self.num_context = num_context
+        self._num_prior, self._deterministic = num_prior, deterministic
+        self._episode = 0
+        self._carry: Carry = ()
+        self._latents = self._observations = self._actions = torch.empty(0)
+        self._action_noise: TaskNoise | None = None
+        self._latent_noise: TaskNoise | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """As the policy was made for."""
+        return self._networks.interface
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """The policy's actions for environment actions [..., act]."""
+        return self._networks.from_env(env_actions)
+
+    def select(self, tasks: slice) -> "LatentActor":
+        """The actor of some of the tasks; itself where every trial starts in the same state."""
+        if self._read is None:
+            return self
+        return self._that_read(self._networks, tuple(part[tasks] for part in self._read))
+
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        """Start trials, one per task, with nothing known but what was read."""
+        if num_parallel != 1:
+            raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
+        if next(self._networks.parameters()).device.type != "cpu":
+            self._networks = copy.deepcopy(self._networks).cpu()
+        policy = self._networks.policy
+        self._episode = 0
+        self._carry = self._networks.encoder.start(len(task_seeds)) if self._read is None else self._read
+        self._action_noise = TaskNoise(task_seeds, (policy.act_size,))
+        self._latent_noise = TaskNoise(task_seeds ^ _LATENT_STREAM, (policy.latent_size,))
+
+    def begin_episode(self) -> None:
+        """Draw every task's latent for this episode."""
+        assert self._latent_noise is not None, "begin comes before begin_episode"
+        noise = self._latent_noise.next()
+        if self._episode < self._num_prior:
+            self._latents = noise
+        else:
+            self._latents = self._networks.encoder.posterior(self._carry).sample(noise)
+        self._episode += 1
+
+    def act(self, observations: Tensor) -> Actions:
+        """Actions [task, 1, act]."""
+        assert self._action_noise is not None, "begin comes before act"
+        self._observations = observations.squeeze(1)
+        distribution = self._networks.policy.distribution(self._observations, self._latents)
+        if self._deterministic:
+            self._actions = distribution.mode()
+        else:
+            self._actions, _ = distribution.sample(self._action_noise.next())
+        actions = self._actions.unsqueeze(1)
+        return Actions(self._networks.to_env(actions), actions, {})
+
+    def observe(self, outcome: Outcome) -> None:
+        """Read the transition, in the tasks whose episode was running."""
+        if self.num_context is not None and self._episode > self.num_context:
+            return
+        following, rewards, alive = outcome.observations.squeeze(1), outcome.rewards.squeeze(1), outcome.alive
+        rows = self._networks.context_rows(self._observations, self._actions, rewards, following)
+        carry = self._networks.encoder.read(rows.unsqueeze(1), self._carry)
+        self._carry = tuple(torch.where(alive, new, old) for new, old in zip(carry, self._carry, strict=True))
+
+    def adapt(self, trajectories: Trajectories) -> "LatentActor":
+        """An actor that has read these trials' transitions, one trial per task, and uses the posterior at once.
+
+        While it acts an actor adapts without being told to; this is for trials that something else recorded, and
+        for going on later.
+        """
+        networks = copy.deepcopy(self._networks).cpu()
+        rows = networks.context_rows(
+            trajectories.observations, trajectories.actions, trajectories.rewards, trajectories.next_observations()
+        )
+        trials = as_trials(replace(trajectories, observations=rows))  # joined as observations are
+        carry = networks.encoder.start(len(trajectories.tasks)) if self._read is None else self._read
+        with torch.no_grad():
+            for row, alive in zip(trials.observations, trials.mask, strict=True):
+                after = networks.encoder.read(row.unsqueeze(1), carry)
+                kept = alive.unsqueeze(1)
+                carry = tuple(torch.where(kept, new, old) for new, old in zip(after, carry, strict=True))
+        return self._that_read(networks, carry)
+
+    def _that_read(self, networks: ActingNetworks, carry: Carry) -> "LatentActor":
+        """The same actor, told so; it has nothing to explore for."""
+        return LatentActor(networks, num_prior=0, num_context=None, deterministic=self._deterministic, read=carry)

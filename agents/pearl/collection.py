@@ -1,0 +1,100 @@
+"""What PEARL collects: trials of enough steps, and the transitions that they are stored as."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from metarl.agent import Collector
+from metarl.agents.pearl.actor import LatentActor
+from metarl.learning.replay import Transitions
+from metarl.runs.seeding import draw_seed
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+
+
+class Collection(NamedTuple):
+    """Trials of one kind.
+
+    Attributes:
+        rounds: more than one where episodes ended early; a later one has only the tasks that lacked steps.
+        num_context: episodes at the start of each trial that are context.
+    """
+
+    rounds: list[Trajectories]
+    num_context: int
+
+
+def collect_whole(
+    collector: Collector,
+    actor: LatentActor,
+    tasks: Sequence[Task],
+    rng: np.random.Generator,
+    *,
+    num_episodes: int,
+    horizon: int,
+) -> Collection:
+    """Trials of the tasks, again and again until each has the steps of episodes that end at the horizon.
+
+    Args:
+        collector: runs the episodes.
+        actor: acts; the episodes that it reads are context.
+        tasks: one trial each.
+        rng: seeds the trials.
+        num_episodes: of a trial.
+        horizon: of an episode, in steps.
+    """
+    missing = np.full(len(tasks), num_episodes * horizon)
+    rounds = []
+    while len(rows := np.flatnonzero(missing > 0)):
+        lacking = [tasks[int(row)] for row in rows]
+        rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng)))
+        missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
+    return Collection(rounds, num_episodes if actor.num_context is None else actor.num_context)
+
+
+def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Transitions:
+    """All steps as transitions, [task, episode, time, ...], padding included.
+
+    Args:
+        trajectories: to convert.
+        learned_reward: the info to learn from in the place of the reward; None for the reward.
+
+    Raises:
+        ValueError: if the environment does not report that info.
+        FloatingPointError: if a reward is not finite, naming the task.
+    """
+    rewards = trajectories.rewards
+    if learned_reward is not None:
+        if learned_reward not in trajectories.infos:
+            known = ", ".join(sorted(trajectories.infos)) or "none"
+            raise ValueError(f"the environment has no info {learned_reward!r}; it has: {known}")
+        rewards = trajectories.infos[learned_reward]
+    finite = torch.isfinite(rewards + trajectories.rewards).flatten(1).all(1)
+    if not finite.all():
+        index = int((~finite).nonzero()[0])
+        raise FloatingPointError(f"a reward of task {index}, {trajectories.tasks[index]}, is not finite")
+    return Transitions(
+        observations=trajectories.observations,
+        actions=trajectories.actions,
+        rewards=rewards,
+        context_rewards=trajectories.rewards,
+        terminated=trajectories.terminated.float(),
+        next_observations=trajectories.next_observations(),
+    )
+
+
+def return_metrics(collection: Collection, num_prior: int) -> dict[str, float]:
+    """Mean returns of the first `num_prior` episodes, acted on the prior, and of the trials' last episodes."""
+    first = collection.rounds[0]
+    returns = first.returns()
+    metrics = {
+        "train/return_pre": float(returns[:, :num_prior].mean()),
+        "train/return_post": float(returns[:, -1].mean()),
+        "train/episode_length": float(first.mask.sum(-1).float().mean()),
+    }
+    successes = first.successes()
+    if successes is not None:
+        metrics["train/success_post"] = float(successes[:, -1].float().mean())
+    return metrics

@@ -1,0 +1,397 @@
+"""PEARL: off-policy meta-RL with a probabilistic context (Rakelly et al. 2019, arXiv:1903.08254, algorithm 1).
+
+    repeat:
+        for some training tasks, all at once:
+            collect num_prior_episodes with z ~ N(0, I), then num_posterior_episodes with z ~ q(z | context so far)
+            these are the task's context, in the place of the one before
+            collect num_extra_episodes with z ~ q(z | context); they and the context go to the task's replay
+        repeat num_updates times, on update_tasks tasks:
+            z ~ q(z | transitions from the task's context)                one z per task
+            critics and encoder: minimise  critic loss(replay, z) + kl_coef * mean over tasks of KL(q || N(0, I))
+            value and actor:     minimise  their losses(replay, z), z detached
+            target value moves a little towards the value
+
+At test time the first exploration_episodes of a trial are acted with z from the prior and all later ones with z
+from the posterior given all that the trial has seen; the policy takes its mode.
+
+How we differ. The published loss sums the KL over the tasks of a meta-batch and averages the critics' loss, so
+that a larger meta-batch means a larger weight of the KL; ours averages both, and kl_coef is the published weight
+times the published meta-batch (0.1 * 16 = 1.6). Tasks of an update are drawn without replacement, as long as there
+are enough. Posterior episodes start from the posterior of what the trial has seen, all of it, as at test time; the
+published collection starts each phase with one more episode from the prior, then uses a random part of the
+context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
+episodes stand in the place of numbers of steps. With vary_context, training infers from as little as a test trial
+has.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from metarl.agent import Collector
+from metarl.agents.pearl.actor import ActingNetworks, LatentActor
+from metarl.agents.pearl.collection import Collection, as_transitions, collect_whole, return_metrics
+from metarl.agents.pearl.context import ContextConfig, make_inference_network
+from metarl.agents.pearl.soft_actor_critic import SoftActorCritic
+from metarl.learning.cuda_graph import CudaGraph
+from metarl.learning.replay import FILE as REPLAY
+from metarl.learning.replay import MultiTaskReplay, Transitions
+from metarl.learning.schedules import linear
+from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import Task, TaskEnv
+
+
+@dataclass(frozen=True)
+class PearlConfig:
+    """PEARL's hyperparameters, with the defaults of Rakelly et al. 2019 for HalfCheetah at target velocities.
+
+    Attributes:
+        context: the inference network.
+        hidden_sizes: of policy, critics and value.
+        num_initial_episodes: of every training task, with latents from the prior, before the first update.
+        num_prior_episodes: of a collected task, with latents from the prior; they are context.
+        num_posterior_episodes: then, with latents from the posterior; they are context too.
+        num_extra_episodes: then, with latents from the posterior; they are not.
+        num_updates: gradient steps per iteration.
+        update_tasks: tasks of a gradient step, the meta-batch of the paper; `training.meta_batch_size` is how many
+            are collected from.
+        batch_size: transitions per task for the critics and the actor.
+        context_size: transitions per task for the encoder; a recurrent one reads as many in a row, and should be
+            given no more than a test trial begins with: it does not carry over to shorter contexts.
+        vary_context: draw the encoder's transitions from a random stretch of the task's context, one episode or
+            longer, so that it learns to infer from as little as a test trial begins with; else from all of it, as
+            published.
+        gamma: discount per environment step.
+        reward_scale: of the rewards that the critics learn from, not of those in the context; the inverse of a
+            temperature.
+        temperature: alpha, or where it starts.
+        learn_temperature: lead alpha so that the policy's entropy becomes minus the number of action dimensions;
+            use a reward_scale of 1.
+        kl_coef: weight of the KL per task.
+        learning_rate: Adam's, for all networks.
+        final_learning_rate: at the last iteration, approached in a straight line; None for no change.
+        target_rate: how far the target value moves towards the value at each update.
+        regularisation: of the policy's means and log standard deviations.
+        replay_capacity: transitions kept per task.
+        learned_reward: the info to learn from in the place of the reward, e.g. "dense_reward"; the context and all
+            evaluation have the environment's reward. None for that reward everywhere.
+        exploration_episodes: at test time, before the posterior is used.
+        capture_graph: on CUDA, run the update as a captured graph.
+    """
+
+    context: ContextConfig = field(default_factory=ContextConfig)
+    hidden_sizes: tuple[int, ...] = (300, 300, 300)
+    num_initial_episodes: int = 10
+    num_prior_episodes: int = 2
+    num_posterior_episodes: int = 0
+    num_extra_episodes: int = 3
+    num_updates: int = 2000
+    update_tasks: int = 16
+    batch_size: int = 256
+    context_size: int = 100
+    vary_context: bool = False
+    gamma: float = 0.99
+    reward_scale: float = 5.0
+    temperature: float = 1.0
+    learn_temperature: bool = False
+    kl_coef: float = 1.6
+    learning_rate: float = 3e-4
+    final_learning_rate: float | None = None
+    target_rate: float = 0.005
+    regularisation: float = 1e-3
+    replay_capacity: int = 50_000
+    learned_reward: str | None = None
+    exploration_episodes: int = 2
+    capture_graph: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_counts(self, "num_initial_episodes", "num_prior_episodes", "num_updates", "update_tasks")
+        check_counts(self, "batch_size", "context_size", "replay_capacity")
+        check_not_negative(self, "num_posterior_episodes", "num_extra_episodes", "exploration_episodes")
+        check_not_negative(self, "kl_coef", "regularisation")
+        check_fraction(self, "gamma", "target_rate")
+        check_positive(self, "reward_scale", "temperature", "learning_rate")
+        if self.final_learning_rate is not None:
+            check_positive(self, "final_learning_rate")
+        if self.vary_context and self.context.kind == "recurrent":
+            raise ValueError(
+                "vary_context is for a set of transitions, got a recurrent encoder; turn it off and set "
+                "context_size to the steps that a test trial begins with"
+            )
+
+    @property
+    def num_context_episodes(self) -> int:
+        """Of a trial of training, those that become the task's context."""
+        return self.num_prior_episodes + self.num_posterior_episodes
+
+
+class UpdateDraw(NamedTuple):
+    """All that is random in one update.
+
+    Attributes:
+        places: of transitions in the replay, [task, row].
+        context_places: of the contexts' transitions, [task, row].
+        latent_noise: [task, latent].
+        action_noise: [task, row, act].
+    """
+
+    places: Tensor
+    context_places: Tensor
+    latent_noise: Tensor
+    action_noise: Tensor
+
+
+class Pearl:
+    """A PEARL agent; see `metarl.agent.Agent` and `metarl.agent.KeepsData`.
+
+    Args:
+        env: any environment of the family, for its spaces and its horizon.
+        config: hyperparameters.
+        train_tasks: all tasks that will ever be collected from; each has a replay.
+        iterations: of the run, for a learning rate that changes in its course.
+        seed: of the initial weights and of what is drawn in updates.
+        device: holds replay and networks; acting is on the CPU.
+    """
+
+    METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
+
+    def __init__(
+        self,
+        env: TaskEnv,
+        config: PearlConfig,
+        train_tasks: Sequence[Task],
+        *,
+        iterations: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        space = env.single_action_space
+        if not isinstance(space, Box):
+            raise ValueError(f"PEARL needs continuous actions, got {space}")
+        low, high = np.asarray(space.low), np.asarray(space.high)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
+            raise ValueError(f"PEARL needs bounded actions, got bounds {low} and {high}")
+        obs_size, act_size = int(np.prod(env.single_observation_space.shape or ())), int(np.prod(low.shape))
+        self.config, self.device = config, device
+        self.iterations, self.updates = iterations, 0
+        self.horizon = env.max_episode_steps
+        self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
+        episodes = max(config.num_initial_episodes, config.num_context_episodes + config.num_extra_episodes)
+        if episodes * self.horizon > config.replay_capacity:
+            raise ValueError(
+                f"replay_capacity must hold a collection of {episodes} episodes of {self.horizon} steps, "
+                f"{episodes * self.horizon}, got {config.replay_capacity}"
+            )
+        self.replay = MultiTaskReplay(
+            len(self.tasks), config.replay_capacity, obs_size=obs_size, act_size=act_size, device=device
+        )
+        generator = torch_generator(seed)
+        encoder = make_inference_network(config.context, obs_size, act_size, generator)
+        self.learner = SoftActorCritic(
+            obs_size,
+            act_size,
+            config.context.latent_size,
+            config.hidden_sizes,
+            temperature=config.temperature,
+            generator=generator,
+        )
+        self.acting = ActingNetworks(
+            encoder, self.learner.policy, next_observations=config.context.next_observations, low=low, high=high
+        )
+        self.learner.to(device)
+        self.acting.to(device)
+        self.target_entropy = -float(act_size) if config.learn_temperature else None
+        on_cuda = device.type == "cuda"
+        critic_parameters = [*encoder.parameters(), *self.learner.critics.parameters()]
+        actor_parameters = [*self.learner.policy.parameters(), *self.learner.value.parameters()]
+        self.critic_optimizer, self.actor_optimizer = (
+            torch.optim.Adam(parameters, lr=self._rate(config.learning_rate), fused=True, capturable=on_cuda)
+            for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
+        )
+        self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
+        self._sampling = torch_generator(seed, device)
+        self._captured: CudaGraph | None = None
+
+    def actor(self) -> LatentActor:
+        """For evaluation: explores with latents from the prior, then uses the posterior; takes the mode."""
+        return LatentActor(
+            self.acting, num_prior=self.config.exploration_episodes, num_context=None, deterministic=True
+        )
+
+    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> list[Collection]:
+        """Trials of the tasks; before the first, prior episodes of all training tasks."""
+        config = self.config
+        collections = []
+        if not self.replay.num_transitions:
+            initial = config.num_initial_episodes
+            actor = LatentActor(self.acting, num_prior=initial, num_context=initial, deterministic=False)
+            collections.append(
+                collect_whole(collector, actor, list(self.tasks), rng, num_episodes=initial, horizon=self.horizon)
+            )
+        num_context = config.num_context_episodes
+        actor = LatentActor(
+            self.acting, num_prior=config.num_prior_episodes, num_context=num_context, deterministic=False
+        )
+        num_episodes = num_context + config.num_extra_episodes
+        trials = collect_whole(collector, actor, tasks, rng, num_episodes=num_episodes, horizon=self.horizon)
+        return [*collections, trials]
+
+    def update(self, experience: Sequence[Collection]) -> dict[str, float]:
+        """Store the trials, then take `num_updates` gradient steps on all that is stored."""
+        for collection in experience:
+            self.store(collection)
+        self._set_learning_rate()
+        step: Callable[[UpdateDraw], Tensor] = self.step
+        if self.device.type == "cuda" and self.config.capture_graph:
+            self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
+            step = self._captured
+        self._sampling.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
+        sums = torch.zeros(len(self.METRICS), device=self.device)
+        for _ in range(self.config.num_updates):
+            sums += step(self.draw())
+        if not bool(torch.isfinite(sums).all()):
+            raise FloatingPointError("PEARL's loss is not finite; expected finite rewards and a stable step size")
+        self.updates += 1
+        metrics = dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
+        metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
+        return metrics | {"replay/transitions": float(self.replay.num_transitions)}
+
+    def _rate(self, rate: float) -> float | Tensor:
+        """A step size as Adam wants it: a captured graph reads it from the device's memory."""
+        return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
+
+    def _set_learning_rate(self) -> None:
+        rate = linear(self.config.learning_rate, self.config.final_learning_rate, self.updates, self.iterations)
+        for optimizer in (self.critic_optimizer, self.actor_optimizer):
+            for group in optimizer.param_groups:
+                if isinstance(group["lr"], Tensor):
+                    group["lr"].fill_(rate)  # where a captured graph reads it
+                else:
+                    group["lr"] = rate
+
+    def store(self, collection: Collection) -> None:
+        """Put trials into the replay; what of a task they hold becomes its context, or part of it."""
+        contexts: dict[int, list[Transitions]] = {}
+        extras: dict[int, list[Transitions]] = {}
+        for trajectories in collection.rounds:
+            transitions = as_transitions(trajectories, self.config.learned_reward)
+            mask, split = trajectories.mask, collection.num_context
+            for row, task in enumerate(trajectories.tasks):
+                for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
+                    real = mask[row, episodes]
+                    found = Transitions(*(part[row, episodes][real] for part in transitions))
+                    parts.setdefault(self.tasks[task], []).append(found)
+        for index, context in contexts.items():
+            joined = Transitions(*(torch.cat(part) for part in zip(*context, *extras[index], strict=True)))
+            self.replay.add(index, joined, num_context=sum(len(part.rewards) for part in context))
+
+    def draw(self) -> UpdateDraw:
+        """Tasks, transitions and noise of one update."""
+        config, generator = self.config, self._sampling
+        num_tasks, rows = config.update_tasks, config.batch_size
+        orders = [
+            torch.randperm(len(self.tasks), generator=generator, device=self.device)
+            for _ in range(-(-num_tasks // len(self.tasks)))
+        ]
+        tasks = torch.cat(orders)[:num_tasks]
+        ordered = config.context.kind == "recurrent"
+
+        def normal(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator, device=self.device)
+
+        return UpdateDraw(
+            places=self.replay.draw(tasks, rows, generator),
+            context_places=self.replay.draw_context(
+                tasks,
+                config.context_size,
+                generator,
+                ordered=ordered,
+                shortest=self.horizon if config.vary_context else None,
+            ),
+            latent_noise=normal(num_tasks, config.context.latent_size),
+            action_noise=normal(num_tasks, rows, self.learner.policy.act_size),
+        )
+
+    def step(self, draw: UpdateDraw) -> Tensor:
+        """One gradient step of every network; the means of METRICS."""
+        config, learner = self.config, self.learner
+        batch, context = self.replay.gather(draw.places), self.replay.gather(draw.context_places)
+        encoder = self.acting.encoder
+        rows = self.acting.context_rows(
+            context.observations, context.actions, context.context_rewards, context.next_observations
+        )
+        posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
+        latents, kl = posterior.sample(draw.latent_noise), posterior.kl().mean()
+        told = latents.repeat_interleave(batch.rewards.shape[1], 0)
+        flat = Transitions(*(part.flatten(0, 1) for part in batch))
+        critic_loss = learner.critic_loss(flat, told, gamma=config.gamma, reward_scale=config.reward_scale)
+        self.critic_optimizer.zero_grad()
+        (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
+        self.critic_optimizer.step()
+        losses = learner.actor_losses(
+            flat.observations,
+            told,
+            draw.action_noise.flatten(0, 1),
+            regularisation=config.regularisation,
+            target_entropy=self.target_entropy,
+        )
+        self.actor_optimizer.zero_grad()
+        (losses.actor + losses.value + losses.temperature).backward()  # type: ignore[no-untyped-call]
+        self.actor_optimizer.step()
+        learner.follow(config.target_rate)
+        temperature = learner.log_temperature.exp()
+        return torch.stack((critic_loss, kl, losses.value, losses.actor, -losses.log_prob, temperature)).detach()
+
+    def data_summary(self) -> str:
+        """The replay's sizes and memory.
+
+        Raises:
+            MemoryError: if the device is too small for it.
+        """
+        self.replay.check_room()
+        return f"{self.replay.summary()} on {self.device}"
+
+    def save_data(self, folder: Path) -> None:
+        """Append what is new in the replay to its file."""
+        self.replay.save(folder / REPLAY)
+
+    def load_data(self, folder: Path) -> None:
+        """Read the replay."""
+        self.replay.load(folder / REPLAY)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Networks, Adam's moments, what is drawn next, and how much of the replay's file is this state's."""
+        return {
+            "encoder": self.acting.encoder.state_dict(),
+            "learner": self.learner.state_dict(),
+            "critic_optimizer": self.critic_optimizer.state_dict(),
+            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "seeds": self._seeds.get_state(),
+            "updates": self.updates,
+            "replay": self.replay.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave; `load_data` brings the replay's rows."""
+        self.acting.encoder.load_state_dict(state["encoder"])
+        self.learner.load_state_dict(state["learner"])
+        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self._seeds.set_state(state["seeds"])
+        self.updates = int(state["updates"])
+        self.replay.load_state_dict(state["replay"])
+        for optimizer in (self.critic_optimizer, self.actor_optimizer):
+            for group in optimizer.param_groups:
+                # The checkpoint's may be of another device.
+                group["capturable"] = self.device.type == "cuda"
+                group["lr"] = self._rate(float(group["lr"]))
+        self._captured = None  # a graph holds on to the moments that were there when it was captured

@@ -1,0 +1,1 @@
+"""Any Gymnasium environments as one vector environment."""

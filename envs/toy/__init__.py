@@ -1,0 +1,1 @@
+"""Small task families, vectorised in numpy."""

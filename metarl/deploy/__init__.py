@@ -1,0 +1,1 @@
+"""Adapting a trained agent to one environment, and what was recorded there."""

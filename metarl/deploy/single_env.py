@@ -1,0 +1,235 @@
+"""One plain environment: an actor's seat in it, and its episodes as they were recorded there."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+from metarl.agent import Actor, Deployable, Outcome
+from metarl.deploy.recordings import UNKNOWN_TASK, Recording
+from metarl.runs.seeding import episode_seeds, task_seeds
+from metarl.trajectories import Trajectories
+
+_PATIENCE = 100_000  # steps after which an environment without a time limit is taken not to end its episode
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode, as it went and what it took.
+
+    Attributes:
+        env_return: undiscounted.
+        success: the environment reported success at some step; None if it reports none.
+        act_s: seconds that acting and reading the outcome took, [step].
+        env_s: seconds that the environment took, [step].
+    """
+
+    env_return: float
+    success: bool | None
+    act_s: np.ndarray
+    env_s: np.ndarray
+
+    @property
+    def num_steps(self) -> int:
+        """Environment steps."""
+        return len(self.act_s)
+
+
+class Seat:
+    """One row of an actor's batch of one task: what it sees is this environment's, other rows see zeros.
+
+    All that comes from the environment is checked here: its sizes, and that it is finite.
+    """
+
+    def __init__(
+        self, actor: Actor, action_space: spaces.Space[Any], seeds: np.ndarray, *, row: int, num_rows: int
+    ) -> None:
+        self.actor = actor
+        self._obs_size = actor.interface.obs_size if isinstance(actor, Deployable) else None
+        self._steps = 0  # of the episode
+        self._space, self._row = action_space, row
+        self._discrete = isinstance(action_space, spaces.Discrete)
+        self._flags = torch.zeros(3, 1, num_rows, dtype=torch.bool)  # terminated, truncated, alive
+        self._flags[2, 0, row] = True
+        self._rewards = torch.zeros(1, num_rows)
+        self.seen = self.outputs = torch.empty(0)
+        self.records: dict[str, Tensor] = {}
+        actor.begin(seeds, num_rows)
+
+    def begin_episode(self) -> None:
+        """The next episode starts."""
+        self._steps = 0
+        self.actor.begin_episode()
+
+    def act(self, observation: np.ndarray) -> Any:
+        """The environment's action."""
+        row = self._row
+        batch = self._batch(observation)
+        with torch.no_grad():
+            chosen = self.actor.act(batch)
+        self.seen, self.outputs = batch[0, row], chosen.actions[0, row]
+        self.records = {name: values[0, row] for name, values in chosen.records.items()}
+        action = chosen.env_actions[0, row]
+        return int(action) if self._discrete else action.astype(self._space.dtype)
+
+    def observe(
+        self, observation: np.ndarray, reward: float, terminated: bool, truncated: bool, infos: dict[str, Tensor]
+    ) -> None:
+        """What followed."""
+        row = self._row
+        self._steps += 1
+        if not np.isfinite(reward):
+            raise FloatingPointError(f"the reward is not finite after step {self._steps} of an episode")
+        rewards, flags = self._rewards.clone(), self._flags.clone()
+        rewards[0, row] = float(reward)
+        flags[0, 0, row], flags[1, 0, row] = bool(terminated), bool(truncated)
+        with torch.no_grad():
+            self.actor.observe(Outcome(self._batch(observation), rewards, flags[0], flags[1], flags[2], infos))
+
+    def _batch(self, observation: np.ndarray) -> Tensor:
+        """Observations [1, row, obs]."""
+        values = torch.from_numpy(np.asarray(observation).astype(np.float32).ravel())
+        if self._obs_size is not None and len(values) != self._obs_size:
+            raise ValueError(f"the agent sees {self._obs_size} features, the observation has {len(values)}")
+        if not torch.isfinite(values).all():
+            raise FloatingPointError(f"the observation is not finite after step {self._steps} of an episode")
+        rows = self._rewards.shape[1]
+        if rows == 1:
+            return values.view(1, 1, -1)
+        batch = torch.zeros(1, rows, len(values))
+        batch[0, self._row] = values
+        return batch
+
+
+@dataclass
+class EpisodeLog:
+    """The steps of one episode as they come."""
+
+    seen: list[Tensor] = field(default_factory=list)
+    outputs: list[Tensor] = field(default_factory=list)
+    records: list[dict[str, Tensor]] = field(default_factory=list)
+    actions: list[Any] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    flags: list[tuple[bool, bool]] = field(default_factory=list)
+    following: list[np.ndarray] = field(default_factory=list)
+    successes: list[bool] = field(default_factory=list)
+    act_s: list[float] = field(default_factory=list)
+    env_s: list[float] = field(default_factory=list)
+
+    def summary(self) -> Episode:
+        """What a user wants to know of it."""
+        success = any(self.successes) if self.successes else None
+        return Episode(float(np.sum(self.rewards)), success, np.array(self.act_s), np.array(self.env_s))
+
+
+def run_trial(
+    actor: Actor, env: gymnasium.Env[Any, Any], episodes: int, seed: int, max_episode_steps: int | None
+) -> list[EpisodeLog]:
+    """Episodes one after the other as one trial: the later ones go on with the first one's random stream."""
+    first = int(episode_seeds(seed, 1, episodes)[0, 0])
+    seat = Seat(actor, env.action_space, task_seeds(seed, 1), row=0, num_rows=1)
+    return [run_episode(seat, env, None if k else first, max_episode_steps) for k in range(episodes)]
+
+
+def run_batch(
+    actor: Actor, env: gymnasium.Env[Any, Any], episodes: int, seed: int, max_episode_steps: int | None
+) -> list[EpisodeLog]:
+    """Episodes that an actor would run in parallel, each with its own row's noise."""
+    seeds, noise = episode_seeds(seed, 1, episodes)[0], task_seeds(seed, 1)
+    logs = []
+    for row in range(episodes):
+        seat = Seat(actor, env.action_space, noise, row=row, num_rows=episodes)
+        logs.append(run_episode(seat, env, int(seeds[row]), max_episode_steps))
+    return logs
+
+
+def run_episode(
+    seat: Seat, env: gymnasium.Env[Any, Any], seed: int | None, max_episode_steps: int | None
+) -> EpisodeLog:
+    """One whole episode.
+
+    Args:
+        seat: acts, and reads what follows.
+        env: to act in.
+        seed: of the reset; None goes on with the environment's random stream.
+        max_episode_steps: cut the episode there; None leaves the end to the environment.
+    """
+    if max_episode_steps is not None:
+        check_count("max_episode_steps", max_episode_steps)
+    log, ended = EpisodeLog(), False
+    observation, _ = env.reset(seed=seed)
+    seat.begin_episode()
+    limit = max_episode_steps or _PATIENCE
+    while not ended:
+        began = time.perf_counter()
+        action = seat.act(observation)
+        acted = time.perf_counter()
+        observation, given, terminated, truncated, info = env.step(action)
+        stepped = time.perf_counter()
+        reward, step = float(given), len(log.rewards) + 1
+        truncated = bool(truncated) or step == max_episode_steps
+        log.seen.append(seat.seen)
+        log.outputs.append(seat.outputs)
+        log.records.append(seat.records)
+        log.actions.append(action)
+        log.rewards.append(reward)
+        log.flags.append((bool(terminated), truncated))
+        log.following.append(np.asarray(observation).astype(np.float32).ravel())
+        log.successes += [bool(info[name]) for name in ("success", "is_success") if name in info][:1]
+        reading = time.perf_counter()
+        seat.observe(observation, reward, bool(terminated), truncated, {})
+        log.act_s.append(acted - began + time.perf_counter() - reading)
+        log.env_s.append(stepped - acted)
+        ended = bool(terminated) or truncated
+        if not ended and step >= limit:
+            raise ValueError(f"an episode did not end in {limit:,} steps; give max_episode_steps")
+    return log
+
+
+def check_count(name: str, value: int) -> None:
+    """Raise a ValueError unless a number is a whole one of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+
+
+def as_trajectories(logs: Sequence[EpisodeLog]) -> Trajectories:
+    """The episodes as those of one unknown task, padded to the longest."""
+
+    def stacked(parts: Callable[[EpisodeLog], Tensor]) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence([parts(log) for log in logs], batch_first=True)[None]
+
+    flags = stacked(lambda log: torch.tensor(log.flags))
+    return Trajectories(
+        tasks=(UNKNOWN_TASK,),
+        observations=stacked(lambda log: torch.stack(log.seen)),
+        actions=stacked(lambda log: torch.stack(log.outputs)),
+        rewards=stacked(lambda log: torch.tensor(log.rewards)),
+        terminated=flags[..., 0],
+        truncated=flags[..., 1],
+        mask=stacked(lambda log: torch.ones(len(log.rewards), dtype=torch.bool)),
+        last_observations=torch.stack([torch.from_numpy(log.following[-1]) for log in logs])[None],
+        records={
+            name: stacked(lambda log, name=name: torch.stack([step[name] for step in log.records]))  # type: ignore[misc]
+            for name in logs[0].records[0]
+        },
+        infos={},
+    )
+
+
+def as_recording(logs: Sequence[EpisodeLog]) -> Recording:
+    """The transitions of the episodes, one after the other."""
+    flags = np.array([pair for log in logs for pair in log.flags])
+    return Recording(
+        observations=np.stack([seen.numpy() for log in logs for seen in log.seen]),
+        actions=np.stack([np.asarray(action) for log in logs for action in log.actions]),
+        rewards=np.array([reward for log in logs for reward in log.rewards]),
+        terminated=flags[:, 0],
+        truncated=flags[:, 1],
+        next_observations=np.stack([after for log in logs for after in log.following]),
+    )

@@ -1,0 +1,1 @@
+"""Readers of few-shot data, and curves to regress."""

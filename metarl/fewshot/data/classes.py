@@ -1,0 +1,234 @@
+"""Labelled examples by class, and N-way K-shot episodes drawn from them by index.
+
+All examples lie in one tensor, class by class, as bytes if they are images. A meta-batch is a few random keys and
+two gathers, whatever the numbers of tasks, classes and examples: no loop, no loader processes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.fewshot.episodes import Episodes, Examples
+from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.seeding import draw_seed, torch_generator
+
+
+@dataclass(frozen=True)
+class ClassData:
+    """The examples of some classes.
+
+    Attributes:
+        names: of the classes.
+        examples: [example, *input], those of one class after those of another; bytes stand for [0, 1].
+        counts: examples of each class, int64 [class].
+    """
+
+    names: tuple[str, ...]
+    examples: Tensor
+    counts: Tensor
+
+    def __post_init__(self) -> None:
+        if len(set(self.names)) != len(self.names):
+            twice = sorted({name for name in self.names if self.names.count(name) > 1})
+            raise ValueError(f"class names must differ, got {twice[0]!r} twice")
+        if len(self.names) != len(self.counts) or int(self.counts.sum()) != len(self.examples):
+            raise ValueError(
+                f"expected a count for each of {len(self.names)} classes, {len(self.examples)} examples in all, "
+                f"got {len(self.counts)} counts that add up to {int(self.counts.sum())}"
+            )
+
+    @staticmethod
+    def of(examples: Tensor, labels: Tensor) -> "ClassData":
+        """From examples [example, *input] and their integer labels [example], in any order."""
+        if labels.dim() != 1 or len(labels) != len(examples):
+            raise ValueError(
+                f"expected one label per example, shape ({len(examples)},), got {tuple(labels.shape)}"
+            )
+        order = labels.argsort(stable=True)
+        values, counts = torch.unique_consecutive(labels[order], return_counts=True)
+        return ClassData(tuple(str(v) for v in values.tolist()), examples[order], counts.cpu())
+
+    @staticmethod
+    def join(parts: Mapping[str, Tensor]) -> "ClassData":
+        """From the examples [example, *input] of each class, by name."""
+        counts = torch.tensor([len(examples) for examples in parts.values()])
+        return ClassData(tuple(parts), torch.cat(list(parts.values())), counts)
+
+    @property
+    def starts(self) -> Tensor:
+        """Where each class begins, int64 [class]."""
+        return self.counts.cumsum(0) - self.counts
+
+    def select(self, names: Sequence[str]) -> "ClassData":
+        """Some of the classes.
+
+        Raises:
+            ValueError: naming a class that is not there.
+        """
+        places = {name: index for index, name in enumerate(self.names)}
+        unknown = [name for name in names if name not in places]
+        if unknown:
+            raise ValueError(f"unknown class {unknown[0]!r}; there are {len(places)}, such as {self.names[0]!r}")
+        starts, counts = self.starts.tolist(), self.counts.tolist()
+        chosen = [places[name] for name in names]
+        rows = [torch.arange(starts[c], starts[c] + counts[c]) for c in chosen]
+        picked = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
+        return ClassData(tuple(names), self.examples[picked.to(self.examples.device)], self.counts[chosen])
+
+    def with_rotations(self) -> "ClassData":
+        """Each class of square images and its rotations by 90, 180 and 270 degrees, as classes of their own.
+
+        All images of a class turn alike: that is what makes the rotations classes (Santoro et al. 2016).
+        """
+        if self.examples.dim() < 3 or self.examples.shape[-1] != self.examples.shape[-2]:
+            raise ValueError(f"rotations need square images, got examples of {tuple(self.examples.shape[1:])}")
+        turned = [torch.rot90(self.examples, turns, (-2, -1)) for turns in range(4)]
+        names = tuple(f"{name}/rot{90 * turns:03}" for turns in range(4) for name in self.names)
+        return ClassData(names, torch.cat(turned), self.counts.repeat(4))
+
+    def to(self, device: torch.device) -> "ClassData":
+        """The same with its examples on a device."""
+        return ClassData(self.names, self.examples.to(device), self.counts)
+
+
+def as_inputs(examples: Tensor) -> Tensor:
+    """Examples as networks take them: bytes become fractions."""
+    return examples.float() / 255 if examples.dtype == torch.uint8 else examples
+
+
+@dataclass(frozen=True)
+class Distortion:
+    """Random affine maps of images, in the manner of Koch et al. 2015; each limit is either way.
+
+    Attributes:
+        max_rotation: in degrees.
+        max_shift: as a fraction of the image's size.
+        max_scaling: 0.2 is from 0.8 to 1.2.
+        max_shear: as a fraction, 0.2 shifts the upper edge by a tenth of the width.
+        mirrored: half of the maps mirror left and right first.
+    """
+
+    max_rotation: float = 10.0
+    max_shift: float = 0.07
+    max_scaling: float = 0.15
+    max_shear: float = 0.15
+    mirrored: bool = False
+
+    def __post_init__(self) -> None:
+        check_not_negative(self, "max_rotation", "max_shift", "max_scaling", "max_shear")
+
+    def draw(self, num_maps: int, generator: torch.Generator) -> Tensor:
+        """Maps from places in the distorted image to places in the given one, [map, 2, 3]."""
+        u = 2 * torch.rand(7, num_maps, generator=generator) - 1
+        angle = u[0] * self.max_rotation * torch.pi / 180
+        scale_x, scale_y = 1 + self.max_scaling * u[1], 1 + self.max_scaling * u[2]
+        shear = self.max_shear * u[3]
+        cos, sin = angle.cos(), angle.sin()
+        first = torch.stack([scale_x * cos, scale_x * (shear * cos - sin), 2 * self.max_shift * u[4]], 1)
+        second = torch.stack([scale_y * sin, scale_y * (shear * sin + cos), 2 * self.max_shift * u[5]], 1)
+        if self.mirrored:
+            first = first * torch.where(u[6] < 0, -1.0, 1.0).unsqueeze(1)
+        return torch.stack([first, second], 1)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Distorts what episodes are made of.
+
+    Attributes:
+        images: of every image by itself.
+        classes: of all images of a class of an episode alike, so that it becomes another class; None for none.
+    """
+
+    images: Distortion = field(default_factory=Distortion)
+    classes: Distortion | None = None
+
+    def draw_classes(self, shape: Sequence[int], generator: torch.Generator) -> Tensor | None:
+        """Maps of classes, [*shape, 2, 3]."""
+        if self.classes is None:
+            return None
+        return self.classes.draw(math.prod(shape), generator).view(*shape, 2, 3)
+
+    def __call__(self, images: Tensor, classes: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Distort images [image, channel, height, width]; what comes from outside is as the nearest edge.
+
+        Args:
+            images: to distort.
+            classes: the maps of their classes, [image, 2, 3].
+            generator: draws their own.
+        """
+        maps = self.images.draw(len(images), generator)
+        if classes is not None:
+            moved = classes[:, :, 2:]
+            maps = classes[:, :, :2] @ maps + torch.cat([torch.zeros(len(maps), 2, 2), moved], 2)
+        grid = torch.nn.functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
+        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+class ClassEpisodes:
+    """N-way K-shot episodes from classes.
+
+    Args:
+        data: the classes.
+        num_ways: classes per task, N.
+        num_shots: support examples per class, K.
+        num_queries: query examples per class.
+        augmentation: distorts what is drawn.
+
+    Raises:
+        ValueError: if there are too few classes, or a class has too few examples; the message names it.
+    """
+
+    def __init__(
+        self,
+        data: ClassData,
+        *,
+        num_ways: int,
+        num_shots: int,
+        num_queries: int,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        self.data = data
+        self.num_ways, self.num_shots, self.num_queries = num_ways, num_shots, num_queries
+        check_counts(self, "num_ways", "num_shots", "num_queries")
+        if len(data.names) < num_ways:
+            raise ValueError(f"{num_ways}-way episodes need at least {num_ways} classes, got {len(data.names)}")
+        fewest = int(data.counts.argmin())
+        needed = num_shots + num_queries
+        if data.counts[fewest] < needed:
+            raise ValueError(
+                f"class {data.names[fewest]!r} has {int(data.counts[fewest])} examples, expected at least "
+                f"{needed}: {num_shots} for the support set and {num_queries} for the query set"
+            )
+        self.augmentation = augmentation
+        self._starts = data.starts
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
+        """Tasks with rows class by class; targets are places among the task's own classes, in random order."""
+        generator = torch_generator(draw_seed(rng))
+        # The largest of independent random keys are a draw without replacement.
+        classes = torch.rand(num_tasks, len(self.data.names), generator=generator).topk(self.num_ways).indices
+        counts = self.data.counts[classes].unsqueeze(-1)
+        keys = torch.rand(num_tasks, self.num_ways, int(self.data.counts.max()), generator=generator)
+        keys.masked_fill_(torch.arange(keys.shape[-1]) >= counts, -1.0)
+        chosen = keys.topk(self.num_shots + self.num_queries).indices
+        rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
+        support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
+        maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
+        return Episodes(self._examples(support, maps, generator), self._examples(query, maps, generator))
+
+    def _examples(self, rows: Tensor, maps: Tensor | None, generator: torch.Generator) -> Examples:
+        """The examples at rows [task, way, shot], of classes that are mapped by [task, way, 2, 3]."""
+        num_tasks, num_ways, num_shots = rows.shape
+        inputs = as_inputs(self.data.examples[rows.flatten()])
+        if self.augmentation is not None:
+            each = None if maps is None else maps.flatten(0, 1).repeat_interleave(num_shots, 0)
+            inputs = self.augmentation(inputs, each, generator)
+        targets = torch.arange(num_ways, device=rows.device).repeat_interleave(num_shots)
+        return Examples(
+            inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets.expand(num_tasks, -1)
+        )

@@ -1,0 +1,179 @@
+"""Omniglot (Lake et al. 2015): 1,623 characters of 50 alphabets, each drawn by 20 people.
+
+Read from torchvision's layout or from the original zip archives. The files are 105 x 105 with one bit per pixel
+and ink 0; here ink is 255 and paper 0, and images are antialiased as they shrink. Names are sorted: they, and
+never the order in which a file system lists folders, say what a class is.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from metarl.fewshot.data.classes import ClassData
+from metarl.fewshot.data.images import SPLITS, Splits, decode_image, make_splits
+
+Resize = Literal["antialias", "nearest"]
+OmniglotSplit = Literal["eight_alphabets", "alphabets", "vinyals", "lake"]
+"""eight_alphabets: our own of the two small archives; alphabets: 25, 5 and 20 alphabets; vinyals: Vinyals et al.
+2016, 1,028, 172 and 423 characters; lake: background and evaluation alphabets, with no validation."""
+
+PARTS = ("images_background", "images_evaluation", "images_background_small1", "images_background_small2")
+
+VALIDATION_ALPHABETS = ("Armenian", "Bengali", "Early_Aramaic", "Hebrew", "Mkhedruli_(Georgian)")
+EVALUATION_ALPHABETS = (
+    "Angelic",
+    "Atemayar_Qelisayer",
+    "Atlantean",
+    "Aurek-Besh",
+    "Avesta",
+    "Ge_ez",
+    "Glagolitic",
+    "Gurmukhi",
+    "Kannada",
+    "Keble",
+    "Malayalam",
+    "Manipuri",
+    "Mongolian",
+    "Old_Church_Slavonic_(Cyrillic)",
+    "Oriya",
+    "Sylheti",
+    "Syriac_(Serto)",
+    "Tengwar",
+    "Tibetan",
+    "ULOG",
+)
+EIGHT_ALPHABETS = {
+    "train": ("Balinese", "Early_Aramaic", "Greek", "Japanese_(katakana)", "Korean"),
+    "validation": ("Latin",),
+    "test": ("Sanskrit", "Tagalog"),
+}
+_NUM_BACKGROUND, _NUM_EVALUATION = 964, 659
+
+
+def read_omniglot(
+    folder: Path,
+    split: OmniglotSplit = "eight_alphabets",
+    *,
+    size: int = 28,
+    resize: Resize = "antialias",
+    device: torch.device | None = None,
+) -> Splits:
+    """Read Omniglot and split it.
+
+    Args:
+        folder: holds images_background and images_evaluation, as folders or zip archives, itself or in the folder
+            omniglot-py that torchvision makes; or the archives images_background_small1 and _small2.
+        split: which classes are for what.
+        size: pixels of the square images.
+        resize: "nearest" reproduces the many codes that resize one-bit images without converting them first.
+        device: where the bytes are put.
+
+    Raises:
+        ValueError: if there is no Omniglot in the folder, a file is damaged, or the split's classes are not there.
+    """
+    images: dict[str, list[Tensor]] = {}
+    for part in _parts(folder):
+        fresh: dict[str, list[Tensor]] = {}
+        for name, place, content in _files(part):
+            if name not in images:  # the two small archives share Greek and Latin
+                image = decode_image(
+                    content, place, size, colour=False, invert=True, antialias=resize == "antialias"
+                )
+                fresh.setdefault(name, []).append(image)
+        images |= fresh
+    if not images:
+        raise ValueError(f"no images of the form Alphabet/character/file.png in {folder}; {_SOURCES}")
+    data = ClassData.join({name: torch.stack(images[name]) for name in sorted(images)})
+    return make_splits(data, split_names(data.names, split), device)
+
+
+def split_names(names: Sequence[str], split: OmniglotSplit) -> dict[str, list[str]]:
+    """The classes of each split, as "Alphabet/characterNN".
+
+    Args:
+        names: the classes that there are.
+        split: which split.
+
+    Raises:
+        ValueError: if classes of the split are not there.
+    """
+    chosen: dict[str, list[str]] = {part: [] for part in SPLITS}
+    for name in sorted(names):
+        place = _place(name, split)
+        if place is not None:
+            chosen[place].append(name)
+    found = {part: len(chosen[part]) for part in SPLITS}
+    if split == "eight_alphabets":
+        there = {name.split("/")[0] for name in names}
+        missing = [alphabet for part in SPLITS for alphabet in EIGHT_ALPHABETS[part] if alphabet not in there]
+        if missing:
+            raise ValueError(f"the split {split} needs the alphabet {missing[0]}, which is not there; {_SOURCES}")
+    elif sum(found.values()) != _NUM_BACKGROUND + _NUM_EVALUATION:
+        raise ValueError(
+            f"the split {split} needs all {_NUM_BACKGROUND + _NUM_EVALUATION} characters of Omniglot, got "
+            f"{sum(found.values())}; put images_background and images_evaluation in the folder"
+        )
+    return chosen
+
+
+def _place(name: str, split: OmniglotSplit) -> str | None:
+    """Which part of a split a class belongs to."""
+    alphabet, character = name.split("/")
+    if split == "eight_alphabets":
+        return next((part for part, alphabets in EIGHT_ALPHABETS.items() if alphabet in alphabets), None)
+    if split == "vinyals" and alphabet == "Gurmukhi":
+        # The cut is after the 1,200th character, in the middle of this alphabet.
+        return "test" if character > "character41" else "train"
+    if split == "vinyals" and alphabet in EVALUATION_ALPHABETS:
+        return "train" if alphabet < "Gurmukhi" else "test"
+    if alphabet in EVALUATION_ALPHABETS:
+        return "test"
+    return "validation" if split != "lake" and alphabet in VALIDATION_ALPHABETS else "train"
+
+
+_SOURCES = (
+    "expected images_background(.zip) and images_evaluation(.zip), or images_background_small1.zip and "
+    "images_background_small2.zip, from https://github.com/brendenlake/omniglot/tree/master/python"
+)
+
+
+def _parts(folder: Path) -> list[Path]:
+    """The folders and archives of Omniglot in a folder; a folder that was unpacked stands for its archive."""
+    if not folder.is_dir():
+        raise ValueError(f"no Omniglot at {folder}: no such folder; {_SOURCES}")
+    found = []
+    for root in (folder, folder / "omniglot-py"):
+        for part in PARTS:
+            candidates = [root / part, root / f"{part}.zip"]
+            found += [path for path in candidates if path.is_dir() or path.is_file()][:1]
+    if not found:
+        raise ValueError(f"no Omniglot in {folder}; {_SOURCES}")
+    return found
+
+
+def _files(part: Path) -> Iterator[tuple[str, str, bytes]]:
+    """Class, place and content of every image of a part, in the order of their names."""
+    if part.is_dir():
+        for path in sorted(part.glob("*/*/*.png")):
+            yield "/".join(path.parts[-3:-1]), str(path), path.read_bytes()
+        return
+    try:
+        with zipfile.ZipFile(part) as archive:
+            for member in sorted(archive.namelist()):
+                pieces = member.split("/")
+                if member.endswith(".png") and len(pieces) >= 3:
+                    yield "/".join(pieces[-3:-1]), f"{part}:{member}", _read(archive, member)
+    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
+        raise ValueError(f"{part} is damaged or not a zip archive: {error}") from error
+
+
+def _read(archive: zipfile.ZipFile, member: str) -> bytes:
+    try:
+        return archive.read(member)
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(f"{archive.filename}:{member} is damaged: {error}") from error

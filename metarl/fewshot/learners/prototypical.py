@@ -1,0 +1,100 @@
+"""Prototypical networks: a class is the mean of its embedded examples (Snell et al. 2017, arXiv:1703.05175).
+
+    p_c = mean of f(x) over the support examples of class c
+    logits_c = -|f(x) - p_c|^2                             squared, which makes it a linear classifier of f(x)
+
+Cosine: logits_c = s cos(f(x), p_c) with a learned s. Gaussian (Fort 2017, arXiv:1708.02735): the network also says
+how sure it is of every feature; p_c weighs by it, and distances are measured in class c's total precision.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.metric import MetricLearner, check_vectors, class_means, cosines, one_hot, squared_distances
+from metarl.fewshot.normalisation import Normalisation
+from metarl.runs.configs import check_positive
+
+Distance = Literal["squared_euclidean", "cosine", "gaussian"]
+
+
+@dataclass(frozen=True)
+class PrototypicalConfig:
+    """Prototypical networks' hyperparameters.
+
+    Attributes:
+        distance: "gaussian" takes half of the features as raw precisions. Rectified features make them 1.7 and
+            more; how many times one is another matters, and the features' own scale does the rest.
+        scale: of cosines at first; it is learned.
+        normalisation: of batch-norm layers.
+        outer: the optimiser.
+    """
+
+    distance: Distance = "squared_euclidean"
+    scale: float = 10.0
+    normalisation: Normalisation = "running"
+    outer: OuterConfig = field(default_factory=OuterConfig)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "scale")
+
+
+class Scale(nn.Module):
+    """A learned positive factor.
+
+    Args:
+        start: its value at first.
+    """
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(start).log())
+
+    def forward(self) -> Tensor:
+        """Its value."""
+        return self.log.exp()
+
+
+class Prototypical(MetricLearner):
+    """Prototypical networks.
+
+    Args:
+        module: maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: hyperparameters.
+    """
+
+    def __init__(self, module: nn.Module, config: PrototypicalConfig) -> None:
+        self.config = config
+        head = Scale(config.scale) if config.distance == "cosine" else None
+        device = next(module.parameters()).device
+        super().__init__(module, config.normalisation, config.outer, None if head is None else head.to(device))
+
+    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((support, query))
+        if self.config.distance == "gaussian":
+            return _gaussian_logits(support, targets, query)
+        prototypes = class_means(support, targets)
+        if self.config.distance == "cosine":
+            logits: Tensor = self.head() * cosines(query, prototypes)
+            return logits
+        return -squared_distances(query, prototypes)
+
+
+def _gaussian_logits(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """Minus the distances in each class's precision, which is the sum of its examples'."""
+    if support.shape[-1] % 2:
+        raise ValueError(f"gaussian prototypes need an even number of features, got {support.shape[-1]}")
+    places, raw = support.chunk(2, -1)
+    precisions = 1 + nn.functional.softplus(raw)
+    members = one_hot(targets, places).transpose(1, 2)  # [task, way, row]
+    totals = members @ precisions
+    prototypes = members @ (precisions * places) / totals
+    z = query.chunk(2, -1)[0]
+    # (z - p)' S (z - p) = z^2 S - 2 z S p + p^2 S
+    weighted = totals * prototypes
+    distances = z.square() @ totals.transpose(1, 2) - 2 * z @ weighted.transpose(1, 2)
+    return -(distances + (weighted * prototypes).sum(-1).unsqueeze(1))

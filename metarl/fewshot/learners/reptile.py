@@ -1,0 +1,192 @@
+"""Reptile: move the initialisation towards what training on a task makes of it (Nichol et al. 2018).
+
+arXiv:1803.02999, algorithm 2.
+
+For a batch of tasks, all of them at once:
+
+    W_i = theta;  inner_steps times: W_i = Adam(W_i, grad L(minibatch of task i; W_i))
+    theta = theta + epsilon (mean_i W_i - theta),      epsilon annealed linearly to 0
+
+A training task's minibatches come from its support and query sets alike. The inner Adam has no first moment, and
+its second moment goes on from task to task.
+
+How we differ: tasks of a batch train side by side, each from the second moment that the batch before left on
+average, where the original's train one after another.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.functional import TaskModule
+from metarl.fewshot.inner_loop import InnerLoop
+from metarl.fewshot.learner import Predictor, check_finite, in_pieces
+from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
+from metarl.learning.bilevel import Params, UpdateRule, sgd
+from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.seeding import draw_seed, torch_generator
+
+
+@dataclass(frozen=True)
+class ReptileConfig:
+    """Reptile's hyperparameters, with the published ones for 5-way Omniglot.
+
+    Attributes:
+        inner_lr: of the inner optimiser.
+        inner_steps: minibatches per task in training.
+        test_steps: minibatches per task that evaluation is meant for.
+        inner_batch_size: examples per minibatch.
+        inner_optimizer: Adam without a first moment, or plain gradient descent.
+        outer_lr: epsilon at the start.
+        annealing_updates: updates until epsilon is 0; 0 keeps it, and so does none, but the experiments then take
+            their whole length.
+        normalisation: of batch-norm layers.
+        tasks_at_once: see `OuterConfig`.
+    """
+
+    inner_lr: float = 1e-3
+    inner_steps: int = 5
+    test_steps: int = 50
+    inner_batch_size: int = 10
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    outer_lr: float = 1.0
+    annealing_updates: int | None = None
+    normalisation: Normalisation = "transductive"
+    tasks_at_once: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(self, "inner_lr", "outer_lr")
+        check_counts(self, "inner_steps", "test_steps", "inner_batch_size", "tasks_at_once")
+        check_not_negative(self, *(["annealing_updates"] if self.annealing_updates is not None else []))
+
+
+class SecondMoments:
+    """Adam without a first moment (beta_1 = 0, beta_2 = 0.999), as an update rule.
+
+    Args:
+        lr: step size.
+        moments: where to go on, each [...], and after how many steps; nothing at first.
+        num_steps: of the moments.
+    """
+
+    def __init__(self, lr: float, moments: Params, num_steps: int) -> None:
+        self._lr = lr
+        self._start, self._num_steps = dict(moments), num_steps
+        self.moments = dict(moments)
+
+    def __call__(self, step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
+        """The updated parameter [task, ...]."""
+        before = (self.moments if step else self._start).get(name)
+        squared = 0.001 * grad.square()
+        moment = squared if before is None else 0.999 * before + squared
+        self.moments[name] = moment
+        corrected = moment / (1 - 0.999 ** (self._num_steps + step + 1))
+        return param - self._lr * grad / (corrected.sqrt() + 1e-8)
+
+
+class Reptile:
+    """A Reptile learner; see `metarl.fewshot.learner.Learner`.
+
+    Args:
+        module: maps [row, *input] to [row, out]; its parameters are trained in place.
+        config: hyperparameters.
+        objective: cross-entropy for integer targets and squared error for others by default.
+    """
+
+    def __init__(
+        self, module: nn.Module, config: ReptileConfig, *, objective: TaskObjective = task_losses
+    ) -> None:
+        self.config = config
+        self.num_steps = config.test_steps
+        self.network = TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps)
+        self.objective = objective
+        self.moments: Params = {}
+        self.moment_steps = 0
+        self.updates = 0
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """Of batch-norm layers, or None without any."""
+        return self.config.normalisation if self.network.has_norms else None
+
+    @property
+    def epsilon(self) -> float:
+        """The step size of this update."""
+        if not self.config.annealing_updates:
+            return self.config.outer_lr
+        return self.config.outer_lr * max(0.0, 1 - self.updates / self.config.annealing_updates)
+
+    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
+        """One outer step."""
+        config, params = self.config, self.network.params
+        self.network.track(params, episodes.support.inputs)
+        generator = torch_generator(draw_seed(rng))
+        deltas = {name: torch.zeros_like(p) for name, p in params.items()}
+        moments = {name: torch.zeros_like(p) for name, p in params.items()}
+        losses, scores = [], []
+        for place, part in in_pieces(episodes, config.tasks_at_once):
+            loop = self._loop()
+            examples = part.support.join(part.query)
+            batches = _minibatches(examples, config.inner_batch_size, config.inner_steps, generator)
+            adapted = loop.trace_on(batches, part.num_tasks, "none")[-1]
+            with torch.no_grad():
+                outputs = loop.outputs(adapted, part.support, part.query.inputs, config.inner_steps)
+                losses.append(self.objective(outputs, part.query.targets))
+                check_finite(losses[-1], place)
+                scores.append(task_scores(outputs, part.query.targets))
+                for name, p in params.items():
+                    deltas[name] += (adapted[name] - p).sum(0) / episodes.num_tasks
+                    if isinstance(loop.rule, SecondMoments):
+                        moments[name] += loop.rule.moments[name].sum(0) / episodes.num_tasks
+        with torch.no_grad():
+            for name, p in params.items():
+                p.add_(deltas[name], alpha=self.epsilon)
+        if config.inner_optimizer == "adam":
+            self.moments, self.moment_steps = moments, self.moment_steps + config.inner_steps
+        self.updates += 1
+        # The query examples were trained on: this says how well tasks are fitted, not how well they are learned.
+        return {
+            "loss/fitted": float(torch.cat(losses).mean()),
+            f"train/{score_name(episodes.query.targets)}_fitted": float(torch.cat(scores).mean()),
+        }
+
+    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
+        """Predictors after 0, 1, ... `num_steps` steps, each on the whole support set."""
+        return self._loop().predictors(support, num_steps, self.config.tasks_at_once)
+
+    def _loop(self) -> InnerLoop:
+        """An inner loop whose optimiser starts where training left it; evaluation does not move that."""
+        rule: UpdateRule = sgd(self.config.inner_lr)
+        if self.config.inner_optimizer == "adam":
+            rule = SecondMoments(self.config.inner_lr, self.moments, self.moment_steps)
+        return InnerLoop(self.network, rule, list(self.network.params), self.objective)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, second moments and the number of updates."""
+        return {
+            "module": self.network.module.state_dict(),
+            "moments": dict(self.moments),
+            "moment_steps": self.moment_steps,
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.network.module.load_state_dict(state["module"])
+        self.moments = {name: m.to(self.network.params[name]) for name, m in state["moments"].items()}
+        self.moment_steps, self.updates = state["moment_steps"], state["updates"]
+
+
+def _minibatches(examples: Examples, size: int, num_batches: int, generator: torch.Generator) -> list[Examples]:
+    """Minibatches of every task that go through its examples in random order, again and again."""
+    num_tasks, num_rows = examples.inputs.shape[:2]
+    size = min(size, num_rows)
+    rounds = -(-size * num_batches // num_rows)
+    order = torch.cat([torch.rand(num_tasks, num_rows, generator=generator).argsort(1) for _ in range(rounds)], 1)
+    order = order.to(examples.inputs.device)
+    return [examples.rows(order[:, k * size : (k + 1) * size]) for k in range(num_batches)]

@@ -1,0 +1,272 @@
+"""Multi-task replay: the transitions of every training task in one store, and the recent ones as its context.
+
+A task has a ring of `capacity` rows; a row is one transition. The context is no store of its own: it is the part
+of the ring that the task's last collection wrote first, so that it can hold neither old data nor another task's.
+All tasks of a batch are drawn in one gather, on the device that holds the store.
+
+On disk the rows are a file beside the checkpoint that only grows: each checkpoint appends what is new, the
+checkpoint itself says how much of the file is its own. The one before it owns a shorter part of the same file.
+"""
+
+import os
+import struct
+import zlib
+from io import BufferedReader
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from metarl.learning.device_memory import available_memory, check_memory, gigabytes, total_memory
+from metarl.runs.checkpoint import CheckpointError
+
+FILE = "replay.bin"
+_BLOCK_ROWS = 65_536
+_HEADER = struct.Struct("<4q")  # task, number of the first row, number of rows, checksum
+
+
+class Transitions(NamedTuple):
+    """Steps of the environment, of any leading shape.
+
+    Attributes:
+        observations: [..., obs].
+        actions: as the policy put them out, [..., act].
+        rewards: to learn from, [...].
+        context_rewards: to infer the task from, [...]; the sparse ones where the two differ.
+        terminated: 1 where the MDP ended, else 0; a time limit is not an end, [...].
+        next_observations: [..., obs].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    context_rewards: Tensor
+    terminated: Tensor
+    next_observations: Tensor
+
+
+class MultiTaskReplay:
+    """One store [task, capacity, feature] with a ring per task; allocated when the first rows come.
+
+    Args:
+        num_tasks: training tasks.
+        capacity: transitions that each task keeps; older ones are overwritten.
+        obs_size: observation features.
+        act_size: action dimensions.
+        device: holds the store, and is where batches are drawn.
+    """
+
+    def __init__(
+        self, num_tasks: int, capacity: int, *, obs_size: int, act_size: int, device: torch.device
+    ) -> None:
+        self.num_tasks, self.capacity, self.device = num_tasks, capacity, device
+        sizes = (obs_size, act_size, 1, 1, 1, obs_size)  # the fields of Transitions, side by side in a row
+        self._columns = [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
+        self.width = sum(sizes)
+        self._store: Tensor | None = None
+        self._added = [0] * num_tasks  # rows ever added to each task
+        self._context = [(0, 0)] * num_tasks  # where in the ring the context starts, and its length
+        self._bounds = torch.zeros(3, num_tasks, dtype=torch.int64, device=device)
+        self._saved = [0] * num_tasks  # of them, those that are on the disk
+        self._saved_file = (Path(), 0)  # where they are, and how much of that file is ours, in bytes
+
+    def check_room(self) -> None:
+        """Raise a MemoryError if the device is too small for the store, however much of it is free."""
+        check_memory(self.summary(), self.num_bytes, total_memory(self.device), self.device)
+
+    @property
+    def num_bytes(self) -> int:
+        """What the store takes when it is full."""
+        return self.num_tasks * self.capacity * self.width * torch.float32.itemsize
+
+    @property
+    def num_transitions(self) -> int:
+        """How many are held."""
+        return sum(min(added, self.capacity) for added in self._added)
+
+    def summary(self) -> str:
+        """Sizes and memory, before any is allocated."""
+        sizes = f"{self.num_tasks} tasks x {self.capacity:,} transitions of {self.width} numbers"
+        return f"a replay of {sizes} ({gigabytes(self.num_bytes)})"
+
+    def add(self, task: int, transitions: Transitions, *, num_context: int) -> None:
+        """Store new transitions of a task; its context becomes the first ones of them.
+
+        Args:
+            task: index.
+            transitions: on any device, [row, ...].
+            num_context: how many of them, from the first on, are the context; in the order in which they happened.
+
+        Raises:
+            ValueError: if there are more than the task can hold, or fewer than the context needs.
+        """
+        num_rows = len(transitions.rewards)
+        if not 1 <= num_context <= num_rows:
+            raise ValueError(f"the context must be 1 to {num_rows} of the {num_rows} new rows, got {num_context}")
+        if num_rows > self.capacity:
+            raise ValueError(
+                f"one collection brought {num_rows} transitions of a task and its replay holds {self.capacity}; "
+                "raise replay_capacity or collect fewer episodes"
+            )
+        columns = [part if part.dim() == 2 else part.unsqueeze(1) for part in transitions]
+        rows = torch.cat([part.to(torch.float32) for part in columns], 1).to(self.device)
+        start = self._added[task]
+        self._rows()[task, self._ring(start, num_rows)] = rows
+        self._added[task] += num_rows
+        self._context[task] = (start % self.capacity, num_context)
+        self._update_bounds()
+
+    def draw(self, tasks: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
+        """Places of transitions, uniform over all that a task holds, with replacement, int64 [task, row].
+
+        Args:
+            tasks: indices, int64 [task], on the device.
+            num_rows: per task.
+            generator: of the device.
+        """
+        filled = self._bounds[0, tasks].unsqueeze(1)
+        return tasks.unsqueeze(1) * self.capacity + self._below(filled, num_rows, generator)
+
+    def draw_context(
+        self,
+        tasks: Tensor,
+        num_rows: int,
+        generator: torch.Generator,
+        *,
+        ordered: bool = False,
+        shortest: int | None = None,
+    ) -> Tensor:
+        """Places of transitions of the tasks' contexts, int64 [task, row].
+
+        Args:
+            tasks: indices, int64 [task], on the device.
+            num_rows: per task.
+            generator: of the device.
+            ordered: a stretch of steps in their order, beginning anywhere (a context that is shorter starts over);
+                otherwise uniform with replacement.
+            shortest: draw from a window of each context, as many steps in a row as this or more; none draws from
+                all of it. Not with `ordered`, whose stretches are as long as asked.
+        """
+        _, start, length = self._bounds[:, tasks].unsqueeze(2)
+        if ordered:
+            steps = torch.arange(num_rows, device=self.device)
+            latest = (length - num_rows).clamp(min=0) + 1
+            offset = (self._below(latest, 1, generator) + steps) % length.clamp(min=1)
+        else:
+            window = length
+            if shortest is not None:
+                least = length.clamp(max=shortest)
+                window = least + self._below(length - least + 1, 1, generator)
+                start = start + self._below(length - window + 1, 1, generator)
+            offset = self._below(window, num_rows, generator)
+        places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
+        return places
+
+    def gather(self, places: Tensor) -> Transitions:
+        """The transitions at drawn places [task, row], each [task, row, ...], in one gather."""
+        rows = self._rows().view(-1, self.width).index_select(0, places.flatten()).view(*places.shape, self.width)
+        observations, actions, *scalars, next_observations = (rows[..., columns] for columns in self._columns)
+        rewards, context_rewards, terminated = (column.squeeze(-1) for column in scalars)
+        return Transitions(observations, actions, rewards, context_rewards, terminated, next_observations)
+
+    def _below(self, bounds: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
+        """Uniform integers in [0, bound) for bounds [task, 1], int64 [task, num_rows]."""
+        uniform = torch.rand(
+            len(bounds), num_rows, generator=generator, device=self.device, dtype=torch.float64
+        )  # float32 would skip places of a large ring
+        below: Tensor = (uniform * bounds).long()
+        return below
+
+    def _ring(self, start: int, num_rows: int) -> Tensor:
+        """The places in a ring of the rows from the start-th ever added on."""
+        places: Tensor = torch.arange(start, start + num_rows, device=self.device) % self.capacity
+        return places
+
+    def _rows(self) -> Tensor:
+        """The store; the system gives memory to the part that is written only."""
+        if self._store is None:
+            if any(self._added):
+                raise RuntimeError("the replay's rows were not loaded; call load first")
+            self._store = self._allocate()
+        return self._store
+
+    def _allocate(self) -> Tensor:
+        check_memory(self.summary(), self.num_bytes, available_memory(self.device), self.device)
+        return torch.empty(self.num_tasks, self.capacity, self.width, device=self.device)
+
+    def _update_bounds(self) -> None:
+        filled = [min(added, self.capacity) for added in self._added]
+        starts, lengths = zip(*self._context, strict=True)
+        self._bounds.copy_(torch.tensor([filled, starts, lengths]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How much there is of every task and where its context lies; the rows are in the file of `save`."""
+        return {"added": torch.tensor(self._added), "context": torch.tensor(self._context)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave; `load` brings the rows."""
+        if state["added"].shape != (self.num_tasks,):
+            raise ValueError(f"the replay must have {self.num_tasks} tasks, got {len(state['added'])}")
+        self._store = None
+        self._added = state["added"].tolist()
+        self._context = [(start, length) for start, length in state["context"].tolist()]
+        self._update_bounds()
+
+    def save(self, path: Path) -> None:
+        """Append to the file what was added since the last time, and wait until it is on the disk.
+
+        What the file holds beyond the part that this replay wrote or read is cut off: a later checkpoint's, which
+        the run has gone back from.
+        """
+        saved_path, end = self._saved_file
+        if saved_path != path or not path.exists() or path.stat().st_size < end:
+            self._saved, end = [0] * self.num_tasks, 0
+        with path.open("r+b" if path.exists() else "w+b") as file:
+            file.seek(end)
+            file.truncate()
+            for task, added in enumerate(self._added):
+                first = max(self._saved[task], added - self.capacity)
+                for start in range(first, added, _BLOCK_ROWS):
+                    count = min(_BLOCK_ROWS, added - start)
+                    rows = self._rows()[task].index_select(0, self._ring(start, count)).cpu().numpy()
+                    content = rows.tobytes()
+                    file.write(_HEADER.pack(task, start, count, zlib.crc32(content)))
+                    file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+            self._saved, self._saved_file = list(self._added), (path, file.tell())
+
+    def load(self, path: Path) -> None:
+        """Read the rows of the state that `load_state_dict` put back.
+
+        Raises:
+            CheckpointError: if the file is missing, cut short, damaged or of another run.
+        """
+        if not path.exists():
+            raise CheckpointError(f"no replay at {path}; expected the file that was written beside the checkpoint")
+        store = self._allocate()
+        found = [0] * self.num_tasks
+        with path.open("rb") as file:
+            while found != self._added:
+                task, start, rows = self._read_block(file, path)
+                stop = start + len(rows)
+                if start < found[task] or stop > self._added[task]:
+                    raise CheckpointError(f"{path} is not the replay of this checkpoint: task {task}, row {start}")
+                store[task, self._ring(start, len(rows))] = torch.from_numpy(rows).to(self.device)
+                found[task] = stop
+            self._saved, self._saved_file = list(found), (path, file.tell())
+        self._store = store
+
+    def _read_block(self, file: BufferedReader, path: Path) -> tuple[int, int, np.ndarray]:
+        """Task, number of the first row, and the rows [row, feature] of the next block."""
+        header = file.read(_HEADER.size)
+        if len(header) == _HEADER.size:
+            task, start, count, checksum = _HEADER.unpack(header)
+            if 0 <= task < self.num_tasks and 1 <= count <= _BLOCK_ROWS:
+                content = bytearray(count * self.width * torch.float32.itemsize)
+                if file.readinto(content) == len(content) and zlib.crc32(content) == checksum:
+                    return task, start, np.frombuffer(content, np.float32).reshape(count, self.width)
+        raise CheckpointError(f"{path} is cut short or damaged; go back to the checkpoint before, or train anew")

@@ -1,0 +1,1 @@
+"""Networks whose parameters may carry a task axis, policies, and memories."""

@@ -1,0 +1,302 @@
+"""MAML-TRPO and ProMP: they adapt, update as derived, learn, and round-trip."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.maml import (
+    AdaptationConfig,
+    AdaptivePolicy,
+    GaussianActor,
+    MetaBatch,
+    PolicyConfig,
+    check_finite,
+    mean_kl,
+)
+from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.promp import Promp, PrompConfig
+from metarl.envs import make_benchmark
+from metarl.evaluation import adaptation_curve
+from metarl.experiments.configuration import EnvMaker
+from metarl.learning.bilevel import Params, flatten
+from metarl.runs.seeding import streams
+from metarl.tasks import Task
+from metarl.workers import Workers
+
+CPU = torch.device("cpu")
+POINT = make_benchmark("point")
+POLICY = PolicyConfig(hidden_sizes=(16,), output_scale=1.0)
+ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=4)
+
+Agent = Promp | MamlTrpo
+
+
+def _agents(adaptation: AdaptationConfig = ADAPTATION) -> list[Agent]:
+    env = POINT.family.make_env(1)
+    return [
+        Promp(env, PrompConfig(policy=POLICY, adaptation=adaptation), seed=0, device=CPU),
+        MamlTrpo(env, MamlTrpoConfig(policy=POLICY, adaptation=adaptation), seed=0, device=CPU),
+    ]
+
+
+def _experience(agent: Agent, num_tasks: int = 3, horizon: int = 12) -> MetaBatch:
+    generators = streams(1)
+    tasks = POINT.train.sample(num_tasks, generators["tasks"])
+    with Workers(EnvMaker(POINT.family, horizon)) as workers:
+        return agent.collect(workers, tasks, generators["workers"])
+
+
+def _theta(agent: Agent) -> torch.Tensor:
+    return flatten(agent.learner.params()).detach().clone()
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_update_changes_the_parameters_and_counts_every_step(index: int) -> None:
+    agent = _agents()[index]
+    before = _theta(agent)
+    metrics = agent.update(_experience(agent))
+    assert not torch.equal(before, _theta(agent))
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert metrics["loss/outer_after"] < metrics["loss/outer"]
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_an_update_is_deterministic(index: int) -> None:
+    results = []
+    for _ in range(2):
+        agent = _agents()[index]
+        agent.update(_experience(agent))
+        results.append(_theta(agent))
+    assert torch.equal(results[0], results[1])
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_state_round_trips(index: int) -> None:
+    trained, fresh = _agents()[index], _agents()[index]
+    experience = _experience(trained)
+    trained.update(experience)
+    fresh.load_state_dict(copy.deepcopy(trained.state_dict()))
+    assert torch.equal(_theta(trained), _theta(fresh))
+    trained.update(experience)
+    fresh.update(experience)
+    assert torch.equal(_theta(trained), _theta(fresh))
+
+
+def test_collecting_does_not_change_the_parameters() -> None:
+    for agent in _agents():
+        before = _theta(agent)
+        _experience(agent)
+        assert torch.equal(before, _theta(agent))
+
+
+def test_the_inner_learning_rate_is_the_one_used() -> None:
+    for adaptation in (ADAPTATION, replace(ADAPTATION, inner_lr=1e-3)):
+        agent = _agents(adaptation)[0]
+        learner = agent.learner
+        batch = _experience(agent).batches[0]
+        adapted = agent.actor().adapt_to(batch)._params
+        assert adapted is not None
+        for name, p in learner.params().items():
+            for task in range(3):
+                loss = learner.inner_loss(learner.params(), batch.select(slice(task, task + 1)))[0]
+                (grad,) = torch.autograd.grad(loss, p)
+                assert torch.allclose(adapted[name][task], p - adaptation.inner_lr * grad, atol=1e-6)
+
+
+def test_the_standard_deviation_adapts_too() -> None:
+    agent = _agents()[0]
+    adapted = agent.actor().adapt_to(_experience(agent).batches[0])._params
+    assert adapted is not None
+    assert not torch.equal(adapted["log_std"][0], agent.learner.params()["log_std"])
+
+
+def test_replayed_adaptation_is_the_one_that_collected() -> None:
+    agent = _agents(replace(ADAPTATION, inner_steps=2))[0]
+    experience = _experience(agent)
+    trace = agent.learner.adapt_through(agent.learner.params(), experience.batches[:-1])
+    for params, batch in zip(trace, experience.batches, strict=True):
+        distribution = agent.learner.policy.distribution(params, batch.observations)
+        assert torch.allclose(distribution.mean, batch.old.mean, atol=1e-5)
+
+
+def test_both_inner_losses_adapt_alike_but_have_other_meta_gradients() -> None:
+    gradients, adapted = [], []
+    for inner_loss in ("ratio", "log_likelihood"):
+        agent = _agents(replace(ADAPTATION, inner_loss=inner_loss))[0]  # type: ignore[arg-type]
+        assert isinstance(agent, Promp)
+        experience = _experience(agent)
+        adapted.append(agent.learner.adapt_through(agent.learner.params(), experience.batches[:1])[-1])
+        losses, _, _ = agent.outer_losses(experience)
+        gradients.append(flatten(torch.autograd.grad(losses.mean(), list(agent.learner.params().values()))))
+    assert all(torch.allclose(adapted[0][name], adapted[1][name], atol=1e-6) for name in adapted[0])
+    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
+
+
+def _fisher_case() -> tuple[MamlTrpo, MetaBatch]:
+    agent = _agents()[1]
+    assert isinstance(agent, MamlTrpo)
+    experience = _experience(agent)
+    agent.learner.policy.double()
+    batches = [
+        type(b)(
+            *(x.double() if x.is_floating_point() else x for x in b[:4]),
+            type(b.old)(b.old.mean.double(), b.old.log_std.double()),
+            b.old_log_probs.double(),
+        )
+        for b in experience.batches
+    ]
+    # In double precision the post-adaptation data must come from the policy adapted in double precision.
+    adapted = agent.learner.adapt_through(agent.learner.params(), batches[:1])[-1]
+    distribution = agent.learner.policy.distribution(adapted, batches[1].observations)
+    old = type(batches[1].old)(
+        distribution.mean.detach(), distribution.log_std.detach().expand_as(distribution.mean)
+    )
+    batches[1] = batches[1]._replace(old=old, old_log_probs=old.log_prob(batches[1].actions))
+    return agent, MetaBatch(experience.trajectories, batches)
+
+
+def test_fisher_product_equals_double_backward_through_the_adaptation() -> None:
+    agent, experience = _fisher_case()
+    theta = agent.learner.params()
+    distribution = agent._adapt(theta, experience.batches)[1]
+    kl = mean_kl(distribution, experience.batches[-1]).mean()
+    gradient = flatten(torch.autograd.grad(kl, list(theta.values()), create_graph=True))
+    assert gradient.abs().max() < 1e-10
+    v = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = flatten(torch.autograd.grad(gradient @ v, list(theta.values()))) + 1e-5 * v
+    for size in (1, 2, 3):
+        chunks = [[b.select(slice(i, i + size)) for b in experience.batches] for i in range(0, 3, size)]
+        found = agent.linearise(theta, chunks)[2](v)
+        assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
+def test_trust_region_step_solves_the_constrained_problem() -> None:
+    agent, experience = _fisher_case()
+    theta = agent.learner.params()
+    step = agent.trust_region_step(experience)
+    assert step.search.accepted
+    assert step.search.loss < step.loss_before
+    assert 0 < step.search.kl <= agent.config.max_kl
+    moved = step.params - flatten(theta).detach()
+    quadratic = 0.5 * moved @ agent.linearise(theta, [experience.batches])[2](moved)
+    assert torch.isclose(quadratic, torch.tensor(step.search.fraction**2 * 0.01, dtype=torch.float64), rtol=1e-6)
+
+
+def test_fisher_product_on_a_fraction_of_the_steps_is_close() -> None:
+    agent = _agents()[1]
+    assert isinstance(agent, MamlTrpo)
+    experience = _experience(agent, num_tasks=10, horizon=40)
+    theta = agent.learner.params()
+    v = torch.randn(sum(p.numel() for p in theta.values()), generator=torch.Generator().manual_seed(0))
+    full = agent.linearise(theta, [experience.batches])[2](v)
+    agent.config = replace(agent.config, fisher_fraction=0.25)
+    part = agent.linearise(theta, [experience.batches])[2](v)
+    assert torch.cosine_similarity(full, part, dim=0) > 0.9
+    assert not torch.equal(full, part)
+
+
+def test_a_rejected_step_leaves_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = _agents()[1]
+    assert isinstance(agent, MamlTrpo)
+    before = _theta(agent)
+    experience = _experience(agent)
+    tried: list[float] = []
+
+    def outside(theta: Params, chunks: Any) -> tuple[float, float]:
+        tried.append(float((flatten(theta) - before).norm()))
+        return -1e9, 2 * agent.config.max_kl  # a lower loss, beyond the trust region
+
+    monkeypatch.setattr(agent, "_evaluate", outside)
+    metrics = agent.update(experience)
+    assert torch.equal(before, _theta(agent))
+    assert metrics["trust_region/accepted"] == 0.0
+    np.testing.assert_allclose(np.divide(tried[1:], tried[:-1]), 0.8, rtol=1e-3)
+    assert len(tried) == agent.config.max_backtracks
+
+
+def test_inner_kl_penalty_holds_the_unadapted_policy_back() -> None:
+    moved = []
+    for coef in (0.0, 100.0):
+        env = POINT.family.make_env(1)
+        config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, inner_kl_coef=coef)
+        agent = Promp(env, config, seed=0, device=CPU)
+        moved.append(agent.update(_experience(agent))["promp/inner_kl_0"])
+    assert moved[1] < 0.5 * moved[0]
+
+
+def test_adaptive_kl_coefficient_follows_its_target() -> None:
+    env = POINT.family.make_env(1)
+    config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True, target_inner_kl=1e3)
+    agent = Promp(env, config, seed=0, device=CPU)
+    agent.update(_experience(agent))
+    assert agent.inner_kl_coefs == [config.inner_kl_coef / 2]
+    agent.config = replace(config, target_inner_kl=1e-12)
+    agent.update(_experience(agent))
+    assert agent.inner_kl_coefs == [config.inner_kl_coef]
+
+
+def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
+    env = make_benchmark("humanoid-dir").family.make_env(1)  # bounds +-0.4
+    learner = AdaptivePolicy(env, PolicyConfig(output_scale=0.1), ADAPTATION, seed=0, device=CPU)
+    outputs = torch.full((1, 1, 17), 5.0)
+    np.testing.assert_allclose(learner.to_env(outputs), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(learner.to_env(-100 * outputs), -0.4, rtol=1e-6)
+    env.close()
+
+
+def test_a_loss_that_is_not_finite_names_the_task() -> None:
+    tasks = [Task.of("point", goal=(0.0, float(i))) for i in range(3)]
+    with pytest.raises(FloatingPointError, match=r"the outer loss is nan on task 1 of the batch.*1\.0"):
+        check_finite(torch.tensor([0.0, torch.nan, 0.0]), tasks, "the outer loss")
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (PolicyConfig, {"output_scale": 0.0}),
+        (PolicyConfig, {"hidden_sizes": ()}),
+        (AdaptationConfig, {"inner_lr": -1.0}),
+        (AdaptationConfig, {"gamma": 1.5}),
+        (AdaptationConfig, {"inner_steps": 0}),
+        (PrompConfig, {"outer_steps": 0}),
+        (PrompConfig, {"clip_ratio": float("nan")}),
+        (PrompConfig, {"inner_kl_coef": -1.0}),
+        (MamlTrpoConfig, {"max_kl": 0.0}),
+        (MamlTrpoConfig, {"fisher_fraction": 1.5}),
+        (MamlTrpoConfig, {"cg_iters": 0}),
+    ],
+)
+def test_configurations_reject_nonsense(kind: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        kind(**wrong)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_learns_to_adapt_in_point_navigation(index: int) -> None:
+    env = POINT.family.make_env(1)
+    adaptation = replace(ADAPTATION, num_episodes=10)
+    agent: Agent = [
+        Promp(env, PrompConfig(policy=POLICY, adaptation=adaptation, outer_lr=1e-2), seed=0, device=CPU),
+        MamlTrpo(env, MamlTrpoConfig(policy=POLICY, adaptation=adaptation, max_kl=0.03), seed=0, device=CPU),
+    ][index]  # type: ignore[assignment]
+    generators = streams(0)
+    test_tasks = POINT.test.sample(20, generators["test_tasks"])
+    with Workers(EnvMaker(POINT.family, 20)) as workers:
+
+        def adapted_return(actor: GaussianActor) -> float:
+            rng = np.random.default_rng(5)
+            curve = adaptation_curve(actor, workers, test_tasks, rng, num_steps=1, num_episodes=10)
+            return float(curve.returns[1].mean())
+
+        untrained = adapted_return(agent.actor())
+        for _ in range(25):
+            tasks = POINT.train.sample(20, generators["tasks"])
+            agent.update(agent.collect(workers, tasks, generators["workers"]))
+        trained = adapted_return(agent.actor())
+    # Standing still at the origin returns -20 * 0.38 = -7.7 on average.
+    assert untrained < -7.0
+    assert trained > untrained + 1.5

@@ -1,0 +1,502 @@
+"""PEARL: closed forms, whose gradients reach what, what is stored, and a task that it solves in seconds."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.distributions import Independent, Normal, TanhTransform, TransformedDistribution
+
+from metarl.agent import Outcome
+from metarl.agents.pearl.actor import LatentActor
+from metarl.agents.pearl.collection import Collection
+from metarl.agents.pearl.context import (
+    ContextConfig,
+    Latent,
+    RecurrentEncoder,
+    SetEncoder,
+    make_inference_network,
+    product_of_gaussians,
+)
+from metarl.agents.pearl.pearl import Pearl, PearlConfig, UpdateDraw
+from metarl.envs import make_benchmark
+from metarl.evaluation import adaptation_curve
+from metarl.experiments.configuration import EnvMaker, Experiment, experiment_benchmark, make_agent
+from metarl.learning.losses import bellman_targets, critic_loss, soft_values, temperature_loss
+from metarl.nets.dense import dense, has_dense
+from metarl.nets.memories import Carry
+from metarl.nets.networks import Mlp
+from metarl.nets.policies import TanhGaussian
+from metarl.runs.seeding import TaskNoise, torch_generator
+from metarl.tasks import FiniteTasks, Task
+from metarl.trajectories import Trajectories
+from metarl.workers import Workers
+
+CPU = torch.device("cpu")
+KINDS = ("set", "recurrent")
+CONFIG = PearlConfig(
+    context=ContextConfig(latent_size=2, hidden_sizes=(16,)),
+    hidden_sizes=(16,),
+    num_initial_episodes=1,
+    num_prior_episodes=2,
+    num_posterior_episodes=1,
+    num_extra_episodes=1,
+    num_updates=3,
+    update_tasks=2,
+    batch_size=8,
+    context_size=6,
+    replay_capacity=500,
+    exploration_episodes=1,
+)
+
+
+def _normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch_generator(seed))
+
+
+def _agent(
+    config: PearlConfig = CONFIG, benchmark: str = "sparse-point", num_tasks: int = 3, horizon: int = 6
+) -> tuple[Pearl, list[Task], Workers]:
+    made = make_benchmark(benchmark)
+    tasks = made.train.sample(num_tasks, np.random.default_rng(0))
+    maker = EnvMaker(made.family, horizon)
+    agent = Pearl(maker(1, 1), config, tasks, iterations=1, seed=0, device=CPU)
+    with torch.no_grad():  # a fresh encoder says so nearly nothing that any mistake would be near right
+        network = agent.acting.encoder.network
+        network.get_parameter(f"weight_{network.num_layers - 1}").mul_(100.0)
+    return agent, tasks, Workers(maker, num_threads=1)
+
+
+def _filled(config: PearlConfig = CONFIG) -> Pearl:
+    """An agent with a first collection in its replay."""
+    agent, tasks, workers = _agent(config)
+    with workers:
+        for collection in agent.collect(workers, tasks, np.random.default_rng(0)):
+            agent.store(collection)
+    return agent
+
+
+def test_product_of_gaussians_is_the_normalised_product_of_densities() -> None:
+    mean, variance = _normal(1, 3, 1).double(), _normal(1, 3, 1, seed=1).double().exp()
+    precision = variance.reciprocal()
+    product = product_of_gaussians(precision.sum(1), (mean * precision).sum(1))
+    grid = torch.linspace(-20, 20, 100_001, dtype=torch.float64)
+    log_density = sum(Normal(m, v.sqrt()).log_prob(grid) for m, v in zip(mean[0], variance[0], strict=True))
+    assert isinstance(log_density, Tensor)
+    weights = torch.softmax(log_density.squeeze(), 0)
+    expected = (weights * grid).sum()
+    assert product.mean.item() == pytest.approx(expected.item(), abs=1e-6)
+    assert product.variance.item() == pytest.approx((weights * (grid - expected).square()).sum().item(), rel=1e-6)
+
+
+def test_kl_is_that_of_torch() -> None:
+    latent = Latent(_normal(4, 3), _normal(4, 3, seed=1).exp())
+    normal = Independent(Normal(latent.mean, latent.variance.sqrt()), 1)
+    prior = Independent(Normal(torch.zeros(4, 3), torch.ones(4, 3)), 1)
+    torch.testing.assert_close(latent.kl(), torch.distributions.kl_divergence(normal, prior))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_empty_context_gives_the_prior(kind: Any) -> None:
+    config = ContextConfig(kind, latent_size=3, hidden_sizes=(8, 8))
+    encoder = make_inference_network(config, 2, 1, torch_generator(0))
+    prior = encoder.posterior(encoder.start(5))
+    torch.testing.assert_close(prior.mean, torch.zeros(5, 3))
+    torch.testing.assert_close(prior.variance, torch.ones(5, 3))
+    assert prior.kl().abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_reading_step_by_step_gives_the_posterior_of_the_batch(kind: Any) -> None:
+    config = ContextConfig(kind, latent_size=3, hidden_sizes=(8, 8))
+    encoder = make_inference_network(config, 2, 1, torch_generator(0)).double()
+    context = _normal(5, 7, 4).double()
+    at_once = encoder.posterior(encoder.read(context, encoder.start(5)))
+    carry = encoder.start(5)
+    for step in range(7):
+        carry = encoder.read(context[:, step : step + 1], carry)
+    torch.testing.assert_close(encoder.posterior(carry), at_once)
+    backwards = encoder.posterior(encoder.read(context.flip(1), encoder.start(5)))
+    same = torch.allclose(backwards.mean, at_once.mean)
+    assert same == (kind == "set")  # the order matters to a recurrent encoder alone
+
+
+def test_tanh_gaussian_has_the_density_of_torch() -> None:
+    mean, log_std, noise = (_normal(6, 2, seed=seed).double() for seed in range(3))
+    actions, log_probs = TanhGaussian(mean, log_std).sample(noise)
+    squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
+    torch.testing.assert_close(log_probs, squashed.log_prob(actions).sum(-1), rtol=1e-6, atol=1e-6)
+    far = TanhGaussian(torch.full((1, 1), 30.0), torch.zeros(1, 1)).sample(torch.zeros(1, 1))
+    assert torch.isfinite(far[1]).all()  # where 1 - tanh^2 rounds to zero
+
+
+def test_losses_by_hand() -> None:
+    rewards, terminated, following = torch.tensor([[1.0, 2.0], [0.0, 1.0], [10.0, 10.0]])
+    targets = bellman_targets(rewards, terminated, following, gamma=0.9)
+    assert targets.tolist() == [10.0, 2.0]
+    following[1] = torch.nan  # nothing follows an end
+    assert bellman_targets(rewards, terminated, following, gamma=0.9).tolist() == [10.0, 2.0]
+    values = torch.tensor([[9.0, 2.0], [10.0, 5.0]])
+    assert critic_loss(values, targets).item() == (1 + 0) / 2 + (0 + 9) / 2
+    assert soft_values(values, torch.tensor([-1.0, 1.0]), 0.5).tolist() == [9.5, 1.5]
+    log_alpha = torch.zeros(1, requires_grad=True)
+    temperature_loss(log_alpha, torch.tensor([3.0]), target_entropy=-1.0).backward()  # type: ignore[no-untyped-call]
+    assert log_alpha.grad is not None
+    assert log_alpha.grad.item() == -2.0  # entropy -3 is below its target -1: descending raises alpha
+
+
+@pytest.mark.parametrize("rectified", [False, True])
+def test_fast_dense_layers_are_dense_layers(rectified: bool) -> None:
+    inputs, weight, bias = _normal(200, 5), _normal(5, 7, seed=1), _normal(7, seed=2)
+    if not has_dense(inputs):
+        pytest.skip("this PyTorch has no oneDNN layer")
+    leaves = [x.clone().requires_grad_() for x in (inputs, weight, bias)]
+    plain = [x.clone().requires_grad_() for x in (inputs, weight, bias)]
+    found = dense(*leaves, rectified=rectified)
+    expected = plain[0] @ plain[1] + plain[2]
+    expected = expected.relu() if rectified else expected
+    torch.testing.assert_close(found, expected)
+    found.sin().sum().backward()  # type: ignore[no-untyped-call]
+    expected.sin().sum().backward()
+    for mine, other in zip(leaves, plain, strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_members", [None, 2])
+def test_rows_are_calls(num_members: int | None) -> None:
+    made = torch_generator(0)
+    network = Mlp(3, (16, 16), 2, activation="relu", generator=made, num_members=num_members)
+    for num_rows in (5, 300):  # below and above where the fast layers take over
+        inputs = _normal(num_rows, 3)
+        told = inputs if num_members is None else inputs.expand(num_members, -1, -1)
+        torch.testing.assert_close(network.rows(inputs), network.call(dict(network.named_parameters()), told))
+    assert not network.rows(_normal(300, 3), frozen=True).requires_grad
+
+
+def test_twin_critics_differ_and_stay_so() -> None:
+    agent = _filled()
+    critics = agent.learner.critics
+    for _ in range(3):
+        for p in (critics.get_parameter("weight_0"), critics.get_parameter("weight_1")):
+            assert (p[0] - p[1]).abs().max() > 1e-3
+        agent.step(agent.draw())
+
+
+def test_the_encoder_learns_from_the_critics_and_the_kl_only() -> None:
+    agent = _filled()
+    draw = agent.draw()
+    encoder, learner = agent.acting.encoder, agent.learner
+    batch, context = agent.replay.gather(draw.places), agent.replay.gather(draw.context_places)
+    rows = agent.acting.context_rows(
+        context.observations, context.actions, context.context_rewards, context.next_observations
+    )
+    posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
+    told = posterior.sample(draw.latent_noise).repeat_interleave(CONFIG.batch_size, 0)
+    flat = type(batch)(*(part.flatten(0, 1) for part in batch))
+    weights = list(encoder.parameters())
+
+    noise = draw.action_noise.flatten(0, 1)
+    losses = learner.actor_losses(flat.observations, told, noise, regularisation=1e-3, target_entropy=-2.0)
+    total = losses.actor + losses.value + losses.temperature
+    trained = [*learner.policy.parameters(), *learner.value.parameters(), learner.log_temperature]
+    untouched = [*weights, *learner.critics.parameters()]
+    grads = torch.autograd.grad(total, [*trained, *untouched], allow_unused=True)
+    assert all(grad is not None and grad.abs().max() > 0 for grad in grads[: len(trained)])
+    assert all(grad is None for grad in grads[len(trained) :])
+
+    for loss in (learner.critic_loss(flat, told, gamma=0.9, reward_scale=1.0), posterior.kl().mean()):
+        grads = torch.autograd.grad(loss, weights, retain_graph=True)
+        assert all(grad.abs().max() > 0 for grad in grads)
+
+
+def test_an_update_moves_every_network_and_the_target_a_little() -> None:
+    agent = _filled(replace(CONFIG, learn_temperature=True))
+    before = {name: p.detach().clone() for name, p in agent.learner.named_parameters()}
+    encoder = [p.detach().clone() for p in agent.acting.encoder.parameters()]
+    agent.step(agent.draw())
+    after = dict(agent.learner.named_parameters())
+    assert all(not torch.equal(after[name], p) for name, p in before.items() if "target" not in name)
+    assert all(not torch.equal(p, old) for p, old in zip(agent.acting.encoder.parameters(), encoder, strict=True))
+    name = "weight_1"
+    expected = before[f"target_value.{name}"].lerp(after[f"value.{name}"], CONFIG.target_rate)
+    torch.testing.assert_close(after[f"target_value.{name}"], expected)
+
+
+def test_the_kl_weighs_the_same_in_a_larger_meta_batch() -> None:
+    """The same tasks and rows twice over leave every gradient, and so Adam's first moments, as they were."""
+    moments = []
+    for copies in (1, 2):
+        agent = _filled()
+        draw = UpdateDraw(*(torch.cat([part] * copies) for part in agent.draw()))
+        agent.step(draw)
+        state = agent.critic_optimizer.state_dict()["state"]
+        moments.append([entry["exp_avg"] for entry in state.values()])
+    for once, twice in zip(*moments, strict=True):
+        torch.testing.assert_close(once, twice, rtol=1e-3, atol=1e-7)
+
+
+def test_a_trial_is_stored_as_transitions_and_its_first_episodes_are_the_context() -> None:
+    agent, tasks, workers = _agent(replace(CONFIG, learned_reward="dense_reward"))
+    with workers:
+        initial, later = agent.collect(workers, tasks[:2], np.random.default_rng(0))
+    agent.store(initial)
+    agent.store(later)
+    (trial,) = later.rounds
+    episodes, horizon = trial.mask.shape[1:]
+    assert (episodes, later.num_context) == (4, 3)
+    index = agent.tasks[trial.tasks[1]]
+    places = index * CONFIG.replay_capacity + torch.arange(horizon, horizon + episodes * horizon)
+    stored = agent.replay.gather(places.unsqueeze(0))
+    torch.testing.assert_close(stored.observations[0], trial.observations[1].flatten(0, 1))
+    torch.testing.assert_close(stored.context_rewards[0], trial.rewards[1].flatten())
+    torch.testing.assert_close(stored.rewards[0], trial.infos["dense_reward"][1].flatten())
+    assert not torch.equal(stored.rewards, stored.context_rewards)
+    following = stored.next_observations[0].view(episodes, horizon, -1)
+    torch.testing.assert_close(following[:, :-1], trial.observations[1, :, 1:])
+    torch.testing.assert_close(following[:, -1], trial.last_observations[1])
+    assert not stored.terminated.any()  # a time limit is not an end
+    drawn = agent.replay.draw_context(torch.tensor([index]), 500, torch_generator(0))
+    assert drawn.unique().tolist() == places[: 3 * horizon].tolist()
+
+
+def _ended_early(whole: Trajectories) -> Trajectories:
+    """The same, had the first episodes terminated after two steps and all others after three."""
+    mask = torch.zeros_like(whole.mask)
+    mask[:, 0, :2] = mask[:, 1:, :3] = True
+    return replace(whole, mask=mask, terminated=mask & ~mask.roll(-1, 2))
+
+
+def test_the_next_observation_of_an_early_end_is_the_last_one() -> None:
+    agent, tasks, workers = _agent()
+    with workers:
+        (_, later) = agent.collect(workers, tasks[:1], np.random.default_rng(0))
+    ended = _ended_early(later.rounds[0])
+    agent.store(Collection([ended], 1))
+    index = agent.tasks[tasks[0]]
+    stored = agent.replay.gather((index * CONFIG.replay_capacity + torch.arange(11)).unsqueeze(0))
+    torch.testing.assert_close(stored.next_observations[0, 0], ended.observations[0, 0, 1])
+    torch.testing.assert_close(stored.next_observations[0, 1], ended.last_observations[0, 0])
+    assert stored.terminated[0].tolist() == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
+    assert agent.replay.num_transitions == 11
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", KINDS)
+def test_acting_uses_the_posterior_of_the_trials_own_transitions(kind: Any) -> None:
+    """Two tasks, three episodes of four steps, by hand; task 1's second episode ends after two."""
+    config = replace(CONFIG, context=ContextConfig(kind, latent_size=2, hidden_sizes=(16, 16)))
+    agent, _, _ = _agent(config)
+    actor = LatentActor(agent.acting, num_prior=1, num_context=2, deterministic=True)
+    actor.begin(np.array([3, 4], np.uint64), 1)
+    noise = TaskNoise(np.array([3, 4], np.uint64) ^ np.uint64(1 << 63), (2,))
+    encoder, policy = agent.acting.encoder, agent.learner.policy
+    read: list[list[Tensor]] = [[], []]
+    for episode in range(3):
+        actor.begin_episode()
+        drawn = noise.next()
+        posteriors = [encoder.posterior(_read(encoder, rows)) for rows in read]
+        expected = [p.mean + p.variance.sqrt() * n for p, n in zip(posteriors, drawn.unbind(), strict=True)]
+        latents = drawn if episode == 0 else torch.cat(expected)
+        for step in range(4):
+            observations, following = _normal(2, 1, 2, seed=step), _normal(2, 1, 2, seed=step + 9)
+            acted = actor.act(observations).actions.squeeze(1)
+            torch.testing.assert_close(acted, policy.distribution(observations.squeeze(1), latents).mode())
+            rewards = torch.tensor([[float(episode)], [float(step)]])
+            nothing = torch.zeros(2, 1, dtype=torch.bool)
+            alive = torch.tensor([[True], [episode != 1 or step < 2]])
+            actor.observe(Outcome(following, rewards, nothing, nothing, alive, {}))
+            rows = agent.acting.context_rows(observations[:, 0], acted, rewards[:, 0], following[:, 0])
+            for task in range(2):
+                if alive[task, 0] and episode < 2:  # the third episode is not read
+                    read[task].append(rows[task])
+
+
+def _read(encoder: SetEncoder | RecurrentEncoder, rows: list[Tensor]) -> Carry:
+    """One task's carry after some context rows [in]."""
+    start = encoder.start(1)
+    return encoder.read(torch.stack(rows).unsqueeze(0), start) if rows else start
+
+
+def test_what_acts_is_a_function_of_seed_and_task() -> None:
+    agent, tasks, workers = _agent()
+    with workers:
+        first = workers.collect(agent.actor(), tasks, 2, 5)
+        again = workers.collect(agent.actor(), tasks, 2, 5)
+        other = workers.collect(agent.actor(), tasks, 2, 6)
+    assert torch.equal(first.actions, again.actions)
+    assert not torch.equal(first.actions, other.actions)
+
+
+def test_rewards_that_are_missing_or_not_finite_are_one_error() -> None:
+    agent, tasks, workers = _agent(replace(CONFIG, learned_reward="pleasure"))
+    with workers, pytest.raises(ValueError, match="no info 'pleasure'; it has: dense_reward"):
+        agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+    agent, tasks, workers = _agent()
+    with workers:
+        collections = agent.collect(workers, tasks, np.random.default_rng(0))
+    collections[0].rounds[0].rewards[1, 0, 0] = float("nan")
+    with pytest.raises(FloatingPointError, match="a reward of task 1, "):
+        agent.update(collections)
+
+
+def test_training_tasks_are_fixed_by_the_seed_and_needed() -> None:
+    experiment = Experiment("point", CONFIG, num_train_tasks=4)
+    first, again = experiment_benchmark(experiment), experiment_benchmark(experiment)
+    assert first.train.sample(4, np.random.default_rng(0)) == again.train.sample(4, np.random.default_rng(0))
+    assert first.train != experiment_benchmark(replace(experiment, seed=1)).train
+    assert isinstance(make_agent(experiment, first), Pearl)
+    endless = replace(experiment, num_train_tasks=None)
+    with pytest.raises(ValueError, match="point has infinitely many; give --num-train-tasks"):
+        make_agent(endless, experiment_benchmark(endless))
+
+
+def test_a_benchmark_of_finitely_many_tasks_can_be_trained_on_in_part() -> None:
+    experiment = Experiment("sparse-point", CONFIG, num_train_tasks=10)
+    train = experiment_benchmark(experiment).train
+    assert isinstance(train, FiniteTasks)
+    assert len(set(train.tasks)) == 10
+    with pytest.raises(ValueError, match="sparse-point has 80 training tasks, got num_train_tasks 81"):
+        experiment_benchmark(replace(experiment, num_train_tasks=81))
+
+
+def test_what_pearl_cannot_do_is_one_error() -> None:
+    made = make_benchmark("gridnavi")
+    with pytest.raises(ValueError, match="PEARL needs continuous actions, got Discrete"):
+        Pearl(
+            made.family.make_env(1),
+            CONFIG,
+            made.train.sample(2, np.random.default_rng(0)),
+            iterations=1,
+            seed=0,
+            device=CPU,
+        )
+    with pytest.raises(ValueError, match="must hold a collection of 4 episodes of 6 steps, 24, got 23"):
+        _agent(replace(CONFIG, replay_capacity=23))
+
+
+def test_a_task_that_is_there_twice_has_one_replay() -> None:
+    made = make_benchmark("point")
+    tasks = made.train.sample(2, np.random.default_rng(0))
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, [tasks[0], *tasks], iterations=1, seed=0, device=CPU)
+    assert agent.tasks == {tasks[0]: 0, tasks[1]: 1}
+
+
+def test_a_state_of_another_device_is_taken_over() -> None:
+    """On CUDA Adam is capturable; its flag comes with the state."""
+    agent = _filled()
+    state = agent.state_dict()
+    for group in state["critic_optimizer"]["param_groups"]:
+        group["capturable"] = True
+    agent.load_state_dict(state)
+    assert not any(group["capturable"] for group in agent.critic_optimizer.param_groups)
+
+
+def test_episodes_that_end_early_are_made_up_for() -> None:
+    """A point that starts at its goal is done after a step; tasks are collected until each has its steps."""
+    made = make_benchmark("point")
+    tasks = [Task.of("point", goal=(0.0, 0.05)), Task.of("point", goal=(0.5, 0.5))]
+    agent = Pearl(made.family.make_env(1, horizon=6), CONFIG, tasks, iterations=1, seed=0, device=CPU)
+    with torch.no_grad():  # always straight up, half a step
+        network = agent.learner.policy.network
+        network.get_parameter("weight_1").zero_()
+        network.get_parameter("bias_1").copy_(torch.tensor([0.0, 0.5493, -20.0, -20.0]))
+    with Workers(EnvMaker(made.family, 6), num_threads=1) as workers:
+        (_, later) = agent.collect(workers, tasks, np.random.default_rng(0))
+    assert len(later.rounds) == 6
+    assert [trial.tasks for trial in later.rounds[1:]] == [(tasks[0],)] * 5
+    agent.store(later)
+    assert agent.replay.num_transitions == 24 + 24
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"hidden_sizes": ()},
+        {"num_updates": 0},
+        {"gamma": 1.5},
+        {"kl_coef": -1.0},
+        {"learning_rate": 0.0},
+        {"vary_context": True, "context": ContextConfig("recurrent")},
+    ],
+)
+def test_configurations_reject_nonsense(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        replace(CONFIG, **wrong)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_captured_update_is_the_eager_one() -> None:
+    agents = []
+    for captured in (False, True):
+        config = replace(CONFIG, capture_graph=captured, num_updates=10)
+        made = make_benchmark("sparse-point")
+        tasks = made.train.sample(3, np.random.default_rng(0))
+        agent = Pearl(
+            made.family.make_env(1, horizon=6), config, tasks, iterations=1, seed=0, device=torch.device("cuda")
+        )
+        with Workers(EnvMaker(made.family, 6)) as workers:
+            agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+        agents.append(agent)
+    for eager, graphed in zip(*(a.learner.parameters() for a in agents), strict=True):
+        torch.testing.assert_close(eager, graphed, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kind", "context_size", "iterations"),
+    [("set", 32, 5), pytest.param("recurrent", 10, 12, marks=pytest.mark.slow)],
+)
+def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, iterations: int) -> None:
+    """Goals to the left and to the right; what is known of the goal shows in the second trajectory."""
+    made = make_benchmark("point")
+    goals = [Task.of("point", goal=(x, 0.0)) for x in (-0.5, 0.5)]
+    config = PearlConfig(
+        context=ContextConfig(kind, latent_size=2, hidden_sizes=(32, 32)),
+        hidden_sizes=(64, 64),
+        num_initial_episodes=10,
+        num_prior_episodes=5,
+        num_extra_episodes=5,
+        num_updates=200,
+        update_tasks=2,
+        batch_size=64,
+        context_size=context_size,
+        gamma=0.9,
+        reward_scale=5.0,
+        kl_coef=0.1,
+        learning_rate=3e-3,
+        target_rate=0.05,
+        exploration_episodes=1,
+    )
+    maker, rng = EnvMaker(made.family, 10), np.random.default_rng(0)
+    agent = Pearl(maker(1, 1), config, goals, iterations=1, seed=0, device=CPU)
+    with Workers(maker, num_threads=1) as workers:
+        for _ in range(iterations):
+            agent.update(agent.collect(workers, goals, rng))
+        returns = adaptation_curve(agent.actor(), workers, goals, rng, num_steps=1, num_episodes=10).returns
+    blind = -0.5 * 10  # staying half-way, the best that knows of no goal
+    assert returns[1].mean() > blind + 0.6
+    assert returns[1].mean() > returns[0].mean() + 0.5
+
+
+def test_the_learning_rate_reaches_its_end_in_a_straight_line_and_survives_a_resume(tmp_path: Path) -> None:
+    made = make_benchmark("point-uniform-start")
+    tasks = made.train.sample(2, np.random.default_rng(0))
+    config = replace(CONFIG, learning_rate=1e-3, final_learning_rate=1e-4)
+
+    def make() -> Pearl:
+        return Pearl(made.family.make_env(1, horizon=6), config, tasks, iterations=4, seed=0, device=CPU)
+
+    agent, resumed, rates = make(), make(), []
+    with Workers(lambda n, threads: made.family.make_env(n, horizon=6)) as workers:
+        for _ in range(2):
+            agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+            rates.append(agent.actor_optimizer.param_groups[0]["lr"])
+        agent.save_data(tmp_path)
+        resumed.load_state_dict(agent.state_dict())
+        resumed.load_data(tmp_path)
+        for _ in range(3):
+            resumed.update(agent.collect(workers, tasks, np.random.default_rng(0)))
+            rates.append(resumed.critic_optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4, 1e-4])
