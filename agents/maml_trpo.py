@@ -8,9 +8,9 @@ For each meta-iteration:
     g = grad S;   x = F^-1 g by conjugate gradient, F the Hessian of KL, through the adaptation
     theta <- theta - ratio^j sqrt(2 max_kl / x^T F x) x    for the least j with S lower and KL <= max_kl
 
-How we differ: F v is the Gauss-Newton product, exact here (see `metarl.learning.trust_region`), where the reference
-codes differentiate the KL's gradient once more; on a fraction of the steps if `fisher_fraction` is below one, while the
-surrogate and the line search always see all of them. If no step is accepted theta stays as it is.
+How we differ: F v is the Gauss-Newton product, exact here (see `metarl.learning.trust_region`), where the
+reference codes differentiate the KL's gradient once more; on a fraction of the steps if `fisher_fraction` is below
+one, while the surrogate and the line search always see all of them. If no step is accepted theta stays as it is.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Collector
+from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
@@ -46,7 +46,7 @@ _ROWS_IN_CACHE = 8_000
 
 
 @dataclass(frozen=True)
-class MamlTrpoConfig:
+class MamlTrpoConfig(AgentConfig):
     """MAML-TRPO's hyperparameters, with the defaults of Finn et al. 2017.
 
     Attributes:
@@ -78,6 +78,10 @@ class MamlTrpoConfig:
                 "backtrack_ratio must be in (0, 1) and fisher_fraction in (0, 1], "
                 f"got {self.backtrack_ratio} and {self.fisher_fraction}"
             )
+
+    def make(self, setup: AgentSetup) -> "MamlTrpo":
+        """The untrained agent."""
+        return MamlTrpo(setup.env, self, seed=setup.seed, device=setup.device)
 
 
 class TrustRegionStep(NamedTuple):

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Collector
+from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
@@ -39,7 +39,7 @@ from metarl.tasks import Task, TaskEnv
 
 
 @dataclass(frozen=True)
-class PrompConfig:
+class PrompConfig(AgentConfig):
     """ProMP's hyperparameters, with the defaults of Rothfuss et al. 2019.
 
     Attributes:
@@ -66,6 +66,10 @@ class PrompConfig:
         check_positive(self, "outer_lr", "clip_ratio", "target_inner_kl")
         check_counts(self, "outer_steps")
         check_not_negative(self, "inner_kl_coef")
+
+    def make(self, setup: AgentSetup) -> "Promp":
+        """The untrained agent."""
+        return Promp(setup.env, self, seed=setup.seed, device=setup.device)
 
 
 class Promp:

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 import torch
 
-from metarl.agent import Agent
-from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
-from metarl.agents.pearl.pearl import Pearl, PearlConfig
-from metarl.agents.promp import Promp, PrompConfig
-from metarl.agents.rl2.rl2 import Rl2, Rl2Config
+from metarl.agent import Agent, AgentSetup
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.pearl.pearl import PearlConfig
+from metarl.agents.promp import PrompConfig
+from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import is_family_file
 from metarl.envs.gymnasium.family import GymnasiumFamily
@@ -137,29 +137,16 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
     Raises:
         ValueError: if CUDA is asked for and not there, or an agent needs finitely many training tasks.
     """
-    device = make_device(experiment.device)
     env = EnvMaker(benchmark.family, experiment.horizon)(1, 1)
     try:
-        if isinstance(experiment.agent, PrompConfig):
-            return Promp(env, experiment.agent, seed=experiment.seed, device=device)
-        iterations = experiment.training.iterations
-        if isinstance(experiment.agent, Rl2Config):
-            return Rl2(env, experiment.agent, iterations=iterations, seed=experiment.seed, device=device)
-        if isinstance(experiment.agent, PearlConfig):
-            if not isinstance(benchmark.train, FiniteTasks):
-                raise ValueError(
-                    f"PEARL stores transitions per training task and {experiment.benchmark} has infinitely many; "
-                    "give --num-train-tasks"
-                )
-            return Pearl(
-                env,
-                experiment.agent,
-                benchmark.train.tasks,
-                iterations=iterations,
-                seed=experiment.seed,
-                device=device,
-            )
-        return MamlTrpo(env, experiment.agent, seed=experiment.seed, device=device)
+        setup = AgentSetup(
+            env=env,
+            benchmark=benchmark,
+            iterations=experiment.training.iterations,
+            seed=experiment.seed,
+            device=make_device(experiment.device),
+        )
+        return experiment.agent.make(setup)
     finally:
         env.close()
 

@@ -1,13 +1,16 @@
 """What an algorithm fills in: an Actor that acts on many tasks at once, and an Agent that trains it."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from metarl.tasks import Task
+from metarl.tasks import Benchmark, Task, TaskEnv
 from metarl.trajectories import Trajectories
 
 Experience = TypeVar("Experience")
@@ -149,6 +152,40 @@ class Agent(Protocol[Experience]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
+
+
+@dataclass(frozen=True)
+class AgentSetup:
+    """What an agent is made for.
+
+    Attributes:
+        env: An environment of the family with any number of rows, read for its spaces and its time limit only.
+        benchmark: Training and test tasks; an agent that stores data per task needs finitely many to train on.
+        iterations: Number of outer updates of the whole run, for schedules.
+        seed: Seed of the initial weights and of the agent's own random streams.
+        device: Device of the networks and of the losses.
+    """
+
+    env: TaskEnv
+    benchmark: Benchmark
+    iterations: int
+    seed: int
+    device: torch.device
+
+
+class AgentConfig(ABC):
+    """The hyperparameters of an algorithm: a frozen dataclass that makes its agent.
+
+    A new algorithm is one file: a dataclass that derives from this, and the agent that `make` returns.
+    """
+
+    @abstractmethod
+    def make(self, setup: AgentSetup) -> Agent[Any]:
+        """The untrained agent; its initial weights follow from the seed.
+
+        Raises:
+            ValueError: if the agent cannot act in these spaces or learn from these tasks; says what it needs.
+        """
 
 
 @runtime_checkable

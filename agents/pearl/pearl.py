@@ -34,7 +34,7 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor
 
-from metarl.agent import Collector
+from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.pearl.actor import ActingNetworks, LatentActor
 from metarl.agents.pearl.collection import Collection, as_transitions, collect_whole, return_metrics
 from metarl.agents.pearl.context import ContextConfig, make_inference_network
@@ -45,11 +45,11 @@ from metarl.learning.replay import MultiTaskReplay, Transitions
 from metarl.learning.schedules import linear
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import torch_generator
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import FiniteTasks, Task, TaskEnv
 
 
 @dataclass(frozen=True)
-class PearlConfig:
+class PearlConfig(AgentConfig):
     """PEARL's hyperparameters, with the defaults of Rakelly et al. 2019 for HalfCheetah at target velocities.
 
     Attributes:
@@ -132,6 +132,22 @@ class PearlConfig:
     def num_context_episodes(self) -> int:
         """Of a trial of training, those that become the task's context."""
         return self.num_prior_episodes + self.num_posterior_episodes
+
+    def make(self, setup: AgentSetup) -> "Pearl":
+        """The untrained agent.
+
+        Raises:
+            ValueError: if there are infinitely many training tasks: transitions are stored per task.
+        """
+        train = setup.benchmark.train
+        if not isinstance(train, FiniteTasks):
+            raise ValueError(
+                f"PEARL stores transitions per training task and {setup.benchmark.name} has infinitely many; "
+                "give --num-train-tasks"
+            )
+        return Pearl(
+            setup.env, self, train.tasks, iterations=setup.iterations, seed=setup.seed, device=setup.device
+        )
 
 
 class UpdateDraw(NamedTuple):

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Collector
+from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.rl2.trial_policy import TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.learning.advantages import gae
 from metarl.learning.losses import clipped_surrogate
@@ -41,7 +41,7 @@ from metarl.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
-class Rl2Config:
+class Rl2Config(AgentConfig):
     """RL2's hyperparameters. What is called final is reached at the run's end, linearly if not said otherwise.
 
     Attributes:
@@ -102,6 +102,10 @@ class Rl2Config:
                 "a geometric schedule needs an entropy_coef and a final_entropy_coef above zero, "
                 f"got {ends[0]} and {ends[1]}"
             )
+
+    def make(self, setup: AgentSetup) -> "Rl2":
+        """The untrained agent."""
+        return Rl2(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
 class TrialBatch(NamedTuple):
