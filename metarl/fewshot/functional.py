@@ -1,10 +1,10 @@
 """Any module as a function of parameters that may differ from task to task.
 
 A module with a `call` of its own, like `metarl.nets.networks.Mlp`, takes parameters with a task axis itself. Any
-other is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on a
-CPU tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module given is left as it is,
-but for its parameters, which are trained in place: what runs is a copy that shares them and has `TaskNorm` for
-batch norm.
+other is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on
+a CPU tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module given is left as
+it is, but for its parameters, which are trained in place: what runs is a copy that shares them and has `TaskNorm`
+for batch norm.
 """
 
 import copy
