@@ -1,0 +1,1 @@
+"""Parts of every run: checkpoints, metrics, random streams, and checks of configurations."""
