@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 
-from metarl.agent import Agent, AgentSetup
+from metarl.agent import Agent, AgentConfig, AgentSetup
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
@@ -23,14 +23,13 @@ from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
 
 Device = Literal["auto", "cpu", "cuda"]
-AgentConfig = PrompConfig | MamlTrpoConfig | Rl2Config | PearlConfig
-_ALGORITHMS: dict[str, type[Any]] = {
+ALGORITHMS: dict[str, type[AgentConfig]] = {
     "promp": PrompConfig,
     "maml-trpo": MamlTrpoConfig,
     "rl2": Rl2Config,
     "pearl": PearlConfig,
 }
-_TAGS: codec.Tags = {"algorithm": _ALGORITHMS}
+_TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 
 
 @dataclass(frozen=True)
@@ -156,11 +155,15 @@ def encode(value: Any) -> Any:
     return codec.encode(value, _TAGS)
 
 
-def decode(data: object) -> Experiment:
+def decode(data: object, template: Experiment | None = None) -> Experiment:
     """The experiment that `encode` wrote.
+
+    Args:
+        data: decoded JSON.
+        template: An experiment with the classes and objects that are not built in; None for none.
 
     Raises:
         ValueError: naming the field that is unknown, missing or of a wrong type.
     """
-    experiment: Experiment = codec.decode(Experiment, data, "experiment", _TAGS)
+    experiment: Experiment = codec.decode(Experiment, data, "experiment", _TAGS, template)
     return experiment

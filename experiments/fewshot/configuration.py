@@ -234,11 +234,15 @@ def encode(experiment: FewshotExperiment) -> Any:
     return codec.encode(experiment, _TAGS)
 
 
-def decode(data: object) -> FewshotExperiment:
+def decode(data: object, template: FewshotExperiment | None = None) -> FewshotExperiment:
     """The experiment that `encode` wrote.
+
+    Args:
+        data: decoded JSON.
+        template: An experiment with the classes and objects that are not built in; None for none.
 
     Raises:
         ValueError: naming the field that is unknown, missing or of a wrong type.
     """
-    experiment: FewshotExperiment = codec.decode(FewshotExperiment, data, "experiment", _TAGS)
+    experiment: FewshotExperiment = codec.decode(FewshotExperiment, data, "experiment", _TAGS, template)
     return experiment

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+from metarl.agent import AgentConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
-from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
 from metarl.training import EvaluationConfig, TrainingConfig
 

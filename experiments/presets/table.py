@@ -2,12 +2,13 @@
 
 from dataclasses import dataclass, replace
 
+from metarl.agent import AgentConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
-from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.dynamics import dynamics_presets
 from metarl.experiments.presets.metaworld import METAWORLD
 from metarl.experiments.presets.pearl import PEARL

@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from metarl.agent import AgentConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs.dynamics import SimulatorGap
-from metarl.experiments.configuration import AgentConfig, Experiment
+from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
 from metarl.training import EvaluationConfig, TrainingConfig

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from metarl.agent import AgentConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.evaluation import AdaptationCurve
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import (
-    AgentConfig,
     Experiment,
     experiment_benchmark,
     make_agent,

@@ -1,0 +1,126 @@
+"""Configurations as JSON and back: names of classes, fields that were renamed, and what a template lends."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from metarl.agent import AgentSetup
+from metarl.agents.promp import PrompConfig
+from metarl.experiments import codec, configuration
+from metarl.experiments.configuration import Experiment, decode, encode
+from metarl.experiments.fewshot import configuration as fewshot
+from metarl.tasks import Benchmark
+
+
+class Shape(ABC):
+    """What the built-in and a user's classes derive from."""
+
+    @abstractmethod
+    def area(self) -> float:
+        """In square metres."""
+
+
+@dataclass(frozen=True)
+class Square(Shape):
+    """Built in; its field was once called `side`."""
+
+    renamed: ClassVar[Mapping[str, str]] = {"side": "edge"}
+    edge: float = 1.0
+
+    def area(self) -> float:
+        return self.edge**2
+
+
+@dataclass(frozen=True)
+class Ring(Shape):
+    """A user's own."""
+
+    inner: Square = field(default_factory=Square)
+    weights: tuple[float, ...] = (1.0,)
+    limits: dict[str, float] | None = None
+
+    def area(self) -> float:
+        return self.inner.area()
+
+
+@dataclass(frozen=True)
+class Holder:
+    shape: Shape
+    benchmark: str | Benchmark = "point"
+
+
+TAGS: codec.Tags = {"form": {"square": Square}}
+
+
+def _json(value: Any) -> Any:
+    return json.loads(json.dumps(codec.encode(value, TAGS)))
+
+
+def test_a_renamed_field_is_read_under_its_old_name() -> None:
+    assert codec.decode(Holder, {"shape": {"form": "square", "side": 3}}, "x", TAGS) == Holder(Square(3))
+    with pytest.raises(ValueError, match=r"unknown fields \['sides'\]"):
+        codec.decode(Holder, {"shape": {"form": "square", "sides": 3}}, "x", TAGS)
+
+
+def test_a_users_class_is_named_and_needs_a_template() -> None:
+    holder = Holder(Ring(Square(2.0), (0.5, 0.25), {"low": 1.0}))
+    data = _json(holder)
+    assert data["shape"]["form"] == f"{__name__}:Ring"
+    assert data["shape"]["inner"] == {"form": "square", "edge": 2.0}
+    with pytest.raises(ValueError, match=r"x.shape is of the class .*:Ring.*--experiment FILE.py:NAME"):
+        codec.decode(Holder, data, "x", TAGS)
+    with pytest.raises(ValueError, match="not built in"):
+        codec.decode(Holder, data, "x", TAGS, Holder(Square()))
+    assert codec.decode(Holder, data, "x", TAGS, Holder(Ring())) == holder
+
+
+def test_an_object_is_named_and_is_the_templates() -> None:
+    benchmark = Benchmark("mine", None, None, shared=False, description="")  # type: ignore[arg-type]
+    data = _json(Holder(Square(), benchmark))
+    assert data["benchmark"] == {"object": "metarl.tasks:Benchmark", "name": "mine"}
+    with pytest.raises(ValueError, match="x.benchmark is an object of metarl.tasks:Benchmark"):
+        codec.decode(Holder, data, "x", TAGS)
+    assert codec.decode(Holder, data, "x", TAGS, Holder(Square(), benchmark)).benchmark is benchmark
+
+
+@pytest.mark.parametrize("name", [None, "circle", 3, ["square"]])
+def test_an_unknown_short_name_names_those_that_are_known(name: object) -> None:
+    with pytest.raises(ValueError, match="unknown form .*known: square"):
+        codec.decode(Holder, {"shape": {"form": name}}, "x", TAGS)
+
+
+@dataclass(frozen=True)
+class UsersPromp(PrompConfig):
+    """A user's variant of a built-in agent."""
+
+    bonus: float = 0.5
+
+    def make(self, setup: AgentSetup) -> Any:
+        raise NotImplementedError
+
+
+def test_a_users_agent_keeps_its_name_and_fields_in_an_experiment() -> None:
+    experiment = Experiment("point", UsersPromp(bonus=0.25))
+    data = json.loads(json.dumps(encode(experiment)))
+    assert data["agent"]["algorithm"] == f"{__name__}:UsersPromp"
+    assert decode(data, Experiment("point", UsersPromp())) == experiment
+
+
+RESULTS = sorted((Path(__file__).resolve().parents[2] / "experiments" / "results").glob("*/config.json"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_the_configuration_of_every_result_is_read_and_survives_json(path: Path) -> None:
+    data = json.loads(path.read_text())["experiment"]
+    reader: Any = fewshot if "learner" in data else configuration
+    experiment = reader.decode(data)
+    assert reader.decode(json.loads(json.dumps(reader.encode(experiment)))) == experiment
+
+
+def test_there_are_results_to_read() -> None:
+    assert len(RESULTS) >= 60
