@@ -1,8 +1,8 @@
-"""Configurations as JSON and back: dataclasses of plain values and tuples, and choices among dataclasses by a name.
+"""Configurations as JSON and back: dataclasses of plain values and tuples, and choices among classes by name.
 
 Built-in classes are written by short names, a user's as "module:Class", and objects that are no configuration (a
-benchmark, a network) as {"object": "module:Class"}. Nothing is imported by such a name: what is not built in is read
-with the help of a template, an experiment that has an instance of the class at the same place.
+benchmark, a network) as {"object": "module:Class"}. Nothing is imported by such a name: what is not built in is
+read with a template, an experiment that has an instance of the class at the same place.
 """
 
 import dataclasses
@@ -125,11 +125,7 @@ def _decode_value(kind: Any, data: Any, where: str) -> Any:
         for option in options:
             if typing.get_origin(option) is tuple:
                 return tuple(_decode_value(typing.get_args(option)[0], item, where) for item in data)
-    if origin is Literal:
-        valid = data in arguments
-    else:
-        valid = any(_matches(option, data) for option in options)
-    if not valid:
+    if not any(_matches(option, data) for option in options):
         expected = "a list" if origin is tuple else getattr(kind, "__name__", kind)
         raise ValueError(f"{where} must be {expected}, got {data!r}")
     return data

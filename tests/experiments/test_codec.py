@@ -83,14 +83,14 @@ def test_an_object_is_named_and_is_the_templates() -> None:
     benchmark = Benchmark("mine", None, None, shared=False, description="")  # type: ignore[arg-type]
     data = _json(Holder(Square(), benchmark))
     assert data["benchmark"] == {"object": "metarl.tasks:Benchmark", "name": "mine"}
-    with pytest.raises(ValueError, match="x.benchmark is an object of metarl.tasks:Benchmark"):
+    with pytest.raises(ValueError, match=r"x.benchmark is an object of metarl.tasks:Benchmark"):
         codec.decode(Holder, data, "x", TAGS)
     assert codec.decode(Holder, data, "x", TAGS, Holder(Square(), benchmark)).benchmark is benchmark
 
 
 @pytest.mark.parametrize("name", [None, "circle", 3, ["square"]])
 def test_an_unknown_short_name_names_those_that_are_known(name: object) -> None:
-    with pytest.raises(ValueError, match="unknown form .*known: square"):
+    with pytest.raises(ValueError, match=r"unknown form .*known: square"):
         codec.decode(Holder, {"shape": {"form": name}}, "x", TAGS)
 
 
