@@ -1,1 +1,1 @@
-"""What algorithms learn with: the bi-level core, losses, advantages, schedules, replay."""
+"""Parts that algorithms learn with: the bi-level core, losses, advantages, schedules and replay."""

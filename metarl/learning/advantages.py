@@ -24,18 +24,18 @@ def gae(rewards: Tensor, values: Tensor, terminated: Tensor, *, gamma: float, ga
     """Generalised advantage estimates (Schulman et al. 2016, eq. 16; arXiv:1506.02438).
 
     Args:
-        rewards: r_t, shape [task, episode, time].
-        values: V(s_t) for t = 0..T, so one longer in time, shape [task, episode, time + 1]. The last value is
-            the bootstrap; zero counts a time limit as an end, as the MAML literature does.
-        terminated: true where the MDP ended at t; a time limit is not an end. Same shape as the rewards.
-        gamma: discount per environment step, in [0, 1].
-        gae_lambda: weight of longer estimates, in [0, 1]; 1 gives Monte-Carlo advantages.
+        rewards: Rewards r_t, shape [task, episode, time].
+        values: Values V(s_t) for t = 0..T, one step longer than the rewards, shape [task, episode, time + 1]. The
+            last value is the bootstrap; zero counts a time limit as an end, as the MAML literature does.
+        terminated: True where the MDP ended at t; a time limit is not an end. Same shape as the rewards.
+        gamma: Discount per environment step, in [0, 1].
+        gae_lambda: Weight of longer estimates (lambda), in [0, 1]; 1 gives Monte-Carlo advantages.
 
     Returns:
-        A_t, not normalised, shape [task, episode, time].
+        Advantages A_t, not normalised, shape [task, episode, time].
 
     Raises:
-        ValueError: if values is not one step longer than rewards.
+        ValueError: If values is not one step longer than rewards.
     """
     steps = rewards.shape[-1]
     if values.shape != (*rewards.shape[:-1], steps + 1):
@@ -54,11 +54,11 @@ def linear_features(observations: Tensor, mask: Tensor) -> Tensor:
     """Features of the linear baseline (Duan et al. 2016): o, o^2, t, t^2, t^3, 1, with o clipped to +-10.
 
     Args:
-        observations: shape [task, episode, time, obs].
-        mask: false rows become zero, [task, episode, time].
+        observations: Observations o_t, shape [task, episode, time, obs].
+        mask: True for real steps; the features of all others are zero, [task, episode, time].
 
     Returns:
-        Float64 features, t in units of 100 steps, shape [task, episode, time, 2 obs + 4].
+        Float64 features with t in units of 100 steps, shape [task, episode, time, 2 obs + 4].
     """
     clipped = observations.double().clamp(-10, 10)
     time = torch.arange(observations.shape[2], dtype=torch.float64, device=observations.device) / 100
@@ -70,19 +70,19 @@ def linear_features(observations: Tensor, mask: Tensor) -> Tensor:
 def fit_linear_baseline(features: Tensor, returns: Tensor, *, regularisation: float = 1e-5) -> Tensor:
     """Predictions of each task's ridge regression of the returns on the features.
 
-    All tasks are solved at once, in float64. Where the normal equations cannot be factorised the ridge is
+    All tasks are solved at once, in float64. If the normal equations cannot be factorised, the ridge is
     multiplied by ten, up to five times, as the reference codes do.
 
     Args:
-        features: shape [task, episode, time, feature]; rows outside the mask are zero.
-        returns: discounted returns, zero outside the mask, [task, episode, time].
-        regularisation: ridge coefficient.
+        features: Features of every step, zero outside the mask, shape [task, episode, time, feature].
+        returns: Discounted returns, zero outside the mask, [task, episode, time].
+        regularisation: Ridge coefficient.
 
     Returns:
         Predicted returns, float64 [task, episode, time].
 
     Raises:
-        FloatingPointError: if no ridge makes the equations solvable: observations or rewards are not finite.
+        FloatingPointError: If no ridge makes the equations solvable: observations or rewards are not finite.
     """
     rows = features.flatten(1, 2)  # [task, episode * time, feature]
     gram = rows.transpose(1, 2) @ rows
@@ -103,10 +103,10 @@ def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> 
     """Advantages with each task's mean removed and its scale set to one, zero outside the mask.
 
     Args:
-        advantages: shape [task, episode, time].
-        mask: the real steps.
-        kind: "std" divides by the standard deviation; "variance" by the variance, as garage and
-            metaworld-algorithms do, to reproduce numbers that came from them; "none" leaves all as it is.
+        advantages: Advantages of all steps, shape [task, episode, time].
+        mask: True for real steps, shape [task, episode, time].
+        kind: Divisor of the centred advantages: "std" is the standard deviation. "variance" is the variance, as in
+            garage and metaworld-algorithms, to reproduce their numbers. "none" neither centres nor divides.
     """
     if kind == "none":
         return advantages * mask
@@ -123,7 +123,7 @@ def linear_baseline_advantages(
 ) -> Tensor:
     """Normalised advantages against a linear baseline fitted to each task's own episodes.
 
-    The baseline predicts the episodes it was fitted on and its value after the last step is zero, also at a
+    The baseline predicts the episodes that it was fitted on. Its value after the last step is zero, even at a
     time limit: the finite-horizon convention of the MAML literature, in which t is part of the features.
 
     Returns:

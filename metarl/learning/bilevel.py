@@ -39,8 +39,8 @@ def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
     """Gradient descent with step sizes that are themselves learned (Meta-SGD, Li et al. 2017; MAML++'s LSLR).
 
     Args:
-        rates: per parameter name, a tensor whose first axis is the step: [step] for one rate per tensor and
-            step, or [step, *parameter] for one per entry. Steps beyond the last use the last one's.
+        rates: Step sizes by parameter name: [step] for one rate per tensor and step, or [step, *parameter] for one
+            per entry. Later steps use the rates of the last one.
     """
 
     def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
@@ -54,10 +54,10 @@ def init_rates(params: Params, lr: float, *, steps: int = 1, per_entry: bool = T
     """Learnable step sizes for `learned_rates`, all equal to lr.
 
     Args:
-        params: the parameters that adapt, without a task axis.
-        lr: initial step size.
-        steps: rates per step; 1 shares them between steps.
-        per_entry: a rate for every entry of every tensor, or one per tensor.
+        params: Parameters that adapt, without a task axis.
+        lr: Initial step size.
+        steps: Number of inner steps with rates of their own; 1 shares the rates between all steps.
+        per_entry: Whether every entry of a tensor has its own rate, instead of one rate per tensor.
     """
     return {
         name: torch.full((steps, *(p.shape if per_entry else ())), lr, dtype=p.dtype, device=p.device)
@@ -75,7 +75,8 @@ def per_task(loss: Callable[[Params, Any], Tensor]) -> TaskLoss[Any]:
     """Lift a loss of one task, written for any module, to a loss of all tasks (`torch.func.vmap`).
 
     Args:
-        loss: maps parameters without a task axis and one task's batch (a tree of tensors) to a scalar.
+        loss: Function of parameters without a task axis and one task's batch (a tree of tensors); its result is a
+            scalar.
     """
     lifted: TaskLoss[Any] = vmap(loss, randomness="different")
     return lifted
@@ -93,20 +94,20 @@ def adapt(
     """Take one inner step per batch, for all tasks at once.
 
     Args:
-        loss: one loss per task, [task].
-        params: the start, each [task, ...]; see `expand`.
-        batches: the inner steps' data, one batch of all tasks per step.
-        update: the update rule.
-        order: how much of the inner loop the result's graph holds. First order detaches the gradients, not the
+        loss: Function of parameters and a batch that returns one loss per task, [task].
+        params: Parameters to start from, each [task, ...]; see `expand`.
+        batches: Data of the inner steps, one batch of all tasks per step.
+        update: Rule that turns a parameter and its gradient into the updated parameter.
+        order: Part of the inner loop that stays in the autograd graph. First order detaches the gradients, not the
             parameters, so that learned step sizes still train. Under `torch.no_grad` there is no graph.
-        adapted: names of the parameters that adapt; all by default.
+        adapted: Names of the parameters that adapt; all by default.
 
     Returns:
-        The parameters before and after each step, len(batches) + 1 dictionaries.
+        Parameters before and after each step, len(batches) + 1 dictionaries.
 
     Raises:
-        ValueError: if a name to adapt is unknown, or the losses are not one per task.
-        RuntimeError: if a loss does not depend on a parameter that is to adapt.
+        ValueError: If a name to adapt is unknown, or the losses are not one per task.
+        RuntimeError: If a loss does not depend on a parameter that is to adapt.
     """
     names = list(params) if adapted is None else [name for name in params if name in adapted]
     if adapted is not None and len(names) != len(set(adapted)):

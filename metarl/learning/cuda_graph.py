@@ -1,4 +1,4 @@
-"""A function of tensors as a CUDA graph: one launch in the place of hundreds of small kernels."""
+"""A function of tensors as a CUDA graph: one launch instead of hundreds of small kernels."""
 
 from collections.abc import Callable, Sequence
 
@@ -17,7 +17,7 @@ class CudaGraph:
     captured: libraries and optimisers set themselves up in them, which they could not while capturing.
 
     Args:
-        function: from tensors to one tensor.
+        function: Function of a sequence of tensors that returns one tensor.
     """
 
     def __init__(self, function: Callable[[Sequence[Tensor]], Tensor]) -> None:
@@ -42,7 +42,7 @@ class CudaGraph:
             self._graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(self._graph, stream=self._stream):
                 self._output = self._function(self._inputs)
-        for mine, given in zip(self._inputs, inputs, strict=True):
-            mine.copy_(given)
+        for captured, value in zip(self._inputs, inputs, strict=True):
+            captured.copy_(value)
         self._graph.replay()
         return self._output

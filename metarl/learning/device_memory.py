@@ -1,4 +1,4 @@
-"""How much memory there is, so that what cannot fit is refused in one line before it is allocated."""
+"""Memory of a device: an allocation that cannot fit is refused in one line before it is made."""
 
 import os
 from pathlib import Path
@@ -10,19 +10,19 @@ _MEMINFO = Path("/proc/meminfo")
 
 
 def gigabytes(num_bytes: int) -> str:
-    """A size as a person reads it."""
+    """A size in gigabytes, to three digits and with its unit."""
     return f"{num_bytes / _GIGABYTE:.3g} GB"
 
 
 def total_memory(device: torch.device) -> int:
-    """Bytes that a device has in all."""
+    """Total memory of a device in bytes."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def available_memory(device: torch.device) -> int:
-    """Bytes of a device that can be had now, caches that the system would give up included."""
+    """Free memory of a device in bytes, including caches that the system would give up."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if _MEMINFO.exists():
@@ -36,10 +36,10 @@ def check_memory(what: str, num_bytes: int, room: int, device: torch.device) -> 
     """Raise a MemoryError that states both sizes if something cannot fit.
 
     Args:
-        what: is to be allocated, and how to have less of it.
-        num_bytes: that it takes.
-        room: bytes that there are.
-        device: where.
+        what: Subject of the message: the thing to allocate and how to make it smaller.
+        num_bytes: Size of the allocation in bytes.
+        room: Memory of the device in bytes.
+        device: Device on which the memory is allocated.
     """
     if num_bytes > room:
         raise MemoryError(f"{what} would take {gigabytes(num_bytes)}, and {device} has {gigabytes(room)}")

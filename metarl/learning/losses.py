@@ -1,8 +1,8 @@
-"""Losses: pure functions.
+"""Losses of all algorithms as pure functions of tensors.
 
-Policy losses go from log probabilities and advantages to one loss per task. Arrays are [task, row]; a row is one
+Policy losses map log probabilities and advantages to one loss per task. Arrays are [task, row]; a row is one
 step of one episode. The mask multiplies, and a task's mean is over its real steps. Soft actor-critic's losses are
-means over all rows given, of any shape.
+means over all rows, whatever their shape.
 """
 
 from torch import Tensor, exp, where
@@ -51,8 +51,8 @@ def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
     """Mean squared error of each critic, summed over the critics.
 
     Args:
-        values: Q(s, a), [critic, ...].
-        targets: [...].
+        values: Action values Q(s, a), [critic, ...].
+        targets: Targets of all critics, [...].
     """
     return (values - targets).square().flatten(1).mean(1).sum()
 
@@ -60,16 +60,19 @@ def critic_loss(values: Tensor, targets: Tensor) -> Tensor:
 def soft_values(values: Tensor, log_probs: Tensor, temperature: Tensor | float) -> Tensor:
     """min_i Q_i(s, a) - alpha log pi(a|s) (Haarnoja et al. 2018, arXiv:1801.01290, eq. 3), [...].
 
-    Its mean is what the actor maximises, and the target of a value network.
+    The actor maximises its mean, and a value network regresses on it.
 
     Args:
-        values: Q(s, a) of actions drawn from the policy, [critic, ...].
-        log_probs: of these actions, [...].
-        temperature: alpha.
+        values: Values Q(s, a) of actions drawn from the policy, [critic, ...].
+        log_probs: Log probabilities of these actions, log pi(a|s), [...].
+        temperature: Weight alpha of the entropy, positive.
     """
     return values.amin(0) - temperature * log_probs
 
 
 def temperature_loss(log_temperature: Tensor, log_probs: Tensor, target_entropy: float) -> Tensor:
-    """-log alpha (log pi + target) (Haarnoja et al. 2018b, arXiv:1812.05905, section 5): falls below it, rises."""
+    """-log alpha (log pi + target) (Haarnoja et al. 2018b, arXiv:1812.05905, section 5).
+
+    The temperature alpha rises while the policy's entropy is below the target, and falls while it is above.
+    """
     return -(log_temperature * (log_probs.detach() + target_entropy)).mean()

@@ -5,7 +5,7 @@ of the ring that the task's last collection wrote first, so that it can hold nei
 All tasks of a batch are drawn in one gather, on the device that holds the store.
 
 On disk the rows are a file beside the checkpoint that only grows: each checkpoint appends what is new, the
-checkpoint itself says how much of the file is its own. The one before it owns a shorter part of the same file.
+checkpoint itself says how much of the file belongs to it. An earlier checkpoint owns a shorter part of the file.
 """
 
 import os
@@ -32,12 +32,12 @@ class Transitions(NamedTuple):
     """Steps of the environment, of any leading shape.
 
     Attributes:
-        observations: [..., obs].
-        actions: as the policy put them out, [..., act].
-        rewards: to learn from, [...].
-        context_rewards: to infer the task from, [...]; the sparse ones where the two differ.
-        terminated: 1 where the MDP ended, else 0; a time limit is not an end, [...].
-        next_observations: [..., obs].
+        observations: Observations before the step, [..., obs].
+        actions: Actions as the policy put them out, [..., act].
+        rewards: Rewards that critics learn from, [...].
+        context_rewards: Rewards that the task is inferred from, [...]; the sparse ones where the two differ.
+        terminated: Flag that is 1 where the MDP ended, else 0; a time limit is not an end, [...].
+        next_observations: Observations after the step, [..., obs].
     """
 
     observations: Tensor
@@ -52,11 +52,11 @@ class MultiTaskReplay:
     """One store [task, capacity, feature] with a ring per task; allocated when the first rows come.
 
     Args:
-        num_tasks: training tasks.
-        capacity: transitions that each task keeps; older ones are overwritten.
-        obs_size: observation features.
-        act_size: action dimensions.
-        device: holds the store, and is where batches are drawn.
+        num_tasks: Number of training tasks.
+        capacity: Transitions that each task keeps; the oldest are overwritten.
+        obs_size: Number of observation features.
+        act_size: Number of action dimensions.
+        device: Device that holds the store and on which batches are drawn.
     """
 
     def __init__(
@@ -74,34 +74,34 @@ class MultiTaskReplay:
         self._saved_file = (Path(), 0)  # where they are, and how much of that file is ours, in bytes
 
     def check_room(self) -> None:
-        """Raise a MemoryError if the device is too small for the store, however much of it is free."""
+        """Raise a MemoryError if the device's total memory is too small for the store."""
         check_memory(self.summary(), self.num_bytes, total_memory(self.device), self.device)
 
     @property
     def num_bytes(self) -> int:
-        """What the store takes when it is full."""
+        """Memory of the full store in bytes."""
         return self.num_tasks * self.capacity * self.width * torch.float32.itemsize
 
     @property
     def num_transitions(self) -> int:
-        """How many are held."""
+        """Number of transitions in the store, of all tasks."""
         return sum(min(added, self.capacity) for added in self._added)
 
     def summary(self) -> str:
-        """Sizes and memory, before any is allocated."""
+        """One line with the store's sizes and memory; nothing is allocated."""
         sizes = f"{self.num_tasks} tasks x {self.capacity:,} transitions of {self.width} numbers"
         return f"a replay of {sizes} ({gigabytes(self.num_bytes)})"
 
     def add(self, task: int, transitions: Transitions, *, num_context: int) -> None:
-        """Store new transitions of a task; its context becomes the first ones of them.
+        """Store new transitions of a task; the first of them become its context.
 
         Args:
-            task: index.
-            transitions: on any device, [row, ...].
-            num_context: how many of them, from the first on, are the context; in the order in which they happened.
+            task: Index of the task.
+            transitions: Transitions in the order in which they happened, on any device, [row, ...].
+            num_context: Number of transitions in the new context, counted from the first.
 
         Raises:
-            ValueError: if there are more than the task can hold, or fewer than the context needs.
+            ValueError: If there are more than the task can hold, or fewer than the context needs.
         """
         num_rows = len(transitions.rewards)
         if not 1 <= num_context <= num_rows:
@@ -123,9 +123,9 @@ class MultiTaskReplay:
         """Places of transitions, uniform over all that a task holds, with replacement, int64 [task, row].
 
         Args:
-            tasks: indices, int64 [task], on the device.
-            num_rows: per task.
-            generator: of the device.
+            tasks: Indices of tasks, int64 [task], on the device.
+            num_rows: Number of transitions per task.
+            generator: Random generator of the device.
         """
         filled = self._bounds[0, tasks].unsqueeze(1)
         return tasks.unsqueeze(1) * self.capacity + self._below(filled, num_rows, generator)
@@ -142,13 +142,13 @@ class MultiTaskReplay:
         """Places of transitions of the tasks' contexts, int64 [task, row].
 
         Args:
-            tasks: indices, int64 [task], on the device.
-            num_rows: per task.
-            generator: of the device.
-            ordered: a stretch of steps in their order, beginning anywhere (a context that is shorter starts over);
-                otherwise uniform with replacement.
-            shortest: draw from a window of each context, as many steps in a row as this or more; none draws from
-                all of it. Not with `ordered`, whose stretches are as long as asked.
+            tasks: Indices of tasks, int64 [task], on the device.
+            num_rows: Number of transitions per task.
+            generator: Random generator of the device.
+            ordered: Whether to draw consecutive steps from a random first one (a context that is shorter starts
+                over), instead of uniformly with replacement.
+            shortest: Least length in steps of the random window of each context that transitions are drawn from;
+                None draws from the whole context. Has no effect with `ordered`.
         """
         _, start, length = self._bounds[:, tasks].unsqueeze(2)
         if ordered:
@@ -166,7 +166,7 @@ class MultiTaskReplay:
         return places
 
     def gather(self, places: Tensor) -> Transitions:
-        """The transitions at drawn places [task, row], each [task, row, ...], in one gather."""
+        """Read the transitions at drawn places [task, row] in one gather, each [task, row, ...]."""
         rows = self._rows().view(-1, self.width).index_select(0, places.flatten()).view(*places.shape, self.width)
         observations, actions, *scalars, next_observations = (rows[..., columns] for columns in self._columns)
         rewards, context_rewards, terminated = (column.squeeze(-1) for column in scalars)
@@ -181,12 +181,12 @@ class MultiTaskReplay:
         return below
 
     def _ring(self, start: int, num_rows: int) -> Tensor:
-        """The places in a ring of the rows from the start-th ever added on."""
+        """Places in a ring of consecutive rows, the first being the start-th row ever added."""
         places: Tensor = torch.arange(start, start + num_rows, device=self.device) % self.capacity
         return places
 
     def _rows(self) -> Tensor:
-        """The store; the system gives memory to the part that is written only."""
+        """The store; the system backs only the part that is written with memory."""
         if self._store is None:
             if any(self._added):
                 raise RuntimeError("the replay's rows were not loaded; call load first")
@@ -203,11 +203,11 @@ class MultiTaskReplay:
         self._bounds.copy_(torch.tensor([filled, starts, lengths]))
 
     def state_dict(self) -> dict[str, Any]:
-        """How much there is of every task and where its context lies; the rows are in the file of `save`."""
+        """Number of rows of every task and the place of its context; `save` writes the rows to a file."""
         return {"added": torch.tensor(self._added), "context": torch.tensor(self._context)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave; `load` brings the rows."""
+        """Restore the state from `state_dict`; `load` reads the rows."""
         if state["added"].shape != (self.num_tasks,):
             raise ValueError(f"the replay must have {self.num_tasks} tasks, got {len(state['added'])}")
         self._store = None
@@ -216,10 +216,10 @@ class MultiTaskReplay:
         self._update_bounds()
 
     def save(self, path: Path) -> None:
-        """Append to the file what was added since the last time, and wait until it is on the disk.
+        """Append the rows that are new since the last call to the file, and wait until they are on the disk.
 
-        What the file holds beyond the part that this replay wrote or read is cut off: a later checkpoint's, which
-        the run has gone back from.
+        Rows behind those that this replay wrote or read are cut off: they belong to a later checkpoint, from which
+        the run has gone back.
         """
         saved_path, end = self._saved_file
         if saved_path != path or not path.exists() or path.stat().st_size < end:
@@ -240,24 +240,24 @@ class MultiTaskReplay:
             self._saved, self._saved_file = list(self._added), (path, file.tell())
 
     def load(self, path: Path) -> None:
-        """Read the rows of the state that `load_state_dict` put back.
+        """Read the rows of the state that `load_state_dict` restored.
 
         Raises:
-            CheckpointError: if the file is missing, cut short, damaged or of another run.
+            CheckpointError: If the file is missing, cut short, damaged or of another run.
         """
         if not path.exists():
             raise CheckpointError(f"no replay at {path}; expected the file that was written beside the checkpoint")
         store = self._allocate()
-        found = [0] * self.num_tasks
+        loaded = [0] * self.num_tasks
         with path.open("rb") as file:
-            while found != self._added:
+            while loaded != self._added:
                 task, start, rows = self._read_block(file, path)
                 stop = start + len(rows)
-                if start < found[task] or stop > self._added[task]:
+                if start < loaded[task] or stop > self._added[task]:
                     raise CheckpointError(f"{path} is not the replay of this checkpoint: task {task}, row {start}")
                 store[task, self._ring(start, len(rows))] = torch.from_numpy(rows).to(self.device)
-                found[task] = stop
-            self._saved, self._saved_file = list(found), (path, file.tell())
+                loaded[task] = stop
+            self._saved, self._saved_file = list(loaded), (path, file.tell())
         self._store = store
 
     def _read_block(self, file: BufferedReader, path: Path) -> tuple[int, int, np.ndarray]:

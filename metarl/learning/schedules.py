@@ -1,23 +1,23 @@
-"""What changes in the course of a run."""
+"""Schedules of hyperparameters that are annealed in the course of a run."""
 
 
 def linear(start: float, final: float | None, updates: int, iterations: int) -> float:
-    """The value after so many updates, in a straight line from the first iteration to the last.
+    """The annealed value after some updates, on a straight line from the first iteration to the last.
 
     Args:
-        start: at the first iteration.
-        final: at the last, and after it; None for no change.
-        updates: done.
-        iterations: of the run.
+        start: Value at the first iteration.
+        final: Value at the last iteration and after it; None keeps the first value.
+        updates: Number of updates that the run has made.
+        iterations: Number of iterations of the whole run.
     """
     return start if final is None else start + (final - start) * _done(updates, iterations)
 
 
 def geometric(start: float, final: float, updates: int, iterations: int) -> float:
-    """The value after so many updates, by equal factors from the first iteration to the last; both positive."""
+    """The annealed value after some updates, changed by the same factor at each; both ends are positive."""
     return float(start * (final / start) ** _done(updates, iterations))
 
 
 def _done(updates: int, iterations: int) -> float:
-    """The part of the way, 0 at the first iteration and 1 at the last and after it."""
+    """Fraction of the annealing that is done: 0 at the first iteration, 1 at the last and after it."""
     return min(1.0, updates / max(1, iterations - 1))

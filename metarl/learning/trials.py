@@ -13,13 +13,13 @@ class Trials(NamedTuple):
     """Trials as sequences without gaps, time first; what is after a trial's end is padding.
 
     Attributes:
-        observations: [time, trial, obs].
-        actions: [time, trial, act], or [time, trial] if discrete.
-        rewards: [time, trial].
-        terminated: an episode's MDP ended at t, [time, trial].
-        truncated: an episode's time limit cut it at t, [time, trial].
-        mask: t is before the trial's end, [time, trial].
-        records: what the actor recorded, each [time, trial, ...].
+        observations: Observations o_t before each step, [time, trial, obs].
+        actions: Actions, [time, trial, act], or [time, trial] if discrete.
+        rewards: Rewards, [time, trial].
+        terminated: True where an episode's MDP ended at t, [time, trial].
+        truncated: True where a time limit cut an episode at t, [time, trial].
+        mask: True where t is before the trial's end, [time, trial].
+        records: Values that the actor recorded at each step, by name, each [time, trial, ...].
     """
 
     observations: Tensor
@@ -31,7 +31,7 @@ class Trials(NamedTuple):
     records: dict[str, Tensor]
 
     def map(self, change: Callable[[Tensor], Tensor]) -> "Trials":
-        """The same change made to every array."""
+        """Apply the same change to every array."""
         return Trials(
             observations=change(self.observations),
             actions=change(self.actions),
@@ -44,7 +44,7 @@ class Trials(NamedTuple):
 
 
 def as_trials(trajectories: Trajectories) -> Trials:
-    """Join each task's episodes in their order; the steps after an episode's early end are left out."""
+    """Join each task's episodes in their order, without the padding after an episode's early end."""
     mask = trajectories.mask.flatten(1, 2)  # [trial, episode * time]
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(mask.sum(1).max())]
 

@@ -17,7 +17,7 @@ VectorProduct = Callable[[Tensor], Tensor]
 
 
 class Solution(NamedTuple):
-    """An approximate solution x of A x = b, and what is left of b: b - A x."""
+    """An approximate solution x of A x = b, and its residual b - A x."""
 
     x: Tensor
     residual: Tensor
@@ -27,10 +27,10 @@ class LineSearch(NamedTuple):
     """The result of a line search.
 
     Attributes:
-        accepted: whether any step met both conditions; if not, nothing was changed.
-        fraction: of the full step that was taken, 0 if none.
-        loss: at the parameters that were kept.
-        kl: at the parameters that were kept.
+        accepted: Whether a step met both conditions; if none did, the parameters are unchanged.
+        fraction: Fraction of the full step that was taken, in [0, 1]; 0 if no step was accepted.
+        loss: Loss at the resulting parameters.
+        kl: KL divergence at the resulting parameters, in nats.
     """
 
     accepted: bool
@@ -45,10 +45,10 @@ def conjugate_gradient(
     """Solve A x = b for a symmetric positive definite A, given v -> A v; or one such system for every row of b.
 
     Args:
-        product: multiplies A with a vector of b's shape, or each system's A with its row.
-        b: right-hand side, [entry] or [system, entry].
-        iterations: at most this many products.
-        tolerance: stop once the squared residual, of every system, is at most this.
+        product: Function that multiplies A with a vector of b's shape, or each system's A with its row.
+        b: Right-hand side, [entry] or [system, entry].
+        iterations: Most products with A.
+        tolerance: Squared residual at which a system counts as solved; iteration stops when all systems are.
     """
     x = torch.zeros_like(b)
     residual = b.clone()
@@ -80,9 +80,9 @@ def gauss_newton(
     needed, so every operation with a second derivative will do, gradient steps inside the graph included.
 
     Args:
-        outputs: tensors computed from the inputs, with their graph.
-        inputs: leaves, in the order in which vectors are flattened.
-        metric: M, linear, from tangents of the outputs to cotangents.
+        outputs: Tensors computed from the inputs, with their graph.
+        inputs: Leaf tensors, in the order in which vectors are flattened.
+        metric: Linear map M from tangents of the outputs to cotangents.
     """
     cotangents = [torch.zeros_like(out, requires_grad=True) for out in outputs]
     transposed = torch.autograd.grad(
@@ -116,16 +116,16 @@ def line_search(
     """The largest step start + ratio^j full_step that lowers the loss within the trust region.
 
     Args:
-        evaluate: loss and KL at a flat parameter vector.
-        start: flat parameters now.
-        full_step: flat step, to be added.
-        loss_before: at the start.
-        max_kl: limit of the KL divergence, in nats.
-        backtrack_ratio: in (0, 1).
-        max_backtracks: tries.
+        evaluate: Function that returns loss and KL divergence at a flat parameter vector.
+        start: Current parameters as a flat vector.
+        full_step: Longest step, a flat vector to be added to the parameters.
+        loss_before: Loss at the current parameters.
+        max_kl: Limit of the KL divergence, in nats.
+        backtrack_ratio: Factor by which the step shrinks after each rejection, in (0, 1).
+        max_backtracks: Most steps that are tried.
 
     Returns:
-        The parameters to keep (the start itself if no step was accepted), and what happened.
+        New parameters (the old ones if no step was accepted), and the result of the search.
     """
     for power in range(max_backtracks):
         fraction = backtrack_ratio**power

@@ -1,4 +1,4 @@
-"""How the process gives memory back to the operating system."""
+"""The C library's policy of returning freed memory to the operating system."""
 
 import ctypes
 
@@ -7,7 +7,7 @@ _TWO_GIB = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what was freed for the next allocation, up to 2 GiB; returns whether it can.
+    """Let the C library keep up to 2 GiB of freed memory for the next allocation; returns whether it can.
 
     By default, glibc maps every large tensor anew and unmaps it again, so that each of its pages is faulted in and
     cleared on first touch: half of the time of a Conv4 update on a virtual machine, whose activations are tens

@@ -1,4 +1,4 @@
-"""Checks that configurations share; each names the field, what was expected and what came."""
+"""Checks that configurations share; each error names the field, the expected range and the value."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""How many cores there are to use, and what goes wrong in the processes that use them."""
+"""Number of processor cores to use, and the error of the processes that use them."""
 
 import os
 

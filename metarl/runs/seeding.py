@@ -17,13 +17,13 @@ STREAMS = ("tasks", "test_tasks", "fresh_tasks", "workers", "evaluation", "train
 
 
 def streams(seed: int) -> dict[str, np.random.Generator]:
-    """Independent generators of one seed, by name.
+    """Independent random generators that are derived from one seed, by name.
 
     Args:
-        seed: a non-negative integer.
+        seed: Seed of all random streams of a run, a non-negative integer.
 
     Raises:
-        ValueError: if the seed is negative.
+        ValueError: If the seed is negative.
     """
     if seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed}")
@@ -47,7 +47,7 @@ def task_seeds(seed: int, num_tasks: int) -> np.ndarray:
 
 
 def torch_generator(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
-    """A torch generator on a device."""
+    """A torch generator on a device, seeded with the seed modulo 2^63."""
     return torch.Generator(device=device).manual_seed(seed % 2**63)
 
 
@@ -57,7 +57,7 @@ def dump_states(generators: dict[str, np.random.Generator]) -> str:
 
 
 def load_states(generators: dict[str, np.random.Generator], dumped: str) -> None:
-    """Put all streams back to what `dump_states` wrote."""
+    """Restore the states of all streams from the JSON of `dump_states`."""
     for name, state in json.loads(dumped).items():
         generators[name].bit_generator.state = state
 
