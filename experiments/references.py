@@ -1,8 +1,8 @@
 """The strategies that learned ones are compared with, by benchmark.
 
 Those of bandits and MDPs are as published for RL2 (Duan et al. 2016, arXiv:1611.02779). Their constants were tuned
-for each setting but are not in the paper. Those below are one choice for all settings where one would do, and were
-chosen by matching the published tables; 117 of 126 cells then agree within their noise.
+for each setting, and the paper does not state them. The constants below were chosen to match the published tables,
+with one choice for all settings wherever one is enough; 117 of 126 cells then agree within their noise.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,12 @@ def reference_actors(family: TaskFamily, num_episodes: int, tasks: Sequence[Task
     """The reference strategies for a task family, by name and in the order of the published tables.
 
     Args:
-        family: of the tasks; families without references get none.
-        num_episodes: of a trial.
-        tasks: one for each trial, for strategies that are told them.
+        family: Family of the tasks; the result is empty for families without references.
+        num_episodes: Number of episodes in a trial.
+        tasks: Tasks of the trials, one each, for strategies that know their task.
+
+    Returns:
+        Strategies by name, in the order of the published tables.
     """
     if isinstance(family, BernoulliBandit):
         return _bernoulli(family.num_arms, num_episodes)

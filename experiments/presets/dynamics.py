@@ -10,8 +10,8 @@ from metarl.experiments.presets.pearl import Described
 from metarl.training import EvaluationConfig, TrainingConfig
 
 # Rakelly et al. 2019: 40 training and 10 test tasks, meta-batches of 10, a KL weight of 0.1 times those, contexts
-# of 100 transitions with the next observation. Their networks are 300-300-300 and 200-200-200, with 4000 updates;
-# they collect 400 and 600 steps, which is more episodes the earlier these fall.
+# of 100 transitions with the next observation. Their networks are 300-300-300 and 200-200-200, with 4000 updates.
+# They collect 400 and 600 steps, which are more episodes the earlier the robot falls.
 _PEARL = PearlConfig(
     context=ContextConfig(hidden_sizes=(128, 128), next_observations=True),
     hidden_sizes=(256, 256),
@@ -30,15 +30,15 @@ def dynamics_presets(adaptation: AdaptationConfig, trials: Rl2Config) -> dict[st
     """Hopper and Walker2d with random parameters, by ProMP, RL2 and PEARL.
 
     Args:
-        adaptation: of gradient-based learners on locomotion.
+        adaptation: Settings of the inner loop for gradient-based learners on locomotion.
         trials: RL2's settings on locomotion.
     """
-    found: dict[str, Described] = {}
+    presets: dict[str, Described] = {}
     for name in ("hopper-rand-params", "walker-rand-params"):
-        found[f"{name}-promp"] = _promp(name, adaptation)
-        found[f"{name}-rl2"] = _rl2(name, trials)
-        found[f"{name}-pearl"] = _pearl(name)
-    return found
+        presets[f"{name}-promp"] = _promp(name, adaptation)
+        presets[f"{name}-rl2"] = _rl2(name, trials)
+        presets[f"{name}-pearl"] = _pearl(name)
+    return presets
 
 
 def _promp(benchmark: str, adaptation: AdaptationConfig) -> Described:

@@ -14,10 +14,10 @@ from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
 from metarl.training import EvaluationConfig, TrainingConfig
 
 Described = tuple[Experiment, str]
-"""An experiment and where its settings come from."""
+"""An experiment and the source of its settings."""
 
 ML1_ENVIRONMENTS = ("reach", "push", "pick-place")
-_SHORT = 200  # of Meta-World's 500 steps: the hand crosses the table in 40
+_SHORT = 200  # steps of an episode instead of Meta-World's 500: the hand crosses the table in 40
 
 
 # Actions of Meta-World are already at most one: hand movements of a centimetre, and the gripper.
@@ -62,7 +62,7 @@ def _gradient_agents(
 def _ml1(name: str) -> dict[str, Described]:
     """One environment, sized for two cores: shorter episodes, smaller networks."""
     benchmark = f"ml1-{name}"
-    # A hand that goes where the reward rises needs no long view: with 0.9 the values, and their errors, are small.
+    # A hand that follows the rising reward needs no long horizon; gamma 0.9 keeps values and their errors small.
     pearl = replace(
         _PEARL,
         context=replace(_PEARL.context, hidden_sizes=(128, 128), latent_size=5),
@@ -98,7 +98,7 @@ def _ml1(name: str) -> dict[str, Described]:
 
 
 def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capacity: int) -> dict[str, Described]:
-    """A benchmark of many environments at published sizes: whole episodes, ten to adapt, so many steps in all."""
+    """A benchmark of many environments at published sizes: full episodes, ten to adapt, `steps` steps in all."""
     per_task, millions = 10 * 500, f"{steps // 1_000_000} million steps"
     gradient = TrainingConfig(
         iterations=steps // (2 * per_task * meta_batch_size), meta_batch_size=meta_batch_size, evaluate_every=25
@@ -118,16 +118,16 @@ def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capac
         outer_lr=5e-4,
         backprop_steps=500,
     )
-    # Every training task has a replay, 50 of each environment: what they hold fits into 5 GB together.
+    # Every training task has a replay, 50 of each environment; together they fit into 5 GB.
     pearl = replace(_PEARL, num_initial_episodes=2, replay_capacity=replay_capacity)
     return _gradient_agents(benchmark, replace(_ADAPTATION, gae_lambda=1.0), settings, gradient) | {
         f"{benchmark}-rl2": (
             Experiment(benchmark, rl2, trials, evaluation),
-            f"RL2 of Yu et al. 2019, PPO in the place of TRPO; {settings}",
+            f"RL2 of Yu et al. 2019 with PPO instead of TRPO; {settings}",
         ),
         f"{benchmark}-pearl": (
             Experiment(benchmark, pearl, off_policy, evaluation),
-            f"PEARL of Yu et al. 2019: latent 7, 15 tasks an iteration; {millions}",
+            f"PEARL of Yu et al. 2019: 7 latent variables, 15 tasks per iteration; {millions}",
         ),
     }
 

@@ -7,7 +7,7 @@ from metarl.experiments.configuration import Experiment
 from metarl.training import EvaluationConfig, TrainingConfig
 
 Described = tuple[Experiment, str]
-"""An experiment and where its settings come from."""
+"""An experiment and the source of its settings."""
 
 
 def _off_policy(
@@ -44,9 +44,10 @@ def _cpu_sized(
     )
 
 
-# Rakelly et al. 2019's settings, with their numbers of steps as episodes; their KL weight is times the meta-batch.
-# Where a task's context is many episodes and a test trial begins with few, contexts are varied: drawn from all ten
-# episodes, point robots returned -7 in training and -13 on test tasks after two trajectories.
+# Rakelly et al. 2019's settings. Their numbers of steps are given in episodes here, and kl_coef is their weight
+# times the number of tasks in an update. If a task's context is many episodes but a test trial begins with few,
+# contexts are varied: with contexts from all ten episodes, point robots returned -7 in training but -13 on test
+# tasks after two trajectories.
 _VELOCITY_PEARL = PearlConfig()
 _DIRECTION_PEARL = PearlConfig(
     num_prior_episodes=5,
@@ -109,7 +110,7 @@ PEARL: dict[str, Described] = {
     "sparse-point-robot-pearl": _off_policy(
         "sparse-point",
         _SPARSE_POINT_PEARL,
-        "Rakelly et al. 2019, section 6.4: 80 goals on a semicircle, 20 steps; dense reward to learn",
+        "Rakelly et al. 2019, section 6.4: 80 goals on a semicircle, 20 steps; learns from the dense reward",
         train_tasks=80,
         test_tasks=20,
         collected_tasks=10,

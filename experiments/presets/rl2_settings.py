@@ -1,4 +1,4 @@
-"""What several RL2 experiments share."""
+"""The RL2 settings that all locomotion experiments share."""
 
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig

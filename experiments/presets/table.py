@@ -1,4 +1,4 @@
-"""The experiments by name, each with its source."""
+"""The experiments of reinforcement learning by name, each with its source."""
 
 from dataclasses import dataclass, replace
 
@@ -18,24 +18,24 @@ from metarl.training import EvaluationConfig, TrainingConfig
 
 @dataclass(frozen=True)
 class Preset:
-    """An experiment and where its settings come from."""
+    """An experiment and the source of its settings."""
 
     experiment: Experiment
     source: str
 
 
-# Point navigation needs no scaling of the output: the actions are at most a tenth of a unit already.
+# Point navigation needs no scaling of the policy's output: its actions are at most a tenth of a unit already.
 _POINT_POLICY = PolicyConfig(hidden_sizes=(64, 64), output_scale=1.0)
 _POINT_ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=20)
-# The literature's advantages are Monte-Carlo ones; with 0.95 the same number of steps teaches more than twice as
-# much (see AdaptationConfig.gae_lambda), and `--agent.adaptation.gae-lambda 1` is as published.
+# The literature uses Monte-Carlo advantages. With gae_lambda 0.95 the same number of steps teaches more than twice
+# as much (see AdaptationConfig.gae_lambda); `--agent.adaptation.gae-lambda 1` is as published.
 _LOCOMOTION = AdaptationConfig(gae_lambda=0.95)
 
 
 def _locomotion(
     benchmark: str, agent: AgentConfig, source: str, evaluation: EvaluationConfig | None = None
 ) -> Preset:
-    """A published experiment's 1,000 iterations of 40 tasks."""
+    """A locomotion experiment with the published 1,000 iterations of 40 tasks."""
     training = TrainingConfig(iterations=1000)
     return Preset(Experiment(benchmark, agent, training, evaluation or EvaluationConfig()), source)
 
@@ -57,8 +57,9 @@ def _trials(
 def _bandit(num_pulls: int, num_arms: int, iterations: int, meta_batch_size: int) -> Preset:
     """A column of Duan et al. 2016, table 1.
 
-    With the rewards, an entropy bonus large enough to go on exploring outweighs what there is to learn; with the
-    regrets ten times as much does not. What a longer trial needs is a larger one, and a longer memory.
+    With rewards as the objective, an entropy bonus that is large enough to keep the policy exploring outweighs
+    what can be learned; with regrets, a bonus ten times as large does not. Longer trials need a larger bonus and a
+    longer memory.
     """
     agent = replace(
         _ON_REGRETS,
@@ -67,17 +68,17 @@ def _bandit(num_pulls: int, num_arms: int, iterations: int, meta_batch_size: int
         entropy_coef={10: 0.02, 100: 0.2, 500: 0.6}[num_pulls],
     )
     training = TrainingConfig(iterations, meta_batch_size, checkpoint_every=10, evaluate_every=0)
-    source = f"Duan et al. 2016, table 1, n = {num_pulls}, k = {num_arms}; PPO in the place of TRPO, on regrets"
+    source = f"Duan et al. 2016, table 1, n = {num_pulls}, k = {num_arms}; PPO instead of TRPO, on regrets"
     return _trials(f"bernoulli-bandit-k{num_arms}", agent, training, source, num_tasks=2000)
 
 
 def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
-    """A column of Duan et al. 2016, table 2, with attention in the place of a GRU.
+    """A column of Duan et al. 2016, table 2, with attention instead of a GRU.
 
-    What a learner needs is what came of the last visits to a state. A GRU told the same found in 8 million steps
-    not much more than to repeat what paid (mean reward 120 to 125 of n = 10); one layer of attention over
-    transitions finds the visits. The short discount at the start keeps the errors of a value that
-    differs by tens from MDP to MDP out of the first advantages.
+    A learner needs the outcomes of the last visits to a state. In 8 million steps, a GRU with the same inputs
+    learned little more than to repeat rewarded actions (mean reward 120 to 125 of n = 10); one layer of attention
+    over transitions retrieves those visits. Values differ by tens from MDP to MDP; the small gamma at the start
+    keeps their errors out of the first advantages.
     """
     agent = replace(_TABULAR_RL2, gamma=0.5)
     if num_episodes > 10:  # with n = 10's settings n = 25 stopped exploring at 400 of 426
@@ -90,13 +91,13 @@ def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
         outer_lr=2e-3,
     )
     training = TrainingConfig(iterations, meta_batch_size, checkpoint_every=10, evaluate_every=0)
-    source = f"Duan et al. 2016, table 2, n = {num_episodes}; PPO in the place of TRPO, attention of a GRU"
+    source = f"Duan et al. 2016, table 2, n = {num_episodes}; PPO instead of TRPO, attention instead of a GRU"
     return _trials("tabular-mdp", agent, training, source, num_tasks=1000)
 
 
-# Published trials and tables; memory, PPO and schedules were chosen on the bandits, see metarl.agents.rl2. What is
-# measured is the undiscounted sum, and the discount of 0.99 that was published makes exploring look dear: with
-# n=100 and k=5 learning stood at 77.5 for 200 iterations, and rose to 78.0 within 100 when gamma became 1.
+# Trials and tables are as published. Memory, PPO and schedules were chosen on the bandits, see metarl.agents.rl2.
+# The measure is the undiscounted sum of rewards, and the published discount of 0.99 makes exploration look costly:
+# with n=100 and k=5 learning stood at 77.5 for 200 iterations, and rose to 78.0 within 100 when gamma became 1.
 _TABULAR_RL2 = Rl2Config(
     gamma=1.0,
     policy=TrialPolicyConfig(memory_size=64),
@@ -118,11 +119,11 @@ _ON_REGRETS = replace(
 
 
 def _locomotion_trials(benchmark: str, agent: Rl2Config, iterations: int) -> Preset:
-    """Trials of two episodes of 200 steps, 80 at a time."""
+    """An RL2 experiment on trials of two episodes of 200 steps, 80 per iteration."""
     training = TrainingConfig(iterations, meta_batch_size=80, evaluate_every=50)
     source = "RL2 as in Zintgraf et al. 2020: two episodes of 200 steps, gamma 0.97, lambda 0.9"
-    found = _trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5)
-    return replace(found, experiment=replace(found.experiment, horizon=200))
+    preset = _trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5)
+    return replace(preset, experiment=replace(preset.experiment, horizon=200))
 
 
 PRESETS: dict[str, Preset] = {
@@ -133,7 +134,7 @@ PRESETS: dict[str, Preset] = {
             training=TrainingConfig(iterations=25, meta_batch_size=20, evaluate_every=0),
             evaluation=EvaluationConfig(num_tasks=20, num_steps=1, num_episodes=20),
         ),
-        "half-cheetah-dir-promp, shortened to minutes on two cores",
+        "half-cheetah-dir-promp, shortened to take minutes on two cores",
     ),
     "point-promp": Preset(
         Experiment(
@@ -141,7 +142,7 @@ PRESETS: dict[str, Preset] = {
             agent=PrompConfig(policy=_POINT_POLICY, adaptation=_POINT_ADAPTATION),
             training=TrainingConfig(iterations=50, meta_batch_size=20),
         ),
-        "task and inner step size of Finn et al. 2017; ProMP of Rothfuss et al. 2019",
+        "ProMP of Rothfuss et al. 2019 on the task and with the inner step size of Finn et al. 2017",
     ),
     "point-maml-trpo": Preset(
         Experiment(
@@ -194,7 +195,7 @@ PRESETS: dict[str, Preset] = {
             final_entropy_coef=0.0,
         ),
         TrainingConfig(iterations=300, meta_batch_size=420, checkpoint_every=10, evaluate_every=0),
-        "Zintgraf et al. 2020, appendix: four episodes of 15 steps, gamma 0.95 led to 1",
+        "Zintgraf et al. 2020, appendix: four episodes of 15 steps, gamma annealed from 0.95 to 1",
         num_tasks=21,
         num_episodes=20,
     ),
@@ -217,10 +218,10 @@ PRESETS: dict[str, Preset] = {
 
 
 def preset(name: str) -> Experiment:
-    """The experiment of a name.
+    """The experiment with a name.
 
     Raises:
-        ValueError: if there is none; the message names those that exist.
+        ValueError: If there is none; the message names those that exist.
     """
     if name not in PRESETS:
         raise ValueError(f"unknown experiment {name!r}; known: {', '.join(PRESETS)}")

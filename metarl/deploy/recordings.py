@@ -1,16 +1,18 @@
-"""Recordings: transitions of one environment in a file, whoever acted; what an agent can adapt to without acting.
+"""Recordings: a file of one environment's transitions, which an agent can adapt to without acting itself.
 
-The file is npz, its arrays ordered by time, one episode after the other. Nothing in it is executed.
+The transitions may come from any policy. The file is npz, its arrays ordered by time, one episode after the other.
+Nothing in it is executed.
 
-    observations       o_t before action t, [step, obs]
-    actions            what the environment got, [step, act], or [step] if discrete
-    rewards            [step]
-    terminated         the MDP ended at t, bool [step]
-    truncated          the episode was cut at t, bool [step]
-    next_observations  after step t, before any reset, [step, obs]
+    observations       observations o_t before action t, [step, obs]
+    actions            actions that the environment received, [step, act], or [step] if discrete
+    rewards            rewards r_t, [step]
+    terminated         true where the MDP ended at t, bool [step]
+    truncated          true where the episode was cut at t, bool [step]
+    next_observations  observations after step t, before any reset, [step, obs]
 
-An episode ends where either flag is true; a file that ends within one is read as cut there. In the place of
-`next_observations` may stand `last_observations` [episode, obs], of each episode's last step.
+An episode ends where either flag is true. If the file ends within an episode, the episode counts as cut there.
+Instead of `next_observations` the file may hold `last_observations` [episode, obs], those after the last step of
+each episode.
 """
 
 import zipfile
@@ -31,20 +33,20 @@ _UNREADABLE = (
     OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
 )  # fmt: skip
 UNKNOWN_TASK = Task("unknown", ())
-"""In the place of a task where nobody can say which it is."""
+"""Task of trajectories whose task is not known."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """Transitions of one environment in the order of time; see the file's description of them.
+    """Transitions of one environment in the order of time, one episode after the other.
 
     Attributes:
-        observations: float [step, obs].
-        actions: float [step, act], or integer [step] if discrete.
-        rewards: float [step].
-        terminated: bool [step].
-        truncated: bool [step].
-        next_observations: float [step, obs].
+        observations: Observations o_t before action t, float [step, obs].
+        actions: Actions that the environment received, float [step, act], or integer [step] if discrete.
+        rewards: Rewards r_t, float [step].
+        terminated: True where the MDP ended at t, bool [step].
+        truncated: True where the episode was cut at t, bool [step].
+        next_observations: Observations after step t, before any reset, float [step, obs].
     """
 
     observations: np.ndarray
@@ -86,14 +88,14 @@ class Recording:
         """The step after each episode's last, int [episode]."""
         ends = self.terminated.astype(bool) | self.truncated.astype(bool)
         ends[-1] = True
-        found: np.ndarray = np.flatnonzero(ends) + 1
-        return found
+        following: np.ndarray = np.flatnonzero(ends) + 1
+        return following
 
     def trajectories(self, to_outputs: Callable[[np.ndarray], Tensor]) -> Trajectories:
-        """The episodes as those of one unknown task, padded to the longest.
+        """The episodes as trajectories of one unknown task, padded to the longest.
 
         Args:
-            to_outputs: what the policy puts out for environment actions.
+            to_outputs: Function that maps environment actions to the policy's outputs for them.
         """
         ends = self.episode_ends
         lengths = np.diff(ends, prepend=0)
@@ -102,10 +104,10 @@ class Recording:
         places[mask] = np.arange(len(self.rewards))
 
         def padded(values: np.ndarray | Tensor) -> Tensor:
-            given = values if isinstance(values, Tensor) else torch.from_numpy(values)
-            shape = (*mask.shape, *([1] * (given.dim() - 1)))
-            zero = torch.zeros((), dtype=given.dtype)
-            return torch.where(torch.from_numpy(mask).view(shape), given[torch.from_numpy(places)], zero)[None]
+            steps = values if isinstance(values, Tensor) else torch.from_numpy(values)
+            shape = (*mask.shape, *([1] * (steps.dim() - 1)))
+            zero = torch.zeros((), dtype=steps.dtype)
+            return torch.where(torch.from_numpy(mask).view(shape), steps[torch.from_numpy(places)], zero)[None]
 
         truncated = self.truncated.astype(bool)
         truncated[-1] |= not self.terminated[-1]
@@ -127,7 +129,7 @@ def save_recording(path: Path | str, recording: Recording) -> None:
     """Write a recording to a new npz file that `load_recording` reads.
 
     Raises:
-        ValueError: if the file exists, or cannot be made.
+        ValueError: If the file exists already or cannot be created.
     """
     path = Path(path)
     if path.exists():
@@ -141,19 +143,19 @@ def save_recording(path: Path | str, recording: Recording) -> None:
 
 
 def load_recording(path: Path | str) -> Recording:
-    """Read a recording.
+    """Read a recording from an npz file and check its arrays.
 
     Raises:
-        ValueError: in one line that names the file, the array, what was expected and what came.
+        ValueError: If the file is no recording; one line names the file, the array, and what was expected.
     """
     path = Path(path)
     try:
         with path.open("rb") as opened:
-            found = np.load(opened, allow_pickle=False)
-            if isinstance(found, np.ndarray):
+            archive = np.load(opened, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise ValueError("expected an npz file of named arrays, got a single array")
-            with found:
-                arrays = {name: found[name] for name in found.files}
+            with archive:
+                arrays = {name: archive[name] for name in archive.files}
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read the recording {path}: {reason}") from error
@@ -174,9 +176,9 @@ def _from_arrays(arrays: Mapping[str, np.ndarray]) -> Recording:
     if "last_observations" not in arrays:
         raise ValueError("expected next_observations [step, obs] or last_observations [episode, obs], got neither")
     following = np.roll(arrays["observations"], -1, axis=0)
-    found = Recording(**{name: arrays[name] for name in names[:-1]}, next_observations=following)
-    ends, last = found.episode_ends, arrays["last_observations"]
-    expected = (len(ends), *found.observations.shape[1:])
+    recording = Recording(**{name: arrays[name] for name in names[:-1]}, next_observations=following)
+    ends, last = recording.episode_ends, arrays["last_observations"]
+    expected = (len(ends), *recording.observations.shape[1:])
     if last.shape != expected:
         raise ValueError(f"last_observations must have shape {expected}, one per episode, got {last.shape}")
     following[ends - 1] = last
