@@ -18,9 +18,9 @@ from metarl.envs.observed import observed
 from metarl.experiments import codec
 from metarl.runs import seeding
 from metarl.runs.configs import check_counts, check_not_negative
-from metarl.tasks import Benchmark, FiniteTasks, TaskEnv, TaskFamily
+from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 Device = Literal["auto", "cpu", "cuda"]
 ALGORITHMS: dict[str, type[AgentConfig]] = {
@@ -69,18 +69,6 @@ class Experiment:
             object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
         check_not_negative(self, "seed")
         check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
-
-
-@dataclass(frozen=True)
-class EnvMaker:
-    """Makes vector environments of a task family; picklable, for worker processes."""
-
-    family: TaskFamily
-    horizon: int | None
-
-    def __call__(self, num_envs: int, num_threads: int) -> TaskEnv:
-        """A vector environment."""
-        return self.family.make_env(num_envs, horizon=self.horizon, num_threads=num_threads)
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:

@@ -14,6 +14,7 @@ import pickle
 import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -24,11 +25,28 @@ from torch import Tensor
 from metarl.agent import Actions, Actor, Outcome
 from metarl.runs.cores import WorkerError, usable_cores
 from metarl.runs.seeding import episode_seeds, task_seeds
-from metarl.tasks import Task, TaskEnv, Transition
+from metarl.tasks import Task, TaskEnv, TaskFamily, Transition
 from metarl.trajectories import Trajectories, concatenate
 
 MakeEnv = Callable[[int, int], TaskEnv]
 """Makes a vector environment of (number of sub-environments, number of threads); picklable."""
+
+
+@dataclass(frozen=True)
+class EnvMaker:
+    """Makes the vector environments of a task family for `Workers`; picklable, for worker processes.
+
+    Attributes:
+        family: Task family whose environments are made.
+        horizon: Steps per episode; None for the family's own.
+    """
+
+    family: TaskFamily
+    horizon: int | None = None
+
+    def __call__(self, num_envs: int, num_threads: int) -> TaskEnv:
+        """A vector environment of so many sub-environments, simulated by so many threads."""
+        return self.family.make_env(num_envs, horizon=self.horizon, num_threads=num_threads)
 
 
 class Workers:

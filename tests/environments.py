@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from metarl.envs.gymnasium.family import YourFamily
+from metarl.envs import CustomFamily
 from metarl.tasks import Parameter, Task
 
 MARK = "METARL_TEST_MARK"
@@ -73,7 +73,7 @@ def set_task(env: gymnasium.Env, task: Task) -> None:
     env.goal, env.trouble = task["goal"], task["trouble"]  # type: ignore[assignment]
 
 
-WALKS = YourFamily(
+WALKS = CustomFamily(
     "walk",
     (Parameter("goal", low=-10.0, high=10.0), Parameter("trouble")),
     make=Walk,

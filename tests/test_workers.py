@@ -10,12 +10,11 @@ from torch import Tensor
 from metarl.agent import Actions, Outcome
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
 from metarl.envs import make_benchmark
-from metarl.experiments.configuration import EnvMaker
 from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 
 def _actor(benchmark: str) -> GaussianActor:

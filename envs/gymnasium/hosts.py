@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl.envs.gymnasium.environments import Call, Environments, Settings
+from metarl.envs.gymnasium.host_rows import Call, HostRows, HostSettings
 from metarl.runs.cores import WorkerError
 from metarl.tasks import Task
 
@@ -83,7 +83,7 @@ class HostProcess:
         timeout_s: for one thing that one environment does; None for no limit.
     """
 
-    def __init__(self, number: int, settings: Settings, timeout_s: float | None) -> None:
+    def __init__(self, number: int, settings: HostSettings, timeout_s: float | None) -> None:
         self.rows = settings.rows
         self._arrays = settings.arrays()
         self._name, self._settings, self._timeout_s = f"environment process {number}", settings, timeout_s
@@ -180,17 +180,19 @@ class HostProcess:
         """Wait for the answer to the last message; those to earlier ones, after an interruption, are of no use."""
         number: int = -1
         answer: Any = None
+        warned: list[str] = []
         try:
             while number != self._asked or answer == _ALIVE:
                 if not self._connection.poll(self._patience()):
                     raise _Lost(f"{self._name} has not answered for {self._patience():g} s")
-                number, answer = pickle.loads(self._connection.recv_bytes())
+                number, answer, warned = pickle.loads(self._connection.recv_bytes())
                 self._started = True
         except (EOFError, ConnectionResetError) as error:
             self._process.join(timeout=5)
             code = self._process.exitcode
             hint = _HINT if code == 1 and not self._started else ""
             raise _Lost(f"{self._name} died with exit code {code}{hint}") from error
+        _warn(warned)
         if answer is not None:
             summary, trace = answer
             failure = WorkerError(f"{self._name} failed: {summary}")
@@ -214,6 +216,13 @@ class HostProcess:
 
 
 _ALIVE = "alive"
+
+
+def _warn(messages: Sequence[str]) -> None:
+    for message in messages:
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
 _HINT = ' (a script that starts processes needs `if __name__ == "__main__":`, a notebook environments of a module)'
 
 
@@ -230,7 +239,7 @@ def _without_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _serve(connection: Connection, settings: Settings) -> None:
+def _serve(connection: Connection, settings: HostSettings) -> None:
     """A worker process: do what is asked until told to stop or the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -240,9 +249,9 @@ def _serve(connection: Connection, settings: Settings) -> None:
         nonlocal told
         if time.monotonic() - told > _LIFE_S:
             told = time.monotonic()
-            connection.send_bytes(pickle.dumps((number, _ALIVE)))
+            connection.send_bytes(pickle.dumps((number, _ALIVE, [])))
 
-    environments = Environments(settings.provider, settings.arrays(), alive)
+    environments = HostRows(settings.provider, settings.arrays(), alive)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has stopped
         while (asked := pickle.loads(connection.recv_bytes())) is not None:
             number, method, arguments = asked
@@ -253,7 +262,8 @@ def _serve(connection: Connection, settings: Settings) -> None:
             except Exception as error:
                 summary = " ".join("".join(traceback.format_exception_only(error)).split())
                 answer = (summary, traceback.format_exc())
-            connection.send_bytes(pickle.dumps((number, answer)))
+            connection.send_bytes(pickle.dumps((number, answer, environments.warnings)))
+            environments.warnings = []
     environments.close()
 
 
@@ -272,10 +282,10 @@ class InlineHost:
         settings: of the host.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: HostSettings) -> None:
         self.rows = settings.rows
         self._arrays = settings.arrays()
-        self._environments = Environments(settings.provider, self._arrays, lambda: None)
+        self._environments = HostRows(settings.provider, self._arrays, lambda: None)
         self._failure: Exception | None = None
 
     def ask(self, call: Call) -> None:
@@ -289,6 +299,8 @@ class InlineHost:
 
     def answer(self, seen: np.ndarray) -> None:
         """Raise the environment's error, if there was one."""
+        _warn(self._environments.warnings)
+        self._environments.warnings = []
         if self._failure is not None:
             raise self._failure
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from gymnasium import spaces
 
-from metarl.envs.gymnasium.environments import Env
+from metarl.envs.gymnasium.checks import Env
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.metaworld.sawyer import Sharing, new_environment
 from metarl.envs.metaworld.vectors import VECTORS

@@ -25,12 +25,11 @@ from metarl.agents.rl2.trial_policy import MemoryKind, TrialPolicyConfig
 from metarl.agents.strategies.bandits import Random
 from metarl.envs import make_benchmark
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells, seconds_per_call
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.console import Waiting, say, show_table
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 _LABELS = {
     "metarl-gru": "metarl, GRU",

@@ -32,13 +32,12 @@ from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, 
 from metarl.envs.benchmarks import make_benchmark
 from metarl.envs.mujoco.locomotion import LocomotionEnv
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.console import Waiting, show_table
 from metarl.runs.cores import usable_cores
 from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Benchmark, Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 _CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 _LABELS = {

@@ -22,7 +22,7 @@ from metarl.agent import Actor
 from metarl.envs import make_benchmark
 from metarl.envs.observed import TaskObserved
 from metarl.evaluation import adaptation_curve
-from metarl.experiments.configuration import EnvMaker, Experiment, encode, make_workers
+from metarl.experiments.configuration import Experiment, encode, make_workers
 from metarl.experiments.console import Waiting, duration, say
 from metarl.experiments.loading import restored
 from metarl.experiments.runs import (
@@ -49,7 +49,7 @@ from metarl.runs import seeding
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task, save_tasks
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 _SAME = ("benchmark", "horizon", "observe_task")
 

@@ -21,11 +21,10 @@ from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
-from metarl.experiments.configuration import EnvMaker
 from metarl.learning.bilevel import Params, flatten
 from metarl.runs.seeding import streams
 from metarl.tasks import Task
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 CPU = torch.device("cpu")
 POINT = make_benchmark("point")

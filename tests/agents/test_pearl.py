@@ -24,7 +24,7 @@ from metarl.agents.pearl.context import (
 from metarl.agents.pearl.pearl import Pearl, PearlConfig, UpdateDraw
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
-from metarl.experiments.configuration import EnvMaker, Experiment, experiment_benchmark, make_agent
+from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
 from metarl.learning.losses import bellman_targets, critic_loss, soft_values, temperature_loss
 from metarl.nets.dense import dense, has_dense
 from metarl.nets.memories import Carry
@@ -33,7 +33,7 @@ from metarl.nets.policies import TanhGaussian
 from metarl.runs.seeding import TaskNoise, torch_generator
 from metarl.tasks import FiniteTasks, Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 CPU = torch.device("cpu")
 KINDS = ("set", "recurrent")

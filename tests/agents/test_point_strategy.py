@@ -6,10 +6,9 @@ import pytest
 from metarl.agents.strategies.point import GoToGoal
 from metarl.envs import make_benchmark
 from metarl.envs.toy.point import PointEnv
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.references import reference_actors
 from metarl.tasks import Task
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 
 def test_it_goes_straight_to_every_goal() -> None:

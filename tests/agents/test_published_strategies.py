@@ -5,9 +5,8 @@ import pytest
 
 from metarl.agent import Actor
 from metarl.envs import make_benchmark
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.references import reference_actors
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 BANDIT_NAMES = ("Random", "Gittins", "TS", "OTS", "UCB1", "epsilon-greedy", "Greedy")
 MDP_NAMES = ("Random", "PSRL", "OPSRL", "UCRL2", "BEB", "epsilon-greedy", "Greedy")

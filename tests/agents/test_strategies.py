@@ -11,10 +11,9 @@ from metarl.agents.strategies import bandits, mdps
 from metarl.agents.strategies.grid import SearchThenGo, search_order
 from metarl.envs import make_benchmark
 from metarl.envs.toy.gridnavi import GOALS, GridNavi
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.references import reference_actors
 from metarl.tasks import Task, TaskFamily
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 NOTHING = torch.zeros(1, 1, 1)
 

@@ -26,13 +26,12 @@ from metarl.envs.toy.bandits import BernoulliBandit
 from metarl.envs.toy.point import Point
 from metarl.envs.vector import TaskVectorEnv
 from metarl.experiments.cli import main
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.loading import load_agent
 from metarl.experiments.presets.table import preset
 from metarl.runs.checkpoint import load_checkpoint
 from metarl.runs.seeding import draw_seed, episode_seeds
 from metarl.tasks import Task, TaskFamily
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 CPU = torch.device("cpu")
 HORIZON = 25

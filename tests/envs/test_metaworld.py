@@ -19,10 +19,9 @@ from metarl.envs.metaworld.family import MetaWorld, environment
 from metarl.envs.metaworld.sawyer import ENVIRONMENTS, new_environment
 from metarl.envs.metaworld.vectors import VECTORS
 from metarl.evaluation import adaptation_curve
-from metarl.experiments.configuration import EnvMaker
 from metarl.tasks import Task, load_tasks, save_tasks
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 FEW = ("reach-v3", "push-v3", "drawer-open-v3", "stick-push-v3", "peg-insert-side-v3", "disassemble-v3")
 """Environments with one object and two, with contacts looked at, and with rotations from scipy."""

@@ -15,10 +15,10 @@ from metarl.agent import Actor
 from metarl.agents.maml import PolicyConfig
 from metarl.envs import make_benchmark
 from metarl.envs.metaworld.protocol import MetaWorldAgent
-from metarl.experiments.configuration import EnvMaker, Experiment, experiment_benchmark, make_agent
+from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
 from metarl.experiments.presets.table import preset
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 HORIZON = 12
 AGENTS = ("ml1-reach-promp", "ml1-reach-maml-trpo", "ml1-reach-rl2", "ml1-reach-pearl")

@@ -11,10 +11,10 @@ from metarl.envs.mujoco.families import HalfCheetahDir, HalfCheetahVel
 from metarl.envs.observed import TaskObserved, TaskObservedEnv, observed
 from metarl.envs.toy.point import Point
 from metarl.envs.vector import TaskVectorEnv
-from metarl.experiments.configuration import EnvMaker, Experiment, experiment_benchmark, make_agent
+from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
 from metarl.tasks import FiniteTasks, Parameter, Task
 from metarl.training import TrainingConfig
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 SPEEDS = [Task.of("half-cheetah-vel", velocity=v) for v in (0.0, 2.5, 10.0)]
 

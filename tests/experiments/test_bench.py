@@ -31,13 +31,12 @@ from metarl.experiments.bench.pearl import PearlSizes
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
 from metarl.experiments.bench.trust_region import LoopOverTasks, TrustRegionSizes, synthetic_experience
-from metarl.experiments.configuration import EnvMaker
 from metarl.learning.bilevel import flatten
 from metarl.nets.networks import Mlp
 from metarl.nets.policies import DiagonalGaussian
 from metarl.runs.seeding import torch_generator
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 SINUSOID = SinusoidSizes(num_tasks=3, num_points=4, hidden_sizes=(8, 8), inner_lr=0.1, at_least_s=0.0)
 TRUST_REGION = TrustRegionSizes(

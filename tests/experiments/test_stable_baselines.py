@@ -13,11 +13,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
-from metarl.experiments.configuration import EnvMaker
 from metarl.experiments.study.configuration import StablePpo
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner, TaskVecEnv
 from metarl.tasks import Task
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 
 def test_stable_baselines_sees_what_our_engine_does() -> None:

@@ -10,13 +10,12 @@ from torch import Tensor
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import MemoryKind, TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.envs import make_benchmark
-from metarl.experiments.configuration import EnvMaker
 from metarl.learning.trials import Trials, as_trials
 from metarl.nets.memories import Memory, RecurrentMemory, TransformerMemory
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
-from metarl.workers import Workers
+from metarl.workers import EnvMaker, Workers
 
 MEMORIES: list[MemoryKind] = ["gru", "lstm", "transformer"]
 
