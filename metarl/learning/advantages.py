@@ -138,6 +138,6 @@ def linear_baseline_advantages(
         index = int((~finite).nonzero()[0])
         raise FloatingPointError(f"experience of task {index}, {trajectories.tasks[index]}, is not finite")
     values = fit_linear_baseline(features, returns)
-    values = torch.nn.functional.pad(values * mask, (0, 1))
+    values = torch.nn.functional.pad(values, (0, 1))  # zero features predict zero: so it is outside the mask
     advantages = gae(rewards, values, trajectories.terminated, gamma=gamma, gae_lambda=gae_lambda)
     return normalise(advantages, trajectories.mask, normalisation).float()

@@ -227,6 +227,20 @@ def test_inner_kl_penalty_holds_the_unadapted_policy_back() -> None:
     assert moved[1] < 0.5 * moved[0]
 
 
+def test_ratios_are_clipped_where_they_pay() -> None:
+    agent = _agents()[0]
+    assert isinstance(agent, Promp)
+    *inner, outer = _experience(agent).batches
+    # The replayed policy is the one that acted, so that every ratio is e once the old log densities are less by 1.
+    batches = [*inner, outer._replace(old_log_probs=outer.old_log_probs - 1)]
+    losses, _, _ = agent.outer_losses(MetaBatch([], batches))
+    gains = torch.where(outer.advantages > 0, 1 + agent.config.clip_ratio, np.e) * outer.advantages
+    by_hand = -(gains * outer.mask).sum(1) / outer.mask.sum(1)
+    assert (outer.advantages > 0).any()
+    assert (outer.advantages < 0).any()
+    torch.testing.assert_close(losses.detach(), by_hand, atol=1e-4, rtol=1e-4)
+
+
 def test_adaptive_kl_coefficient_follows_its_target() -> None:
     env = POINT.family.make_env(1)
     config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True, target_inner_kl=1e3)

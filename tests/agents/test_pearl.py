@@ -320,6 +320,31 @@ def _read(encoder: SetEncoder | RecurrentEncoder, rows: list[Tensor]) -> Carry:
     return encoder.read(torch.stack(rows).unsqueeze(0), start) if rows else start
 
 
+def test_a_posterior_is_the_product_of_its_transitions_factors() -> None:
+    """Against a loop in float64: precisions add up, and means are weighted by them."""
+    generator = torch_generator(3)
+    encoder = SetEncoder(4, (8,), 2, generator=generator)
+    with torch.no_grad():  # the last layer starts near zero: factors that differ need weights that do
+        for weight in encoder.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=generator))
+    rows = [_normal(4, seed=number) for number in range(3)]
+    single = [encoder.posterior(_read(encoder, [row])) for row in rows]
+    means = torch.stack([factor.mean for factor in single]).double()
+    precisions = torch.stack([factor.variance for factor in single]).double().reciprocal()
+    assert precisions.std(0).min() > 0.01
+    joint = encoder.posterior(_read(encoder, rows))
+    torch.testing.assert_close(joint.variance.double(), 1 / precisions.sum(0), atol=1e-5, rtol=1e-4)
+    weighted = (precisions * means).sum(0) / precisions.sum(0)
+    torch.testing.assert_close(joint.mean.double(), weighted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_target_value_starts_as_a_copy_of_the_value() -> None:
+    learner = _agent()[0].learner
+    for target, value in zip(learner.target_value.parameters(), learner.value.parameters(), strict=True):
+        assert torch.equal(target, value)
+        assert not target.requires_grad
+
+
 def test_what_acts_is_a_function_of_seed_and_task() -> None:
     agent, tasks, workers = _agent()
     with workers:

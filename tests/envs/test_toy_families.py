@@ -190,6 +190,15 @@ def test_a_walk_on_the_grid_earns_a_tenth_off_until_the_goal_and_one_on_it() -> 
         assert step.infos["success"][0] == (cell == (2, 1))
 
 
+def test_the_grid_has_a_wall_on_all_four_sides() -> None:
+    env = GridNavi().make_env(4)
+    env.set_tasks([Task.of("gridnavi", goal=(2.0, 1.0))] * 4)
+    env.reset(seed=0)
+    for _ in range(6):
+        step = env.advance(np.array([1, 2, 3, 4]))  # up, right, down, left
+    assert step.observations.tolist() == [[0, 4], [4, 0], [0, 0], [0, 0]]
+
+
 def test_goals_are_the_21_cells_away_from_the_start() -> None:
     assert len(GOALS) == len(set(GOALS)) == 21
     assert {(0, 0), (0, 1), (1, 1), (1, 0)}.isdisjoint(GOALS)

@@ -192,6 +192,15 @@ def test_a_file_serves_the_checkpoint_before_too_and_only_grows_by_what_is_new(t
     assert _equal(back, _read(path, back.state_dict(), 100))
 
 
+def test_rows_that_the_ring_no_longer_holds_are_not_saved(tmp_path: Path) -> None:
+    made, path = _replay(num_tasks=1, capacity=10), tmp_path / "replay.bin"
+    for start in range(0, 40, 8):
+        made.add(0, _numbered(0, start, 8), num_context=2)
+    made.save(path)
+    one_row = made.width * torch.float32.itemsize
+    assert 10 * one_row <= path.stat().st_size < 11 * one_row + 100  # 40 rows were added
+
+
 def test_a_save_that_was_killed_half_way_leaves_the_checkpoint_readable(tmp_path: Path) -> None:
     made, path = _filled(capacity=100), tmp_path / "replay.bin"
     made.save(path)

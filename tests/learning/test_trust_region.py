@@ -96,6 +96,15 @@ def test_line_search_takes_the_largest_step_that_meets_both_conditions() -> None
     assert (result.accepted, result.fraction, result.loss) == (True, 0.25, 0.0)
 
 
+def test_line_search_tries_the_full_step_first() -> None:
+    def evaluate(x: Tensor) -> tuple[float, float]:
+        return -float(x), 0.0
+
+    kept, result = line_search(evaluate, torch.tensor(0.0), torch.tensor(1.0), loss_before=0.0, max_kl=0.3)
+    assert kept.item() == 1.0
+    assert result.fraction == 1.0
+
+
 def test_line_search_respects_the_trust_region() -> None:
     def evaluate(x: Tensor) -> tuple[float, float]:
         return -float(x), float(x)
