@@ -14,6 +14,8 @@ from rich.text import Text
 from metarl.loop import Progress
 
 _PLAIN_INTERVAL_S = 20.0
+SELECTED = "* chosen by the same episodes and so too low; two episodes or more per task mend that"
+"""Footnote of a worst decile that is selected by its own noise."""
 
 Describe = Callable[[Progress, Mapping[str, float]], list[str]]
 
@@ -139,10 +141,12 @@ def show_table(
 def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Print adaptation curves, each a sequence of the rows of `AdaptationCurve.summary`.
 
-    Of a long curve ten steps are shown, closer together at the start.
+    Of a long curve ten steps are shown, closer together at the start. A star marks a worst decile that was chosen
+    by the episodes that it was measured by.
     """
+    selected = not all(row.get("worst_decile_cross_fitted") for rows in curves.values() for row in rows)
     with_success = any("success_mean" in row for rows in curves.values() for row in rows)
-    columns = ["policy", "adaptation steps", "return", "95% interval", "worst 10% of tasks"]
+    columns = ["policy", "adaptation steps", "return", "95% interval", f"worst 10% of tasks{'*' * selected}"]
     columns += ["success", "95% interval"] if with_success else []
     lines = []
     for name, rows in curves.items():
@@ -153,6 +157,8 @@ def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
                 line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
             lines.append(line)
     show_table(title, columns, lines)
+    if selected:
+        say(SELECTED)
 
 
 def show_trials(title: str, trials: Mapping[str, Mapping[str, Any]]) -> None:

@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from metarl.agent import Actor, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
@@ -47,9 +45,11 @@ def measure(
     if trained.sequential:
         trials = [task for task in tasks for _ in range(settings.num_episodes)]
         actors |= reference_actors(run.benchmark.family, settings.num_steps + 1, trials)
-    curves = _curves(actors, collector, tasks, settings, seed=seed)
-    resampling = np.random.default_rng(seed)
-    rows = {name: curve.summary(resampling) for name, curve in curves.items()}
+    # The tasks of a user's file are all that is asked about; others may be drawn from a distribution.
+    distribution = run.benchmark.train if split == "train" else run.benchmark.test
+    exhaustive = split == "file" or distribution.exhausted_by(tasks)
+    curves = _curves(actors, collector, tasks, settings, seed=seed, exhaustive=exhaustive)
+    rows = {name: curve.summary() for name, curve in curves.items()}
     unit = "trials" if trained.sequential else "episodes"
     what = f"{_count(tasks, split)}, {settings.num_episodes} {unit} each"
     title = f"{run.name} after {progress.env_steps:,} steps: {what}"
@@ -64,6 +64,7 @@ def measure(
         "horizon": run.experiment.horizon or run.benchmark.family.horizon,
         "train_env_steps": progress.env_steps,
         "train_wall_s": round(progress.elapsed_s, 1),
+        "tasks_exhaust_the_distribution": exhaustive,
         "tasks_shared_with_training": run.benchmark.shared or split == "train",
         "adaptation": rows.pop("meta-trained"),
         "baselines": rows,
@@ -72,9 +73,9 @@ def measure(
             for i, task in enumerate(tasks)
         ],
     }
-    result |= _by_family(curves["meta-trained"], resampling)
+    result |= _by_family(curves["meta-trained"])
     if trained.sequential:
-        sums = {name: curve.trial_return(resampling) for name, curve in curves.items()}
+        sums = {name: curve.trial_return() for name, curve in curves.items()}
         show_trials(f"return over the whole trial of {settings.num_steps + 1} episodes", sums)
         result["trials"] = sums
     return result
@@ -87,14 +88,13 @@ def _count(tasks: Sequence[Task], split: str) -> str:
     return f"{len(tasks)} {'given' if split == 'file' else split} tasks{distinct}"
 
 
-def _by_family(curve: AdaptationCurve, resampling: np.random.Generator) -> dict[str, Any]:
+def _by_family(curve: AdaptationCurve) -> dict[str, Any]:
     """The curve of each family, shown and as JSON types, if there are several."""
     families = curve.by_family()
     if len(families) < 2:
         return {}
     parts = {
-        family: {"num_tasks": len(part.tasks), "adaptation": part.summary(resampling)}
-        for family, part in families.items()
+        family: {"num_tasks": len(part.tasks), "adaptation": part.summary()} for family, part in families.items()
     }
     show_families("meta-trained, by environment: before adaptation and after", parts)
     return {"by_family": parts}
@@ -115,6 +115,7 @@ def _curves(
     settings: EvaluationConfig,
     *,
     seed: int,
+    exhaustive: bool,
 ) -> dict[str, AdaptationCurve]:
     """The adaptation curve of every actor on the same tasks."""
     rng = seeding.streams(seed)["evaluation"]
@@ -128,6 +129,7 @@ def _curves(
                 rng,
                 num_steps=settings.num_steps,
                 num_episodes=settings.num_episodes,
+                exhaustive=exhaustive,
                 progress=waiting.progress,
             )
     return curves

@@ -1,68 +1,56 @@
 """Evaluation is a curve: return, and success, after 0, 1, ... k adaptation steps on held-out tasks."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from metarl.agent import Actor, Collector
+from metarl.intervals import Sampling
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 
 OnStep = Callable[[int, int], None]
-"""Told (steps done, steps in all) after each adaptation step."""
+"""A function that is called with (steps done, steps in all) after each adaptation step."""
 
 
-def bootstrap_intervals(
-    values: np.ndarray, rng: np.random.Generator, *, confidence: float = 0.95, resamples: int = 10_000
-) -> list[list[float] | None]:
-    """Percentile bootstrap intervals [low, high] of the means of independent samples.
-
-    All columns are resampled together, so that hundreds of them cost little more than one.
+def halves(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Means of the first and of the second half of samples, each [...]; None if there is only one sample.
 
     Args:
-        values: shape [sample, column].
-        rng: draws the resamples.
-        confidence: of each interval.
-        resamples: how many.
-
-    Returns:
-        One interval per column; None with fewer than two samples: there is nothing to resample.
+        samples: Independent repetitions last, shape [..., sample].
     """
-    num_samples, num_columns = values.shape
-    if num_samples < 2:
-        return [None] * num_columns
-    means = []
-    chunk = max(1, min(resamples, 4_000_000 // num_samples))
-    for start in range(0, resamples, chunk):
-        rows = min(chunk, resamples - start)
-        drawn = rng.integers(num_samples, size=(rows, num_samples)) + num_samples * np.arange(rows)[:, None]
-        counts = np.bincount(drawn.ravel(), minlength=rows * num_samples).reshape(rows, num_samples)
-        means.append(counts @ values / num_samples)
-    tail = (1 - confidence) / 2
-    bounds = np.quantile(np.concatenate(means), (tail, 1 - tail), axis=0)
-    return [[float(low), float(high)] for low, high in bounds.T]
+    count = samples.shape[-1]
+    if count < 2:
+        return None
+    return samples[..., : count // 2].mean(-1), samples[..., count // 2 :].mean(-1)
 
 
-def bootstrap_interval(values: np.ndarray, rng: np.random.Generator) -> list[float] | None:
-    """The 95% percentile bootstrap interval of the mean of independent values [sample]."""
-    return bootstrap_intervals(values[:, None], rng)[0]
-
-
-def worst_decile(values: np.ndarray) -> np.ndarray:
+def worst_decile(chosen_by: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Mean of the worst tenth of tasks, of at least one: what a robot in an unlucky world has to expect.
 
+    Tasks that are chosen by the values that they are then measured by look worse than they are: the worst tenth of
+    20 equal tasks with unit noise reads -1.64. Two independent measurements of every task, each choosing for the
+    other (cross-fitting), have no such bias.
+
     Args:
-        values: larger is better, [task, ...].
+        chosen_by: Values that say which tasks are worst, larger is better, shape [task, ...].
+        measured: Values that are averaged, of the same shape; the same values where there are no others.
 
     Returns:
-        Per column, [...]; each column has its own worst tasks.
+        Means per column, shape [...]; each column has its own worst tasks.
     """
-    count = -(-len(values) // 10)
-    worst: np.ndarray = np.sort(values, axis=0)[:count].mean(0)
-    return worst
+    count = -(-len(measured) // 10)
+
+    def mean_of_worst(choosing: np.ndarray, values: np.ndarray) -> np.ndarray:
+        worst = np.argsort(choosing, axis=0, kind="stable")[:count]
+        of_worst: np.ndarray = np.take_along_axis(values, worst, axis=0).mean(0)
+        return of_worst
+
+    mean: np.ndarray = (mean_of_worst(chosen_by, measured) + mean_of_worst(measured, chosen_by)) / 2
+    return mean
 
 
 @dataclass(frozen=True)
@@ -70,37 +58,51 @@ class AdaptationCurve:
     """Returns and successes by adaptation step, on fixed tasks.
 
     Attributes:
-        tasks: evaluated; repeats of one task were each adapted to separately.
-        returns: undiscounted, float64 [step, task, episode].
-        successes: bool [step, task, episode], or None where the family reports none.
-        num_steps: environment steps simulated for the whole curve.
+        tasks: Evaluated tasks; repeats of one task were each adapted to separately.
+        returns: Undiscounted returns, float64 [step, task, episode].
+        successes: Whether episodes succeeded, bool [step, task, episode]; None where the family reports none.
+        num_steps: Number of environment steps simulated for the whole curve.
+        exhaustive: True where the tasks are the whole distribution, so that intervals are over repetitions; false
+            where they were drawn from it, so that intervals are over tasks.
+        separate_episodes: True where the episodes of a task at one step share no adaptation.
     """
 
     tasks: tuple[Task, ...]
     returns: np.ndarray
     successes: np.ndarray | None
     num_steps: int
+    exhaustive: bool = False
+    separate_episodes: bool = False
 
-    def summary(self, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """One row per adaptation step: means, 95% bootstrap intervals over tasks, and the worst decile of tasks.
+    def summary(self) -> list[dict[str, Any]]:
+        """One row per adaptation step: means, their 95% intervals, and the worst decile of tasks.
 
-        Episodes of one task share its adaptation, so tasks are what is resampled.
+        Keys of a row:
+            step: Number of adaptation steps.
+            return_mean, return_ci95: Mean return and its interval; see `metarl.intervals`.
+            return_worst_decile: Mean return of the worst tenth of the distinct tasks.
+            worst_decile_cross_fitted: True where other episodes chose these tasks than those that measured them.
+                Where it is false, the tasks are selected by their own noise and the value is too low.
+            success_mean, success_ci95: Success rate and its interval, where the family reports successes.
         """
-        per_task = self.returns.mean(2).T  # [task, step]
+        sampling, values = self._measurements(self.returns)
+        worst, cross_fitted = self._worst_decile()
         rows: list[dict[str, Any]] = [
             {
                 "step": step,
                 "return_mean": float(mean),
                 "return_ci95": interval,
-                "return_worst_decile": float(worst),
+                "return_worst_decile": float(worst[step]),
+                "worst_decile_cross_fitted": cross_fitted,
             }
-            for step, (mean, interval, worst) in enumerate(
-                zip(per_task.mean(0), bootstrap_intervals(per_task, rng), worst_decile(per_task), strict=True)
+            for step, (mean, interval) in enumerate(
+                zip(values.mean(0), sampling.mean_intervals(values), strict=True)
             )
         ]
         if self.successes is not None:
-            success = self.successes.mean(2).T
-            for row, mean, interval in zip(rows, success.mean(0), bootstrap_intervals(success, rng), strict=True):
+            sampling, rates = self._measurements(self.successes)
+            intervals = sampling.rate_intervals(rates, self.successes[0].size // len(rates))
+            for row, mean, interval in zip(rows, rates.mean(0), intervals, strict=True):
                 row |= {"success_mean": float(mean), "success_ci95": interval}
         return rows
 
@@ -111,16 +113,42 @@ class AdaptationCurve:
             rows = [i for i, task in enumerate(self.tasks) if task.family == family]
             successes = None if self.successes is None else self.successes[:, rows]
             own = tuple(self.tasks[i] for i in rows)
-            parts[family] = AdaptationCurve(own, self.returns[:, rows], successes, self.num_steps)
+            parts[family] = replace(self, tasks=own, returns=self.returns[:, rows], successes=successes)
         return parts
 
-    def trial_return(self, rng: np.random.Generator) -> dict[str, Any]:
-        """Return over all steps together: mean, and 95% bootstrap interval over tasks.
+    def trial_return(self) -> dict[str, Any]:
+        """Return over all steps together: its mean, and the 95% interval of that.
 
-        It is what a sequential actor maximises: what it learns by and what it earns by are the same episodes.
+        It is what a sequential actor maximises: the episodes that it learns from are those that it is paid for.
         """
-        per_task = self.returns.sum(0).mean(1)
-        return {"return_mean": float(per_task.mean()), "return_ci95": bootstrap_interval(per_task, rng)}
+        sampling, values = self._measurements(self.returns)
+        sums = values.sum(1)
+        return {"return_mean": float(sums.mean()), "return_ci95": sampling.mean_interval(sums)}
+
+    def _measurements(self, values: np.ndarray) -> tuple[Sampling, np.ndarray]:
+        """How measurements were sampled, and their values, as independent as can be, [measurement, step]."""
+        tasks = self.tasks
+        if self.separate_episodes:
+            tasks = tuple(task for task in tasks for _ in range(values.shape[2]))
+            flat = values.reshape(len(values), -1)
+        else:
+            flat = values.mean(2)
+        families = [task.family for task in tasks]
+        return Sampling.of_tasks(tasks, families, exhaustive=self.exhaustive), flat.T.astype(np.float64)
+
+    def _worst_decile(self) -> tuple[np.ndarray, bool]:
+        """The worst decile of distinct tasks by step, and whether other episodes chose it."""
+        places: dict[Task, list[int]] = {}
+        for place, task in enumerate(self.tasks):
+            places.setdefault(task, []).append(place)
+        num_steps = len(self.returns)
+        samples = [self.returns[:, own].reshape(num_steps, -1) for own in places.values()]
+        pairs = [pair for pair in map(halves, samples) if pair is not None]
+        if len(pairs) < len(samples):
+            means = np.stack([of_task.mean(1) for of_task in samples])
+            return worst_decile(means, means), False
+        first, second = (np.stack(half) for half in zip(*pairs, strict=True))
+        return worst_decile(first, second), True
 
 
 def adaptation_curve(
@@ -131,6 +159,7 @@ def adaptation_curve(
     *,
     num_steps: int,
     num_episodes: int,
+    exhaustive: bool = False,
     progress: OnStep | None = None,
 ) -> AdaptationCurve:
     """Adapt an unadapted actor to each task step by step, measuring on the way.
@@ -142,16 +171,18 @@ def adaptation_curve(
     task gets exactly `num_episodes` episodes at every step, all of which count.
 
     Args:
-        actor: not adapted to anything.
-        collector: runs the episodes.
-        tasks: to evaluate on.
-        rng: seeds the episodes.
-        num_steps: adaptation steps; the curve has one point more.
-        num_episodes: per task and step.
-        progress: told after each step.
+        actor: An actor that is not adapted to anything.
+        collector: The collector that runs the episodes.
+        tasks: Tasks to evaluate on.
+        rng: Generator that seeds the episodes.
+        num_steps: Number of adaptation steps; the curve has one point more.
+        num_episodes: Number of episodes per task and step.
+        exhaustive: True where the tasks are the whole distribution; see `TaskDistribution.exhausted_by`.
+        progress: Function that is called after each step.
     """
     if actor.sequential:
-        return _trial_curve(actor, collector, tasks, rng, num_steps=num_steps, num_episodes=num_episodes)
+        curve = _trial_curve(actor, collector, tasks, rng, num_steps=num_steps, num_episodes=num_episodes)
+        return replace(curve, exhaustive=exhaustive)
     returns, successes, steps = [], [], 0
     for step in range(num_steps + 1):
         trajectories = collector.collect(actor, tasks, num_episodes, draw_seed(rng))
@@ -164,7 +195,8 @@ def adaptation_curve(
             actor = actor.adapt(trajectories)
         if progress is not None:
             progress(step + 1, num_steps + 1)
-    return AdaptationCurve(tuple(tasks), np.stack(returns), np.stack(successes) if successes else None, steps)
+    success_rates = np.stack(successes) if successes else None
+    return AdaptationCurve(tuple(tasks), np.stack(returns), success_rates, steps, exhaustive)
 
 
 def _trial_curve(
@@ -182,7 +214,7 @@ def _trial_curve(
     returns = _finite_returns(trajectories).reshape(shape).transpose(2, 0, 1)
     success = trajectories.successes()
     successes = None if success is None else success.numpy().reshape(shape).transpose(2, 0, 1)
-    return AdaptationCurve(tuple(tasks), returns, successes, trajectories.num_steps)
+    return AdaptationCurve(tuple(tasks), returns, successes, trajectories.num_steps, separate_episodes=True)
 
 
 def _finite_returns(trajectories: Trajectories) -> np.ndarray:

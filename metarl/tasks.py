@@ -204,6 +204,10 @@ class TaskDistribution(ABC):
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
         """Draw tasks with a generator that the caller owns."""
 
+    def exhausted_by(self, tasks: Sequence[Task]) -> bool:
+        """Whether the tasks hold every task of the distribution; never true of one that is not a finite list."""
+        return False
+
 
 @dataclass(frozen=True)
 class FiniteTasks(TaskDistribution):
@@ -229,6 +233,10 @@ class FiniteTasks(TaskDistribution):
         rounds = -(-num_tasks // len(self.tasks))
         drawn = np.concatenate([rng.permutation(len(self.tasks)) for _ in range(rounds)])[:num_tasks]
         return [self.tasks[i] for i in rng.permutation(drawn)]
+
+    def exhausted_by(self, tasks: Sequence[Task]) -> bool:
+        """Whether the tasks hold every task of the list."""
+        return set(self.tasks) <= set(tasks)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,8 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
-from metarl.evaluation import (
-    AdaptationCurve,
-    adaptation_curve,
-    bootstrap_interval,
-    bootstrap_intervals,
-    worst_decile,
-)
+from metarl.envs import make_benchmark
+from metarl.evaluation import AdaptationCurve, adaptation_curve, halves, worst_decile
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 
@@ -91,13 +86,14 @@ def test_every_task_has_the_same_number_of_episodes_at_every_step() -> None:
 
 
 def test_summary_averages_tasks_and_counts_success_once_per_episode() -> None:
-    rows = _curve()[0].summary(np.random.default_rng(0))
+    rows = _curve()[0].summary()
     assert [row["step"] for row in rows] == [0, 1, 2]
     # mean over tasks of 10 task + 1.5
     assert [row["return_mean"] for row in rows] == [11.5, 111.5, 211.5]
     assert all(abs(row["success_mean"] - 1 / 3) < 1e-12 for row in rows)
-    low, high = rows[0]["return_ci95"]
-    assert 1.5 <= low < 11.5 < high <= 21.5
+    # Three tasks that differ by 10: a standard error of 10 / sqrt(3), and t of two degrees is 4.3027.
+    half = 4.3027 * 10 / np.sqrt(3)
+    np.testing.assert_allclose(rows[0]["return_ci95"], [11.5 - half, 11.5 + half], atol=1e-3)
 
 
 def test_each_step_has_fresh_episodes() -> None:
@@ -105,25 +101,7 @@ def test_each_step_has_fresh_episodes() -> None:
 
 
 def test_one_task_has_no_interval() -> None:
-    assert _curve(num_tasks=1)[0].summary(np.random.default_rng(0))[0]["return_ci95"] is None
-
-
-def test_bootstrap_interval_of_normal_samples_is_that_of_the_mean() -> None:
-    rng = np.random.default_rng(0)
-    values = rng.normal(5.0, 2.0, 400)
-    interval = bootstrap_interval(values, rng)
-    assert interval is not None
-    half = 1.96 * values.std(ddof=1) / 20
-    np.testing.assert_allclose(interval, [values.mean() - half, values.mean() + half], atol=0.02)
-
-
-def test_bootstrap_intervals_cover_the_mean_as_often_as_they_say() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(300):
-        low, high = bootstrap_intervals(rng.normal(size=(50, 1)), rng, resamples=500)[0] or (0.0, 0.0)
-        covered += low < 0 < high
-    assert 270 <= covered <= 298  # 95% of 300 is 285, three standard deviations are 11
+    assert _curve(num_tasks=1)[0].summary()[0]["return_ci95"] is None
 
 
 class Trial(Level):
@@ -144,20 +122,88 @@ def test_the_curve_of_a_sequential_actor_is_the_return_per_episode_of_its_trials
             curve.returns[episode], [[10 * (2 * i + j) + episode for j in range(2)] for i in range(3)]
         )
     assert curve.tasks == tuple(tasks)
-    trial = curve.trial_return(np.random.default_rng(0))
+    trial = curve.trial_return()
     assert trial["return_mean"] == np.mean([50 * t + 10 for t in range(6)])
 
 
-def test_intervals_of_many_columns_are_those_of_each_alone() -> None:
-    values = np.random.default_rng(0).normal(size=(400, 3)) + np.array([0.0, 5.0, -2.0])
-    together = bootstrap_intervals(values, np.random.default_rng(1))
-    for column, interval in enumerate(together):
-        alone = bootstrap_interval(values[:, column], np.random.default_rng(2))
-        np.testing.assert_allclose(interval or [], alone or [], atol=0.01)
+def _directions(noise: np.ndarray, *, exhaustive: bool, successes: np.ndarray | None = None) -> AdaptationCurve:
+    """Two directions twenty times, which return -100 and 300, and noise of shape [step, task, episode]."""
+    tasks = tuple(Task.of("half-cheetah-dir", direction=(-1.0, 1.0)[i % 2]) for i in range(40))
+    returns = np.array([-100.0, 300.0])[np.arange(40) % 2][:, None] + noise
+    return AdaptationCurve(tasks, returns, successes, 0, exhaustive)
+
+
+def test_copies_of_a_task_are_repetitions_of_it() -> None:
+    noise = 50 * np.random.default_rng(0).normal(size=(1, 40, 1))
+    low, high = _directions(noise, exhaustive=True).summary()[0]["return_ci95"]
+    assert 24 < high - low < 40
+    # Two tasks that were drawn are two: Student's t has one degree of freedom.
+    low, high = _directions(noise, exhaustive=False).summary()[0]["return_ci95"]
+    assert high - low > 4000
+
+
+def test_trials_of_one_task_are_repetitions_where_the_actor_is_sequential() -> None:
+    tasks = tuple(Task.of("gridnavi", goal=(float(i), 0.0)) for i in range(3))
+    trials = np.array([[[1.0, 3.0], [11.0, 13.0], [21.0, 23.0]]])
+    curve = AdaptationCurve(tasks, trials, trials > 2, 0, exhaustive=True, separate_episodes=True)
+    # By hand: each task's variance is 2, so the mean of six has a standard error of sqrt(2 / 6); t(3) is 3.182.
+    half = 3.182 * np.sqrt(1 / 3)
+    np.testing.assert_allclose(curve.summary()[0]["return_ci95"], [12 - half, 12 + half], atol=0.01)
+    np.testing.assert_allclose(curve.trial_return()["return_ci95"], [12 - half, 12 + half], atol=0.01)
+    low, high = curve.summary()[0]["success_ci95"]
+    assert low < 5 / 6 < high < 1
+
+
+def test_a_benchmark_knows_whether_its_tasks_are_all_that_there_are() -> None:
+    rng = np.random.default_rng(0)
+    directions, points = make_benchmark("half-cheetah-dir").test, make_benchmark("point").test
+    assert directions.exhausted_by(directions.sample(2, rng))
+    assert not directions.exhausted_by(directions.sample(1, rng))
+    assert not points.exhausted_by(points.sample(100, rng))
+
+
+def test_a_perfect_success_rate_has_an_interval() -> None:
+    successes = np.ones((1, 40, 3), dtype=bool)
+    low, high = _directions(np.zeros((1, 40, 3)), exhaustive=True, successes=successes).summary()[0][
+        "success_ci95"
+    ]
+    assert high == 1.0
+    assert 0.85 < low < 0.95
 
 
 def test_the_worst_decile_is_of_each_columns_own_worst_tasks() -> None:
     values = np.stack((np.arange(20.0), np.arange(20.0)[::-1] * 10), axis=1)
-    assert worst_decile(values).tolist() == [0.5, 5.0]
-    assert worst_decile(values[:11]).tolist() == [0.5, 95.0]
-    assert float(worst_decile(np.array([3.0, 1.0]))) == 1.0
+    assert worst_decile(values, values).tolist() == [0.5, 5.0]
+    assert worst_decile(values[:11], values[:11]).tolist() == [0.5, 95.0]
+    assert float(worst_decile(np.array([3.0, 1.0]), np.array([3.0, 1.0]))) == 1.0
+
+
+def test_the_worst_decile_is_measured_by_other_episodes_than_chose_it() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(20, 500))
+    assert abs(worst_decile(values, values).mean() + 1.64) < 0.05  # selected by noise
+    assert abs(worst_decile(values, rng.normal(size=(20, 500))).mean()) < 0.05
+    unlike = 10 * np.arange(20.0)[:, None]
+    again = worst_decile(unlike + values, unlike + rng.normal(size=(20, 500)))
+    assert abs(again.mean() - 5) < 0.1  # of tasks that do differ, the worst two
+
+    tasks = tuple(Task.of("point", goal=(float(i), 0.0)) for i in range(20))
+    for episodes, cross_fitted in ((1, False), (2, True), (5, True)):
+        curve = AdaptationCurve(tasks, rng.normal(size=(300, 20, episodes)), None, 0)
+        rows = curve.summary()
+        assert {row["worst_decile_cross_fitted"] for row in rows} == {cross_fitted}
+        mean = np.mean([row["return_worst_decile"] for row in rows])
+        assert abs(mean) < 0.2 if cross_fitted else mean < -1.5
+
+
+def test_the_worst_decile_is_of_distinct_tasks() -> None:
+    (row,) = _directions(np.random.default_rng(0).normal(size=(1, 40, 1)), exhaustive=True).summary()
+    assert abs(row["return_worst_decile"] + 100) < 0.5  # one of two directions, not the worst four of forty
+    assert row["worst_decile_cross_fitted"]
+
+
+def test_halves_are_means_of_the_first_and_the_other_samples() -> None:
+    first, second = halves(np.array([[1.0, 3.0, 5.0, 10.0, 12.0]])) or (None, None)
+    assert first is not None
+    assert (first.tolist(), second.tolist()) == ([2.0], [9.0])
+    assert halves(np.ones((3, 1))) is None

@@ -14,7 +14,7 @@ def can_draw() -> bool:
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Write the figure: means with 95% bootstrap intervals over tasks; the oracle is a line.
+    """Write the figure: means with 95% intervals over tasks; the oracle is a line.
 
     Args:
         results: of `metarl.experiments.study.report.summarise`.

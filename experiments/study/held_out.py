@@ -16,14 +16,16 @@ class HeldOut:
     """One set of held-out tasks.
 
     Attributes:
-        family: runs them; of the gap, in another simulator.
-        tasks: never trained on.
-        meaning: one line.
+        family: Family that runs the tasks; that of the gap runs them in another simulator.
+        tasks: Tasks that nobody trained on.
+        meaning: One line on how these tasks differ from those of training.
+        exhaustive: True where the tasks are the whole test distribution; intervals are then over repetitions.
     """
 
     family: TaskFamily
     tasks: tuple[Task, ...]
     meaning: str
+    exhaustive: bool = False
 
 
 def held_out_sets(study: Study) -> dict[str, HeldOut]:
@@ -37,7 +39,8 @@ def held_out_sets(study: Study) -> dict[str, HeldOut]:
         if study.gap is not None:
             raise ValueError(f"a simulator gap needs a dynamics benchmark, got {study.benchmark}")
         tasks = tuple(benchmark.test.sample(study.num_tasks, rng))
-        sets = {TEST: HeldOut(benchmark.family, tasks, "the benchmark's test tasks")}
+        whole = benchmark.test.exhausted_by(tasks)
+        sets = {TEST: HeldOut(benchmark.family, tasks, "the benchmark's test tasks", whole)}
         check_disjoint(benchmark, sets)
         return sets
     if benchmark.train.region != "train":

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from metarl.evaluation import bootstrap_intervals, worst_decile
-from metarl.experiments.console import show_table
+from metarl.evaluation import worst_decile
+from metarl.experiments.console import SELECTED, say, show_table
 from metarl.experiments.runs import versions
 from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, TEST_EPISODES, Study
 from metarl.experiments.study.held_out import HeldOut
-from metarl.tasks import Task
+from metarl.intervals import Sampling
 
 DISJOINT = "no held-out task is in training, and none in two sets; the gap has the interpolation tasks"
 
@@ -22,25 +22,26 @@ def summarise(
 
     Regret of a learner on a task is the oracle's mean return there, over all its episodes, minus the learner's.
     The oracle is a trained agent and no bound: a learner that does better has negative regret. Intervals are over
-    tasks; they do not hold what another training seed would change.
+    tasks (`metarl.intervals`), those of regret over differences on the same task; they do not hold what another
+    training seed would change. `worst_decile_cross_fitted` is true where other episodes chose the worst tenth of
+    tasks than those that they were measured by; where it is false, the value is too low.
 
     Args:
-        name: of the study.
-        study: what it was.
-        sets: held-out tasks.
-        evaluations: of every learner.
+        name: Name of the study.
+        study: The study that was run.
+        sets: Held-out tasks by name of the set.
+        evaluations: Returns of every learner, as `metarl.experiments.study.running` writes them.
     """
-    rng = np.random.default_rng(study.seed)
     horizon = study.horizon or next(iter(sets.values())).family.horizon
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for key, held_out in sets.items():
         oracle = np.array(evaluations[study.oracle]["sets"][key]["returns"]).mean(0)  # [task]
-        found[key] = {
+        results[key] = {
             "meaning": held_out.meaning,
             "num_tasks": len(held_out.tasks),
             "learners": {
                 learner: {"episodes_per_task_and_point": _episodes(study, learner, evaluation)}
-                | _points(evaluation["sets"][key], held_out.tasks, oracle, horizon, rng)
+                | _points(evaluation["sets"][key], held_out, oracle, horizon)
                 for learner, evaluation in evaluations.items()
             },
         }
@@ -59,7 +60,7 @@ def summarise(
             }
             for learner, evaluation in evaluations.items()
         },
-        "sets": found,
+        "sets": results,
     }
 
 
@@ -77,14 +78,15 @@ def _adaptation_steps(study: Study, learner: str, curves: Mapping[str, Mapping[s
     return int(max(next(iter(curves.values()))["episodes"])) * horizon
 
 
-def _points(
-    curve: Mapping[str, Any], tasks: tuple[Task, ...], oracle: np.ndarray, horizon: int, rng: np.random.Generator
-) -> dict[str, Any]:
-    """One learner on one set."""
+def _points(curve: Mapping[str, Any], held_out: HeldOut, oracle: np.ndarray, horizon: int) -> dict[str, Any]:
+    """Results of one learner on one set, as JSON types."""
+    tasks = held_out.tasks
     returns = np.array(curve["returns"])  # [point, task]
     regret = oracle - returns
-    intervals = bootstrap_intervals(returns.T, rng), bootstrap_intervals(regret.T, rng)
-    worst = worst_decile(returns.T)
+    sampling = Sampling.of_tasks(tasks, [task.family for task in tasks], exhaustive=held_out.exhaustive)
+    intervals = sampling.mean_intervals(returns.T), sampling.mean_intervals(regret.T)
+    first, second = np.array(curve.get("halves", [returns, returns]))  # each [point, task]
+    worst = worst_decile(first.T, second.T)
     return {
         "adaptation": [
             {
@@ -93,6 +95,7 @@ def _points(
                 "return_mean": float(returns[point].mean()),
                 "return_ci95": intervals[0][point],
                 "return_worst_decile": float(worst[point]),
+                "worst_decile_cross_fitted": "halves" in curve,
                 "regret_mean": float(regret[point].mean()),
                 "regret_ci95": intervals[1][point],
             }
@@ -109,12 +112,14 @@ def show(results: Mapping[str, Any]) -> None:
     """Print a table per set: every learner without adaptation, and after all of it."""
     columns = ["learner", "training steps", "episodes", "return", "95% interval over tasks"]
     columns += ["worst 10% of tasks", "regret", "95% interval over tasks"]
-    for key, found in results["sets"].items():
+    selected = False
+    for key, held_out in results["sets"].items():
         lines = []
-        for learner, measured in found["learners"].items():
+        for learner, measured in held_out["learners"].items():
             steps = f"{results['learners'][learner]['train_env_steps']:,}"
             points = measured["adaptation"]
             for number, row in enumerate((points[0], points[-1])):
+                selected |= not row["worst_decile_cross_fitted"]
                 lines.append(
                     (
                         learner if not number else "",
@@ -122,13 +127,15 @@ def show(results: Mapping[str, Any]) -> None:
                         str(row["episodes"]),
                         f"{row['return_mean']:.1f}",
                         _interval(row["return_ci95"]),
-                        f"{row['return_worst_decile']:.1f}",
+                        f"{row['return_worst_decile']:.1f}" + "*" * (not row["worst_decile_cross_fitted"]),
                         f"{row['regret_mean']:.1f}",
                         _interval(row["regret_ci95"]),
                     )
                 )
-        title = f"{results['study']}, {key}: {found['num_tasks']} tasks, {found['meaning']}"
+        title = f"{results['study']}, {key}: {held_out['num_tasks']} tasks, {held_out['meaning']}"
         show_table(title, columns, lines)
+    if selected:
+        say(SELECTED)
 
 
 def _interval(bounds: list[float] | None) -> str:

@@ -21,7 +21,7 @@ import torch
 from metarl.agent import Actor
 from metarl.envs import make_benchmark
 from metarl.envs.observed import TaskObserved
-from metarl.evaluation import adaptation_curve
+from metarl.evaluation import adaptation_curve, halves
 from metarl.experiments.configuration import Experiment, encode, make_workers
 from metarl.experiments.console import Waiting, duration, say
 from metarl.experiments.loading import restored
@@ -227,8 +227,15 @@ def _curve(
         num_steps=steps,
         num_episodes=trials if actor.sequential else per_step,
     )
-    returns = curve.returns.reshape(steps + 1, len(held_out.tasks), -1).mean(2)
-    return {"episodes": [step * per_step for step in range(steps + 1)], "returns": returns.tolist()}
+    samples = curve.returns.reshape(steps + 1, len(held_out.tasks), -1)
+    return {"episodes": [step * per_step for step in range(steps + 1)]} | _means(samples)
+
+
+def _means(samples: np.ndarray) -> dict[str, Any]:
+    """Mean returns, [point][task], and those of either half of the samples, of [point, task, sample]."""
+    parts = halves(samples)
+    means = {"returns": samples.mean(2).tolist()}
+    return means if parts is None else means | {"halves": [part.tolist() for part in parts]}
 
 
 def _run_stable(study: Study, config: StablePpo, folder: Path, sets: Mapping[str, HeldOut]) -> None:
@@ -288,7 +295,8 @@ def _stable_curve(
     """Returns after so many episodes of PPO on the task alone, [point][task]; one learner per task."""
     total = study.num_episodes
     points = sorted({0, 1, total // 4, total // 2, total})
-    returns = np.zeros((len(points), len(held_out.tasks)))
+    count = TEST_EPISODES * study.num_trials
+    samples = np.zeros((len(points), len(held_out.tasks), count))
     maker, rng = EnvMaker(held_out.family, study.horizon), seeding.streams(study.seed)["evaluation"]
     with Workers(maker, num_threads=study.num_threads) as workers, Waiting(what) as waiting:
         for number, task in enumerate(held_out.tasks):
@@ -305,14 +313,12 @@ def _stable_curve(
                 for place, point in enumerate(points):
                     if place:
                         learner.learn(point - points[place - 1])
-                    episodes = workers.collect(
-                        learner.actor(), [task], TEST_EPISODES * study.num_trials, draw_seed(rng)
-                    )
-                    returns[place, number] = float(episodes.returns().mean())
+                    episodes = workers.collect(learner.actor(), [task], count, draw_seed(rng))
+                    samples[place, number] = episodes.returns()[0].double().numpy()
             finally:
                 learner.close()
             waiting.progress(number + 1, len(held_out.tasks))
-    return {"episodes": points, "returns": returns.tolist()}
+    return {"episodes": points} | _means(samples)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Evaluation is a curve: accuracy, or squared error, after 0, 1, ... k adaptation steps on many episodes."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner
 from metarl.fewshot.objectives import score_name, task_scores
+from metarl.intervals import Sampling
 
 OnTasks = Callable[[int, int], None]
 """Told (tasks done, tasks in all)."""
@@ -88,18 +88,15 @@ def _finite_rows(name: str, scores: np.ndarray, score_every: int, trained_for: i
 
 
 def summarise(name: str, scores: np.ndarray, score_every: int = 1) -> list[dict[str, Any]]:
-    """One row per scored step: the mean over tasks, and its 95% interval, 1.96 standard errors to either side.
+    """One row per scored step: the mean over tasks and its 95% interval; tasks are independent.
 
     Args:
-        name: of the score.
-        scores: [step, task].
-        score_every: so many adaptation steps lie between two of them.
+        name: Name of the score, "accuracy" or "mse".
+        scores: Score of every task after each step, shape [step, task].
+        score_every: Number of adaptation steps between two scored ones.
     """
-    rows = []
-    for place, values in enumerate(scores):
-        mean, interval = float(values.mean()), None
-        if len(values) > 1:
-            half = 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
-            interval = [mean - half, mean + half]
-        rows.append({"step": place * score_every, f"{name}_mean": mean, f"{name}_ci95": interval})
-    return rows
+    intervals = Sampling.independent(scores.shape[1]).mean_intervals(scores.T)
+    return [
+        {"step": place * score_every, f"{name}_mean": float(values.mean()), f"{name}_ci95": interval}
+        for place, (values, interval) in enumerate(zip(scores, intervals, strict=True))
+    ]

@@ -66,7 +66,9 @@ def test_evaluate_writes_the_adaptation_curve(trained: Path, tmp_path: Path) -> 
         low, high = row["return_ci95"]
         assert low <= row["return_mean"] <= high
         assert 0 <= row["success_mean"] <= 1
-        assert row["return_worst_decile"] == min(task["return_mean"][row["step"]] for task in result["tasks"])
+        returns = [task["return_mean"][row["step"]] for task in result["tasks"]]
+        assert min(returns) <= row["return_worst_decile"] < max(returns)
+        assert row["worst_decile_cross_fitted"]  # two episodes per task
     assert len(result["baselines"]["untrained"]) == 3
     for task in result["tasks"]:
         assert len(task["success_mean"]) == len(task["untrained"]["return_mean"]) == 3

@@ -225,9 +225,20 @@ def test_regret_and_worst_decile_by_hand() -> None:
     rows = summarise("tiny", study, sets, evaluations)["sets"]["test"]["learners"]["rl2"]
     assert [row["return_mean"] for row in rows["adaptation"]] == [13.5, 14.5]
     assert [row["return_worst_decile"] for row in rows["adaptation"]] == [2.0, 11.0]
+    assert not rows["adaptation"][0]["worst_decile_cross_fitted"]
+    # Differences on the same task: 10 and -5 at first, whose standard error is 7.5; t of one degree is 12.706.
+    assert rows["adaptation"][0]["regret_ci95"] == pytest.approx(
+        [2.5 - 12.706 * 7.5, 2.5 + 12.706 * 7.5], rel=1e-3
+    )
     assert [row["regret_mean"] for row in rows["adaptation"]] == [2.5, 1.5]
     assert [row["env_steps_at_most"] for row in rows["adaptation"]] == [0, 5]
     assert [task["regret"] for task in rows["tasks"]] == [[10.0, 1.0], [-5.0, 2.0]]
+    # Either half chooses the task that the other measures: task 0 by both at first, then 0 and 1.
+    split = other | {"halves": [[[1.0, 24.0], [10.0, 19.0]], [[3.0, 26.0], [12.0, 7.0]]]}
+    evaluations["rl2"] = {**common, "sets": {"test": split}}
+    rows = summarise("tiny", study, sets, evaluations)["sets"]["test"]["learners"]["rl2"]["adaptation"]
+    assert [row["return_worst_decile"] for row in rows] == [2.0, (12.0 + 19.0) / 2]
+    assert rows[0]["worst_decile_cross_fitted"]
 
 
 def test_held_out_tasks_are_checked() -> None:

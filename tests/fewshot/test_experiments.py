@@ -198,12 +198,12 @@ def test_training_leaves_torchs_own_generator_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_intervals_are_196_standard_errors() -> None:
+def test_intervals_are_those_of_students_t() -> None:
     rows = summarise("mse", np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0]]))
-    # variance 5/3 of four values: standard error sqrt(5/12)
+    # Variance 5/3 of four values: a standard error of sqrt(5/12), and t of three degrees is 3.182.
     low, high = rows[0]["mse_ci95"]
     assert rows[0]["mse_mean"] == 2.5
-    assert (low, high) == pytest.approx((2.5 - 1.96 * (5 / 12) ** 0.5, 2.5 + 1.96 * (5 / 12) ** 0.5))
+    assert (low, high) == pytest.approx((2.5 - 3.182 * (5 / 12) ** 0.5, 2.5 + 3.182 * (5 / 12) ** 0.5), rel=1e-2)
     assert rows[1] == {"step": 1, "mse_mean": 0.0, "mse_ci95": [0.0, 0.0]}
     assert summarise("mse", np.array([[1.0]]))[0]["mse_ci95"] is None
 
