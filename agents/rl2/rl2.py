@@ -18,26 +18,36 @@ in the place of the rewards (`objective`): undiscounted, the gradient is the sam
 noise of the rewards and of what a task has to offer. The agent sees rewards only, in training as in evaluation.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from operator import itemgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.agent import AgentConfig, AgentSetup, Collector
-from metarl.agents.rl2.trial_policy import TrialActor, TrialPolicy, TrialPolicyConfig
+from metarl.agents.rl2.trial_batch import (
+    TrialBatch,
+    baseline,
+    centre_over_others,
+    raise_not_finite,
+    root_mean_square,
+)
+from metarl.agents.rl2.trial_policy import UNSCALED_REWARDS, TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.learning.advantages import gae
+from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_surrogate
 from metarl.learning.schedules import geometric, linear
-from metarl.learning.trials import Trials, as_trials
+from metarl.learning.trials import as_trials
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
+
+_TINY = 1e-30  # keeps a scale of zero out of divisions
 
 
 @dataclass(frozen=True)
@@ -108,28 +118,6 @@ class Rl2Config(AgentConfig):
         return Rl2(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
-class TrialBatch(NamedTuple):
-    """Trials with what the losses need beside them, each [time, trial].
-
-    Attributes:
-        trials: on the device.
-        inputs: [time, trial, in].
-        advantages: centred for every step, of unit scale.
-        targets: of the value head, in its units.
-    """
-
-    trials: Trials
-    inputs: Tensor
-    advantages: Tensor
-    targets: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> "TrialBatch":
-        """The same change made to every array."""
-        return TrialBatch(
-            self.trials.map(change), change(self.inputs), change(self.advantages), change(self.targets)
-        )
-
-
 class Rl2:
     """An RL2 agent; see `metarl.agent.Agent`.
 
@@ -148,9 +136,9 @@ class Rl2:
         self.policy = TrialPolicy(env, config.policy, generator=torch_generator(seed)).to(device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.outer_lr, eps=1e-5)
         self.iterations, self.updates = iterations, 0
-        # The value head's units: V_t = value_mean[t] + value_scale * output.
+        # The value head's units: V_t = value_mean[t] + value_scale * output; zeros as long as no reward is known.
         self.value_mean = torch.zeros(env.max_episode_steps * config.num_episodes, device=device)
-        self.value_scale = torch.ones((), device=device)
+        self.value_scale = torch.zeros((), device=device)
         self._shuffling = torch_generator(seed)
         self._device = device
 
@@ -163,26 +151,35 @@ class Rl2:
         return collector.collect(self.actor(), tasks, self.config.num_episodes, draw_seed(rng))
 
     def update(self, experience: Trajectories) -> dict[str, float]:
-        """PPO on the trials."""
-        config, batch = self.config, self.batch(experience)
+        """PPO on the trials; an update that fails leaves the agent as it was.
+
+        Raises:
+            FloatingPointError: if the experience or a loss is not finite, naming the task.
+        """
+        with unchanged_on_failure(self):
+            batch = self.batch(experience)
+            losses = self._descend(batch, experience.tasks)
+            self.policy.see(batch.trials)
+            self.updates += 1
+        return losses | _return_metrics(experience)
+
+    def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:
+        """All Adam steps of an update; mean losses by name."""
+        config = self.config
         for group in self.optimizer.param_groups:
             group["lr"] = self._now(config.outer_lr, config.final_outer_lr)
         sums = torch.zeros(4, device=self._device)
         # Without a memory the steps of a trial need not stay together, and minibatches of steps from all tasks are
         # less alike than those of a few tasks' trials.
-        rows = batch if self.policy.remembers else batch.map(lambda values: values.flatten(0, 1).unsqueeze(0))
+        rows = batch if self.policy.remembers else batch.single_steps()
         steps = 0
         for _ in range(config.epochs):
             order = torch.randperm(rows.advantages.shape[1], generator=self._shuffling).to(self._device)
             for chosen in order.chunk(config.minibatches):
-                sums += self.step(rows.map(partial(torch.index_select, dim=1, index=chosen)))
+                sums += self.step(rows.map(partial(torch.index_select, dim=1, index=chosen)), tasks)
                 steps += 1
-        if not bool(torch.isfinite(sums).all()):
-            raise FloatingPointError("RL2's loss is not finite; expected finite rewards and a stable step size")
-        self.policy.see(batch.trials)
-        self.updates += 1
         names = ("loss/policy", "loss/value", "policy/entropy", "policy/kl")
-        return dict(zip(names, (sums / steps).tolist(), strict=True)) | _return_metrics(experience)
+        return dict(zip(names, (sums / steps).tolist(), strict=True))
 
     def batch(self, experience: Trajectories) -> TrialBatch:
         """Inputs, advantages and value targets of the trials; takes the value's new units."""
@@ -191,24 +188,35 @@ class Rl2:
         if len(wrong):
             index = int(wrong[0])
             raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
-        trials = as_trials(self._with_gains(experience)).map(lambda values: values.to(self._device))
-        time, mask = len(trials.rewards), trials.mask.float()
-        values = (self.value_mean[:time, None] + self.value_scale * trials.records["value"]) * mask
+        # In float64 and on the CPU, where the experience is: finite rewards of any size have finite squares.
+        trials = as_trials(self._with_gains(experience))
+        time, mask = len(trials.rewards), trials.mask.double()
+        known = self.value_mean[:time].cpu().double().unsqueeze(1)
+        values = (known + float(self.value_scale) * trials.records["value"]) * mask
+        gains = trials.records["gain"].double() * mask
         # Nothing follows a trial: the value after its last step is zero, as is that of padding.
         following = torch.nn.functional.pad(values.T, (0, 1))
         going = torch.zeros_like(trials.mask.T)
         gamma = self._now(self.config.gamma, self.config.final_gamma)
         gae_lambda = self._now(self.config.gae_lambda, self.config.final_gae_lambda)
-        gains = (trials.records["gain"] * mask).T
-        advantages = gae(gains, following, going, gamma=gamma, gae_lambda=gae_lambda).T * mask
+        advantages = gae(gains.T, following, going, gamma=gamma, gae_lambda=gae_lambda).T * mask
         returns = advantages + values
-        mean = _mean_over_trials(returns, mask)
-        centred = (returns - mean) * mask
+        mean = baseline(returns, mask, known)
+        residuals = (returns - mean) * mask
+        unit = 1e-3 * root_mean_square(gains, mask)  # of an epsilon that scales with the rewards
+        scale = max(root_mean_square(residuals, mask) + unit, _TINY)
         self.value_mean[:time] = mean.squeeze(1)
-        self.value_scale = (centred.square().sum() / mask.sum()).sqrt() + 1e-3
-        advantages = (advantages - _mean_over_trials(advantages, mask)) * mask
-        scale = (advantages.square().sum() / mask.sum()).sqrt() + 1e-8
-        return TrialBatch(trials, self.policy.trial_inputs(trials), advantages / scale, centred / self.value_scale)
+        self.value_scale.fill_(scale)
+        advantages = centre_over_others(advantages, mask)
+        advantages = advantages / max(root_mean_square(advantages, mask), _TINY)
+        trials = trials.map(lambda part: part.to(self._device))
+        return TrialBatch(
+            trials=trials,
+            inputs=self.policy.trial_inputs(trials),
+            advantages=advantages.float().to(self._device),
+            targets=(residuals / scale).float().to(self._device),
+            task_indices=torch.arange(mask.shape[1]).expand(mask.shape).to(self._device),
+        )
 
     def _with_gains(self, experience: Trajectories) -> Trajectories:
         """The experience with what is to be added up among its records, [task, episode, time]."""
@@ -222,8 +230,16 @@ class Rl2:
             gains = -experience.infos["regret"]
         return replace(experience, records=experience.records | {"gain": gains})
 
-    def step(self, batch: TrialBatch) -> Tensor:
-        """One Adam step; policy loss, value loss, entropy and KL, [4]."""
+    def step(self, batch: TrialBatch, tasks: Sequence[Task]) -> Tensor:
+        """One Adam step; policy loss, value loss, entropy and KL, [4].
+
+        Args:
+            batch: A minibatch with at least one real step.
+            tasks: Tasks that the batch's indices mean, for errors.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite; no step is taken then.
+        """
         config = self.config
         entropy_coef = self._entropy_coef()
         total = batch.trials.mask.sum()
@@ -238,12 +254,17 @@ class Rl2:
             terms = (-surrogate, (values - chunk.targets).square(), distribution.entropy())
             policy_loss, value_loss, entropy = ((term * weights).sum() for term in terms)
             loss = policy_loss + config.value_coef * value_loss - entropy_coef * entropy
+            if not bool(torch.isfinite(loss)):
+                raise_not_finite(terms, chunk, tasks)
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 kl = ((old - log_probs) * weights).sum()
                 sums += torch.stack((policy_loss, value_loss, entropy, kl))
-        torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError("the gradient of RL2's loss is not finite; lower outer_lr")
         self.optimizer.step()
+        self.policy.bound_std()
         return sums
 
     def _unroll(self, batch: TrialBatch) -> Iterator[tuple[TrialBatch, Tensor]]:
@@ -280,17 +301,12 @@ class Rl2:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.policy.load_state_dict(state["policy"])
+        self.policy.load_state_dict(UNSCALED_REWARDS | state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.value_mean = state["value_mean"].to(self._device)
         self.value_scale = state["value_scale"].to(self._device)
         self.updates = int(state["updates"])
         self._shuffling.set_state(state["shuffling"])
-
-
-def _mean_over_trials(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean at every step over the trials that reach it, [time, 1]."""
-    return (values * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def _return_metrics(experience: Trajectories) -> dict[str, float]:

@@ -7,6 +7,7 @@ zeros there, and the policy never learns how an episode ended.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -28,6 +29,15 @@ from metarl.trajectories import Trajectories
 
 MemoryKind = Literal["gru", "lstm", "transformer", "none"]
 
+_REWARD_LIMIT = 10.0  # of observed rewards, in units of their running scale
+
+UNSCALED_REWARDS = {
+    "reward_scale": torch.ones(()),
+    "reward_count": torch.tensor(math.inf),
+    "reward_limit": torch.tensor(math.inf),
+}
+"""State of a policy that always observes rewards as they are: of one that was saved before there was a scale."""
+
 
 @dataclass(frozen=True)
 class TrialPolicyConfig:
@@ -44,7 +54,9 @@ class TrialPolicyConfig:
         tell_observation: tell a step the last observation too, beside the last action, reward and flags, so that a
             whole transition is seen at once.
         head_sizes: hidden layers of the policy's and of the value's network, which see memory and inputs.
-        init_std: of continuous actions at the start, where the action bounds are +-1.
+        init_std: Standard deviation of continuous actions at the start, with action bounds of +-1.
+        min_std: Least standard deviation of continuous actions, with action bounds of +-1.
+        max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
         normalise_observations: by their running mean and standard deviation.
     """
 
@@ -57,12 +69,19 @@ class TrialPolicyConfig:
     tell_observation: bool = False
     head_sizes: tuple[int, ...] = ()
     init_std: float = 0.5
+    min_std: float = 1e-3
+    max_std: float = 4.0
     normalise_observations: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, "memory_size", "memory_span", "num_layers", "num_heads")
         check_not_negative(self, "embedding_size")
-        check_positive(self, "init_std")
+        check_positive(self, "init_std", "min_std", "max_std")
+        if not self.min_std <= self.init_std <= self.max_std:
+            raise ValueError(
+                "init_std must lie between min_std and max_std, "
+                f"got {self.init_std}, {self.min_std} and {self.max_std}"
+            )
         if any(size < 1 for size in self.head_sizes):
             raise ValueError(f"head_sizes must be positive, got {self.head_sizes}")
 
@@ -94,6 +113,9 @@ class TrialPolicy(nn.Module):
     observation_mean: Tensor
     observation_scale: Tensor
     observation_count: Tensor
+    reward_scale: Tensor
+    reward_count: Tensor
+    reward_limit: Tensor
 
     def __init__(self, env: TaskEnv, config: TrialPolicyConfig, *, generator: torch.Generator) -> None:
         super().__init__()
@@ -123,10 +145,16 @@ class TrialPolicy(nn.Module):
         with torch.no_grad():  # start near uniform, so that exploration does
             getattr(self.policy, f"weight_{self.policy.num_layers - 1}").mul_(0.01)
         if not self.num_choices:
-            self.log_std = nn.Parameter(torch.full((self.act_size,), float(np.log(config.init_std))))
+            self.log_std = nn.Parameter(torch.full((self.act_size,), math.log(config.init_std)))
+            self._log_std_range = (math.log(config.min_std), math.log(config.max_std))
         self.register_buffer("observation_mean", torch.zeros(obs_size))
         self.register_buffer("observation_scale", torch.ones(obs_size))
         self.register_buffer("observation_count", torch.zeros(()))
+        # Before the first update no scale is known and the policy observes no reward: one of 10,000 would drive
+        # its outputs so far that the first update's likelihood ratios overflow.
+        self.register_buffer("reward_scale", torch.zeros(()))
+        self.register_buffer("reward_count", torch.zeros(()))
+        self.register_buffer("reward_limit", torch.tensor(_REWARD_LIMIT))
 
     def tell(
         self, observations: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
@@ -136,6 +164,7 @@ class TrialPolicy(nn.Module):
             acted = nn.functional.one_hot(actions, self.num_choices).to(rewards.dtype)
         else:
             acted = actions.clamp(-1, 1)
+        rewards = (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
         parts = (acted, scalars, self._normalised(observations)) if self._tells_observation else (acted, scalars)
         return torch.cat(parts, -1)
@@ -174,6 +203,15 @@ class TrialPolicy(nn.Module):
             return Decision(Categorical.of(outputs), self.value(features).squeeze(-1))
         return Decision(DiagonalGaussian(outputs, self.log_std), self.value(features).squeeze(-1))
 
+    def bound_std(self) -> None:
+        """Put the standard deviation back into its range; called after each optimiser step.
+
+        The parameter itself is bounded: of a bound in the forward pass it would never get a gradient again.
+        """
+        if not self.num_choices:
+            with torch.no_grad():
+                self.log_std.clamp_(*self._log_std_range)
+
     def to_env(self, actions: Tensor) -> np.ndarray:
         """Environment actions: choices as they are, continuous ones mapped from +-1 to the bounds and clipped."""
         if self.num_choices:
@@ -187,7 +225,8 @@ class TrialPolicy(nn.Module):
         return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
 
     def see(self, trials: Trials) -> None:
-        """Take the trials' observations into the running mean and standard deviation."""
+        """Take the trials' rewards and observations into the running statistics that inputs are scaled by."""
+        self._see_rewards(trials.rewards[trials.mask].double())
         if not self._normalises:
             return
         rows = trials.observations[trials.mask].double()
@@ -199,6 +238,17 @@ class TrialPolicy(nn.Module):
         self.observation_mean.copy_(mean + shift * (len(rows) / total))
         self.observation_scale.copy_(spread.clamp(min=1e-6).rsqrt())
         self.observation_count.fill_(total)
+
+    def _see_rewards(self, rewards: Tensor) -> None:
+        """The scale is one over the root mean square of all rewards but zeros: rare ones stay of unit size."""
+        rewards = rewards[rewards != 0]
+        count = float(self.reward_count)
+        total = count + len(rewards)
+        if not len(rewards) or math.isinf(count):
+            return
+        before = count * float(self.reward_scale) ** -2 if count else 0.0
+        self.reward_scale.fill_(((before + float(rewards.square().sum())) / total) ** -0.5)
+        self.reward_count.fill_(total)
 
 
 def _make_memory(config: TrialPolicyConfig, input_size: int, generator: torch.Generator) -> Memory:

@@ -54,6 +54,28 @@ def test_lambda_one_is_return_minus_value() -> None:
     assert torch.allclose(advantages, discounted_returns(rewards, gamma=0.9) - values[..., :-1], atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("steps", [1, 2, 37, 64, 100])
+def test_the_scan_is_the_loop_over_steps(steps: int, dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(steps)
+    rewards = torch.randn(2, 3, steps, generator=generator, dtype=dtype)
+    values = torch.randn(2, 3, steps + 1, generator=generator, dtype=dtype)
+    terminated = torch.rand(2, 3, steps, generator=generator) < 0.05
+    advantages = gae(rewards, values, terminated, gamma=0.99, gae_lambda=0.95)
+    running = torch.zeros(2, 3, dtype=dtype)
+    for t in reversed(range(steps)):
+        going = (~terminated[..., t]).to(dtype)
+        delta = rewards[..., t] + 0.99 * values[..., t + 1] * going - values[..., t]
+        running = delta + 0.99 * 0.95 * going * running
+        assert torch.allclose(advantages[..., t], running, rtol=tolerance, atol=tolerance)
+
+
+def test_padding_after_the_end_changes_no_bit() -> None:
+    rewards = torch.randn(4, 3, 21, generator=torch.Generator().manual_seed(0))
+    longer = torch.nn.functional.pad(rewards, (0, 50))
+    assert torch.equal(discounted_returns(longer, gamma=0.9)[..., :21], discounted_returns(rewards, gamma=0.9))
+
+
 def test_gae_needs_the_bootstrap_value() -> None:
     with pytest.raises(ValueError, match=r"values must have 4 steps \(bootstrap included\), got 3"):
         gae(torch.zeros(1, 1, 3), torch.zeros(1, 1, 3), torch.zeros(1, 1, 3).bool(), gamma=1.0, gae_lambda=1.0)

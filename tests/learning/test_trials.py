@@ -29,6 +29,7 @@ def _policy(benchmark: str, memory: MemoryKind = "gru", seed: int = 0) -> TrialP
     policy = TrialPolicy(env, config, generator=torch_generator(seed))
     with torch.no_grad():  # a fresh head is so near uniform that any mistake would be near right
         policy.policy.get_parameter("weight_1").mul_(100.0)
+        policy.reward_scale.fill_(1.0)  # a fresh policy observes no reward
     return policy
 
 
@@ -186,7 +187,7 @@ def _batch_gradients(backprop_steps: int | None) -> tuple[Tensor, Tensor]:
     tasks = make_benchmark("bernoulli-bandit-k5").train.sample(6, np.random.default_rng(0))
     with Workers(EnvMaker(family, None)) as workers:
         experience = agent.collect(workers, tasks, np.random.default_rng(0))
-    losses = agent.step(agent.batch(experience))
+    losses = agent.step(agent.batch(experience), tasks)
     gradients = [p.grad.flatten() for p in agent.policy.parameters() if p.grad is not None]
     return losses, torch.cat(gradients)
 
@@ -213,13 +214,15 @@ def test_advantages_run_through_episodes_and_stop_at_the_trials_end() -> None:
     changed = {"records": records, "rewards": rewards}
     batch = agent.batch(Trajectories(**{**vars(trajectories), **changed}))
     # Task 0 has 5 steps and its last reward 4 steps after the first; task 1 has 6 steps. At step t the returns are
-    # 0.5^(4-t) and 3 * 0.5^(5-t); the mean over the trials that reach t is taken off both.
+    # 0.5^(4-t) and 3 * 0.5^(5-t); of each the mean over the other trials that reach t is taken off.
     first = torch.tensor([0.5 ** (4 - t) for t in range(5)])
     second = torch.tensor([3 * 0.5 ** (5 - t) for t in range(6)])
     difference = batch.advantages[:5, 1] - batch.advantages[:5, 0]
     expected = second[:5] - first
     assert torch.allclose(difference / difference[0], expected / expected[0], atol=1e-5)
-    assert batch.advantages[5].abs().sum() == 0  # one trial alone is its own mean
+    assert torch.equal(batch.advantages[:5, 1], -batch.advantages[:5, 0])
+    # Task 1 is alone at the last step, and keeps its advantage: 3, beside 3 / 32 - 1 / 16 at the first step.
+    assert batch.advantages[5, 1] / batch.advantages[0, 1] == pytest.approx(3 / (3 / 32 - 1 / 16), rel=1e-5)
     assert torch.allclose(agent.value_mean[:5], (first + second[:5]) / 2, atol=1e-6)
 
 
@@ -233,9 +236,9 @@ def test_without_a_memory_minibatches_are_of_single_steps() -> None:
     experience = _collect("gridnavi", agent(1).policy, 2, 2, 1)
     whole, by_trials = agent(1), agent(1)
     whole.update(experience)
-    by_trials.step(by_trials.batch(experience))
-    for name, values in whole.policy.state_dict().items():
-        assert torch.allclose(values, by_trials.policy.state_dict()[name], atol=1e-5), name
+    by_trials.step(by_trials.batch(experience), experience.tasks)
+    for (name, values), other in zip(whole.policy.named_parameters(), by_trials.policy.parameters(), strict=True):
+        assert torch.allclose(values, other, atol=1e-5), name
     many = agent(6)
     many.update(experience)
     assert {float(state["step"]) for state in many.optimizer.state.values()} == {6.0}  # of two trials

@@ -1,0 +1,195 @@
+"""RL2's update: independence of the scale of rewards, baselines, failures, and what an old checkpoint lacks."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.rl2.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2.trial_batch import baseline, centre_over_others
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.envs import make_benchmark
+from metarl.experiments.configuration import EnvMaker
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+from metarl.workers import Workers
+
+CPU = torch.device("cpu")
+POINT = make_benchmark("point")
+NEAR_AND_FAR = [Task.of("point", goal=goal) for goal in ((0.0, 0.05), (0.3, 0.3), (-0.5, 0.5))]
+"""Goals of which the first is reached at once by some of the first steps, so that episodes end at different times."""
+
+
+def _agent(**changes: Any) -> Rl2:
+    policy = changes.pop("policy", TrialPolicyConfig(memory_size=8))
+    config = Rl2Config(policy=policy, **{"epochs": 2, "minibatches": 2} | changes)
+    return Rl2(POINT.family.make_env(1, horizon=8), config, iterations=5, seed=0, device=CPU)
+
+
+def _scaled(experience: Trajectories, factor: float) -> Trajectories:
+    return replace(experience, rewards=experience.rewards * factor)
+
+
+class _ScaledWorkers:
+    """A collector whose environments pay so many times the reward; actors observe the multiple."""
+
+    def __init__(self, factor: float) -> None:
+        maker = EnvMaker(POINT.family, 8)
+
+        def make(num_envs: int, num_threads: int) -> Any:
+            env = maker(num_envs, num_threads)
+            advance = env.advance
+            env.advance = lambda *step: (taken := advance(*step))._replace(rewards=taken.rewards * factor)
+            return env
+
+        self.make = make
+
+
+def _train(factor: float, updates: int, **changes: Any) -> Rl2:
+    agent, rng = _agent(**changes), np.random.default_rng(0)
+    with Workers(_ScaledWorkers(factor).make, num_threads=1) as workers:
+        for _ in range(updates):
+            agent.update(agent.collect(workers, NEAR_AND_FAR, rng))
+    return agent
+
+
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**14, 2.0**60])
+def test_learning_does_not_depend_on_the_scale_of_rewards(factor: float) -> None:
+    # With powers of two nothing is rounded differently, so that the policies are equal to the bit.
+    plain, scaled = _train(1.0, 3), _train(factor, 3)
+    assert float(plain.policy.reward_scale) == pytest.approx(factor * float(scaled.policy.reward_scale), rel=1e-6)
+    for (name, own), other in zip(plain.policy.named_parameters(), scaled.policy.parameters(), strict=True):
+        assert torch.equal(own, other), name
+
+
+def test_the_policy_observes_rewards_in_units_of_their_root_mean_square() -> None:
+    agent = _agent()
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        rng, rewards = np.random.default_rng(0), []
+        for _ in range(2):
+            experience = agent.collect(workers, NEAR_AND_FAR, rng)
+            agent.update(experience)
+            rewards.append(experience.rewards[experience.mask])
+    joined = torch.cat(rewards).double()
+    joined = joined[joined != 0]
+    assert float(agent.policy.reward_scale) == pytest.approx(1 / float(joined.square().mean().sqrt()), rel=1e-5)
+    flag = torch.zeros(2, dtype=torch.bool)
+    told = agent.policy.tell(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1.0, 1e6]), flag, flag)
+    assert told[:, 2].tolist() == pytest.approx([float(agent.policy.reward_scale), 10.0])
+
+
+def test_rare_rewards_are_observed_in_their_own_size() -> None:
+    policy = _agent().policy
+    policy._see_rewards(torch.tensor([0.0] * 99 + [4.0]).double())
+    assert float(policy.reward_scale) == 0.25
+    policy._see_rewards(torch.zeros(100).double())
+    assert float(policy.reward_scale) == 0.25
+
+
+def test_a_checkpoint_from_before_there_was_a_scale_observes_rewards_as_they_are_for_ever() -> None:
+    state = _train(1.0, 1).state_dict()
+    for name in ("reward_scale", "reward_count", "reward_limit"):
+        del state["policy"][name]
+    agent = _agent()
+    agent.load_state_dict(state)
+    flag = torch.zeros(1, dtype=torch.bool)
+
+    def told(reward: float) -> float:
+        return float(
+            agent.policy.tell(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([reward]), flag, flag)[0, 2]
+        )
+
+    assert (told(0.5), told(50.0)) == (0.5, 50.0)
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        agent.update(agent.collect(workers, NEAR_AND_FAR, np.random.default_rng(0)))
+    assert (told(0.5), told(50.0)) == (0.5, 50.0)
+
+
+def test_advantages_are_centred_over_the_other_trials() -> None:
+    mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [0.0, 1.0, 0.0]])
+    advantages = torch.tensor([[1.0, 2.0, 6.0], [3.0, 5.0, 0.0], [0.0, 7.0, 0.0]])
+    expected = [[-3.0, -1.5, 4.5], [-2.0, 2.0, 0.0], [0.0, 7.0, 0.0]]  # 1 - (2 + 6) / 2, ...; alone: as it is
+    assert centre_over_others(advantages, mask).tolist() == expected
+
+
+def test_the_baseline_moves_slowly_where_one_trial_is_alone() -> None:
+    mask = torch.tensor([[1.0, 1.0], [0.0, 1.0], [0.0, 1.0]])
+    returns = torch.tensor([[1.0, 3.0], [0.0, 20.0], [0.0, 7.0]])
+    known = torch.tensor([[50.0], [10.0], [0.0]])  # the last step was never reached
+    assert baseline(returns, mask, known).squeeze(1).tolist() == pytest.approx([2.0, 11.0, 7.0])
+
+
+def test_one_trial_alone_has_advantages_and_learns() -> None:
+    agent, rng = _agent(), np.random.default_rng(0)
+    before = [p.clone() for p in agent.policy.policy.parameters()]
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        for _ in range(2):
+            experience = agent.collect(workers, NEAR_AND_FAR[1:2], rng)
+            metrics = agent.update(experience)
+        batch = agent.batch(experience)
+    assert batch.advantages.shape[1] == 1
+    assert bool((batch.advantages != 0).all())
+    assert metrics["policy/kl"] != 0
+    assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.policy.parameters(), strict=True))
+
+
+@pytest.mark.slow
+def test_rl2_solves_a_two_armed_bandit_from_one_trial_per_update() -> None:
+    family = make_benchmark("bernoulli-bandit-k2").family
+    tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]
+    config = Rl2Config(policy=TrialPolicyConfig(memory_size=32), num_episodes=10)
+    agent, rng = Rl2(family.make_env(1), config, iterations=1500, seed=0, device=CPU), np.random.default_rng(0)
+    with Workers(EnvMaker(family, None)) as workers:
+        for _ in range(1500):
+            agent.update(agent.collect(workers, [tasks[int(rng.integers(2))]], rng))
+        trained = workers.collect(agent.actor(), tasks * 100, 10, seed=7)
+    assert trained.returns().sum(1).mean() > 8.0  # 9.5 at best, 5 blind
+
+
+def test_a_memoryless_update_has_no_minibatch_of_padding_only() -> None:
+    agent = _agent(policy=TrialPolicyConfig(memory="none"), epochs=1, minibatches=128)
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        for seed in range(100):
+            experience = workers.collect(agent.actor(), NEAR_AND_FAR, 2, seed)
+            if len(set(experience.mask.sum((1, 2)).tolist())) > 1:
+                break
+    lengths = experience.mask.sum((1, 2))
+    assert len(set(lengths.tolist())) > 1  # or there is no padding
+    assert int(lengths.sum()) < 128
+    metrics = agent.update(experience)
+    assert all(math.isfinite(value) for value in metrics.values())
+    assert {int(s["step"]) for s in agent.optimizer.state.values()} == {int(lengths.sum())}
+
+
+@pytest.mark.parametrize("memory", ["gru", "none"])
+def test_a_loss_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_was(memory: Any) -> None:
+    agent, rng = _agent(policy=TrialPolicyConfig(memory=memory, memory_size=8)), np.random.default_rng(0)
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        agent.update(agent.collect(workers, NEAR_AND_FAR, rng))
+        experience = agent.collect(workers, NEAR_AND_FAR, rng)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    moments = [s["exp_avg"].clone() for s in agent.optimizer.state.values()]
+    shuffling, units = agent._shuffling.get_state(), (agent.value_mean.clone(), float(agent.value_scale))
+    experience.records["log_prob"][2, 0, 3] = -math.inf  # a likelihood ratio without end
+    with pytest.raises(
+        FloatingPointError, match=r"policy loss is -?(inf|nan) on task 2 of the batch, Task.*\(-0.5"
+    ):
+        agent.update(experience)
+    for name, value in agent.policy.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(torch.equal(s["exp_avg"], m) for s, m in zip(agent.optimizer.state.values(), moments, strict=True))
+    assert torch.equal(agent._shuffling.get_state(), shuffling)
+    assert torch.equal(agent.value_mean, units[0])
+    assert float(agent.value_scale) == units[1]
+    assert agent.updates == 1
+
+
+def test_the_standard_deviation_stays_in_its_range() -> None:
+    policy = TrialPolicyConfig(memory_size=8, init_std=0.5, max_std=0.52)
+    agent = _train(1.0, 3, policy=policy, entropy_coef=10.0, outer_lr=0.1)
+    assert agent.policy.log_std.tolist() == pytest.approx([math.log(0.52)] * 2)
+    with pytest.raises(ValueError, match=r"init_std must lie between min_std and max_std, got 0.5, 0.6 and 4.0"):
+        TrialPolicyConfig(min_std=0.6)
