@@ -8,14 +8,17 @@
             loss = -mean min(r A, clip(r, 1 - eps, 1 + eps) A) + c_v (V - return)^2 - c_e entropy
             Adam step on its gradient, clipped
 
-How we differ: PPO in the place of TRPO, as every later implementation has it. Advantages and the value's targets
-are centred for every step of the trial over the trials of the batch: what a step earns depends first of all on how
-much of the trial is left, and the value network need not learn that. On bandits (n=100, k=5, equal time) the first
-raised the mean reward from 74.9 to 75.4 and both together to 77.2. Step size, entropy bonus and gae_lambda can be
-led from one value to another over the run: a short horizon finds the reward, a longer one learns to explore.
-Where the environment knows what each action loses against the best one, training may add up minus these regrets
-in the place of the rewards (`objective`): undiscounted, the gradient is the same in expectation, and free of the
-noise of the rewards and of what a task has to offer. The agent sees rewards only, in training as in evaluation.
+How we differ: PPO instead of TRPO, as in every later implementation. Advantages and the value's targets are
+centred at every step of the trial over the trials of the batch: what follows a step depends first of all on how
+much of the trial is left, and the value network need not learn that. On bandits (n=100, k=5, equal time) centring
+the advantages raised the mean reward from 74.9 to 75.4, and centring both to 77.2. Advantages are centred on the
+mean of the other trials; a trial that is alone at a step is measured against the value network only. The policy
+observes rewards in units of a running scale, so that learning does not depend on the scale of rewards. Step size,
+entropy bonus, gamma and gae_lambda can be annealed over the run: a short horizon finds the reward, a longer one
+learns to explore. Where the environment reports what each action loses against the best one, training may add up
+minus these regrets instead of the rewards (`objective`): undiscounted, the gradient is the same in expectation,
+without the noise of the rewards and of what a task has to offer. The agent observes rewards only, in training as
+in evaluation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -52,30 +55,32 @@ _TINY = 1e-30  # keeps a scale of zero out of divisions
 
 @dataclass(frozen=True)
 class Rl2Config(AgentConfig):
-    """RL2's hyperparameters. What is called final is reached at the run's end, linearly if not said otherwise.
+    """Hyperparameters of RL2 with PPO. Names that begin with final_ are values at the end of annealing.
 
     Attributes:
-        policy: memory and heads.
-        num_episodes: of a trial.
-        objective: what is added up over a trial: "reward", or minus the "regret" that the environment reports of
-            every step in its infos, which bandits and tabular MDPs do. The undiscounted sums differ, in
-            expectation, by what the best actions earn in the task, whatever the policy does.
-        gamma: discount per environment step, through the whole trial, at the start.
-        final_gamma: at the end; None for no change.
-        gae_lambda: at the start.
-        final_gae_lambda: at the end; None for no change.
-        outer_lr: Adam's step size at the start.
-        final_outer_lr: at the end; None for no change.
-        entropy_coef: c_e at the start.
-        final_entropy_coef: at the end; None for no change.
-        entropy_schedule: how it gets there, "linear" or, by equal factors, "geometric".
-        epochs: passes over the trials of an iteration.
-        minibatches: Adam steps in a pass.
-        clip_ratio: eps.
-        value_coef: c_v.
-        max_grad_norm: longer gradients are shortened to this.
-        backprop_steps: gradients flow through so many steps of the trial at a time; None for all. Values are the
-            same either way; memory and the reach of the gradient are not.
+        policy: Memory and heads of the policy.
+        num_episodes: Number of episodes in a trial.
+        objective: What is added up over a trial: "reward", or minus the "regret" that the environment reports at
+            every step in its infos, as bandits and tabular MDPs do. The undiscounted sums differ, in expectation,
+            by what the best actions earn in the task, whatever the policy does.
+        gamma: Discount per environment step, through the whole trial, in [0, 1].
+        final_gamma: Discount at the end of the run, reached linearly; None for no change.
+        gae_lambda: Weight of longer advantage estimates, in [0, 1]; 1 gives Monte-Carlo returns.
+        final_gae_lambda: Weight of longer advantage estimates at the end of the run, reached linearly; None for no
+            change.
+        outer_lr: Adam step size.
+        final_outer_lr: Adam step size at the end of the run, reached linearly; None for no change.
+        entropy_coef: Weight c_e of the entropy bonus.
+        final_entropy_coef: Weight of the entropy bonus at the end of the run; None for no change.
+        entropy_schedule: How the weight of the entropy bonus is annealed: "linear", or "geometric" by equal
+            factors.
+        epochs: Passes over the trials of an iteration.
+        minibatches: Adam steps per pass.
+        clip_ratio: PPO's clip ratio eps of the likelihood ratio.
+        value_coef: Weight c_v of the value loss.
+        max_grad_norm: Norm to which longer gradients are shortened.
+        backprop_steps: Steps of the trial that gradients flow through at a time; None for all. Values are the same
+            either way; memory and the reach of the gradient are not.
     """
 
     policy: TrialPolicyConfig = field(default_factory=TrialPolicyConfig)
@@ -122,11 +127,11 @@ class Rl2:
     """An RL2 agent; see `metarl.agent.Agent`.
 
     Args:
-        env: any environment of the family, for its spaces and its horizon.
-        config: hyperparameters.
-        iterations: of the run, for what changes in its course.
-        seed: of the initial weights and of the minibatches.
-        device: for the network and the losses; acting is on the CPU.
+        env: An environment of the family, read for its spaces and its time limit.
+        config: Hyperparameters.
+        iterations: Number of updates of the whole run, for annealing.
+        seed: Seed of the initial weights and of the order of minibatches.
+        device: Device of the network and the losses; acting is on the CPU.
     """
 
     def __init__(
@@ -143,7 +148,7 @@ class Rl2:
         self._device = device
 
     def actor(self) -> TrialActor:
-        """An actor that knows nothing of its tasks yet."""
+        """An actor at the start of its trials."""
         return TrialActor(self.policy)
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> Trajectories:
@@ -219,7 +224,7 @@ class Rl2:
         )
 
     def _with_gains(self, experience: Trajectories) -> Trajectories:
-        """The experience with what is to be added up among its records, [task, episode, time]."""
+        """The experience with what the objective adds up as the record "gain", [task, episode, time]."""
         gains = experience.rewards
         if self.config.objective == "regret":
             if "regret" not in experience.infos:
@@ -278,18 +283,18 @@ class Rl2:
             yield chunk, remembered
 
     def _now(self, start: float, final: float | None) -> float:
-        """What is led from one value to another, at this point of the run."""
+        """The annealed value at this point of the run."""
         return linear(start, final, self.updates, self.iterations)
 
     def _entropy_coef(self) -> float:
-        """c_e at this point of the run."""
+        """The weight of the entropy bonus at this point of the run."""
         start, final = self.config.entropy_coef, self.config.final_entropy_coef
         if self.config.entropy_schedule == "geometric" and final:
             return geometric(start, final, self.updates, self.iterations)
         return self._now(start, final)
 
     def state_dict(self) -> dict[str, Any]:
-        """The network, Adam's moments, the value's units, and where the run is."""
+        """The network, Adam's moments, the value's units, the number of updates and the order of minibatches."""
         return {
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),

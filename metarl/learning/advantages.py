@@ -19,7 +19,7 @@ def _sums_from_the_end(values: Tensor, factors: Tensor) -> Tensor:
     """x_t = values_t + factors_t x_{t+1}, zero after the last step; all of shape [..., time].
 
     A scan by doubling (Blelloch 1990): after round k, x_t holds the terms of the next 2^k steps, and products_t
-    the product of their factors. That is log2(time) operations on whole arrays, instead of one small operation per step.
+    the product of their factors: log2(time) operations on whole arrays instead of one small operation per step.
     """
     sums, products, reach = values, factors, 1
     while reach < values.shape[-1]:
