@@ -34,10 +34,10 @@ from metarl.fewshot.backbones import Autocast, Downsampling, conv4
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.learner import in_pieces
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.normalisation import BATCH_NORMS
+from metarl.fewshot.outer import in_pieces
 from metarl.learning.bilevel import Params, flatten
 from metarl.nets.networks import Mlp
 from metarl.runs.seeding import torch_generator
@@ -128,7 +128,7 @@ def _learners_gradient(learner: Maml, episodes: Episodes) -> Tensor:
     params = list(learner.network.params.values())
     parts = []
     for _, part in in_pieces(episodes, learner.config.outer.tasks_at_once):
-        loss = learner.outcome(part).losses.sum() / episodes.num_tasks
+        loss = learner.outer_losses(part).losses.sum() / episodes.num_tasks
         parts.append(flatten(torch.autograd.grad(loss, params)))
     return parts[0] if len(parts) == 1 else torch.stack(parts).sum(0)
 

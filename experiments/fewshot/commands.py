@@ -7,18 +7,18 @@ from typing import Annotated, Any
 
 import tyro
 
-from metarl.experiments.arguments import UsageError, check_new, interruptible, overridden, parse
+from metarl.experiments.arguments import check_new, interruptible, overridden, parse
 from metarl.experiments.configuration import Device, make_device
 from metarl.experiments.console import TrainingDisplay, say
-from metarl.experiments.fewshot.build import make_learner, make_sources
-from metarl.experiments.fewshot.configuration import CurveData, DataConfig, FewshotExperiment
+from metarl.experiments.fewshot.configuration import FewshotExperiment, make_learner
 from metarl.experiments.fewshot.measure import measure
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
 from metarl.experiments.finishing import finished, stopped
 from metarl.experiments.presets.fewshot import PRESETS
 from metarl.experiments.resuming import ResumeArguments, to_resume
 from metarl.experiments.runs import checkpoint_path, write_json
-from metarl.fewshot.training import Sources, train
+from metarl.fewshot.sources import Sources
+from metarl.fewshot.training import train
 from metarl.loop import Progress
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.configs import check_counts
@@ -82,7 +82,7 @@ def train_command(name: str, words: list[str]) -> int:
     experiment = arguments.experiment
     # Made once before the folder is, so that what cannot be made leaves nothing behind.
     device = make_device(experiment.device)
-    sources = make_sources(experiment, device)
+    sources = experiment.data.make(device)
     learner = make_learner(experiment, device)
     run = create_run(name, experiment, arguments.out)
     norms = "no batch norm" if learner.normalisation is None else f"batch norm: {learner.normalisation}"
@@ -95,7 +95,7 @@ def resume_command(words: list[str]) -> int:
     """`metarl resume` of a few-shot run."""
     arguments = parse(ResumeArguments, words, "metarl resume")
     run = on_device(to_resume(open_run(arguments.folder), arguments, extend_run), arguments.device)
-    return _work(run, make_sources(run.experiment, make_device(run.experiment.device)))
+    return _work(run, run.experiment.data.make(make_device(run.experiment.device)))
 
 
 def evaluate_command(words: list[str]) -> int:
@@ -105,29 +105,20 @@ def evaluate_command(words: list[str]) -> int:
     check_new(arguments.json)
     run = on_device(open_run(arguments.folder), arguments.device)
     checkpoint_path(run, arguments.checkpoint)
-    run = replace(run, experiment=replace(run.experiment, data=_asked(run.experiment.data, arguments)))
+    data = run.experiment.data.resized(
+        num_ways=arguments.num_ways,
+        num_shots=arguments.num_shots,
+        num_queries=arguments.num_queries,
+        folder=arguments.data_folder,
+    )
+    run = replace(run, experiment=replace(run.experiment, data=data))
     settings = overridden(run.experiment.evaluation, arguments, "num_tasks", "num_steps", "views")
-    sources = make_sources(run.experiment, make_device(run.experiment.device))
+    sources = run.experiment.data.make(make_device(run.experiment.device))
     result = measure(run, sources, arguments.checkpoint, settings, seed=arguments.seed)
     if arguments.json is not None:
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
     return 0
-
-
-def _asked(data: DataConfig, arguments: FewshotEvaluateArguments) -> DataConfig:
-    """The run's data with the ways, shots and queries that were asked for."""
-    names = ("num_ways", "num_shots", "num_queries")
-    if isinstance(data, CurveData):
-        given = [name for name in (*names, "data_folder") if getattr(arguments, name) is not None]
-        if set(given) - {"num_shots"}:
-            raise UsageError("a regression task has no ways, queries or folder to choose; give --num-shots alone")
-        return overridden(data, arguments, "num_shots")
-    episodes = data.episodes
-    # Training's numbers stay what they were, whatever evaluation takes.
-    kept = {f"train_{n[4:]}": getattr(episodes, f"train_{n[4:]}") or getattr(episodes, n) for n in names}
-    data = replace(data, episodes=overridden(replace(episodes, **kept), arguments, *names))
-    return data if arguments.data_folder is None else replace(data, folder=arguments.data_folder)
 
 
 def _work(run: FewshotRun, sources: Sources) -> int:

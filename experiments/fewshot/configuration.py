@@ -1,12 +1,18 @@
-"""What a few-shot experiment is, and how it is stored in a run folder."""
+"""Few-shot experiments: their fields, the objects that they become, and their form in a run folder."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
+
+import torch
 
 from metarl.experiments import codec
 from metarl.experiments.configuration import Device
-from metarl.fewshot.backbones import Downsampling
-from metarl.fewshot.data.omniglot import OmniglotSplit, Resize
+from metarl.fewshot.backbones import BackboneConfig, OwnBackbone, StandardBackbone
+from metarl.fewshot.data.images import ClassFolderData
+from metarl.fewshot.data.omniglot import OmniglotData
+from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
+from metarl.fewshot.evaluation import check_views
+from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
@@ -18,162 +24,11 @@ from metarl.fewshot.learners.prototypical import PrototypicalConfig
 from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
+from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import check_not_negative
+from metarl.runs.seeding import torch_generator
 
-
-@dataclass(frozen=True)
-class EpisodesConfig:
-    """N-way K-shot; training takes the same numbers unless it has its own.
-
-    Attributes:
-        num_ways: classes per task.
-        num_shots: support examples per class.
-        num_queries: query examples per class.
-        train_ways: classes per training task.
-        train_shots: support examples per class in training.
-        train_queries: query examples per class in training.
-    """
-
-    num_ways: int = 5
-    num_shots: int = 1
-    num_queries: int = 15
-    train_ways: int | None = None
-    train_shots: int | None = None
-    train_queries: int | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(self, "num_ways", "num_shots", "num_queries", "train_ways", "train_shots", "train_queries")
-
-
-@dataclass(frozen=True)
-class CurveData:
-    """Points on curves.
-
-    Attributes:
-        num_shots: support points.
-        train_queries: query points in training.
-    """
-
-    num_shots: int = 10
-    train_queries: int = 10
-
-    def __post_init__(self) -> None:
-        check_counts(self, "num_shots", "train_queries")
-
-
-@dataclass(frozen=True)
-class SinusoidData(CurveData):
-    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points.
-
-    Attributes:
-        num_shots: support points.
-        train_queries: query points in training.
-    """
-
-
-@dataclass(frozen=True)
-class HarmonicData(CurveData):
-    """Harmonics of Lacoste et al. 2018.
-
-    Attributes:
-        num_shots: support points.
-        train_queries: query points in training.
-    """
-
-
-Augmented = Literal["none", "images", "classes"]
-
-
-@dataclass(frozen=True)
-class OmniglotData:
-    """Omniglot.
-
-    Attributes:
-        folder: holds images_background(.zip) and images_evaluation(.zip), or the two small archives.
-        split: which classes are for what.
-        episodes: ways, shots and queries.
-        rotations: which splits have rotations by 90, 180 and 270 degrees as classes of their own.
-        augmentation: distort training images at random, or classes too, whose images are all turned, sheared and
-            perhaps mirrored alike and so become other classes.
-        train_on_validation: train on the validation classes too.
-        size: of the square images, in pixels.
-        resize: antialiased, or the nearest pixel of many older codes.
-    """
-
-    folder: str = "data/omniglot"
-    split: OmniglotSplit = "eight_alphabets"
-    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    rotations: Literal["none", "train", "all"] = "train"
-    augmentation: Augmented = "none"
-    train_on_validation: bool = False
-    size: int = 28
-    resize: Resize = "antialias"
-
-
-@dataclass(frozen=True)
-class ClassFolderData:
-    """A folder of class folders of images.
-
-    Attributes:
-        folder: holds one folder of images for every class.
-        split_file: JSON, {"train": [class, ...], "validation": [...], "test": [...]}.
-        episodes: ways, shots and queries.
-        augmentation: distort training images at random, or classes too, whose images are all turned, sheared and
-            perhaps mirrored alike and so become other classes.
-        size: of the square images, in pixels.
-        colour: three channels instead of one.
-    """
-
-    folder: str = "data/images"
-    split_file: str = "data/split.json"
-    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    augmentation: Augmented = "none"
-    size: int = 84
-    colour: bool = True
-
-
-@dataclass(frozen=True)
-class BackboneConfig:
-    """The network: a perceptron for numbers, Conv4 for images.
-
-    Attributes:
-        hidden_sizes: of the perceptron.
-        num_features: that the perceptron puts out for learners that compare features.
-        num_filters: of every convolution.
-        downsampling: pool, or the quarter of the work with strides.
-        rectified: whether features end with a ReLU, as published. Without it cosines range from -1 to 1.
-        precision: of the convolutions; bfloat16 is for learners that compare images, and takes two thirds of the
-            time where the processor computes in it, more where it does not.
-    """
-
-    hidden_sizes: tuple[int, ...] = (40, 40)
-    num_features: int = 40
-    num_filters: int = 64
-    downsampling: Downsampling = "pool"
-    rectified: bool = True
-    precision: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_counts(self, "num_features", "num_filters")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
-
-
-DataConfig = SinusoidData | HarmonicData | OmniglotData | ClassFolderData
-LearnerConfig = (
-    MamlConfig
-    | ReptileConfig
-    | ImplicitMamlConfig
-    | CaviaConfig
-    | AdmlConfig
-    | ProtoMamlConfig
-    | PrototypicalConfig
-    | KernelRegressionConfig
-    | MatchingConfig
-    | RelationConfig
-    | SiameseConfig
-)
 _TAGS: codec.Tags = {
     "kind": {
         "sinusoids": SinusoidData,
@@ -194,6 +49,7 @@ _TAGS: codec.Tags = {
         "relation": RelationConfig,
         "siamese": SiameseConfig,
     },
+    "architecture": {"standard": StandardBackbone, "own": OwnBackbone},
 }
 
 
@@ -202,18 +58,18 @@ class FewshotExperiment:
     """One experiment, whole: data, learner, network, budget.
 
     Attributes:
-        data: where tasks come from.
-        learner: the algorithm and its hyperparameters.
-        backbone: the network.
-        training: how long to train.
-        evaluation: how to evaluate.
-        seed: of everything random.
-        device: where networks are trained; auto takes CUDA when it is there.
+        data: Data that tasks are drawn from.
+        learner: Learner and its hyperparameters.
+        backbone: Network that is trained.
+        training: Length and batch sizes of the training.
+        evaluation: Numbers of tasks and adaptation steps of evaluations.
+        seed: Seed of all random streams of the run.
+        device: Device of the networks; auto takes CUDA where it is available.
     """
 
     data: DataConfig
     learner: LearnerConfig
-    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    backbone: BackboneConfig = field(default_factory=StandardBackbone)
     training: FewshotTrainingConfig = field(default_factory=FewshotTrainingConfig)
     evaluation: FewshotEvaluationConfig = field(default_factory=FewshotEvaluationConfig)
     seed: int = 0
@@ -223,8 +79,27 @@ class FewshotExperiment:
         check_not_negative(self, "seed")
 
 
+def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:
+    """The untrained learner of an experiment; its initial weights follow from the seed.
+
+    Raises:
+        ValueError: if the learner does not fit the data, the network or the evaluation.
+    """
+    training, tasks = experiment.training, experiment.data.tasks
+    setup = LearnerSetup(
+        tasks=tasks,
+        backbone=experiment.backbone,
+        num_updates=training.iterations * training.updates_per_iteration,
+        generator=torch_generator(experiment.seed),
+        device=device,
+    )
+    learner = experiment.learner.make(setup)
+    check_views(learner, tasks.input_shape, experiment.evaluation.views)
+    return learner
+
+
 def data_name(experiment: FewshotExperiment) -> str:
-    """What an experiment's tasks are: "sinusoids", "omniglot", ..."""
+    """The name of an experiment's data: "sinusoids", "omniglot", ..."""
     kind: str = encode(experiment)["data"]["kind"]
     return kind
 
@@ -238,11 +113,13 @@ def decode(data: object, template: FewshotExperiment | None = None) -> FewshotEx
     """The experiment that `encode` wrote.
 
     Args:
-        data: decoded JSON.
+        data: Decoded JSON.
         template: An experiment with the classes and objects that are not built in; None for none.
 
     Raises:
         ValueError: naming the field that is unknown, missing or of a wrong type.
     """
+    if isinstance(data, dict) and isinstance(data.get("backbone"), dict):  # the first runs name no architecture
+        data = data | {"backbone": {"architecture": "standard"} | data["backbone"]}
     experiment: FewshotExperiment = codec.decode(FewshotExperiment, data, "experiment", _TAGS, template)
     return experiment

@@ -5,14 +5,14 @@ from typing import Any
 
 from metarl.experiments.configuration import make_device
 from metarl.experiments.console import Waiting, show_table
-from metarl.experiments.fewshot.build import make_learner
-from metarl.experiments.fewshot.configuration import EpisodesConfig
+from metarl.experiments.fewshot.configuration import make_learner
 from metarl.experiments.fewshot.runs import FewshotRun
 from metarl.experiments.runs import checkpoint_path
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores, summarise
 from metarl.fewshot.learner import Learner
-from metarl.fewshot.training import FewshotEvaluationConfig, Sources
+from metarl.fewshot.sources import Sources
+from metarl.fewshot.training import FewshotEvaluationConfig
 from metarl.loop import load_state
 from metarl.runs import seeding
 
@@ -56,9 +56,7 @@ def measure(
     splits = {split: rows_of(learner, source, f"{split} tasks") for split, source in sources.held_out.items()}
     baseline = rows_of(untrained, sources.held_out["test"], "the untrained learner")
     normalisation = learner.normalisation
-    data = run.experiment.data
-    episodes = getattr(data, "episodes", None)
-    what = f"{data.num_shots} points" if episodes is None else _describe(episodes)  # type: ignore[union-attr]
+    what = run.experiment.data.describe()
     norms = "no batch norm" if normalisation is None else f"batch norm: {normalisation}"
     seen = "" if settings.views == 1 else f"; {settings.views} views"
     title = f"{run.name} after {progress.tasks:,} tasks: {settings.num_tasks} episodes of {what}; {norms}{seen}"
@@ -93,7 +91,3 @@ def show_scores(title: str, name: str, curves: Mapping[str, Sequence[Mapping[str
             )
             lines.append([tasks, str(row["step"]), f"{percent * row[f'{name}_mean']:.{digits}f}", interval])
     show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines)
-
-
-def _describe(episodes: EpisodesConfig) -> str:
-    return f"{episodes.num_ways} ways, {episodes.num_shots} shots, {episodes.num_queries} queries"

@@ -2,18 +2,13 @@
 
 from dataclasses import dataclass, replace
 
-from metarl.experiments.fewshot.configuration import (
-    BackboneConfig,
-    ClassFolderData,
-    EpisodesConfig,
-    FewshotExperiment,
-    HarmonicData,
-    LearnerConfig,
-    OmniglotData,
-    SinusoidData,
-)
-from metarl.fewshot.backbones import Downsampling
-from metarl.fewshot.learner import OuterConfig
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.fewshot.backbones import Downsampling, StandardBackbone
+from metarl.fewshot.data.class_tasks import EpisodesConfig
+from metarl.fewshot.data.images import ClassFolderData
+from metarl.fewshot.data.omniglot import OmniglotData
+from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
+from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
@@ -25,6 +20,7 @@ from metarl.fewshot.learners.prototypical import PrototypicalConfig
 from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
+from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 
 
@@ -52,12 +48,12 @@ def _sinusoid(learner: LearnerConfig, source: str, *, updates: int = 50_000, num
 
 
 # Adam from 1e-3 along half a cosine to 1e-5 over the whole run.
-_ANNEALED = OuterConfig(lr=1e-3, final_lr=1e-5)
+_ANNEALED = OuterConfig(outer_lr=1e-3, final_outer_lr=1e-5)
 # MAML, one inner step on 10 points: 0.31 with this and a step of 0.01; 0.68 with 1e-3 throughout and 0.1.
-_FAST = OuterConfig(lr=5e-3, final_lr=1e-5)
+_FAST = OuterConfig(outer_lr=5e-3, final_outer_lr=1e-5)
 
 # MAML on Omniglot, 250 updates of 8 tasks: 79% on validation classes with this, 70% with 1e-3.
-_STEEP = OuterConfig(lr=4e-3, final_lr=1e-5)
+_STEEP = OuterConfig(outer_lr=4e-3, final_outer_lr=1e-5)
 
 
 def _adapting(
@@ -78,7 +74,7 @@ def _adapting(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_queries=5)),
             learner,
-            backbone=BackboneConfig(downsampling=downsampling),
+            backbone=StandardBackbone(downsampling=downsampling),
             training=FewshotTrainingConfig(
                 iterations=updates // 50, updates_per_iteration=50, meta_batch_size=tasks
             ),
@@ -119,7 +115,7 @@ def _comparing(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_ways=ways, train_queries=5)),
             learner,
-            backbone=BackboneConfig(rectified=rectified),
+            backbone=StandardBackbone(rectified=rectified),
             training=FewshotTrainingConfig(
                 iterations=updates // 50, updates_per_iteration=50, meta_batch_size=tasks
             ),
@@ -133,6 +129,7 @@ def _augmented(preset: FewshotPreset, source: str) -> FewshotPreset:
     """With distorted images and classes, the validation classes to train on too, and views in evaluation."""
     experiment = preset.experiment
     assert isinstance(experiment.data, OmniglotData)
+    assert isinstance(experiment.backbone, StandardBackbone)
     data = replace(experiment.data, augmentation="classes", train_on_validation=True)
     # 3,000 test episodes after 12,000 updates: 95.2 with one view of an image, 96.0 with five, 96.3 with nine.
     evaluation = replace(experiment.evaluation, views=9)
@@ -318,7 +315,7 @@ _FOLDERS: dict[str, FewshotPreset] = {
         FewshotExperiment(
             ClassFolderData(),
             MamlConfig(inner_lr=0.05, inner_steps=5, outer=OuterConfig(max_grad=10.0)),
-            backbone=BackboneConfig(num_filters=32),
+            backbone=StandardBackbone(num_filters=32),
             training=FewshotTrainingConfig(iterations=1200, updates_per_iteration=50, meta_batch_size=4),
         ),
         "Finn et al. 2017 on miniImageNet; their step size 0.01 is 0.05 of a mean loss",

@@ -1,13 +1,191 @@
-"""The networks of the few-shot literature, for those who do not bring their own."""
+"""The networks of the few-shot literature, what learners ask of a network, and how a configuration makes one."""
 
-from typing import Literal
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from metarl.nets.networks import Mlp
+from metarl.runs.configs import check_counts
 
 Downsampling = Literal["pool", "stride"]
+Output = Literal["outputs", "features", "maps"]
+
+
+class NetworkSpec(NamedTuple):
+    """The network that a learner asks for.
+
+    Attributes:
+        input_shape: Shape of one example.
+        output: Form of the network's output for every row: "outputs" is num_outputs numbers, one per class or
+            predicted number; "features" a vector of any length; "maps" feature maps [channel, height, width].
+        num_outputs: Size of the last layer; 0 unless output is "outputs".
+        num_context: Numbers of a context [row, context] that is the network's second argument; 0 for none.
+        exact: Whether float32 is needed, because the learner differentiates through gradients.
+    """
+
+    input_shape: tuple[int, ...]
+    output: Output
+    num_outputs: int = 0
+    num_context: int = 0
+    exact: bool = True
+
+
+class BackboneConfig(ABC):
+    """The network of an experiment: a frozen dataclass that makes it as a learner asks for it."""
+
+    @abstractmethod
+    def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        """A network that maps [row, *input], and the rows' context if there is one, to what the spec says.
+
+        Raises:
+            ValueError: if such a network cannot be made.
+        """
+
+
+@dataclass(frozen=True)
+class StandardBackbone(BackboneConfig):
+    """The literature's network: a perceptron for numbers, Conv4 for images.
+
+    Attributes:
+        hidden_sizes: Units of each hidden layer of the perceptron.
+        num_features: Features that the perceptron puts out for learners that compare features.
+        num_filters: Filters of every convolution.
+        downsampling: Halving of images, by pooling or, with a quarter of the work, by strides.
+        rectified: Whether features end with a ReLU, as published. Without it cosines range from -1 to 1.
+        precision: Number format of the convolutions; bfloat16 is for learners that compare images, and takes two
+            thirds of the time where the processor computes in it, more where it does not.
+    """
+
+    hidden_sizes: tuple[int, ...] = (40, 40)
+    num_features: int = 40
+    num_filters: int = 64
+    downsampling: Downsampling = "pool"
+    rectified: bool = True
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_features", "num_filters")
+        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
+            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+
+    def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        """A perceptron for inputs [number], Conv4 for square images [channel, height, width]."""
+        images = len(spec.input_shape) == 3 and spec.input_shape[1] == spec.input_shape[2]
+        if not images and len(spec.input_shape) != 1:
+            raise ValueError(
+                f"{type(self).__name__} takes numbers [number] or square images [channel, height, width], got "
+                f"inputs of shape {spec.input_shape}; give a network of your own"
+            )
+        if self.precision != "float32" and (spec.exact or not images):
+            raise ValueError(
+                f"precision must be float32 for learners that do not compare images, got {self.precision}"
+            )
+        network = self._conv4(spec, generator) if images else self._perceptron(spec, generator)
+        return network if self.precision == "float32" else Autocast(network)
+
+    def _perceptron(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        network = regression_mlp(
+            spec.input_shape[0] + spec.num_context,
+            spec.num_outputs or self.num_features,
+            hidden_sizes=self.hidden_sizes,
+            generator=generator,
+        )
+        return ContextAsInput(network) if spec.num_context else network
+
+    def _conv4(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        num_channels, _, image_size = spec.input_shape
+        if spec.num_context:
+            return FilmConv4(
+                spec.num_outputs,
+                spec.num_context,
+                num_channels=num_channels,
+                num_filters=self.num_filters,
+                image_size=image_size,
+                downsampling=self.downsampling,
+                rectified=self.rectified,
+                generator=generator,
+            )
+        network = conv4(
+            spec.num_outputs or None,
+            num_channels=num_channels,
+            num_filters=self.num_filters,
+            image_size=image_size,
+            downsampling=self.downsampling,
+            num_halvings=3 if spec.output == "maps" else 4,
+            rectified=self.rectified,
+            generator=generator,
+        )
+        return network[:-1] if spec.output == "maps" else network
+
+
+@dataclass(frozen=True)
+class OwnBackbone(BackboneConfig):
+    """A network of one's own.
+
+    Attributes:
+        network: A module, of which every learner gets a copy as it is, or a function that makes one from a
+            `NetworkSpec` and a random stream; torch's own stream follows from the run's seed while it is called.
+    """
+
+    network: nn.Module | Callable[[NetworkSpec, torch.Generator], nn.Module]
+
+    def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        """The network, which must be what the spec says."""
+        if isinstance(self.network, nn.Module):
+            return copy.deepcopy(self.network)
+        with torch.random.fork_rng():
+            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            network = self.network(spec, generator)
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"a backbone's function must return a torch.nn.Module, got {type(network).__name__}")
+        return network
+
+
+@torch.no_grad()
+def output_shape(
+    network: nn.Module, input_shape: tuple[int, ...], device: torch.device, num_context: int = 0
+) -> tuple[int, ...]:
+    """The shape of what a network puts out for one row."""
+    training = network.training
+    inputs = [torch.zeros(2, *input_shape, device=device)]
+    if num_context:
+        inputs.append(torch.zeros(2, num_context, device=device))
+    try:
+        outputs: Tensor = network.eval()(*inputs)
+    finally:
+        network.train(training)
+    return tuple(outputs.shape[1:])
+
+
+def check_network(network: nn.Module, spec: NetworkSpec, device: torch.device) -> None:
+    """Raise a ValueError unless a network puts out what was asked for."""
+    try:
+        shape = output_shape(network, spec.input_shape, device, spec.num_context)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        arguments = f"inputs [row, {', '.join(map(str, spec.input_shape))}]"
+        context = f" and a context [row, {spec.num_context}]" if spec.num_context else ""
+        message = " ".join(str(error).split())
+        raise ValueError(f"the backbone must take {arguments}{context}, got the error: {message}") from error
+    if spec.output == "outputs" and shape != (spec.num_outputs,):
+        raise ValueError(
+            f"the backbone must put out {spec.num_outputs} numbers for every row, got shape {('row', *shape)}; "
+            "change its last layer"
+        )
+    if spec.output == "features" and len(shape) != 1:
+        raise ValueError(
+            f"the backbone must put out a vector for every row, got shape {('row', *shape)}; end it with "
+            "torch.nn.Flatten()"
+        )
+    if spec.output == "maps" and (len(shape) != 3 or shape[1] != shape[2]):
+        raise ValueError(
+            "the backbone must put out square feature maps, shape [row, channel, height, width], got "
+            f"{('row', *shape)}; leave torch.nn.Flatten() out"
+        )
 
 
 def conv4(
@@ -24,16 +202,16 @@ def conv4(
     """Four blocks of 3 x 3 convolution, batch norm and ReLU that halve the image, and a linear layer or none.
 
     Args:
-        num_outputs: of the linear layer; None for the features themselves.
-        num_channels: of the images.
-        num_filters: of every convolution.
-        image_size: of the square images, in pixels; what remains must be at least 1.
-        downsampling: "pool" after the convolution (Vinyals et al. 2016), or its "stride" with a mean over the
-            remaining places (Finn et al. 2017 on Omniglot), which is a quarter of the work.
-        num_halvings: blocks that halve the image, the first ones.
-        rectified: whether the last block ends with its ReLU. Without it features have signs, and their cosines
+        num_outputs: Size of the linear layer; None for the features themselves.
+        num_channels: Channels of the images.
+        num_filters: Filters of every convolution.
+        image_size: Width of the square images, in pixels; what remains must be at least 1.
+        downsampling: Halving of images: "pool" after the convolution (Vinyals et al. 2016), or its "stride"
+            with a mean over the remaining places (Finn et al. 2017 on Omniglot), which is a quarter of the work.
+        num_halvings: Number of blocks that halve the image, the first ones.
+        rectified: Whether the last block ends with its ReLU. Without it features have signs, and their cosines
             the whole range from -1 to 1.
-        generator: draws the weights.
+        generator: Random stream of the initial weights.
     """
     layers: list[nn.Module] = []
     inputs, size = num_channels, image_size
@@ -65,7 +243,7 @@ def conv4(
 
 
 def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    """A linear layer with Xavier weights and no bias at first."""
+    """A linear layer with Xavier weights and biases of zero."""
     layer = nn.Linear(inputs, outputs)
     nn.init.xavier_uniform_(layer.weight, generator=generator)
     nn.init.zeros_(layer.bias)
@@ -85,7 +263,7 @@ class Autocast(nn.Module):
     Batch norm's statistics are kept in float32 too.
 
     Args:
-        module: maps a tensor to a tensor.
+        module: The module, which maps a tensor to a tensor.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -93,24 +271,43 @@ class Autocast(nn.Module):
         self.module = module
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """As the module, up to the eight bits of its intermediate results."""
+        """The module's outputs, up to the eight bits of its intermediate results."""
         with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
             outputs: Tensor = self.module(inputs)
         return outputs.float()
+
+
+class ContextAsInput(nn.Module):
+    """A network that takes a context as further inputs.
+
+    Batch norm right behind the first layer would take out what is the same in all rows of a task, the context.
+
+    Args:
+        network: The network inside, which maps [row, input + context] to [row, out].
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor, context: Tensor) -> Tensor:
+        """Map inputs [row, input] and their context [row, context] to [row, out]."""
+        outputs: Tensor = self.network(torch.cat([inputs, context], -1))
+        return outputs
 
 
 class FilmConv4(nn.Module):
     """Conv4 whose third block's channels a context scales and shifts, before the ReLU (Zintgraf et al. 2019).
 
     Args:
-        num_outputs: of the linear layer.
-        num_context: numbers in the context.
-        num_channels: of the images.
-        num_filters: of every convolution.
-        image_size: of the square images, in pixels.
-        downsampling: see `conv4`.
-        rectified: see `conv4`.
-        generator: draws the weights.
+        num_outputs: Size of the linear layer.
+        num_context: Numbers in the context.
+        num_channels: Channels of the images.
+        num_filters: Filters of every convolution.
+        image_size: Width of the square images, in pixels.
+        downsampling: Halving of images, see `conv4`.
+        rectified: Whether features end with a ReLU, see `conv4`.
+        generator: Random stream of the initial weights.
     """
 
     def __init__(

@@ -11,8 +11,8 @@ class Examples(NamedTuple):
     """Labelled examples of several tasks.
 
     Attributes:
-        inputs: [task, row, *input].
-        targets: class indices int64 [task, row], or numbers to predict [task, row, out].
+        inputs: Inputs [task, row, *input].
+        targets: Class indices int64 [task, row], or numbers to predict [task, row, out].
     """
 
     inputs: Tensor

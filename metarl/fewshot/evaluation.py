@@ -14,7 +14,7 @@ from metarl.fewshot.objectives import score_name, task_scores
 from metarl.intervals import Sampling
 
 OnTasks = Callable[[int, int], None]
-"""Told (tasks done, tasks in all)."""
+"""Called with the number of tasks that are done, and of all."""
 
 
 def adaptation_scores(
@@ -32,20 +32,21 @@ def adaptation_scores(
     """Adapt to fresh tasks step by step and score the query sets.
 
     Args:
-        learner: with the parameters to evaluate; it is left as it is.
-        source: of the tasks.
-        rng: draws them.
-        num_tasks: how many.
-        num_steps: adaptation steps.
-        score_every: so many steps lie between two scores.
-        views: of an image, the first and distorted ones, whose mean features a metric learner compares.
-        tasks_at_once: held in memory together.
-        progress: told after each part.
+        learner: Learner to evaluate; it is left as it is.
+        source: Source of the tasks.
+        rng: Random stream that the tasks are drawn from.
+        num_tasks: Number of tasks.
+        num_steps: Number of adaptation steps.
+        score_every: Number of steps from one score to the next.
+        views: Number of views of an image, itself and distorted copies, whose mean features a metric learner
+            compares.
+        tasks_at_once: Number of tasks that are held in memory together.
+        progress: Function that is called after each part.
 
     Returns:
-        "accuracy" or "mse", and the score of every task after each step, float64 [step, task]; a single row of a
-        learner that has no adaptation steps. The rows end where more steps than are trained for lead to a score
-        that is not finite.
+        The name of the score, "accuracy" or "mse", and the score of every task after each step, float64 [step,
+        task]; a single row of a learner that has no adaptation steps. The rows end where more steps than are
+        trained for lead to a score that is not finite.
 
     Raises:
         FloatingPointError: if a score is not finite after no more steps than are trained for.
@@ -53,13 +54,12 @@ def adaptation_scores(
     """
     parts, name = [], ""
     adapt = learner.adapt
-    embeds = isinstance(learner, MetricLearner) and learner.embeds_rows_alone
-    if embeds and isinstance(source, ClassEpisodes) and source.augmentation is None:
-        assert isinstance(learner, MetricLearner)
-        adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
+    if isinstance(source, ClassEpisodes) and source.augmentation is None:
+        check_views(learner, tuple(source.data.examples.shape[1:]), views)
+        if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
+            adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
     elif views > 1:
-        needs = "learners that compare features and normalise by running averages take more"
-        raise ValueError(f"views must be 1 for {type(learner).__name__}, got {views}; {needs}")
+        raise ValueError(f"views must be 1 of what is not a plain image, got {views}")
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
         predictors = adapt(episodes.support, num_steps)
@@ -72,6 +72,19 @@ def adaptation_scores(
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
+
+
+def check_views(learner: Learner, input_shape: tuple[int, ...], views: int) -> None:
+    """Raise a ValueError unless a learner can compare so many views of examples of a shape."""
+    if views == 1:
+        return
+    if not (isinstance(learner, MetricLearner) and learner.embeds_rows_alone):
+        raise ValueError(
+            f"views must be 1 for {type(learner).__name__}, got {views}; learners that compare features and "
+            "normalise by running averages take more"
+        )
+    if len(input_shape) != 3:
+        raise ValueError(f"views must be 1 of examples that are no images, got {views} of shape {input_shape}")
 
 
 def _finite_rows(name: str, scores: np.ndarray, score_every: int, trained_for: int) -> int:

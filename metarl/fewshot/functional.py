@@ -2,14 +2,15 @@
 
 A module with a `call` of its own, like `metarl.nets.networks.Mlp`, takes parameters with a task axis itself. Any
 other is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on
-a CPU tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module given is left as
+a CPU tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module fixed is left as
 it is, but for its parameters, which are trained in place: what runs is a copy that shares them and has `TaskNorm`
 for batch norm.
 """
 
+import contextlib
 import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,10 +19,10 @@ from torch.func import functional_call, vmap
 
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
-    NORMALISATIONS,
+    NORM_STATISTICS,
     Moments,
-    Normalisation,
     NormContext,
+    NormStatistics,
     TaskNorm,
 )
 from metarl.learning.bilevel import Params
@@ -35,27 +36,27 @@ eight 5-way tasks 492 and 668 ms with 5 queries per class, 1.0 and 1.8 s with 15
 takes longer in turn, one of 25 as long.
 """
 
-_Given = list[Moments] | None
-_OneTask = Callable[[Params, tuple[Tensor, ...], _Given], tuple[Tensor, list[Moments]]]
+_Fixed = list[Moments] | None
+_OneTask = Callable[[Params, tuple[Tensor, ...], _Fixed], tuple[Tensor, list[Moments]]]
 
 
 class TaskModule:
     """A module, its parameters, and calls of it for all tasks at once.
 
     Args:
-        module: maps [row, *input] to [row, *output]; rows may depend on each other through batch norm alone.
-        normalisation: of its batch-norm layers.
-        num_steps: inner steps, for "per_step".
+        module: Maps [row, *input] to [row, *output]; rows may depend on each other through batch norm alone.
+        normalisation: Statistics that batch-norm layers normalise by.
+        num_steps: Number of inner steps, for "per_step".
 
     Attributes:
-        module: the copy that is called.
+        module: The copy that is called.
     """
 
     def __init__(
-        self, module: nn.Module, *, normalisation: Normalisation = "transductive", num_steps: int = 0
+        self, module: nn.Module, *, normalisation: NormStatistics = "transductive", num_steps: int = 0
     ) -> None:
-        if normalisation not in NORMALISATIONS:
-            raise ValueError(f"normalisation must be one of {', '.join(NORMALISATIONS)}, got {normalisation!r}")
+        if normalisation not in NORM_STATISTICS:
+            raise ValueError(f"normalisation must be one of {', '.join(NORM_STATISTICS)}, got {normalisation!r}")
         self.normalisation = normalisation
         self._context = NormContext()
         self.batched = callable(getattr(module, "call", None))
@@ -72,17 +73,23 @@ class TaskModule:
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
         self._channels_last = takes_channels_last(self.module)
-        self.training = True
+        self.module.train()
 
-    @property
-    def training(self) -> bool:
-        """Whether units are dropped at random, and "running" normalises by the batch."""
-        return self._training
+    @contextlib.contextmanager
+    def evaluating(self, *others: nn.Module) -> Iterator[None]:
+        """Drop no units, and under "running" normalise by the running averages; a decorator too.
 
-    @training.setter
-    def training(self, training: bool) -> None:
-        self._training = training
-        self.module.train(training)
+        Args:
+            others: Further modules that are to be in evaluation mode meanwhile.
+        """
+        modules = (self.module, *others)
+        for module in modules:
+            module.eval()
+        try:
+            yield
+        finally:
+            for module in modules:
+                module.train()
 
     @property
     def params(self) -> Params:
@@ -90,17 +97,17 @@ class TaskModule:
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def __call__(
-        self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0, given: Sequence[Moments] | None = None
+        self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0, fixed: Sequence[Moments] | None = None
     ) -> Tensor:
         """Map [task, row, *input] to [task, row, *output].
 
         Args:
-            params: each [...] or [task, ...].
-            inputs: of every task.
-            step: inner steps taken, for "per_step".
-            given: moments that normalise, see `moments`.
+            params: Parameters by name, each [...] or [task, ...].
+            inputs: Inputs of every task.
+            step: Number of inner steps taken, for "per_step".
+            fixed: Moments that normalise, see `moments`.
         """
-        return self._run(params, inputs, step, given, record=False)[0]
+        return self._run(params, inputs, step, fixed, record=False)[0]
 
     def moments(self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0) -> list[Moments] | None:
         """The statistics by which the query sets of tasks with these support inputs are normalised.
@@ -126,7 +133,7 @@ class TaskModule:
         Under "running" this trains the running averages, or uses them when not training.
         """
         context = self._prepare(1, 0, None, record=False)
-        context.track = self.normalisation == "running" and self.training
+        context.track = self.normalisation == "running" and self.module.training
         outputs: Tensor = self.module(*(channels_last(x) if self._channels_last else x for x in inputs))
         return outputs
 
@@ -135,14 +142,14 @@ class TaskModule:
         params: Mapping[str, Tensor],
         inputs: Sequence[Tensor],
         step: int,
-        given: Sequence[Moments] | None,
+        fixed: Sequence[Moments] | None,
         *,
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
         if self.batched:
             outputs: Tensor = self.module.call(params, *inputs)  # type: ignore[operator]
             return outputs, []
-        rows = None if given is None else list(given)
+        rows = None if fixed is None else list(fixed)
         if self._has_many_places(inputs[0]):
             return self._in_turn(params, inputs, step, rows, record)
         if any(p.dim() > self._dims[name] for name, p in params.items()):
@@ -161,8 +168,8 @@ class TaskModule:
     def _one_task(self, step: int, record: bool) -> _OneTask:
         """The call of one task: parameters, inputs [row, ...] and moments [channel] to outputs and moments."""
 
-        def call(params: Params, inputs: tuple[Tensor, ...], given: _Given) -> tuple[Tensor, list[Moments]]:
-            rows = None if given is None else [(mean.unsqueeze(0), var.unsqueeze(0)) for mean, var in given]
+        def call(params: Params, inputs: tuple[Tensor, ...], fixed: _Fixed) -> tuple[Tensor, list[Moments]]:
+            rows = None if fixed is None else [(mean.unsqueeze(0), var.unsqueeze(0)) for mean, var in fixed]
             context = self._prepare(1, step, rows, record=record)
             outputs = functional_call(self.module, params, inputs)
             return outputs, [(mean.squeeze(0), var.squeeze(0)) for mean, var in context.recorded]
@@ -170,17 +177,17 @@ class TaskModule:
         return call
 
     def _lifted(
-        self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, given: _Given, record: bool
+        self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
         """All tasks at once."""
         axes: Any = {name: 0 if p.dim() > self._dims[name] else None for name, p in params.items()}
-        given_axes: Any = None if given is None else 0
-        lifted = vmap(self._one_task(step, record), in_dims=(axes, 0, given_axes), randomness="different")
-        found: tuple[Tensor, list[Moments]] = lifted(dict(params), tuple(inputs), given)
-        return found
+        fixed_axes: Any = None if fixed is None else 0
+        lifted = vmap(self._one_task(step, record), in_dims=(axes, 0, fixed_axes), randomness="different")
+        lifted_result: tuple[Tensor, list[Moments]] = lifted(dict(params), tuple(inputs), fixed)
+        return lifted_result
 
     def _in_turn(
-        self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, given: _Given, record: bool
+        self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
         """One task after the other, channels last."""
         num_tasks, call = len(inputs[0]), self._one_task(step, record)
@@ -189,20 +196,20 @@ class TaskModule:
         outputs, recorded = [], []
         for task in range(num_tasks):
             theirs = shared | {name: channels_last(parts[task]) for name, parts in own.items()}
-            moments = None if given is None else [(mean[task], var[task]) for mean, var in given]
-            output, found = call(theirs, tuple(channels_last(x[task]) for x in inputs), moments)
+            moments = None if fixed is None else [(mean[task], var[task]) for mean, var in fixed]
+            output, noted = call(theirs, tuple(channels_last(x[task]) for x in inputs), moments)
             outputs.append(output)
-            recorded.append(found)
+            recorded.append(noted)
         layers = zip(*recorded, strict=True)
         stacked = [tuple(torch.stack(parts) for parts in zip(*layer, strict=True)) for layer in layers]
         return torch.stack(outputs), [(mean, var) for mean, var in stacked]
 
-    def _prepare(self, num_tasks: int, step: int, given: Sequence[Moments] | None, *, record: bool) -> NormContext:
-        """Tell the normalisation layers about the next call."""
+    def _prepare(self, num_tasks: int, step: int, fixed: Sequence[Moments] | None, *, record: bool) -> NormContext:
+        """Set what the normalisation layers do in the next call."""
         context = self._context
         context.num_tasks, context.step = num_tasks, step
-        context.given = None if given is None else iter(given)
-        context.use_running = self.normalisation == "running" and not self.training
+        context.fixed = None if fixed is None else iter(fixed)
+        context.use_running = self.normalisation == "running" and not self.module.training
         context.record, context.recorded, context.layers = record, [], []
         context.track = False
         return context

@@ -1,15 +1,18 @@
 """The inner loop of the gradient-based learners: which weights adapt, by what rule, on what loss."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.learner import Predictor, in_pieces
+from metarl.fewshot.learner import ModuleLearner, Predictor
+from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import TaskObjective
+from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
 from metarl.learning.bilevel import Order, Params, UpdateRule, adapt, expand
 
 Adapted = Literal["all", "head"]
@@ -26,10 +29,10 @@ class InnerLoop:
     """Adapts a network to tasks by gradient steps.
 
     Args:
-        network: whose parameters adapt.
-        rule: the update rule.
-        adapted: names of the parameters that adapt.
-        objective: the loss.
+        network: The network whose parameters adapt.
+        rule: The update rule.
+        adapted: Names of the parameters that adapt.
+        objective: The loss of every task.
     """
 
     def __init__(
@@ -45,10 +48,18 @@ class InnerLoop:
         params = self.network.params
         return params | expand({name: params[name] for name in self.adapted}, num_tasks)
 
+    def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
+        """The network's own parameters, and what it is called with; all and the inputs unless overridden."""
+        return params, (inputs,)
+
+    def call(self, params: Params, inputs: Tensor, step: int, fixed: list[Moments] | None = None) -> Tensor:
+        """The outputs [task, row, out] of parameters after some steps, see `TaskModule`."""
+        own, arguments = self.arguments(params, inputs)
+        return self.network(own, *arguments, step=step, fixed=fixed)
+
     def losses(self, params: Params, batch: StepBatch) -> Tensor:
         """The loss of every task, [task]."""
-        outputs = self.network(params, batch.examples.inputs, step=batch.step)
-        return self.objective(outputs, batch.examples.targets)
+        return self.objective(self.call(params, batch.examples.inputs, batch.step), batch.examples.targets)
 
     def trace(self, support: Examples, num_steps: int, order: Order) -> list[Params]:
         """The parameters after 0, 1, ... `num_steps` steps on the support set."""
@@ -60,34 +71,71 @@ class InnerLoop:
         return adapt(self.losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
 
     def outputs(self, params: Params, support: Examples, inputs: Tensor, step: int) -> Tensor:
-        """What the network adapted by some steps says of query inputs, [task, row, out]."""
-        given = self.network.moments(params, support.inputs, step=step)
-        return self.network(params, inputs, step=step, given=given)
+        """The outputs for query inputs, [task, row, out], of a network that was adapted by some steps."""
+        own, arguments = self.arguments(params, support.inputs)
+        return self.call(params, inputs, step, self.network.moments(own, *arguments, step=step))
+
+    def track(self, support: Examples) -> None:
+        """Move batch norm's running averages, if they are used, towards the statistics of support sets."""
+        own, arguments = self.arguments(self.start(len(support.inputs)) | self.network.params, support.inputs)
+        self.network.track(own, *arguments)
 
     def predictors(self, support: Examples, num_steps: int, tasks_at_once: int | None) -> list[Predictor]:
         """Predictors after 0, 1, ... `num_steps` steps, for evaluation."""
-        self.network.training = False
-        try:
-            nothing = Examples(support.inputs[:, :0], support.targets[:, :0])
-            pieces = [part.support for _, part in in_pieces(Episodes(support, nothing), tasks_at_once)]
+        nothing = Examples(support.inputs[:, :0], support.targets[:, :0])
+        pieces = [part.support for _, part in in_pieces(Episodes(support, nothing), tasks_at_once)]
+        with self.network.evaluating():
             traces = [self.trace(piece, num_steps, "none") for piece in pieces]
-        finally:
-            self.network.training = True
 
         def predictor(step: int) -> Predictor:
             @torch.no_grad()
+            @self.network.evaluating()
             def predict(inputs: Tensor) -> Tensor:
-                self.network.training = False
-                try:
-                    cuts = torch.split(inputs, [len(piece.inputs) for piece in pieces])
-                    parts = zip(traces, pieces, cuts, strict=True)
-                    return torch.cat([self.outputs(trace[step], piece, x, step) for trace, piece, x in parts])
-                finally:
-                    self.network.training = True
+                cuts = torch.split(inputs, [len(piece.inputs) for piece in pieces])
+                parts = zip(traces, pieces, cuts, strict=True)
+                return torch.cat([self.outputs(trace[step], piece, x, step) for trace, piece, x in parts])
 
             return predict
 
         return [predictor(step) for step in range(num_steps + 1)]
+
+
+class GradientLearner(ModuleLearner):
+    """A learner that adapts by gradient steps and differentiates through them.
+
+    Args:
+        inner: The inner loop.
+        outer: The outer optimiser.
+        num_steps: Number of inner steps in training.
+        first_order: Whether second derivatives are left out.
+    """
+
+    def __init__(self, inner: InnerLoop, outer: OuterOptimizer, num_steps: int, *, first_order: bool) -> None:
+        super().__init__(inner.network, {"outer": outer})
+        self.inner = inner
+        self.outer = outer
+        self.num_steps = num_steps
+        self._first_order = first_order
+
+    @property
+    def order(self) -> Order:
+        """Order of the derivatives at this update."""
+        return "first" if self._first_order else "second"
+
+    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
+        """Take one outer step; returns metrics by name."""
+        self.inner.track(episodes.support)
+        return self.outer.update(self.outer_losses, episodes)
+
+    def outer_losses(self, episodes: Episodes) -> OuterLosses:
+        """The outer losses of tasks, and the outputs on their query sets after adaptation."""
+        params = self.inner.trace(episodes.support, self.num_steps, self.order)[-1]
+        outputs = self.inner.outputs(params, episodes.support, episodes.query.inputs, self.num_steps)
+        return OuterLosses(self.inner.objective(outputs, episodes.query.targets), outputs)
+
+    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
+        """Predictors after 0, 1, ... `num_steps` gradient steps."""
+        return self.inner.predictors(support, num_steps, self.outer.config.tasks_at_once)
 
 
 def names_to_adapt(network: TaskModule, adapted: Adapted) -> list[str]:
@@ -102,3 +150,8 @@ def names_to_adapt(network: TaskModule, adapted: Adapted) -> list[str]:
         return names
     layer = names[-1].rpartition(".")[0]
     return [name for name in names if name.startswith(f"{layer}.")] if layer else names[-2:]
+
+
+def without(params: Mapping[str, Tensor], *names: str) -> Params:
+    """The parameters but for some."""
+    return {name: p for name, p in params.items() if name not in names}

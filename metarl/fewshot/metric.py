@@ -1,49 +1,43 @@
-"""What the metric learners share: an embedding, and queries judged by their distances to the support set."""
+"""The common parts of metric learners: an embedding, and queries judged by their distances to the support set."""
 
-import contextlib
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from typing import Any
+from abc import abstractmethod
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes, as_inputs
+from metarl.fewshot.data.augmentation import Augmentation
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule, takes_channels_last
-from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.learner import ModuleLearner, Predictor
+from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import task_losses
+from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
 
-class MetricLearner(ABC):
+class MetricLearner(ModuleLearner):
     """A learner that embeds examples and compares them; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to features; its parameters are trained in place.
-        normalisation: of its batch-norm layers.
-        outer: the outer optimiser.
-        head: whatever else is trained.
+        module: Maps [row, *input] to features; its parameters are trained in place.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
+        head: Module that is trained beside the embedding, such as a learned scale.
     """
 
-    num_steps = 0
     needs_all_classes = True  # of a task, in its support set
 
     def __init__(
-        self, module: nn.Module, normalisation: Normalisation, outer: OuterConfig, head: nn.Module | None = None
+        self, module: nn.Module, normalisation: NormStatistics, outer: OuterConfig, head: nn.Module | None = None
     ) -> None:
         if takes_channels_last(module):
             _lay_channels_last(module)
-        self.network = TaskModule(module, normalisation=normalisation)
-        self.head = nn.Module() if head is None else head
-        params = [*self.network.params.values(), *self.head.parameters()]
-        self.outer = OuterOptimizer(params, outer)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """Of batch-norm layers, or None without any."""
-        return self.network.normalisation if self.network.has_norms else None
+        network = TaskModule(module, normalisation=normalisation)
+        self.head = nn.Module() if head is None else head.to(next(module.parameters()).device)
+        self.outer = OuterOptimizer([*network.params.values(), *self.head.parameters()], outer)
+        super().__init__(network, {"head": self.head, "outer": self.outer})
 
     @property
     def embeds_rows_alone(self) -> bool:
@@ -52,21 +46,21 @@ class MetricLearner(ABC):
 
     @abstractmethod
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """What is said of query features [task, row, *feature], given support features and their targets."""
+        """The outputs for query features [task, row, *feature], from support features and their targets."""
 
     def losses(self, support: Tensor, query: Tensor, outputs: Tensor, episodes: Episodes) -> Tensor:
         """The loss of each task, [task]: that of the outputs, unless a learner looks at the features."""
         return task_losses(outputs, episodes.query.targets)
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
-        """One outer step."""
-        return self.outer.update(self.outcome, episodes)
+        """Take one outer step; returns metrics by name."""
+        return self.outer.update(self.outer_losses, episodes)
 
-    def outcome(self, episodes: Episodes) -> Outcome:
+    def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The losses of tasks, and the outputs on their query sets."""
         support, query = self._embed(episodes.support.inputs, episodes.query.inputs)
         outputs = self.outputs(support, episodes.support.targets, query)
-        return Outcome(self.losses(support, query, outputs, episodes), outputs)
+        return OuterLosses(self.losses(support, query, outputs, episodes), outputs)
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
         """A single predictor, whatever the number of steps.
@@ -78,20 +72,20 @@ class MetricLearner(ABC):
             check_classes(support.targets)
 
         @torch.no_grad()
+        @self.network.evaluating(self.head)
         def predict(inputs: Tensor) -> Tensor:
-            with self._evaluating():
-                features = self._embed(support.inputs, inputs)
-                return self.outputs(features[0], support.targets, features[1])
+            features = self._embed(support.inputs, inputs)
+            return self.outputs(features[0], support.targets, features[1])
 
         return [predict]
 
     def adapt_to_features(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """As `adapt`, for support and query sets that are features already; see `embed_classes`."""
+        """The predictor of `adapt` for support and query sets of features; see `embed_classes`."""
 
         @torch.no_grad()
+        @self.network.evaluating(self.head)
         def predict(features: Tensor) -> Tensor:
-            with self._evaluating():
-                return self.outputs(support.inputs, support.targets, features)
+            return self.outputs(support.inputs, support.targets, features)
 
         return [predict]
 
@@ -100,17 +94,11 @@ class MetricLearner(ABC):
         """The same episodes, whose inputs are features: each example is embedded once, however often it is drawn.
 
         Args:
-            episodes: of plain examples.
-            views: of every example, whose mean are its features: itself, and from the second on copies of it that
-                are turned, moved, scaled and sheared a little, always the same ones.
-            at_once: examples held in memory together.
-
-        Raises:
-            ValueError: if examples that are no images are to be distorted.
+            episodes: Episodes of plain examples.
+            views: Number of views of every example, whose mean features stand for it: the example itself, and
+                copies that are turned, moved, scaled and sheared a little, always the same ones.
+            at_once: Number of examples that are held in memory together.
         """
-        if views > 1 and episodes.data.examples.dim() != 4:
-            shape = tuple(episodes.data.examples.shape[1:])
-            raise ValueError(f"views must be 1 of examples that are no images, got {views} of shape {shape}")
         generator, distort = torch.Generator().manual_seed(0), Augmentation()
 
         def embed(piece: Tensor) -> Tensor:
@@ -119,7 +107,7 @@ class MetricLearner(ABC):
                 total = total + self.network.pooled(distort(piece, None, generator))
             return total / views
 
-        with self._evaluating():
+        with self.network.evaluating(self.head):
             features = torch.cat(
                 [embed(as_inputs(piece)) for piece in torch.split(episodes.data.examples, at_once)]
             )
@@ -130,18 +118,6 @@ class MetricLearner(ABC):
             num_queries=episodes.num_queries,
         )
 
-    @contextlib.contextmanager
-    def _evaluating(self) -> Iterator[None]:
-        """Normalise and drop as in evaluation."""
-        training = self.head.training
-        self.network.training = False
-        self.head.eval()
-        try:
-            yield
-        finally:
-            self.network.training = True
-            self.head.train(training)
-
     def _embed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Features [task, row, *feature] of both sets."""
         network = self.network
@@ -150,22 +126,8 @@ class MetricLearner(ABC):
             flat = network.pooled(both.flatten(0, 1))
             features = flat.view(*both.shape[:2], *flat.shape[1:])
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
-        given = network.moments(network.params, support)
-        return network(network.params, support), network(network.params, query, given=given)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights and the outer optimiser."""
-        return {
-            "module": self.network.module.state_dict(),
-            "head": self.head.state_dict(),
-            "outer": self.outer.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.network.module.load_state_dict(state["module"])
-        self.head.load_state_dict(state["head"])
-        self.outer.load_state_dict(state["outer"])
+        fixed = network.moments(network.params, support)
+        return network(network.params, support), network(network.params, query, fixed=fixed)
 
 
 def one_hot(targets: Tensor, like: Tensor) -> Tensor:
@@ -195,11 +157,11 @@ def check_classes(targets: Tensor) -> None:
     if targets.is_floating_point():
         raise ValueError(f"targets must be class indices, got {targets.dtype}; a regression learner takes numbers")
     for row in targets:
-        found = row.unique()
-        if not torch.equal(found, torch.arange(len(found), device=found.device, dtype=found.dtype)):
+        classes = row.unique()
+        if not torch.equal(classes, torch.arange(len(classes), device=classes.device, dtype=classes.dtype)):
             raise ValueError(
                 "targets must be classes 0 to N - 1, each with an example in the support set, got "
-                f"{found.tolist()[:10]}"
+                f"{classes.tolist()[:10]}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Batch normalisation in episodes: whose statistics normalise, said explicitly.
+"""Batch normalisation in episodes: the statistics that normalise, chosen explicitly.
 
 transductive  every batch normalises itself: the support set by its own statistics, the query set by its own, so a
               prediction depends on the other queries. MAML's published numbers are so (Finn et al. 2017).
@@ -11,13 +11,13 @@ per_step      transductive, with a gain and a shift for every inner step (MAML++
 """
 
 from collections.abc import Iterator
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-Normalisation = Literal["transductive", "support", "running", "per_step"]
-NORMALISATIONS: tuple[Normalisation, ...] = ("transductive", "support", "running", "per_step")
+NormStatistics = Literal["transductive", "support", "running", "per_step"]
+NORM_STATISTICS: tuple[NormStatistics, ...] = get_args(NormStatistics)
 Moments = tuple[Tensor, Tensor]
 """Means and variances, each [task, channel]."""
 
@@ -25,23 +25,23 @@ BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class NormContext:
-    """What the normalisation layers of a network must know about the present call; they share one.
+    """The settings of the present call, shared by all normalisation layers of a network.
 
     Attributes:
-        num_tasks: whose rows follow each other in the batch, in equal numbers; 1 pools all rows.
-        step: inner step whose gain and shift are used.
-        given: moments to normalise by, layer by layer.
-        use_running: normalise by the running averages.
-        track: normalise by the batch and train the running averages in passing.
-        record: note the moments, layer by layer.
-        recorded: what was noted.
-        layers: the layers that noted it.
+        num_tasks: Number of tasks whose rows follow each other in the batch, in equal numbers; 1 pools all rows.
+        step: Inner step whose gain and shift are used.
+        fixed: Moments to normalise by, layer by layer; None for the batch's own.
+        use_running: Whether the running averages normalise.
+        track: Whether the batch normalises and trains the running averages in passing.
+        record: Whether moments are recorded, layer by layer.
+        recorded: Moments that were recorded.
+        layers: Layers that recorded them.
     """
 
     def __init__(self) -> None:
         self.num_tasks = 1
         self.step = 0
-        self.given: Iterator[Moments] | None = None
+        self.fixed: Iterator[Moments] | None = None
         self.use_running = False
         self.track = False
         self.record = False
@@ -53,9 +53,9 @@ class TaskNorm(nn.Module):
     """Stands in for a batch normalisation layer and shares its parameters and buffers.
 
     Args:
-        layer: whose place it takes.
-        context: of the present call.
-        num_steps: gains and shifts, one for each inner step; None keeps the layer's own.
+        layer: Batch-norm layer that it stands in for.
+        context: Settings of the present call.
+        num_steps: Number of gains and shifts, one for each inner step; None for the layer's own.
     """
 
     running_mean: Tensor
@@ -79,9 +79,9 @@ class TaskNorm(nn.Module):
         self.register_parameter("bias", bias if layer.affine else None)
         like = torch.zeros(()) if layer.weight is None else layer.weight.detach()
         for name, start in (("running_mean", 0.0), ("running_var", 1.0)):
-            kept = getattr(layer, name)
+            average = getattr(layer, name)
             fresh = like.new_full((layer.num_features,), start)
-            self.register_buffer(name, fresh if kept is None else kept)
+            self.register_buffer(name, fresh if average is None else average)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise [task * row, channel, ...]."""
@@ -90,9 +90,9 @@ class TaskNorm(nn.Module):
         if self.per_step and weight is not None and bias is not None:
             step = min(context.step, len(weight) - 1)
             weight, bias = weight[step], bias[step]
-        if context.num_tasks == 1 and context.given is None and not context.record:
-            kept = context.use_running or context.track
-            mean, var = (self.running_mean, self.running_var) if kept else (None, None)
+        if context.num_tasks == 1 and context.fixed is None and not context.record:
+            averaged = context.use_running or context.track
+            mean, var = (self.running_mean, self.running_var) if averaged else (None, None)
             batch = not context.use_running
             return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, self.momentum, self.eps)
         rows = inputs.reshape(context.num_tasks, -1, inputs.shape[1], inputs[0, 0].numel())
@@ -105,12 +105,12 @@ class TaskNorm(nn.Module):
         return torch.addcmul(shift, rows, scale).view_as(inputs)
 
     def _moments(self, rows: Tensor) -> Moments:
-        """What normalises rows [task, row, channel, place]."""
+        """The moments that normalise rows [task, row, channel, place]."""
         context = self._context
         if context.use_running:
             return self.running_mean, self.running_var
-        if context.given is not None:
-            return next(context.given)
+        if context.fixed is not None:
+            return next(context.fixed)
         var, mean = torch.var_mean(rows, (1, 3), correction=0)
         if context.record:
             context.recorded.append((mean, var))

@@ -1,4 +1,4 @@
-"""What is minimised and reported: cross-entropy and accuracy for classes, squared error for numbers."""
+"""Losses and scores of tasks: cross-entropy and accuracy for classes, squared error for numbers."""
 
 from collections.abc import Callable
 
@@ -55,5 +55,5 @@ def task_scores(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def score_name(targets: Tensor) -> str:
-    """What `task_scores` measures: "accuracy" or "mse"."""
+    """The name of what `task_scores` measures, "accuracy" or "mse"."""
     return "accuracy" if is_classification(targets) else "mse"

@@ -20,11 +20,11 @@ def make_rule(
     """An update rule and the meta-parameters that it uses, which are leaves to train beside the weights.
 
     Args:
-        params: those that adapt, without a task axis.
-        lr: step size, at the start if it is learned.
-        rates: what has a step size of its own.
-        num_steps: inner steps in training.
-        curvature: transform gradients by learned matrices first (Meta-Curvature, Park & Oliva 2019).
+        params: Parameters that adapt, without a task axis.
+        lr: Step size, at the start if it is learned.
+        rates: Step sizes that are learned.
+        num_steps: Number of inner steps in training.
+        curvature: Whether gradients are transformed by learned matrices first (Meta-Curvature, Park & Oliva 2019).
     """
     meta: Params = {}
     rule = sgd(lr)
@@ -42,15 +42,15 @@ def make_rule(
 
 def init_curvature(params: Params) -> dict[str, list[Tensor]]:
     """Identity matrices for every axis of every tensor; the places of a convolution's kernel count as one axis."""
-    found = {}
+    matrices = {}
     for name, p in params.items():
         shape = _modes(p.shape)
-        found[name] = [torch.eye(n, dtype=p.dtype, device=p.device).requires_grad_() for n in shape]
-    return found
+        matrices[name] = [torch.eye(n, dtype=p.dtype, device=p.device).requires_grad_() for n in shape]
+    return matrices
 
 
 def curved(rule: UpdateRule, matrices: Mapping[str, list[Tensor]]) -> UpdateRule:
-    """A rule that sees the gradient multiplied by a matrix along each of its axes."""
+    """The rule applied to the gradient multiplied by a matrix along each of its axes."""
 
     def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
         num_tasks = len(grad)

@@ -9,14 +9,13 @@ now and then: scores on held-out tasks, and a checkpoint
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.sources import Sources
 from metarl.loop import Progress, Report, load_state, repeat, save_state
 from metarl.runs.checkpoint import FILE
 from metarl.runs.configs import check_counts, check_not_negative
@@ -26,14 +25,14 @@ from metarl.runs.seeding import draw_seed, streams
 
 @dataclass(frozen=True)
 class FewshotTrainingConfig:
-    """How long to train.
+    """The length and the batch sizes of the training.
 
     Attributes:
-        iterations: of the run, each of some outer updates whose mean metrics are recorded.
-        updates_per_iteration: outer updates.
-        meta_batch_size: tasks per update.
-        checkpoint_every: iterations between checkpoints; one more is written at the end.
-        evaluate_every: iterations between evaluations on held-out tasks; 0 for none while training.
+        iterations: Number of iterations of the run, each of some outer updates whose mean metrics are recorded.
+        updates_per_iteration: Number of outer updates per iteration.
+        meta_batch_size: Number of tasks per outer update.
+        checkpoint_every: Number of iterations between checkpoints; one more is written at the end.
+        evaluate_every: Number of iterations between evaluations on held-out tasks; 0 for none while training.
     """
 
     iterations: int = 100
@@ -49,14 +48,15 @@ class FewshotTrainingConfig:
 
 @dataclass(frozen=True)
 class FewshotEvaluationConfig:
-    """How to evaluate.
+    """The numbers of tasks and adaptation steps of evaluations.
 
     Attributes:
-        num_tasks: episodes of every split.
-        num_steps: adaptation steps; learners without any ignore it.
-        training_tasks: episodes of each evaluation while training.
-        score_every: steps from one score to the next; scoring costs as much as a step.
-        views: of every image, itself and distorted copies; learners that compare features take their mean.
+        num_tasks: Number of tasks of every split.
+        num_steps: Number of adaptation steps; learners without any ignore it.
+        training_tasks: Number of tasks of each evaluation while training.
+        score_every: Number of adaptation steps from one score to the next; scoring costs as much as a step.
+        views: Number of views of every image, itself and distorted copies, whose mean features are compared; more
+            than 1 for learners that compare images alone.
     """
 
     num_tasks: int = 600
@@ -68,19 +68,6 @@ class FewshotEvaluationConfig:
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", "training_tasks", "score_every", "views")
         check_not_negative(self, "num_steps")
-
-
-class Sources(NamedTuple):
-    """Where tasks come from.
-
-    Attributes:
-        train: the tasks to train on.
-        held_out: the tasks to evaluate on, by the split's name: train, validation and test where classes are
-            split, so that meta-overfitting shows, and test alone where tasks are drawn from a continuum.
-    """
-
-    train: EpisodeSource
-    held_out: dict[str, EpisodeSource]
 
 
 def train(
@@ -100,15 +87,15 @@ def train(
     Continues from the folder's checkpoint if there is one, to the bit as an uninterrupted run would have.
 
     Args:
-        learner: trained in place.
-        sources: of tasks.
-        config: how long.
-        evaluation: how held-out tasks are evaluated on the way.
-        folder: of the run; metrics, events and checkpoints go there.
-        seed: of everything random.
-        identity: of the learner and its data; a checkpoint of another is refused.
-        report: told after every iteration.
-        stop: asked after every iteration; a checkpoint is written before leaving.
+        learner: Learner, trained in place.
+        sources: Sources of training and held-out tasks.
+        config: Length and batch sizes.
+        evaluation: Sizes of the evaluations while training.
+        folder: Run folder, for metrics, events and checkpoints.
+        seed: Seed of all random streams.
+        identity: Name of the learner and its data; a checkpoint of another is refused.
+        report: Function that is called after every iteration.
+        stop: Function that is asked after every iteration; a checkpoint is written before leaving.
 
     Raises:
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
@@ -124,7 +111,7 @@ def train(
 
 @dataclass
 class _LearnerTraining:
-    """What is repeated: updates on fresh tasks."""
+    """The work of one iteration: updates on fresh tasks."""
 
     learner: Learner
     sources: Sources
@@ -135,7 +122,7 @@ class _LearnerTraining:
     generators: dict[str, np.random.Generator]
 
     def iterate(self, progress: Progress) -> dict[str, float]:
-        """Some updates; the means of their metrics."""
+        """Take the iteration's updates; returns the means of their metrics."""
         rng, sums = self.generators["workers"], dict[str, float]()
         num_updates = self.config.updates_per_iteration
         # Modules may drop units at random, from torch's own generator: it follows from the run's seed in here.

@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes, Distortion
+from metarl.fewshot.data.augmentation import Augmentation, Distortion
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.images import decode_image, read_class_folders, read_split
 from metarl.fewshot.data.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
 from metarl.fewshot.data.sinusoids import Harmonics, Sinusoids

@@ -13,15 +13,17 @@ import torch
 from torch import nn
 
 from metarl.experiments.cli import main
-from metarl.experiments.fewshot.build import make_learner
-from metarl.experiments.fewshot.configuration import EpisodesConfig, OmniglotData, decode, encode
+from metarl.experiments.fewshot.configuration import decode, encode, make_learner
 from metarl.experiments.presets.fewshot import PRESETS
+from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.evaluation import summarise
-from metarl.fewshot.learner import OuterConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
-from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, Sources, train
+from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.sources import Sources
+from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
 from metarl.runs.checkpoint import FILE, load_checkpoint
 
 TINY = [
@@ -136,7 +138,7 @@ LEARNERS: dict[str, Callable[[], Maml | Reptile]] = {
             rates="per_entry",
             normalisation="running",
             first_order_updates=3,
-            outer=OuterConfig(final_lr=1e-5, annealing_steps=8),
+            outer=OuterConfig(final_outer_lr=1e-5, annealing_updates=8),
         ),
     ),
     "reptile": lambda: Reptile(_module(), ReptileConfig(annealing_updates=20)),
@@ -242,7 +244,7 @@ def test_too_many_ways_or_shots_for_the_data_are_one_line(
     line = _error(capsys, [*words, *TINY_IMAGES, "--backbone.precision", "bfloat16"])
     assert "precision must be float32 for learners that do not compare images, got bfloat16" in line
     line = _error(capsys, [*words, *TINY_IMAGES, "--evaluation.views", "2"])
-    assert "views must be 1 unless images are compared and norms are running averages, got 2" in line
+    assert "views must be 1 for Maml, got 2; learners that compare features" in line
     line = _error(capsys, ["train", "sinusoid-kernel-regression", *words[4:], "--backbone.precision", "bfloat16"])
     assert "precision must be float32 for learners that do not compare images, got bfloat16" in line
     assert not (tmp_path / "run").exists()

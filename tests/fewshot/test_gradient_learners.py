@@ -12,14 +12,14 @@ from metarl.fewshot import functional
 from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.learner import OuterConfig
 from metarl.fewshot.learners.adml import Adml, AdmlConfig
 from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import task_losses
+from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.rules import make_rule
 from metarl.learning.bilevel import flatten
 
@@ -56,7 +56,7 @@ def _meta_gradient(learner: Maml | Cavia | ImplicitMaml, episodes: Episodes) -> 
         grads = learner.meta_gradients(episodes)[0]
         params = learner.network.params
         return flatten({n: g.mean(0) if g.dim() > params[n].dim() else g / 5 for n, g in grads.items()})
-    return flatten(torch.autograd.grad(learner.outcome(episodes).losses.mean(), learner.outer._params))
+    return flatten(torch.autograd.grad(learner.outer_losses(episodes).losses.mean(), learner.outer._params))
 
 
 def _looped(
@@ -105,7 +105,7 @@ def test_maml_on_images_equals_a_plain_loop_over_tasks(in_turn: bool, monkeypatc
 
 @pytest.mark.parametrize("normalisation", ["transductive", "support", "running", "per_step"])
 def test_tasks_in_turn_give_what_tasks_at_once_give(
-    normalisation: Normalisation, monkeypatch: pytest.MonkeyPatch
+    normalisation: NormStatistics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     episodes = _images()
     predicted, grads = [], []
@@ -168,7 +168,7 @@ def _quadratic(num_tasks: int = 3) -> tuple[nn.Linear, Episodes]:
 
 def test_implicit_gradients_equal_unrolled_ones_on_a_strongly_convex_problem() -> None:
     network, episodes = _quadratic()
-    config = ImplicitMamlConfig(inner_lr=0.1, inner_steps=300, regularisation=2.0, cg_iterations=2)
+    config = ImplicitMamlConfig(inner_lr=0.1, inner_steps=300, regularisation=2.0, cg_iters=2)
     implicit = ImplicitMaml(network, config).meta_gradients(episodes)[0]["weight"].mean(0)
 
     theta = network.weight
@@ -185,7 +185,7 @@ def test_implicit_gradients_equal_unrolled_ones_on_a_strongly_convex_problem() -
 
 def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
     network, episodes = _quadratic()
-    config = ImplicitMamlConfig(inner_steps=300, cg_iterations=2, cg_damping=3.0)
+    config = ImplicitMamlConfig(inner_steps=300, cg_iters=2, cg_damping=3.0)
     learner = ImplicitMaml(network, config)
     found = learner.meta_gradients(episodes)[0]["weight"]
     solution = learner.inner.trace(episodes.support, 300, "none")[-1]["weight"].transpose(1, 2)
@@ -259,12 +259,12 @@ def test_derivative_order_is_first_then_second() -> None:
 
 
 def test_the_outer_step_size_follows_half_a_cosine() -> None:
-    config = OuterConfig(lr=1.0, final_lr=0.1, annealing_steps=4)
+    config = OuterConfig(outer_lr=1.0, final_outer_lr=0.1, annealing_updates=4)
     expected = [0.1 + 0.9 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(5)]
-    assert [config.lr_after(k) for k in range(5)] == pytest.approx(expected)
-    assert config.lr_after(9) == pytest.approx(0.1)
-    with pytest.raises(ValueError, match="final_lr needs annealing_steps"):
-        OuterConfig(final_lr=0.1).lr_after(0)
+    assert [config.outer_lr_after(k) for k in range(5)] == pytest.approx(expected)
+    assert config.outer_lr_after(9) == pytest.approx(0.1)
+    with pytest.raises(ValueError, match="final_outer_lr needs annealing_updates"):
+        OuterConfig(final_outer_lr=0.1).outer_lr_after(0)
 
 
 def test_meta_curvature_multiplies_every_axis_by_its_matrix() -> None:
@@ -283,7 +283,7 @@ def test_meta_curvature_multiplies_every_axis_by_its_matrix() -> None:
 
 @pytest.mark.parametrize("rates", ["per_entry", "per_tensor_and_step"])
 def test_learned_step_sizes_survive_a_save_and_load(rates: str) -> None:
-    config = MamlConfig(inner_steps=2, rates=rates, outer=OuterConfig(lr=0.1))  # type: ignore[arg-type]
+    config = MamlConfig(inner_steps=2, rates=rates, outer=OuterConfig(outer_lr=0.1))  # type: ignore[arg-type]
     learner, other = Maml(_network(), config), Maml(_network(), config)
     learner.update(_episodes(), np.random.default_rng(0))
     moved = [value for value in learner.meta.values() if not torch.equal(value, torch.full_like(value, 0.4))]
@@ -302,7 +302,9 @@ def test_a_module_with_its_own_task_axis_equals_one_that_is_lifted() -> None:
         for layer in range(3):
             plain[2 * layer].weight.copy_(values[f"weight_{layer}"].T)
             plain[2 * layer].bias.copy_(values[f"bias_{layer}"])
-    losses = [Maml(network, MamlConfig(inner_steps=2)).outcome(_episodes()).losses for network in (own, plain)]
+    losses = [
+        Maml(network, MamlConfig(inner_steps=2)).outer_losses(_episodes()).losses for network in (own, plain)
+    ]
     assert torch.allclose(*losses, atol=1e-12)
 
 
@@ -311,8 +313,8 @@ def _statistics_of(normalisation: str, queries: Tensor, support: Tensor) -> Tens
     layer = nn.BatchNorm1d(4, affine=False, momentum=1.0).double()
     network = TaskModule(layer, normalisation=normalisation)  # type: ignore[arg-type]
     network.track({}, support)
-    network.training = False
-    return network({}, queries, given=network.moments({}, support))
+    with network.evaluating():
+        return network({}, queries, fixed=network.moments({}, support))
 
 
 def test_each_normalisation_takes_the_statistics_it_says() -> None:
@@ -349,7 +351,7 @@ def test_steps_have_a_gain_and_shift_of_their_own() -> None:
     learner = Maml(_network(), MamlConfig(inner_steps=2, normalisation="per_step", multi_step_updates=9))
     gain = learner.network.params["1.weight"]
     assert gain.shape == (3, 8)  # before each step and after the last
-    learner.outcome(_episodes()).losses.sum().backward()  # type: ignore[no-untyped-call]
+    learner.outer_losses(_episodes()).losses.sum().backward()  # type: ignore[no-untyped-call]
     assert gain.grad is not None
     assert (gain.grad.norm(dim=1) > 0).all()
 
@@ -378,7 +380,7 @@ def test_learned_rules_have_a_step_size_of_their_own() -> None:
     learner = Maml(_network(), MamlConfig(inner_lr=0.5, rates="per_tensor_and_step", rule_lr_factor=1e-3))
     weights = {name: p.detach().clone() for name, p in learner.network.params.items()}
     learner.update(_episodes(), np.random.default_rng(0))
-    step = learner.config.outer.lr  # Adam's first one, whatever the gradient
+    step = learner.config.outer.outer_lr  # Adam's first one, whatever the gradient
     for name in ("0.weight", "3.weight"):
         moved = (learner.network.params[name] - weights[name]).abs().max().item()
         assert moved == pytest.approx(step, rel=1e-2)
@@ -391,7 +393,7 @@ def test_implicit_gradients_of_what_does_not_adapt_count_how_it_moves_the_soluti
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double()
     episodes = _episodes(num_tasks=2)
-    config = ImplicitMamlConfig(inner_lr=0.2, inner_steps=200, regularisation=1.0, cg_iterations=30)
+    config = ImplicitMamlConfig(inner_lr=0.2, inner_steps=200, regularisation=1.0, cg_iters=30)
     learner = ImplicitMaml(network, config)
     found = learner.meta_gradients(episodes)[0]
     params = learner.network.params
@@ -428,5 +430,5 @@ def test_an_attack_raises_the_loss_by_its_size_and_adml_crosses_clean_and_attack
         return float((w * measured_on.inputs - measured_on.targets).square().mean())
 
     crossed = [loss_after_a_step(attacked_support, query), loss_after_a_step(support, attacked_query)]
-    found = learner.outcome(Episodes(support, query)).losses
+    found = learner.outer_losses(Episodes(support, query)).losses
     assert found.tolist() == pytest.approx([sum(crossed) / 2])

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot import adapt
-from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
+from metarl.fewshot import learn_task
+from metarl.fewshot.backbones import ContextAsInput, FilmConv4, conv4, regression_mlp
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.sinusoids import Sinusoids
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.learner import Learner, OuterConfig, Predictor
+from metarl.fewshot.learner import Learner, Predictor
 from metarl.fewshot.learners.adml import Adml, AdmlConfig
-from metarl.fewshot.learners.cavia import Cavia, CaviaConfig, ContextAsInput
+from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
@@ -28,9 +28,10 @@ from metarl.fewshot.learners.relation import Relation, RelationConfig, relation_
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.learners.siamese import Siamese, SiameseConfig
 from metarl.fewshot.objectives import task_scores
+from metarl.fewshot.outer import OuterConfig
 from metarl.learning.bilevel import flatten
 
-OUTER = OuterConfig(lr=0.01)
+OUTER = OuterConfig(outer_lr=0.01)
 Make = Callable[[], Learner]
 
 
@@ -137,8 +138,7 @@ def _in_double(episodes: Episodes) -> Episodes:
 
 def _trained(learner: Learner) -> list[Tensor]:
     """Everything that the outer optimiser owns."""
-    outer = learner.maml.outer if isinstance(learner, Adml) else learner.outer  # type: ignore[attr-defined]
-    params: list[Tensor] = outer._params
+    params: list[Tensor] = learner.outer._params  # type: ignore[attr-defined]
     return params
 
 
@@ -153,7 +153,7 @@ def test_the_meta_gradient_equals_finite_differences(name: str) -> None:
     params = _trained(learner)
 
     def loss() -> Tensor:
-        found: Tensor = learner.outcome(episodes).losses.mean()  # type: ignore[attr-defined]
+        found: Tensor = learner.outer_losses(episodes).losses.mean()  # type: ignore[attr-defined]
         return found
 
     grads = torch.autograd.grad(loss(), params, allow_unused=True, materialize_grads=True)
@@ -218,7 +218,7 @@ REGRESSORS: dict[str, Make] = {
     ),
     "implicit-maml": lambda: ImplicitMaml(
         regression_mlp(1, 1, generator=_generator()),
-        ImplicitMamlConfig(inner_lr=0.01, regularisation=5.0, outer=OuterConfig(lr=0.003)),
+        ImplicitMamlConfig(inner_lr=0.01, regularisation=5.0, outer=OuterConfig(outer_lr=0.003)),
     ),
 }
 
@@ -307,7 +307,7 @@ def test_a_users_module_adapts_and_predicts_and_is_trained_in_place() -> None:
     assert type(module[1]) is nn.BatchNorm1d
     assert any(not torch.equal(p, b) for p, b in zip(module.parameters(), before, strict=True))
     episodes = source.sample(2, rng)
-    predict = adapt(learner, episodes.support.inputs[0], episodes.support.targets[0])
+    predict = learn_task(learner, episodes.support.inputs[0], episodes.support.targets[0])
     expected = learner.adapt(episodes.support, 1)[-1](episodes.query.inputs)[0]
     assert torch.allclose(predict(episodes.query.inputs[0]), expected, atol=1e-5)
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot import adapt
+from metarl.fewshot import learn_task
 from metarl.fewshot.backbones import Autocast, conv4
-from metarl.fewshot.data.classes import Augmentation, ClassData, ClassEpisodes
+from metarl.fewshot.data.augmentation import Augmentation
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
@@ -191,8 +192,8 @@ def test_running_averages_are_trained_and_then_used() -> None:
     mean = network[0].running_mean
     assert mean is not None
     assert torch.allclose(mean, inputs[0].mean(0) * 0.5, atol=1e-5)
-    learner.network.training = False
-    used = learner.network.pooled(inputs.flatten(0, 1))
+    with learner.network.evaluating():
+        used = learner.network.pooled(inputs.flatten(0, 1))
     var = network[0].running_var
     assert var is not None
     assert torch.allclose(used, (inputs[0] - mean) / (var + 1e-5).sqrt(), atol=1e-5)
@@ -249,7 +250,7 @@ def test_labels_that_are_not_the_first_numbers_are_an_error(targets: list[int]) 
         ProtoMaml(network, ProtoMamlConfig()),
     ):
         with pytest.raises(ValueError, match=r"targets must be classes 0 to N - 1, .* got \["):
-            adapt(learner, inputs, torch.tensor(targets))
+            learn_task(learner, inputs, torch.tensor(targets))
 
 
 def test_a_relation_of_running_averages_is_not_called_otherwise() -> None:

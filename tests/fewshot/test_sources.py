@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.experiments.fewshot.build import make_sources
-from metarl.experiments.fewshot.configuration import EpisodesConfig, FewshotExperiment, HarmonicData, OmniglotData
-from metarl.experiments.presets.fewshot import PRESETS
+from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.classes import ClassEpisodes
-from metarl.fewshot.training import Sources
+from metarl.fewshot.data.omniglot import OmniglotData
+from metarl.fewshot.data.sinusoids import HarmonicData
+from metarl.fewshot.sources import Sources
 
 EPISODES = EpisodesConfig(num_ways=3, num_shots=1, num_queries=2, train_ways=6, train_shots=2, train_queries=1)
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 13, 5, 7
@@ -23,8 +23,7 @@ def data(omniglot_folder: Path) -> OmniglotData:
 
 
 def _sources(data: OmniglotData | HarmonicData, name: str = "omniglot-protonet") -> Sources:
-    experiment: FewshotExperiment = replace(PRESETS[name].experiment, data=data)
-    return make_sources(experiment, torch.device("cpu"))
+    return data.make(torch.device("cpu"))
 
 
 def _classes(source: object) -> tuple[str, ...]:

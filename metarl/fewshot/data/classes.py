@@ -4,16 +4,16 @@ All examples lie in one tensor, class by class, as bytes if they are images. A m
 two gathers, whatever the numbers of tasks, classes and examples: no loop, no loader processes.
 """
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import check_counts
 from metarl.runs.seeding import draw_seed, torch_generator
 
 
@@ -22,9 +22,9 @@ class ClassData:
     """The examples of some classes.
 
     Attributes:
-        names: of the classes.
-        examples: [example, *input], those of one class after those of another; bytes stand for [0, 1].
-        counts: examples of each class, int64 [class].
+        names: Names of the classes.
+        examples: Examples [example, *input], one class after the other; bytes stand for numbers in [0, 1].
+        counts: Number of examples of each class, int64 [class].
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class ClassData:
 
     @staticmethod
     def of(examples: Tensor, labels: Tensor) -> "ClassData":
-        """From examples [example, *input] and their integer labels [example], in any order."""
+        """The classes of examples [example, *input] and their integer labels [example], in any order."""
         if labels.dim() != 1 or len(labels) != len(examples):
             raise ValueError(
                 f"expected one label per example, shape ({len(examples)},), got {tuple(labels.shape)}"
@@ -54,13 +54,13 @@ class ClassData:
 
     @staticmethod
     def join(parts: Mapping[str, Tensor]) -> "ClassData":
-        """From the examples [example, *input] of each class, by name."""
+        """The classes whose examples [example, *input] are given by name."""
         counts = torch.tensor([len(examples) for examples in parts.values()])
         return ClassData(tuple(parts), torch.cat(list(parts.values())), counts)
 
     @property
     def starts(self) -> Tensor:
-        """Where each class begins, int64 [class]."""
+        """Index of the first example of each class, int64 [class]."""
         return self.counts.cumsum(0) - self.counts
 
     def select(self, names: Sequence[str]) -> "ClassData":
@@ -79,6 +79,11 @@ class ClassData:
         picked = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
         return ClassData(tuple(names), self.examples[picked.to(self.examples.device)], self.counts[chosen])
 
+    def with_classes_of(self, other: "ClassData") -> "ClassData":
+        """The classes of both."""
+        examples = torch.cat([self.examples, other.examples])
+        return ClassData(self.names + other.names, examples, torch.cat([self.counts, other.counts]))
+
     def with_rotations(self) -> "ClassData":
         """Each class of square images and its rotations by 90, 180 and 270 degrees, as classes of their own.
 
@@ -96,88 +101,19 @@ class ClassData:
 
 
 def as_inputs(examples: Tensor) -> Tensor:
-    """Examples as networks take them: bytes become fractions."""
+    """Examples as networks take them, with bytes as fractions of 255."""
     return examples.float() / 255 if examples.dtype == torch.uint8 else examples
-
-
-@dataclass(frozen=True)
-class Distortion:
-    """Random affine maps of images, in the manner of Koch et al. 2015; each limit is either way.
-
-    Attributes:
-        max_rotation: in degrees.
-        max_shift: as a fraction of the image's size.
-        max_scaling: 0.2 is from 0.8 to 1.2.
-        max_shear: as a fraction, 0.2 shifts the upper edge by a tenth of the width.
-        mirrored: half of the maps mirror left and right first.
-    """
-
-    max_rotation: float = 10.0
-    max_shift: float = 0.07
-    max_scaling: float = 0.15
-    max_shear: float = 0.15
-    mirrored: bool = False
-
-    def __post_init__(self) -> None:
-        check_not_negative(self, "max_rotation", "max_shift", "max_scaling", "max_shear")
-
-    def draw(self, num_maps: int, generator: torch.Generator) -> Tensor:
-        """Maps from places in the distorted image to places in the given one, [map, 2, 3]."""
-        u = 2 * torch.rand(7, num_maps, generator=generator) - 1
-        angle = u[0] * self.max_rotation * torch.pi / 180
-        scale_x, scale_y = 1 + self.max_scaling * u[1], 1 + self.max_scaling * u[2]
-        shear = self.max_shear * u[3]
-        cos, sin = angle.cos(), angle.sin()
-        first = torch.stack([scale_x * cos, scale_x * (shear * cos - sin), 2 * self.max_shift * u[4]], 1)
-        second = torch.stack([scale_y * sin, scale_y * (shear * sin + cos), 2 * self.max_shift * u[5]], 1)
-        if self.mirrored:
-            first = first * torch.where(u[6] < 0, -1.0, 1.0).unsqueeze(1)
-        return torch.stack([first, second], 1)
-
-
-@dataclass(frozen=True)
-class Augmentation:
-    """Distorts what episodes are made of.
-
-    Attributes:
-        images: of every image by itself.
-        classes: of all images of a class of an episode alike, so that it becomes another class; None for none.
-    """
-
-    images: Distortion = field(default_factory=Distortion)
-    classes: Distortion | None = None
-
-    def draw_classes(self, shape: Sequence[int], generator: torch.Generator) -> Tensor | None:
-        """Maps of classes, [*shape, 2, 3]."""
-        if self.classes is None:
-            return None
-        return self.classes.draw(math.prod(shape), generator).view(*shape, 2, 3)
-
-    def __call__(self, images: Tensor, classes: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Distort images [image, channel, height, width]; what comes from outside is as the nearest edge.
-
-        Args:
-            images: to distort.
-            classes: the maps of their classes, [image, 2, 3].
-            generator: draws their own.
-        """
-        maps = self.images.draw(len(images), generator)
-        if classes is not None:
-            moved = classes[:, :, 2:]
-            maps = classes[:, :, :2] @ maps + torch.cat([torch.zeros(len(maps), 2, 2), moved], 2)
-        grid = torch.nn.functional.affine_grid(maps.to(images.device), list(images.shape), align_corners=False)
-        return torch.nn.functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
 
 class ClassEpisodes:
     """N-way K-shot episodes from classes.
 
     Args:
-        data: the classes.
-        num_ways: classes per task, N.
-        num_shots: support examples per class, K.
-        num_queries: query examples per class.
-        augmentation: distorts what is drawn.
+        data: Classes and their examples.
+        num_ways: Number of classes per task, N.
+        num_shots: Number of support examples per class, K.
+        num_queries: Number of query examples per class.
+        augmentation: Distortion of what is drawn; None for none.
 
     Raises:
         ValueError: if there are too few classes, or a class has too few examples; the message names it.

@@ -3,27 +3,50 @@
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
-SPLITS = ("train", "validation", "test")
-SplitName = Literal["train", "validation", "test"]
 
 
-class Splits(NamedTuple):
-    """Three sets of classes that share none; validation may be empty."""
+@dataclass(frozen=True)
+class ClassFolderData(ImageClasses):
+    """Images of one's own: a folder that holds one folder of images for every class.
 
-    train: ClassData
-    validation: ClassData
-    test: ClassData
+    Attributes:
+        folder: Folder that holds one folder of images for every class.
+        episodes: Ways, shots and queries of the tasks.
+        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
+            and perhaps mirrored alike and so become other classes.
+        size: Width that images are resized to, in pixels; they become square.
+        split_file: JSON file of the classes of each split, {"train": [class, ...], "validation": [...], "test":
+            [...]}.
+        colour: Whether images have three channels instead of one.
+    """
+
+    folder: str = "data/images"
+    size: int = 84
+    split_file: str = "data/split.json"
+    colour: bool = True
+
+    @property
+    def num_channels(self) -> int:  # type: ignore[override]
+        """Three of colour images, one of others."""
+        return 3 if self.colour else 1
+
+    def read(self, device: torch.device) -> tuple[ClassData, Splits]:
+        """The classes that the split file names."""
+        folder, split_file = Path(self.folder), Path(self.split_file)
+        splits = read_class_folders(folder, split_file, size=self.size, colour=self.colour, device=device)
+        return splits.train, splits
 
 
 def read_class_folders(

@@ -8,14 +8,16 @@ never the order in which a file system lists folders, say what a class is.
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
-from metarl.fewshot.data.images import SPLITS, Splits, decode_image, make_splits
+from metarl.fewshot.data.images import decode_image, make_splits
 
 Resize = Literal["antialias", "nearest"]
 OmniglotSplit = Literal["eight_alphabets", "alphabets", "vinyals", "lake"]
@@ -53,6 +55,41 @@ EIGHT_ALPHABETS = {
     "test": ("Sanskrit", "Tagalog"),
 }
 _NUM_BACKGROUND, _NUM_EVALUATION = 964, 659
+
+
+@dataclass(frozen=True)
+class OmniglotData(ImageClasses):
+    """Omniglot, handwritten characters of 50 alphabets.
+
+    Attributes:
+        folder: Folder that holds images_background(.zip) and images_evaluation(.zip), or the two small archives.
+        episodes: Ways, shots and queries of the tasks.
+        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
+            and perhaps mirrored alike and so become other classes.
+        size: Width that images are resized to, in pixels; they are square.
+        split: Division of the characters into training, validation and test classes.
+        rotations: Splits that have rotations by 90, 180 and 270 degrees as classes of their own.
+        train_on_validation: Whether validation classes are trained on too instead of being held out.
+        resize: How images are resized: antialiased, or to the nearest pixel as in many older codes.
+    """
+
+    folder: str = "data/omniglot"
+    split: OmniglotSplit = "eight_alphabets"
+    rotations: Literal["none", "train", "all"] = "train"
+    train_on_validation: bool = False
+    resize: Resize = "antialias"
+
+    def read(self, device: torch.device) -> tuple[ClassData, Splits]:
+        """The characters of each split, and the training characters with their rotations."""
+        splits = read_omniglot(Path(self.folder), self.split, size=self.size, resize=self.resize, device=device)
+        if self.train_on_validation:
+            both = splits.train.with_classes_of(splits.validation)
+            splits = splits._replace(
+                train=both, validation=splits.validation.select([])
+            )  # none is held out any more
+        if self.rotations == "all":
+            splits = Splits(*(part.with_rotations() if part.names else part for part in splits))
+        return splits.train.with_rotations() if self.rotations == "train" else splits.train, splits
 
 
 def read_omniglot(

@@ -1,14 +1,17 @@
 """Regression tasks on a line: sinusoids (Finn et al. 2017, section 5.1) and harmonics (Lacoste et al. 2018)."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 from metarl.runs.configs import check_counts, check_not_negative
 from metarl.runs.seeding import draw_seed, torch_generator
 
@@ -29,13 +32,14 @@ class Sinusoids:
     """y = A sin(x - phi), with A, phi and x uniform.
 
     Attributes:
-        num_shots: support points per task.
-        num_queries: query points per task.
-        amplitudes: bounds of A.
-        phases: bounds of phi, in radians.
-        domain: bounds of x.
-        even_queries: query points at equal distances over the whole domain, for evaluation (Zintgraf et al. 2019).
-        device: where the points are put.
+        num_shots: Number of support points per task.
+        num_queries: Number of query points per task.
+        amplitudes: Bounds of the amplitude A.
+        phases: Bounds of the phase phi, in radians.
+        domain: Bounds of the inputs x.
+        even_queries: Whether query points lie at equal distances over the whole domain, for evaluation (Zintgraf
+            et al. 2019).
+        device: Device of the points.
     """
 
     num_shots: int = 10
@@ -71,12 +75,12 @@ class Harmonics:
     The amplitudes are standard normal, the phases uniform on a circle, the inputs normal about the centre.
 
     Attributes:
-        num_shots: support points per task.
-        num_queries: query points per task.
-        frequencies: bounds of w.
-        centres: bounds of the inputs' mean.
-        noise: standard deviation of what is added to the targets.
-        device: where the points are put.
+        num_shots: Number of support points per task.
+        num_queries: Number of query points per task.
+        frequencies: Bounds of the frequency w.
+        centres: Bounds of the inputs' mean.
+        noise: Standard deviation of the noise that is added to the targets.
+        device: Device of the points.
     """
 
     num_shots: int = 10
@@ -109,6 +113,84 @@ class Harmonics:
         support = centre + torch.randn((num_tasks, self.num_shots, 1), generator=generator)
         query = centre + torch.randn((num_tasks, self.num_queries, 1), generator=generator)
         return _episodes(support, query, curve, self.device)
+
+
+@dataclass(frozen=True)
+class CurveData(DataConfig):
+    """Points on curves, to be predicted from a few.
+
+    Attributes:
+        num_shots: Number of support points per task.
+        train_queries: Number of query points per training task.
+    """
+
+    num_shots: int = 10
+    train_queries: int = 10
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_shots", "train_queries")
+
+    @property
+    def tasks(self) -> TaskSpec:
+        """Regression from one number to one number."""
+        return TaskSpec("regression", (1,), 1)
+
+    def describe(self) -> str:
+        """The size of a held-out task in words."""
+        return f"{self.num_shots} points"
+
+    @abstractmethod
+    def make(self, device: torch.device) -> Sources:
+        """Training curves, and test curves with 100 query points."""
+
+    def resized(
+        self,
+        *,
+        num_ways: int | None = None,
+        num_shots: int | None = None,
+        num_queries: int | None = None,
+        folder: str | None = None,
+    ) -> Self:
+        """The same curves with another number of support points.
+
+        Raises:
+            ValueError: if ways, queries or a folder are asked for.
+        """
+        if any(value is not None for value in (num_ways, num_queries, folder)):
+            raise ValueError(
+                "a regression task has no ways, queries or folder to choose; give the number of shots alone"
+            )
+        return replace(self, num_shots=num_shots or self.num_shots)
+
+
+@dataclass(frozen=True)
+class SinusoidData(CurveData):
+    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points.
+
+    Attributes:
+        num_shots: Number of support points per task.
+        train_queries: Number of query points per training task.
+    """
+
+    def make(self, device: torch.device) -> Sources:
+        """Training sinusoids, and test sinusoids with query points at equal distances."""
+        test = Sinusoids(self.num_shots, 100, even_queries=True, device=str(device))
+        return Sources(Sinusoids(self.num_shots, self.train_queries, device=str(device)), {"test": test})
+
+
+@dataclass(frozen=True)
+class HarmonicData(CurveData):
+    """Harmonics of Lacoste et al. 2018; test tasks have 100 query points and no noise.
+
+    Attributes:
+        num_shots: Number of support points per task.
+        train_queries: Number of query points per training task.
+    """
+
+    def make(self, device: torch.device) -> Sources:
+        """Training harmonics with noise, and test harmonics without."""
+        test = Harmonics(self.num_shots, 100, noise=0.0, device=str(device))
+        return Sources(Harmonics(self.num_shots, self.train_queries, device=str(device)), {"test": test})
 
 
 def _episodes(support: Tensor, query: Tensor, curve: Curve, device: str) -> Episodes:

@@ -9,28 +9,26 @@ For a batch of tasks, all of them at once:
 How we differ: one step on both outer losses, where the paper takes one on each in turn; Adam for both.
 """
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import torch
 from torch import nn
 
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.learner import Outcome, Predictor
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.maml import Maml, MamlConfig
-from metarl.fewshot.normalisation import Normalisation
 from metarl.fewshot.objectives import TaskObjective, task_losses
+from metarl.fewshot.outer import OuterLosses
 from metarl.runs.configs import check_not_negative
 
 
 @dataclass(frozen=True)
-class AdmlConfig:
-    """ADML's hyperparameters.
+class AdmlConfig(LearnerConfig):
+    """The hyperparameters of ADML.
 
     Attributes:
-        maml: the inner and the outer loop.
-        attack_size: largest change of an input's entry by an adversary, in the input's units.
+        maml: Hyperparameters of the inner and the outer loop.
+        attack_size: Largest change of an input's entry by the adversary, in the input's units.
     """
 
     maml: MamlConfig = field(default_factory=MamlConfig)
@@ -39,54 +37,36 @@ class AdmlConfig:
     def __post_init__(self) -> None:
         check_not_negative(self, "attack_size")
 
+    def make(self, setup: LearnerSetup) -> "Adml":
+        """The untrained learner, whose network has an output per way or predicted number."""
+        maml = replace(self.maml, outer=self.maml.outer.over(setup.num_updates))
+        return Adml(setup.output_network(), replace(self, maml=maml))
 
-class Adml:
+
+class Adml(Maml):
     """An ADML learner; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: hyperparameters.
-        objective: cross-entropy for integer targets and squared error for others by default.
+        module: Maps [row, *input] to [row, out]; its parameters are trained in place.
+        config: Hyperparameters.
+        objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
 
     def __init__(self, module: nn.Module, config: AdmlConfig, *, objective: TaskObjective = task_losses) -> None:
-        self.config = config
-        self.maml = Maml(module, config.maml, objective=objective)
-        self.num_steps = self.maml.num_steps
+        super().__init__(module, config.maml, objective=objective)
+        self._attack_size = config.attack_size
 
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """Of batch-norm layers, or None without any."""
-        return self.maml.normalisation
-
-    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
-        """One outer step."""
-        self.maml.network.track(self.maml.network.params, episodes.support.inputs)
-        return self.maml.outer.update(self.outcome, episodes)
-
-    def outcome(self, episodes: Episodes) -> Outcome:
-        """The mean of both outer losses, and the outputs on clean queries of what learned from attacks."""
+    def outer_losses(self, episodes: Episodes) -> OuterLosses:
+        """The mean of both outer losses, and the outputs on clean queries of learning from attacked examples."""
         support, query = (self.attacked(examples) for examples in episodes)
-        clean = self.maml.outcome(Episodes(support, episodes.query))
-        attacked = self.maml.outcome(Episodes(episodes.support, query))
-        return Outcome((clean.losses + attacked.losses) / 2, clean.outputs)
+        clean = super().outer_losses(Episodes(support, episodes.query))
+        attacked = super().outer_losses(Episodes(episodes.support, query))
+        return OuterLosses((clean.losses + attacked.losses) / 2, clean.outputs)
 
     def attacked(self, examples: Examples) -> Examples:
         """The examples, each moved by the attack's size where it raises the loss of the meta-parameters."""
         inputs = examples.inputs.detach().clone().requires_grad_()
-        params = {name: p.detach() for name, p in self.maml.network.params.items()}
-        losses = self.maml.inner.objective(self.maml.network(params, inputs), examples.targets)
+        params = {name: p.detach() for name, p in self.network.params.items()}
+        losses = self.inner.objective(self.network(params, inputs), examples.targets)
         (slope,) = torch.autograd.grad(losses.sum(), inputs)
-        return Examples(examples.inputs + self.config.attack_size * slope.sign(), examples.targets)
-
-    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """Predictors after 0, 1, ... `num_steps` gradient steps."""
-        return self.maml.adapt(support, num_steps)
-
-    def state_dict(self) -> dict[str, Any]:
-        """As of the MAML learner inside."""
-        return self.maml.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.maml.load_state_dict(state)
+        return Examples(examples.inputs + self._attack_size * slope.sign(), examples.targets)

@@ -15,9 +15,9 @@ How we differ: the proximal term is in every inner step; the reference code take
 at the end, with a damping of 10 and another 1 for the I, the paper without damping.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -25,51 +25,58 @@ from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import InnerLoop, StepBatch, names_to_adapt
-from metarl.fewshot.learner import OuterConfig, OuterOptimizer, Predictor, check_finite, in_pieces
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, StepBatch, names_to_adapt
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
+from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
+from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
 from metarl.learning.bilevel import Order, Params, adapt, sgd
 from metarl.learning.trust_region import conjugate_gradient
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
-class ImplicitMamlConfig:
+class ImplicitMamlConfig(LearnerConfig):
     """Implicit MAML's hyperparameters, with the published ones for 5-way 1-shot Omniglot.
 
     Attributes:
-        inner_lr: step size of the inner problem.
-        inner_steps: towards its solution.
-        regularisation: lambda, the pull towards the meta-parameters.
-        cg_iterations: of the conjugate gradient.
-        cg_damping: added to lambda in the system that is solved. Where the Hessian has eigenvalues below -lambda,
-            the conjugate gradient of the undamped system goes astray.
-        normalisation: of batch-norm layers.
-        outer: the outer optimiser.
+        inner_lr: Step size of the gradient steps that solve the inner problem.
+        inner_steps: Number of gradient steps towards the inner problem's solution.
+        regularisation: Strength of the pull towards the meta-parameters, lambda.
+        cg_iters: Number of conjugate-gradient iterations.
+        cg_damping: Number added to lambda in the system that is solved. Where the Hessian has eigenvalues below
+            -lambda, the conjugate gradient of the undamped system goes astray.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {"cg_iterations": "cg_iters"}
 
     inner_lr: float = 0.1
     inner_steps: int = 16
     regularisation: float = 2.0
-    cg_iterations: int = 5
+    cg_iters: int = 5
     cg_damping: float = 0.0
-    normalisation: Normalisation = "transductive"
+    normalisation: NormStatistics = "transductive"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "regularisation")
         check_not_negative(self, "cg_damping")
-        check_counts(self, "inner_steps", "cg_iterations")
+        check_counts(self, "inner_steps", "cg_iters")
+
+    def make(self, setup: LearnerSetup) -> "ImplicitMaml":
+        """The untrained learner, whose network has an output per way or predicted number."""
+        return ImplicitMaml(setup.output_network(), replace(self, outer=self.outer.over(setup.num_updates)))
 
 
 class ProximalLoop(InnerLoop):
     """An inner loop that is pulled towards the meta-parameters.
 
     Args:
-        network: whose parameters adapt.
-        config: hyperparameters.
-        objective: the loss.
+        network: The network whose parameters adapt.
+        config: Hyperparameters.
+        objective: The loss of every task.
     """
 
     def __init__(self, network: TaskModule, config: ImplicitMamlConfig, objective: TaskObjective) -> None:
@@ -89,33 +96,28 @@ class ProximalLoop(InnerLoop):
         return adapt(losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
 
 
-class ImplicitMaml:
+class ImplicitMaml(GradientLearner):
     """An implicit MAML learner; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: hyperparameters.
-        objective: cross-entropy for integer targets and squared error for others by default.
+        module: Maps [row, *input] to [row, out]; its parameters are trained in place.
+        config: Hyperparameters.
+        objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
 
     def __init__(
         self, module: nn.Module, config: ImplicitMamlConfig, *, objective: TaskObjective = task_losses
     ) -> None:
         self.config = config
-        self.num_steps = config.inner_steps
-        self.network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        self.inner = ProximalLoop(self.network, config, objective)
-        self.outer = OuterOptimizer(list(self.network.params.values()), config.outer)
-
-    @property
-    def normalisation(self) -> Normalisation | None:
-        """Of batch-norm layers, or None without any."""
-        return self.config.normalisation if self.network.has_norms else None
+        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
+        outer = OuterOptimizer(list(network.params.values()), config.outer)
+        inner = ProximalLoop(network, config, objective)
+        super().__init__(inner, outer, config.inner_steps, first_order=False)
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
-        """One outer step."""
+        """Take one outer step; returns metrics by name."""
         params = self.network.params
-        self.network.track(params, episodes.support.inputs)
+        self.inner.track(episodes.support)
         for p in params.values():
             p.grad = torch.zeros_like(p)
         losses, scores, residuals = [], [], []
@@ -164,7 +166,7 @@ class ImplicitMaml:
             return vectors + _per_task(curved) / pull
 
         right = _per_task([grads[name] for name in names])
-        solved = conjugate_gradient(product, right, iterations=self.config.cg_iterations)
+        solved = conjugate_gradient(product, right, iterations=self.config.cg_iters)
         implicit = zip(names, torch.split(solved.x, sizes, 1), leaves, strict=True)
         grads |= {name: piece.view_as(leaf) for name, piece, leaf in implicit}
         others = [name for name in params if name not in names]
@@ -176,19 +178,6 @@ class ImplicitMaml:
             grads |= {name: grads[name] - change for name, change in zip(others, moved, strict=True)}
         residual = solved.residual.norm(dim=1) / right.norm(dim=1)
         return grads, losses.detach(), outputs.detach(), residual
-
-    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """Predictors after 0, 1, ... `num_steps` steps towards the solution."""
-        return self.inner.predictors(support, num_steps, self.config.outer.tasks_at_once)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Weights and the outer optimiser."""
-        return {"module": self.network.module.state_dict(), "outer": self.outer.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.network.module.load_state_dict(state["module"])
-        self.outer.load_state_dict(state["outer"])
 
 
 def _per_task(tensors: Sequence[Tensor]) -> Tensor:

@@ -6,49 +6,54 @@ This is the form of matching networks (Vinyals et al. 2016, eq. 1) with numbers 
 estimate with a learned kernel.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor, nn
 
-from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
 from metarl.fewshot.metric import MetricLearner, check_vectors, squared_distances
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
 
 
 @dataclass(frozen=True)
-class KernelRegressionConfig:
-    """Kernel regression's hyperparameters.
+class KernelRegressionConfig(LearnerConfig):
+    """The hyperparameters of kernel regression.
 
     Attributes:
-        temperature: tau at first.
-        normalisation: of batch-norm layers.
-        outer: the optimiser.
+        temperature: Temperature of the weights, tau, at the start; it is learned.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
 
     temperature: float = 1.0
-    normalisation: Normalisation = "running"
+    normalisation: NormStatistics = "running"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature")
+
+    def make(self, setup: LearnerSetup) -> "KernelRegression":
+        """The untrained learner, whose network puts out features."""
+        setup.require("regression", self)
+        return KernelRegression(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
 
 
 class KernelRegression(MetricLearner):
     """Few-shot regression in a learned feature space.
 
     Args:
-        module: maps [row, *input] to [row, feature]; its parameters are trained in place.
-        config: hyperparameters.
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
     """
 
     needs_all_classes = False
 
     def __init__(self, module: nn.Module, config: KernelRegressionConfig) -> None:
         self.config = config
-        head = Scale(1 / config.temperature).to(next(module.parameters()).device)
-        super().__init__(module, config.normalisation, config.outer, head)
+        super().__init__(module, config.normalisation, config.outer, Scale(1 / config.temperature))
 
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """Predictions [task, row, out]."""

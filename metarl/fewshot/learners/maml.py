@@ -20,41 +20,42 @@ How we differ: losses are means over examples, where the original's is N times t
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
-from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import Adapted, InnerLoop, names_to_adapt
-from metarl.fewshot.learner import Outcome, OuterConfig, OuterOptimizer, Predictor
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, names_to_adapt
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
+from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, task_losses
+from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 from metarl.fewshot.rules import Rates, make_rule
 from metarl.learning.bilevel import Order
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
-class MamlConfig:
-    """Which of the family, and its hyperparameters.
+class MamlConfig(LearnerConfig):
+    """The member of MAML's family, and its hyperparameters.
 
     Attributes:
-        inner_lr: alpha, at the start if it is learned.
-        inner_steps: that training differentiates through; adaptation may take more.
-        first_order: leave second derivatives out.
-        adapted: what adapts; gains and shifts of batch norm never do.
-        rates: whether alpha is learned, and for what.
-        curvature: whether M is.
-        rule_lr_factor: the outer step size of what is learned of the rule, as a multiple of that of the weights.
-            Adam moves every number by about its step size: rates of 0.01 are lost within a few steps of 1e-3.
-        multi_step_updates: updates until only the last inner step's query loss counts; 0 is from the start.
-        first_order_updates: updates of first order before those of second.
-        normalisation: of batch-norm layers.
-        outer: the outer optimiser.
+        inner_lr: Step size of the inner loop, alpha, at the start if it is learned.
+        inner_steps: Number of inner steps that training differentiates through; adaptation may take more.
+        first_order: Whether second derivatives are left out of the outer gradient.
+        adapted: Weights that adapt, all of them or the last layer's; gains and shifts of batch norm never do.
+        rates: Step sizes that are learned: none, one per weight, or one per tensor and inner step.
+        curvature: Whether the matrices M, which multiply inner gradients, are learned.
+        rule_lr_factor: Outer step size of learned rates and matrices, as a multiple of that of the weights. Adam
+            moves every number by about its step size: rates of 0.01 are lost within a few steps of 1e-3.
+        multi_step_updates: Number of updates until only the last inner step's query loss counts; 0 for the last
+            step's alone from the start.
+        first_order_updates: Number of updates without second derivatives before those with them.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
 
     inner_lr: float = 0.4
@@ -66,7 +67,7 @@ class MamlConfig:
     rule_lr_factor: float = 1.0
     multi_step_updates: int = 0
     first_order_updates: int = 0
-    normalisation: Normalisation = "transductive"
+    normalisation: NormStatistics = "transductive"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
@@ -74,15 +75,19 @@ class MamlConfig:
         check_counts(self, "inner_steps")
         check_not_negative(self, "multi_step_updates", "first_order_updates")
 
+    def make(self, setup: LearnerSetup) -> "Maml":
+        """The untrained learner, whose network has an output per way or predicted number."""
+        return Maml(setup.output_network(), replace(self, outer=self.outer.over(setup.num_updates)))
 
-class Maml:
+
+class Maml(GradientLearner):
     """A learner of the MAML family; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: hyperparameters.
-        objective: cross-entropy for integer targets and squared error for others by default.
-        adapted: names of the parameters that adapt, instead of what the configuration says.
+        module: Maps [row, *input] to [row, out]; its parameters are trained in place.
+        config: Hyperparameters.
+        objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
+        adapted: Names of the parameters that adapt, instead of what the configuration says.
     """
 
     def __init__(
@@ -94,10 +99,9 @@ class Maml:
         adapted: Collection[str] | None = None,
     ) -> None:
         self.config = config
-        self.num_steps = config.inner_steps
-        self.network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        params = self.network.params
-        names = names_to_adapt(self.network, config.adapted) if adapted is None else adapted
+        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
+        params = network.params
+        names = names_to_adapt(network, config.adapted) if adapted is None else adapted
         rule, self.meta = make_rule(
             {name: params[name] for name in names},
             config.inner_lr,
@@ -105,29 +109,25 @@ class Maml:
             num_steps=config.inner_steps,
             curvature=config.curvature,
         )
-        self.inner = InnerLoop(self.network, rule, names, objective)
-        self.outer = OuterOptimizer(
+        outer = OuterOptimizer(
             list(params.values()),
             config.outer,
             rule=list(self.meta.values()),
             rule_lr_factor=config.rule_lr_factor,
         )
+        inner = InnerLoop(network, rule, names, objective)
+        super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)
 
     @property
-    def normalisation(self) -> Normalisation | None:
-        """Of batch-norm layers, or None without any."""
-        return self.config.normalisation if self.network.has_norms else None
+    def order(self) -> Order:
+        """Order of the derivatives at this update."""
+        return "first" if self.outer.updates < self.config.first_order_updates else super().order
 
-    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
-        """One outer step."""
-        self.network.track(self.network.params, episodes.support.inputs)
-        return self.outer.update(self.outcome, episodes)
-
-    def outcome(self, episodes: Episodes) -> Outcome:
+    def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The outer losses of tasks, and the outputs on their query sets after adaptation."""
-        trace = self.inner.trace(episodes.support, self.config.inner_steps, self.order)
+        trace = self.inner.trace(episodes.support, self.num_steps, self.order)
         *early, last = self.step_weights()
-        outputs = self.inner.outputs(trace[-1], episodes.support, episodes.query.inputs, len(early) + 1)
+        outputs = self.inner.outputs(trace[-1], episodes.support, episodes.query.inputs, self.num_steps)
         losses = self.inner.objective(outputs, episodes.query.targets)
         if any(early):
             losses = last * losses
@@ -135,40 +135,26 @@ class Maml:
             if weight:
                 before = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, step)
                 losses = losses + weight * self.inner.objective(before, episodes.query.targets)
-        return Outcome(losses, outputs)
-
-    @property
-    def order(self) -> Order:
-        """Of the derivatives at this update."""
-        early = self.outer.updates < self.config.first_order_updates
-        return "first" if self.config.first_order or early else "second"
+        return OuterLosses(losses, outputs)
 
     def step_weights(self) -> list[float]:
         """The query loss's weight after each inner step at this update (MAML++'s multi-step loss), of sum 1."""
-        steps, updates = self.config.inner_steps, self.config.multi_step_updates
+        steps, updates = self.num_steps, self.config.multi_step_updates
         if self.outer.updates >= updates or steps == 1:
             return [0.0] * (steps - 1) + [1.0]
         early = max(1 / steps - self.outer.updates / (steps * updates), 0.03 / steps)
         return [early] * (steps - 1) + [1 - early * (steps - 1)]
 
-    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
-        """Predictors after 0, 1, ... `num_steps` gradient steps."""
-        return self.inner.predictors(support, num_steps, self.config.outer.tasks_at_once)
-
     def state_dict(self) -> dict[str, Any]:
         """Weights, learned rates and matrices, and the outer optimiser."""
-        return {
-            "module": self.network.module.state_dict(),
-            "meta": {name: value.detach().clone() for name, value in self.meta.items()},
-            "outer": self.outer.state_dict(),
-        }
+        meta = {name: value.detach().clone() for name, value in self.meta.items()}
+        return super().state_dict() | {"meta": meta}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.network.module.load_state_dict(state["module"])
+        super().load_state_dict(state)
         if set(state["meta"]) != set(self.meta):
             raise ValueError(f"expected learned rules {sorted(self.meta)[:2]}, got {sorted(state['meta'])[:2]}")
         for name, value in self.meta.items():
             value.copy_(state["meta"][name])
-        self.outer.load_state_dict(state["outer"])

@@ -10,50 +10,60 @@ How we differ: the cosines have a learned scale s, without which the softmax ove
 hardly commit itself.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
 from metarl.fewshot.metric import MetricLearner, check_vectors, cosines, one_hot
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_counts, check_positive
 
 
 @dataclass(frozen=True)
-class MatchingConfig:
-    """Matching networks' hyperparameters.
+class MatchingConfig(LearnerConfig):
+    """The hyperparameters of matching networks.
 
     Attributes:
-        full_context: embed each example in the context of the support set.
-        num_features: of the embedding; needed for full context embeddings.
-        reading_steps: of the queries' LSTM.
-        scale: s at first.
-        normalisation: of batch-norm layers.
-        outer: the optimiser.
+        full_context: Whether each example is embedded in the context of the support set.
+        num_features: Features that the network puts out; needed for full context embeddings.
+        reading_steps: Steps that the queries' LSTM reads the support set for.
+        scale: Factor of cosines at the start, s; it is learned.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
 
     full_context: bool = False
     num_features: int = 64
     reading_steps: int = 5
     scale: float = 10.0
-    normalisation: Normalisation = "running"
+    normalisation: NormStatistics = "running"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_counts(self, "num_features", "reading_steps")
         check_positive(self, "scale")
 
+    def make(self, setup: LearnerSetup) -> "Matching":
+        """The untrained learner, whose network puts out features."""
+        setup.require("classification", self)
+        return Matching(
+            setup.feature_network(),
+            replace(self, outer=self.outer.over(setup.num_updates)),
+            generator=setup.generator,
+        )
+
 
 class FullContext(nn.Module):
     """Embeds support and query features in the context of the support set.
 
     Args:
-        num_features: of the embedding.
-        reading_steps: of the queries' LSTM.
-        generator: draws the weights.
+        num_features: Features that the network puts out.
+        reading_steps: Steps that the queries' LSTM reads the support set for.
+        generator: Random stream of the initial weights.
     """
 
     def __init__(self, num_features: int, reading_steps: int, generator: torch.Generator) -> None:
@@ -80,7 +90,7 @@ class FullContext(nn.Module):
 
 
 class _Head(nn.Module):
-    """What is trained beside the embedding."""
+    """The learned scale, and full context embeddings if there are any."""
 
     def __init__(self, scale: Scale, context: FullContext | None) -> None:
         super().__init__()
@@ -89,12 +99,12 @@ class _Head(nn.Module):
 
 
 class Matching(MetricLearner):
-    """Matching networks.
+    """A learner by matching networks; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, feature]; its parameters are trained in place.
-        config: hyperparameters.
-        generator: draws the weights of the full context embeddings.
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
+        generator: Random stream of the initial weights of full context embeddings.
     """
 
     head: _Head
@@ -106,8 +116,7 @@ class Matching(MetricLearner):
         context = None
         if config.full_context:
             context = FullContext(config.num_features, config.reading_steps, generator)
-        head = _Head(Scale(config.scale), context).to(next(module.parameters()).device)
-        super().__init__(module, config.normalisation, config.outer, head)
+        super().__init__(module, config.normalisation, config.outer, _Head(Scale(config.scale), context))
 
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, [task, row, way]."""
@@ -119,9 +128,8 @@ class Matching(MetricLearner):
                     f"puts out {support.shape[-1]}; set num_features to that"
                 )
             support, query = self.head.context(support, query)
-        attention: Tensor = (self.head.scale() * cosines(query, support)).log_softmax(
-            -1
-        )  # [task, query row, support row]
+        # [task, query row, support row]
+        attention: Tensor = (self.head.scale() * cosines(query, support)).log_softmax(-1)
         members = one_hot(targets, attention).transpose(1, 2).unsqueeze(1)  # [task, 1, way, support row]
         by_class = attention.unsqueeze(2).masked_fill(members == 0, -torch.inf)
         return torch.logsumexp(by_class, -1)

@@ -7,46 +7,53 @@ Cosine: logits_c = s cos(f(x), p_c) with a learned s. Gaussian (Fort 2017, arXiv
 how sure it is of every feature; p_c weighs by it, and distances are measured in class c's total precision.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.metric import MetricLearner, check_vectors, class_means, cosines, one_hot, squared_distances
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
 
 Distance = Literal["squared_euclidean", "cosine", "gaussian"]
 
 
 @dataclass(frozen=True)
-class PrototypicalConfig:
-    """Prototypical networks' hyperparameters.
+class PrototypicalConfig(LearnerConfig):
+    """The hyperparameters of prototypical networks.
 
     Attributes:
-        distance: "gaussian" takes half of the features as raw precisions. Rectified features make them 1.7 and
-            more; how many times one is another matters, and the features' own scale does the rest.
-        scale: of cosines at first; it is learned.
-        normalisation: of batch-norm layers.
-        outer: the optimiser.
+        distance: Distance of features from prototypes. "gaussian" takes half of the features as raw precisions.
+            Rectified features make them 1.7 and more; how many times one is another matters, and the features' own
+            scale does the rest.
+        scale: Factor of cosines at the start, s; it is learned.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
 
     distance: Distance = "squared_euclidean"
     scale: float = 10.0
-    normalisation: Normalisation = "running"
+    normalisation: NormStatistics = "running"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "scale")
+
+    def make(self, setup: LearnerSetup) -> "Prototypical":
+        """The untrained learner, whose network puts out features."""
+        setup.require("classification", self)
+        return Prototypical(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
 
 
 class Scale(nn.Module):
     """A learned positive factor.
 
     Args:
-        start: its value at first.
+        start: Value of the factor before training.
     """
 
     def __init__(self, start: float) -> None:
@@ -54,23 +61,22 @@ class Scale(nn.Module):
         self.log = nn.Parameter(torch.tensor(start).log())
 
     def forward(self) -> Tensor:
-        """Its value."""
+        """The value of the factor."""
         return self.log.exp()
 
 
 class Prototypical(MetricLearner):
-    """Prototypical networks.
+    """A learner by prototypical networks; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, feature]; its parameters are trained in place.
-        config: hyperparameters.
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
     """
 
     def __init__(self, module: nn.Module, config: PrototypicalConfig) -> None:
         self.config = config
         head = Scale(config.scale) if config.distance == "cosine" else None
-        device = next(module.parameters()).device
-        super().__init__(module, config.normalisation, config.outer, None if head is None else head.to(device))
+        super().__init__(module, config.normalisation, config.outer, head)
 
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """Logits [task, row, way]."""

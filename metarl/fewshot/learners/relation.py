@@ -10,35 +10,46 @@ convolution makes these the same; trained with one shot and asked with five, sum
 5-way 5-shot queries right, where 1-shot had 84%).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.backbones import linear
+from metarl.fewshot.backbones import linear, output_shape
 from metarl.fewshot.episodes import Episodes
-from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.metric import MetricLearner, class_means, one_hot
-from metarl.fewshot.normalisation import BATCH_NORMS, Normalisation
+from metarl.fewshot.normalisation import BATCH_NORMS, NormStatistics
+from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_counts
 
 
 @dataclass(frozen=True)
-class RelationConfig:
-    """Relation networks' hyperparameters.
+class RelationConfig(LearnerConfig):
+    """The hyperparameters of relation networks.
 
     Attributes:
-        num_hidden: of the last but one layer.
-        normalisation: of the embedding's batch-norm layers; the relation's own always take the running averages.
-        outer: the optimiser.
+        num_hidden: Units of the relation network's last but one layer.
+        normalisation: Statistics that the embedding's batch-norm layers normalise by; the relation's own layers
+            always take running averages.
+        outer: Outer optimiser.
     """
 
     num_hidden: int = 8
-    normalisation: Normalisation = "running"
+    normalisation: NormStatistics = "running"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_counts(self, "num_hidden")
+
+    def make(self, setup: LearnerSetup) -> "Relation":
+        """The untrained learner, whose network puts out feature maps."""
+        setup.require("classification", self)
+        network = setup.feature_network(maps=True)
+        channels, size, _ = output_shape(network, setup.tasks.input_shape, setup.device)
+        relation = relation_module(channels, size, num_hidden=self.num_hidden, generator=setup.generator)
+        config = replace(self, outer=self.outer.over(setup.num_updates))
+        return Relation(network, config, relation=relation.to(setup.device))
 
 
 def relation_module(
@@ -60,12 +71,12 @@ def relation_module(
 
 
 class Relation(MetricLearner):
-    """Relation networks.
+    """A learner by relation networks; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, channel, height, width]; its parameters are trained in place.
-        config: hyperparameters.
-        relation: maps [row, 2 * channel, height, width] to [row, 1]; see `relation_module`.
+        module: Maps [row, *input] to [row, channel, height, width]; its parameters are trained in place.
+        config: Hyperparameters.
+        relation: Network that maps [row, 2 * channel, height, width] to [row, 1]; see `relation_module`.
     """
 
     def __init__(self, module: nn.Module, config: RelationConfig, *, relation: nn.Module) -> None:

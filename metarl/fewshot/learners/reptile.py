@@ -14,7 +14,7 @@ How we differ: tasks of a batch train side by side, each from the second moment 
 average, where the original's train one after another.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -24,29 +24,31 @@ from torch import Tensor, nn
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import InnerLoop
-from metarl.fewshot.learner import Predictor, check_finite, in_pieces
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor
+from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
+from metarl.fewshot.outer import check_finite, in_pieces
 from metarl.learning.bilevel import Params, UpdateRule, sgd
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.runs.seeding import draw_seed, torch_generator
 
 
 @dataclass(frozen=True)
-class ReptileConfig:
+class ReptileConfig(LearnerConfig):
     """Reptile's hyperparameters, with the published ones for 5-way Omniglot.
 
     Attributes:
-        inner_lr: of the inner optimiser.
-        inner_steps: minibatches per task in training.
-        test_steps: minibatches per task that evaluation is meant for.
-        inner_batch_size: examples per minibatch.
-        inner_optimizer: Adam without a first moment, or plain gradient descent.
-        outer_lr: epsilon at the start.
-        annealing_updates: updates until epsilon is 0; 0 keeps it, and so does none, but the experiments then take
-            their whole length.
-        normalisation: of batch-norm layers.
-        tasks_at_once: see `OuterConfig`.
+        inner_lr: Step size of the inner optimiser.
+        inner_steps: Number of minibatches per task in training.
+        test_steps: Number of adaptation steps per task that evaluation is meant for.
+        inner_batch_size: Number of examples per minibatch.
+        inner_optimizer: Inner optimiser, Adam without a first moment or plain gradient descent.
+        outer_lr: Step size of the outer loop, epsilon, at the start.
+        annealing_updates: Number of updates until the outer step size is 0; 0 for no annealing, None for the whole
+            run.
+        normalisation: Statistics that batch-norm layers normalise by.
+        tasks_at_once: Number of tasks that adapt at a time; None for 4 where convolutions run on a CPU, and for
+            all tasks otherwise.
     """
 
     inner_lr: float = 1e-3
@@ -56,7 +58,7 @@ class ReptileConfig:
     inner_optimizer: Literal["adam", "sgd"] = "adam"
     outer_lr: float = 1.0
     annealing_updates: int | None = None
-    normalisation: Normalisation = "transductive"
+    normalisation: NormStatistics = "transductive"
     tasks_at_once: int | None = None
 
     def __post_init__(self) -> None:
@@ -64,14 +66,19 @@ class ReptileConfig:
         check_counts(self, "inner_steps", "test_steps", "inner_batch_size", "tasks_at_once")
         check_not_negative(self, *(["annealing_updates"] if self.annealing_updates is not None else []))
 
+    def make(self, setup: LearnerSetup) -> "Reptile":
+        """The untrained learner, whose network has an output per way or predicted number."""
+        updates = setup.num_updates if self.annealing_updates is None else self.annealing_updates
+        return Reptile(setup.output_network(), replace(self, annealing_updates=updates))
+
 
 class SecondMoments:
     """Adam without a first moment (beta_1 = 0, beta_2 = 0.999), as an update rule.
 
     Args:
-        lr: step size.
-        moments: where to go on, each [...], and after how many steps; nothing at first.
-        num_steps: of the moments.
+        lr: Step size.
+        moments: Second moments to continue from, each [...]; empty at first.
+        num_steps: Number of steps that the moments come from.
     """
 
     def __init__(self, lr: float, moments: Params, num_steps: int) -> None:
@@ -89,40 +96,35 @@ class SecondMoments:
         return param - self._lr * grad / (corrected.sqrt() + 1e-8)
 
 
-class Reptile:
+class Reptile(ModuleLearner):
     """A Reptile learner; see `metarl.fewshot.learner.Learner`.
 
     Args:
-        module: maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: hyperparameters.
-        objective: cross-entropy for integer targets and squared error for others by default.
+        module: Maps [row, *input] to [row, out]; its parameters are trained in place.
+        config: Hyperparameters.
+        objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
 
     def __init__(
         self, module: nn.Module, config: ReptileConfig, *, objective: TaskObjective = task_losses
     ) -> None:
+        super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
         self.config = config
         self.num_steps = config.test_steps
-        self.network = TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps)
         self.objective = objective
         self.moments: Params = {}
         self.moment_steps = 0
         self.updates = 0
 
     @property
-    def normalisation(self) -> Normalisation | None:
-        """Of batch-norm layers, or None without any."""
-        return self.config.normalisation if self.network.has_norms else None
-
-    @property
     def epsilon(self) -> float:
-        """The step size of this update."""
+        """The outer step size of this update."""
         if not self.config.annealing_updates:
             return self.config.outer_lr
         return self.config.outer_lr * max(0.0, 1 - self.updates / self.config.annealing_updates)
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
-        """One outer step."""
+        """Take one outer step; returns metrics by name."""
         config, params = self.config, self.network.params
         self.network.track(params, episodes.support.inputs)
         generator = torch_generator(draw_seed(rng))
@@ -168,16 +170,12 @@ class Reptile:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, second moments and the number of updates."""
-        return {
-            "module": self.network.module.state_dict(),
-            "moments": dict(self.moments),
-            "moment_steps": self.moment_steps,
-            "updates": self.updates,
-        }
+        own = {"moments": dict(self.moments), "moment_steps": self.moment_steps, "updates": self.updates}
+        return super().state_dict() | own
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.network.module.load_state_dict(state["module"])
+        super().load_state_dict(state)
         self.moments = {name: m.to(self.network.params[name]) for name, m in state["moments"].items()}
         self.moment_steps, self.updates = state["moment_steps"], state["updates"]
 

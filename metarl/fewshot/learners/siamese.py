@@ -13,45 +13,51 @@ as such triplets are of the other's. There are ever more of them: after 500 upda
 1-shot queries are right so, 84.6% with a mean over all pairs.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Episodes
-from metarl.fewshot.learner import OuterConfig
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot, squared_distances
-from metarl.fewshot.normalisation import Normalisation
+from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
 
 
 @dataclass(frozen=True)
-class SiameseConfig:
-    """Siamese networks' hyperparameters.
+class SiameseConfig(LearnerConfig):
+    """The hyperparameters of siamese networks.
 
     Attributes:
-        loss: on pairs or on triplets.
-        margin: in units of the normalised embedding, whose distances are at most 2.
-        normalisation: of batch-norm layers.
-        outer: the optimiser.
+        loss: Loss that is minimised, on pairs (contrastive) or on triplets.
+        margin: Distance that classes are pushed apart to; those of normalised features are at most 2.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
     """
 
     loss: Literal["contrastive", "triplet"] = "contrastive"
     margin: float = 0.5
-    normalisation: Normalisation = "running"
+    normalisation: NormStatistics = "running"
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
         check_positive(self, "margin")
+
+    def make(self, setup: LearnerSetup) -> "Siamese":
+        """The untrained learner, whose network puts out features."""
+        setup.require("classification", self)
+        return Siamese(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
 
 
 class Siamese(MetricLearner):
     """Siamese networks on normalised features.
 
     Args:
-        module: maps [row, *input] to [row, feature]; its parameters are trained in place.
-        config: hyperparameters.
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
     """
 
     def __init__(self, module: nn.Module, config: SiameseConfig) -> None:

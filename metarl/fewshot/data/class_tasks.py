@@ -1,0 +1,138 @@
+"""The tasks of classes of images: how many ways, shots and queries, and which classes are for what."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple, Self
+
+import torch
+
+from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
+from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
+from metarl.runs.configs import check_counts
+
+SPLITS = ("train", "validation", "test")
+SplitName = Literal["train", "validation", "test"]
+
+
+class Splits(NamedTuple):
+    """Three sets of classes that share none; validation may be empty."""
+
+    train: ClassData
+    validation: ClassData
+    test: ClassData
+
+
+@dataclass(frozen=True)
+class EpisodesConfig:
+    """Sizes of N-way K-shot tasks; training takes the same ones unless it has its own.
+
+    Attributes:
+        num_ways: Number of classes per task, N.
+        num_shots: Number of support examples per class, K.
+        num_queries: Number of query examples per class.
+        train_ways: Number of classes per training task; None for num_ways.
+        train_shots: Number of support examples per class in training; None for num_shots.
+        train_queries: Number of query examples per class in training; None for num_queries.
+    """
+
+    num_ways: int = 5
+    num_shots: int = 1
+    num_queries: int = 15
+    train_ways: int | None = None
+    train_shots: int | None = None
+    train_queries: int | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_ways", "num_shots", "num_queries", "train_ways", "train_shots", "train_queries")
+
+    @property
+    def held_out(self) -> tuple[int, int, int]:
+        """Ways, shots and queries of held-out tasks."""
+        return self.num_ways, self.num_shots, self.num_queries
+
+    @property
+    def train(self) -> tuple[int, int, int]:
+        """Ways, shots and queries of training tasks."""
+        return (
+            self.train_ways or self.num_ways,
+            self.train_shots or self.num_shots,
+            self.train_queries or self.num_queries,
+        )
+
+
+@dataclass(frozen=True)
+class ImageClasses(DataConfig):
+    """Square images by class, of which some classes are trained on and others held out.
+
+    Attributes:
+        folder: Folder of the images.
+        episodes: Ways, shots and queries of the tasks.
+        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
+            and perhaps mirrored alike and so become other classes.
+        size: Width of the square images, in pixels.
+    """
+
+    folder: str
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    augmentation: Augmented = "none"
+    size: int = 28
+
+    def __post_init__(self) -> None:
+        check_counts(self, "size")
+
+    num_channels = 1
+
+    @property
+    def tasks(self) -> TaskSpec:
+        """Classification of square images."""
+        shape = (self.num_channels, self.size, self.size)
+        return TaskSpec("classification", shape, self.episodes.num_ways, self.episodes.train_ways)
+
+    @abstractmethod
+    def read(self, device: torch.device) -> tuple[ClassData, Splits]:
+        """The classes to train on, and those of every split to evaluate on.
+
+        Raises:
+            ValueError: if images are missing or damaged.
+        """
+
+    def make(self, device: torch.device) -> Sources:
+        """Training episodes, augmented as configured, and plain ones from every split that has classes."""
+        train, splits = self.read(device)
+
+        def source(name: str, part: ClassData, sizes: tuple[int, int, int], augmented: Augmented) -> ClassEpisodes:
+            ways, shots, queries = sizes
+            augmentation = AUGMENTATIONS[augmented]
+            try:
+                return ClassEpisodes(
+                    part, num_ways=ways, num_shots=shots, num_queries=queries, augmentation=augmentation
+                )
+            except ValueError as error:
+                raise ValueError(f"{name} classes: {error}") from error
+
+        held_out = {
+            name: source(name, part, self.episodes.held_out, "none")
+            for name, part in splits._asdict().items()
+            if part.names
+        }
+        return Sources(source("train", train, self.episodes.train, self.augmentation), dict(held_out))
+
+    def describe(self) -> str:
+        """The size of a held-out task in words."""
+        ways, shots, queries = self.episodes.held_out
+        return f"{ways} ways, {shots} shots, {queries} queries"
+
+    def resized(
+        self,
+        *,
+        num_ways: int | None = None,
+        num_shots: int | None = None,
+        num_queries: int | None = None,
+        folder: str | None = None,
+    ) -> Self:
+        """The same data with other held-out tasks or from another folder; training tasks keep their sizes."""
+        ways, shots, queries = self.episodes.held_out
+        train = dict(zip(("train_ways", "train_shots", "train_queries"), self.episodes.train, strict=True))
+        episodes = EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries, **train)
+        return replace(self, episodes=episodes, folder=folder or self.folder)

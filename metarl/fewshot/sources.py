@@ -1,0 +1,82 @@
+"""Few-shot tasks before they are drawn: their sizes, their sources, and the configuration of both."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, NamedTuple, Self
+
+import torch
+
+from metarl.fewshot.episodes import EpisodeSource
+
+TaskKind = Literal["classification", "regression"]
+
+
+class TaskSpec(NamedTuple):
+    """The kind and the sizes of tasks, known before any data are read.
+
+    Attributes:
+        kind: Whether targets are classes or numbers.
+        input_shape: Shape of one example.
+        num_outputs: Classes per held-out task, or numbers per target.
+        train_ways: Classes per training task; None if they are as many as in held-out tasks.
+    """
+
+    kind: TaskKind
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    train_ways: int | None = None
+
+
+class Sources(NamedTuple):
+    """The distributions that tasks are drawn from.
+
+    Attributes:
+        train: Distribution of the tasks to train on.
+        held_out: Distributions of the tasks to evaluate on, by the split's name: train, validation and test where
+            classes are split, so that meta-overfitting shows, and test alone where tasks are drawn from a
+            continuum.
+    """
+
+    train: EpisodeSource
+    held_out: dict[str, EpisodeSource]
+
+
+class DataConfig(ABC):
+    """The data of an experiment: a frozen dataclass that makes the sources of its tasks.
+
+    Data of one's own are one file: a dataclass that derives from this, and an `EpisodeSource` or two.
+    """
+
+    @property
+    @abstractmethod
+    def tasks(self) -> TaskSpec:
+        """The kind and the sizes of the tasks that `make` will give."""
+
+    @abstractmethod
+    def make(self, device: torch.device) -> Sources:
+        """The sources of training and held-out tasks, with their tensors on a device.
+
+        Raises:
+            ValueError: if data are missing, damaged, or too few for the sizes of the tasks.
+        """
+
+    def describe(self) -> str:
+        """The size of a held-out task in words, for titles."""
+        kind, _, size, _ = self.tasks
+        return f"{size} ways" if kind == "classification" else f"{size} numbers per target"
+
+    def resized(
+        self,
+        *,
+        num_ways: int | None = None,
+        num_shots: int | None = None,
+        num_queries: int | None = None,
+        folder: str | None = None,
+    ) -> Self:
+        """The same data with held-out tasks of other sizes or read from another folder; None keeps what is there.
+
+        Raises:
+            ValueError: if the data have no such size.
+        """
+        if any(value is not None for value in (num_ways, num_shots, num_queries, folder)):
+            raise ValueError(f"{type(self).__name__} has no ways, shots, queries or folder to choose; give none")
+        return self
