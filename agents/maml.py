@@ -12,7 +12,7 @@ better-behaved one at no cost; `inner_loss="log_likelihood"` is the original. Ep
 parameters adapted without a graph; the update repeats the adaptation on the stored episodes and differentiates it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,26 +24,33 @@ from metarl.agent import Actions, Collector, Interface, Outcome
 from metarl.learning.advantages import Normalisation, linear_baseline_advantages
 from metarl.learning.bilevel import Params, adapt, expand, sgd
 from metarl.learning.losses import masked_mean, policy_gradient_loss, ratio_loss
+from metarl.nets.actions import ActionMap, action_map
+from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
+from metarl.nets.encoders import FLAT
 from metarl.nets.networks import Activation
-from metarl.nets.policies import DiagonalGaussian, GaussianPolicy
+from metarl.nets.policies import ChoicePolicy, FunctionalPolicy, GaussianPolicy
+from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_fraction, check_positive
 from metarl.runs.seeding import TaskNoise, draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories
+
+_MAX_FEATURES = 1000
+"""Observation features; the linear baseline of each task solves a system of twice as many equations."""
 
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """A Gaussian policy, and how its output becomes an action.
+    """A policy whose parameters are adapted: Gaussian for continuous actions, categorical for discrete ones.
 
     Attributes:
-        hidden_sizes: of the mean's network.
-        activation: of the mean's network.
-        init_std: standard deviation at the start, in units of the policy's output.
-        min_std: its floor.
-        output_scale: the output is multiplied by this, then +-1 is mapped to the action bounds and clipped. ProMP
-            divides by 10: exploration starts at a tenth of the action range, without which HalfCheetah
-            learns nothing in the first millions of steps.
+        hidden_sizes: Widths of the policy network's hidden layers.
+        activation: Activation of the policy network's hidden layers.
+        init_std: Standard deviation of continuous actions before training, in units of the policy's output.
+        min_std: Least standard deviation of continuous actions, in units of the policy's output.
+        output_scale: Factor of the policy's continuous output, after which +-1 is mapped to the action bounds and
+            clipped. ProMP divides by 10: exploration starts at a tenth of the action range, without which
+            HalfCheetah learns nothing in the first millions of steps.
     """
 
     hidden_sizes: tuple[int, ...] = (64, 64)
@@ -63,16 +70,17 @@ class AdaptationConfig:
     """The inner loop.
 
     Attributes:
-        inner_lr: step size alpha of every inner step.
-        inner_steps: gradient steps that training differentiates through; evaluation may take more.
-        num_episodes: per task and step.
-        gamma: discount per environment step.
-        gae_lambda: 1 gives Monte-Carlo advantages, as the MAML literature has it. On HalfCheetah direction 0.95
-            gives meta-gradients of the same direction whose cosine between two batches of 20 tasks is 0.23
-            instead of 0.15, and an inner step 2.4 times as long: learning is more than twice as fast.
-        inner_loss: "ratio" has the low-variance Hessian, "log_likelihood" is Finn et al. 2017's.
-        advantage_normalisation: "std", or "variance" to reproduce garage's numbers.
-        first_order: leave second derivatives out.
+        inner_lr: Step size alpha of every inner step.
+        inner_steps: Number of gradient steps that training differentiates through; evaluation may take more.
+        num_episodes: Number of episodes per task and adaptation step.
+        gamma: Discount factor per environment step, in [0, 1].
+        gae_lambda: Weight of longer advantage estimates, in [0, 1]; 1 gives Monte-Carlo advantages, as the MAML
+            literature has it. On HalfCheetah direction 0.95 gives meta-gradients of the same direction whose
+            cosine between two batches of 20 tasks is 0.23 instead of 0.15, and an inner step 2.4 times as long, so
+            that learning is more than twice as fast.
+        inner_loss: Inner loss: "ratio" has the low-variance Hessian, "log_likelihood" is Finn et al. 2017's.
+        advantage_normalisation: Divisor of centred advantages: "std", or "variance" to reproduce garage's numbers.
+        first_order: Second derivatives are left out of the meta-gradient.
     """
 
     inner_lr: float = 0.1
@@ -94,19 +102,19 @@ class PolicyBatch(NamedTuple):
     """The steps of all episodes of all tasks, as a loss needs them; rows are [episode * time].
 
     Attributes:
-        observations: [task, row, obs].
-        actions: [task, row, act].
-        advantages: [task, row].
-        mask: the real steps, [task, row].
-        old: the distribution that the actions were drawn from.
-        old_log_probs: of the actions under it, [task, row].
+        observations: Encoded observations, [task, row, feature].
+        actions: The policy's actions, [task, row, ...].
+        advantages: Advantages, [task, row].
+        mask: True for the real steps, [task, row].
+        old: Distribution that the actions were drawn from.
+        old_log_probs: Log probabilities of the actions under it, [task, row].
     """
 
     observations: Tensor
     actions: Tensor
     advantages: Tensor
     mask: Tensor
-    old: DiagonalGaussian
+    old: AnyDistribution
     old_log_probs: Tensor
 
     def thin(self, fraction: float) -> "PolicyBatch":
@@ -126,7 +134,7 @@ class PolicyBatch(NamedTuple):
             actions=self.actions[index],
             advantages=self.advantages[index],
             mask=self.mask[index],
-            old=DiagonalGaussian(self.old.mean[index], self.old.log_std[index]),
+            old=change_parts(self.old, lambda part: part[index]),
             old_log_probs=self.old_log_probs[index],
         )
 
@@ -160,11 +168,15 @@ class AdaptivePolicy:
     """A policy, the map from its output to actions, and its inner loop: what actors and agents share.
 
     Args:
-        env: any environment of the family, for its spaces.
-        policy: configuration of the policy.
-        adaptation: configuration of the inner loop.
-        seed: of the initial weights.
-        device: where parameters live and losses are computed; acting is on the CPU.
+        env: Environment of the family, read for its spaces alone.
+        policy: Configuration of the policy.
+        adaptation: Configuration of the inner loop.
+        agent: Name of the algorithm, for messages.
+        seed: Seed of the initial weights.
+        device: Device of parameters and losses; acting is on the CPU.
+
+    Raises:
+        ValueError: if the policy cannot act in these spaces.
     """
 
     def __init__(
@@ -173,65 +185,57 @@ class AdaptivePolicy:
         policy: PolicyConfig,
         adaptation: AdaptationConfig,
         *,
+        agent: str = "a gradient-based agent",
         seed: int,
         device: torch.device,
     ) -> None:
-        space = env.single_action_space
-        low, high = np.asarray(space.low), np.asarray(space.high)  # type: ignore[attr-defined]
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"a Gaussian policy needs bounded actions, got bounds {low} and {high}")
-        self.low, self.high = low, high
-        self.config = adaptation
-        self.output_scale = policy.output_scale
-        self.policy = GaussianPolicy(
-            int(np.prod(env.single_observation_space.shape or ())),
-            int(np.prod(low.shape)),
-            hidden_sizes=policy.hidden_sizes,
-            activation=policy.activation,
-            init_std=policy.init_std,
-            min_std=policy.min_std,
-            generator=torch_generator(seed),
-        ).to(device)
-        self.device = device
+        self.interface = Interface(env.single_observation_space, env.single_action_space)
+        self.config, self.device = adaptation, device
+        self.actions = action_map(env.single_action_space, agent, scale=policy.output_scale)
+        generator = torch_generator(seed)
+        # Without weights: every task would need its own, and convolutions with a task axis are another matter.
+        self._encoder = FLAT.make(env.single_observation_space, generator)
+        size, space = self._encoder.output_size, env.single_observation_space
+        if size > _MAX_FEATURES:
+            raise ValueError(
+                f"{agent} takes observations of up to {_MAX_FEATURES:,} numbers, which its linear baseline is "
+                f"fitted on, got {size:,} in {describe(space)}; RL2 takes more"
+            )
+        self.policy = _make_policy(self._encoder.output_size, self.actions, policy, generator).to(device)
 
     def params(self) -> Params:
         """The meta-parameters theta."""
         return self.policy.parameter_dict()
 
-    def to_env(self, outputs: Tensor) -> np.ndarray:
-        """Environment actions from policy outputs [..., act]: scaled, mapped to the bounds, clipped."""
-        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        actions: np.ndarray = np.clip(middle + half * self.output_scale * outputs.numpy(), self.low, self.high)
-        return actions
-
-    def from_env(self, env_actions: np.ndarray) -> Tensor:
-        """The outputs that `to_env` makes these actions [..., act] of; what it clipped cannot come back."""
-        middle, half = (self.high + self.low) / 2, (self.high - self.low) / 2
-        return torch.from_numpy(((env_actions - middle) / (half * self.output_scale)).astype(np.float32))
+    def distribution(self, params: Params, observations: Observations) -> AnyDistribution:
+        """The action distribution at observations, each part [task, parallel, *shape]."""
+        return self.policy.distribution(params, self._encoder(observations))
 
     def batch(self, trajectories: Trajectories, params: Params | None = None) -> PolicyBatch:
         """Advantages and old distributions of the trajectories, as rows, on the device.
 
         Args:
-            trajectories: what is learned from.
-            params: the acting policy's, [...] or [task, ...]; needed where the trajectories were not recorded by
-                one of our actors, so that nobody knows the distributions their actions came from. The actions are
-                then taken as this policy's own, and the inner loss's gradient is REINFORCE's at it.
+            trajectories: Episodes to learn from.
+            params: Parameters of the acting policy, [...] or [task, ...]; needed where the trajectories were not
+                recorded by one of our actors, so that nobody knows the distributions their actions came from. The
+                actions are then taken as this policy's own, and the inner loss's gradient is REINFORCE's at it.
         """
         config = self.config
+        features = self._encoder(trajectories.observations)
         advantages = linear_baseline_advantages(
             trajectories,
+            features,
             gamma=config.gamma,
             gae_lambda=config.gae_lambda,
             normalisation=config.advantage_normalisation,
         )
-        records, observations = trajectories.records, self._rows(trajectories.observations)
-        if "mean" in records:
-            old = DiagonalGaussian(self._rows(records["mean"]), self._rows(records["log_std"]))
+        records, observations = trajectories.records, self._rows(features)
+        if records:
+            old = self.actions.kind(*(self._rows(records[name]) for name in self.actions.kind._fields))
         else:
             with torch.no_grad():
-                found = self.policy.distribution(self.params() if params is None else params, observations)
-            old = DiagonalGaussian(found.mean, found.log_std.expand_as(found.mean))
+                acting = self.params() if params is None else params
+                old = full_parts(self.policy.distribution(acting, observations))
         actions = self._rows(trajectories.actions)
         return PolicyBatch(
             observations=observations,
@@ -276,8 +280,8 @@ class GaussianActor:
     """Acts with the meta-parameters, or with each task's adapted ones.
 
     Args:
-        learner: the policy and its inner loop.
-        params: adapted parameters [task, ...]; None for the meta-parameters.
+        learner: The policy and its inner loop.
+        params: Adapted parameters [task, ...]; None for the meta-parameters.
     """
 
     sequential = False
@@ -291,13 +295,12 @@ class GaussianActor:
 
     @property
     def interface(self) -> Interface:
-        """As the policy was made for."""
-        learner = self._learner
-        return Interface(learner.policy.obs_size, 0, learner.low, learner.high)
+        """The spaces that the policy was made for."""
+        return self._learner.interface
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
-        """The policy's outputs for environment actions [..., act]."""
-        return self._learner.from_env(env_actions)
+        """The policy's actions for environment actions [..., *shape]."""
+        return self._learner.actions.from_env(env_actions)
 
     def select(self, tasks: slice) -> "GaussianActor":
         """The actor of some of the tasks."""
@@ -309,7 +312,8 @@ class GaussianActor:
         """Start parallel episodes."""
         params = self._learner.params() if self._params is None else self._params
         self._acting = {name: p.detach().cpu() for name, p in params.items()}
-        self._noise = TaskNoise(task_seeds, (num_parallel, self._learner.policy.act_size))
+        actions = self._learner.actions
+        self._noise = TaskNoise(task_seeds, (num_parallel, *actions.shape), kind=actions.noise)
 
     def begin_episode(self) -> None:
         """Nothing is kept from step to step."""
@@ -317,14 +321,12 @@ class GaussianActor:
     def observe(self, outcome: Outcome) -> None:
         """Nothing is learned while acting."""
 
-    def act(self, observations: Tensor) -> Actions:
-        """Sample actions [task, parallel, act]."""
+    def act(self, observations: Observations) -> Actions:
+        """Sample actions [task, parallel, ...]."""
         assert self._noise is not None, "begin comes before act"
-        distribution = self._learner.policy.distribution(self._acting, observations)
-        log_std = distribution.log_std.expand_as(distribution.mean)
-        outputs = distribution.sample(self._noise.next())
-        records = {"mean": distribution.mean, "log_std": log_std}
-        return Actions(self._learner.to_env(outputs), outputs, records)
+        distribution = full_parts(self._learner.distribution(self._acting, observations))
+        actions = distribution.sample(self._noise.next())
+        return Actions(self._learner.actions.to_env(actions), actions, distribution._asdict())
 
     def adapt(self, trajectories: Trajectories) -> "GaussianActor":
         """One more inner step from these trajectories."""
@@ -346,6 +348,40 @@ def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:
         raise FloatingPointError(f"{what} is {losses[index].item()} on task {index} of the batch, {tasks[index]}")
 
 
-def mean_kl(new: DiagonalGaussian, batch: PolicyBatch) -> Tensor:
+def mean_kl(new: AnyDistribution, batch: PolicyBatch) -> Tensor:
     """Mean of KL(old || new) over each task's steps, [task]."""
-    return masked_mean(batch.old.kl(new), batch.mask)
+    return masked_mean(batch.old.kl(new), batch.mask)  # type: ignore[arg-type]  # both are of one kind
+
+
+def change_parts(distribution: AnyDistribution, change: Callable[[Tensor], Tensor]) -> AnyDistribution:
+    """A distribution of the same kind, whose tensors are changed."""
+    return type(distribution)(*(change(part) for part in distribution))
+
+
+def full_parts(distribution: AnyDistribution) -> AnyDistribution:
+    """The same distribution, with a standard deviation for each of its means."""
+    if isinstance(distribution, DiagonalGaussian):
+        return distribution._replace(log_std=distribution.log_std.expand_as(distribution.mean))
+    return distribution
+
+
+def _make_policy(
+    num_features: int, actions: ActionMap, config: PolicyConfig, generator: torch.Generator
+) -> FunctionalPolicy:
+    if actions.noise == "uniform":
+        return ChoicePolicy(
+            num_features,
+            actions,
+            hidden_sizes=config.hidden_sizes,
+            activation=config.activation,
+            generator=generator,
+        )
+    return GaussianPolicy(
+        num_features,
+        actions.num_outputs,
+        hidden_sizes=config.hidden_sizes,
+        activation=config.activation,
+        init_std=config.init_std,
+        min_std=config.min_std,
+        generator=generator,
+    )

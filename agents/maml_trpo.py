@@ -29,13 +29,15 @@ from metarl.agents.maml import (
     MetaBatch,
     PolicyBatch,
     PolicyConfig,
+    change_parts,
     check_finite,
+    full_parts,
     mean_kl,
 )
 from metarl.learning.bilevel import Params, flatten, unflatten
 from metarl.learning.losses import ratio_loss
 from metarl.learning.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
-from metarl.nets.policies import DiagonalGaussian
+from metarl.nets.distributions import AnyDistribution
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
 
@@ -112,7 +114,9 @@ class MamlTrpo:
 
     def __init__(self, env: TaskEnv, config: MamlTrpoConfig, *, seed: int, device: torch.device) -> None:
         self.config = config
-        self.learner = AdaptivePolicy(env, config.policy, config.adaptation, seed=seed, device=device)
+        self.learner = AdaptivePolicy(
+            env, config.policy, config.adaptation, agent="MAML-TRPO", seed=seed, device=device
+        )
 
     def actor(self) -> GaussianActor:
         """An actor with the meta-parameters."""
@@ -136,7 +140,7 @@ class MamlTrpo:
             "trust_region/kl": step.search.kl,
             "trust_region/accepted": float(step.search.accepted),
             "trust_region/fraction": step.search.fraction,
-            "policy/std": float(self.learner.policy.log_std.detach().exp().mean()),
+            **self.learner.policy.metrics(),
             **experience.return_metrics(),
         }
 
@@ -198,13 +202,13 @@ class MamlTrpo:
                 kls.append(mean_kl(distribution, chunk[-1]))
         return float(torch.cat(losses).mean()), float(torch.cat(kls).mean())
 
-    def _adapt(self, theta: Params, chunk: Chunk) -> tuple[Params, DiagonalGaussian]:
+    def _adapt(self, theta: Params, chunk: Chunk) -> tuple[Params, AnyDistribution]:
         """Adapted parameters, and their policy on the last batch."""
         *inner, outer = chunk
         adapted = self.learner.adapt_through(theta, inner)[-1]
         return adapted, self.learner.policy.distribution(adapted, outer.observations)
 
-    def _thin_distribution(self, theta: Params, thinned: Chunk, adapted: Params) -> DiagonalGaussian:
+    def _thin_distribution(self, theta: Params, thinned: Chunk, adapted: Params) -> AnyDistribution:
         """The policy linearised at the parameters adapted on all steps, with Jacobians from fewer of them."""
         *inner, outer = thinned
         through = self.learner.adapt_through(theta, inner)[-1]
@@ -232,22 +236,22 @@ class MamlTrpo:
         self.learner.policy.load_state_dict(state["policy"])
 
 
-def _surrogate(distribution: DiagonalGaussian, batch: PolicyBatch) -> Tensor:
+def _surrogate(distribution: AnyDistribution, batch: PolicyBatch) -> Tensor:
     """S [task]: the likelihood ratio's loss on the last batch."""
     return ratio_loss(distribution.log_prob(batch.actions), batch.old_log_probs, batch.advantages, batch.mask)
 
 
 def _fisher_product(
-    distribution: DiagonalGaussian, mask: Tensor, leaves: Sequence[Tensor], num_tasks: int
+    distribution: AnyDistribution, mask: Tensor, leaves: Sequence[Tensor], num_tasks: int
 ) -> VectorProduct:
     """The product with the Fisher matrix of the mean over num_tasks tasks of each task's mean over its steps."""
-    log_std = distribution.log_std.expand_as(distribution.mean)
-    fixed = DiagonalGaussian(distribution.mean.detach(), log_std.detach())
-    real = mask.to(distribution.mean.dtype)
-    weights = (real / real.sum(1, keepdim=True).clamp(min=1) / num_tasks).unsqueeze(-1)
+    outputs = tuple(full_parts(distribution))
+    fixed = change_parts(full_parts(distribution), Tensor.detach)
+    real = mask.to(outputs[0].dtype)
+    weights = real / real.sum(1, keepdim=True).clamp(min=1) / num_tasks
 
-    def metric(tangents: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        mean, spread = fixed.fisher(DiagonalGaussian(*tangents))
-        return mean * weights, spread * weights
+    def metric(tangents: Sequence[Tensor]) -> list[Tensor]:
+        images = fixed.fisher(type(fixed)(*tangents))  # type: ignore[arg-type]  # of the same kind
+        return [image * weights.view(*weights.shape, *([1] * (image.dim() - 2))) for image in images]
 
-    return gauss_newton((distribution.mean, log_std), leaves, metric)
+    return gauss_newton(outputs, leaves, metric)

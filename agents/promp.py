@@ -84,7 +84,9 @@ class Promp:
 
     def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:
         self.config = config
-        self.learner = AdaptivePolicy(env, config.policy, config.adaptation, seed=seed, device=device)
+        self.learner = AdaptivePolicy(
+            env, config.policy, config.adaptation, agent="ProMP", seed=seed, device=device
+        )
         self.optimizer = torch.optim.Adam(self.learner.policy.parameters(), lr=config.outer_lr)
         self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
 
@@ -125,8 +127,7 @@ class Promp:
             metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
             self._adapt_coef(index, float(kl.mean()))
             metrics[f"promp/inner_kl_coef_{index}"] = self.inner_kl_coefs[index]
-        metrics["policy/std"] = float(self.learner.policy.log_std.detach().exp().mean())
-        return metrics | experience.return_metrics()
+        return metrics | self.learner.policy.metrics() | experience.return_metrics()
 
     def outer_losses(self, experience: MetaBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The adapted policies' clipped loss [task] and KL [task], and the inner KL [task] of each inner step."""

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.tasks import Benchmark, Task, TaskEnv
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories
 
 Experience = TypeVar("Experience")
 
@@ -20,9 +21,9 @@ class Actions(NamedTuple):
     """What an actor does at one time step.
 
     Attributes:
-        env_actions: what the environment gets, [task, parallel, act], or [task, parallel] if discrete.
-        actions: what the policy put out, to be stored, of the same shape.
-        records: what to store beside them, each [task, parallel, ...].
+        env_actions: Actions in the environment's action space, [task, parallel, *shape].
+        actions: Actions as the policy put them out, to be stored, [task, parallel, ...].
+        records: Numbers to be stored beside them, each [task, parallel, ...].
     """
 
     env_actions: np.ndarray
@@ -34,7 +35,7 @@ class Outcome(NamedTuple):
     """What followed the actions of one time step; rows of ended episodes hold zeros.
 
     Attributes:
-        observations: after the step, before any reset, [task, parallel, obs].
+        observations: Observations after the step, before any reset, each part [task, parallel, *shape].
         rewards: [task, parallel].
         terminated: [task, parallel].
         truncated: [task, parallel].
@@ -42,7 +43,7 @@ class Outcome(NamedTuple):
         infos: what the environment reported, each [task, parallel].
     """
 
-    observations: Tensor
+    observations: Observations
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
@@ -76,8 +77,8 @@ class Actor(Protocol):
     def begin_episode(self) -> None:
         """The next episode starts, for all tasks at the same time."""
 
-    def act(self, observations: Tensor) -> Actions:
-        """Actions at observations [task, parallel, obs]; those of ended episodes are zero."""
+    def act(self, observations: Observations) -> Actions:
+        """Actions at observations, each part [task, parallel, *shape]; those of ended episodes are zero."""
 
     def observe(self, outcome: Outcome) -> None:
         """What the last actions led to."""
@@ -87,19 +88,15 @@ class Actor(Protocol):
 
 
 class Interface(NamedTuple):
-    """The sizes and bounds of what an actor sees and does.
+    """The spaces that an actor was made for.
 
     Attributes:
-        obs_size: observation features.
-        num_choices: of discrete actions; 0 if they are continuous.
-        low: least continuous action that the environment gets, [act]; empty if discrete.
-        high: greatest, [act]; empty if discrete.
+        observation_space: Space of the observations that it reads.
+        action_space: Space of the actions that environments get from it.
     """
 
-    obs_size: int
-    num_choices: int
-    low: np.ndarray
-    high: np.ndarray
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
 
 
 @runtime_checkable
@@ -108,14 +105,14 @@ class Deployable(Protocol):
 
     @property
     def interface(self) -> Interface:
-        """What it was made for."""
+        """The spaces that it was made for."""
 
     @property
     def reads_outcomes(self) -> bool:
-        """Its next action depends on the last step's reward and flags, so that it must be told them."""
+        """Whether its next action depends on the last step's reward and flags, so that it must observe them."""
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
-        """What the policy puts out for environment actions [..., act], as `Trajectories.actions` holds it."""
+        """The policy's own form of environment actions [..., *shape], as `Trajectories.actions` holds it."""
 
 
 class Collector(Protocol):

@@ -16,6 +16,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from gymnasium import spaces
 
+from metarl.observations import Arrays
+
 Value = float | tuple[float, ...]
 
 
@@ -115,14 +117,14 @@ class Transition(NamedTuple):
     """What one simulated step gives, for the rows (sub-environments) that were stepped.
 
     Attributes:
-        observations: after the step, before any reset, shape [row, feature].
+        observations: Observations after the step, before any reset, each part [row, *shape].
         rewards: shape [row].
         terminated: true where the MDP ended, shape [row].
         truncated: true where the time limit was reached, shape [row].
         infos: named arrays, each of shape [row, ...].
     """
 
-    observations: np.ndarray
+    observations: Arrays
     rewards: np.ndarray
     terminated: np.ndarray
     truncated: np.ndarray
@@ -145,8 +147,8 @@ class TaskEnv(Protocol):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start an episode in every sub-environment."""
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode in every sub-environment; observations come nested as their space is."""
 
     def advance(self, actions: np.ndarray, rows: np.ndarray | None = None) -> Transition:
         """Step the given rows (all by default) once, without any automatic reset."""

@@ -1,12 +1,49 @@
 """Trajectories: what was experienced, as arrays ordered [task, episode, time, feature]."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.observations import Arrays, map_parts
 from metarl.tasks import Task
+
+Observations = Any
+"""Observations with any leading axes: a tensor, or a dictionary of tensors by the names of the space's parts.
+
+Which of the two is up to the environment's space, so no type can say it: what is made for lists of numbers alone,
+as most actors of one family are, may take a Tensor.
+"""
+
+_TENSOR_KINDS = {
+    np.dtype(np.float64): np.float32,
+    np.dtype(np.float16): np.float32,
+    np.dtype(np.uint16): np.int32,
+    np.dtype(np.uint32): np.int64,
+    np.dtype(np.uint64): np.int64,
+}
+
+
+def as_tensors(arrays: Arrays) -> Observations:
+    """Copies of observations as tensors: floats as float32, whole numbers in their own width."""
+
+    def convert(values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values.astype(_TENSOR_KINDS.get(values.dtype, values.dtype), order="C"))
+
+    return map_parts(convert, arrays)
+
+
+def map_observations(change: Callable[..., Tensor], first: Observations, *others: Observations) -> Observations:
+    """The change made to every part of observations; see `metarl.observations.map_parts`."""
+    return map_parts(change, first, *others)
+
+
+def observation_parts(observations: Observations) -> list[Tensor]:
+    """The parts of observations, of which there is at least one."""
+    return list(observations.values()) if isinstance(observations, dict) else [observations]
 
 
 @dataclass(frozen=True)
@@ -17,26 +54,27 @@ class Trajectories:
 
     Attributes:
         tasks: one per task index.
-        observations: o_t before action t, float32 [task, episode, time, obs].
-        actions: as the policy put them out, before any scaling, float32 [task, episode, time, act], or
-            int64 [task, episode, time] if discrete.
+        observations: o_t before action t, each part [task, episode, time, *shape] in the space's kind of numbers:
+            float32 for floats, and whole numbers as they are (uint8 images stay uint8).
+        actions: Actions as the policy put them out, before any scaling: float32 [task, episode, time, act] if
+            continuous, int64 [task, episode, time] for one choice and [task, episode, time, choice] for several.
         rewards: r_t, float32 [task, episode, time]; zero where the mask is false.
         terminated: the MDP ended at t, bool [task, episode, time].
         truncated: the time limit cut the episode at t, bool [task, episode, time].
         mask: step t took place, bool [task, episode, time].
-        last_observations: the observation after the last real step, float32 [task, episode, obs].
+        last_observations: Observation after the last real step, each part [task, episode, *shape].
         records: what the actor recorded at each step, [task, episode, time, ...].
         infos: what the environment reported at each step, float32 [task, episode, time].
     """
 
     tasks: tuple[Task, ...]
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
     mask: Tensor
-    last_observations: Tensor
+    last_observations: Observations
     records: dict[str, Tensor]
     infos: dict[str, Tensor]
 
@@ -49,11 +87,16 @@ class Trajectories:
         """Undiscounted return of every episode, float32 [task, episode]."""
         return self.rewards.sum(-1)
 
-    def next_observations(self) -> Tensor:
-        """The observation after every real step, [task, episode, time, obs]; what the mask hides is arbitrary."""
-        following = self.observations.roll(-1, dims=2)
-        last = (self.mask.sum(-1) - 1)[..., None, None].expand(*following.shape[:2], 1, following.shape[3])
-        return following.scatter(2, last, self.last_observations.unsqueeze(2))
+    def next_observations(self) -> Observations:
+        """The observation after every real step, like `observations`; what the mask hides is arbitrary."""
+        last_step = (self.mask.sum(-1) - 1).clamp(min=0)
+
+        def following(observations: Tensor, last: Tensor) -> Tensor:
+            shifted = observations.roll(-1, dims=2)
+            index = last_step.view(*last_step.shape, *([1] * (shifted.dim() - 2)))
+            return shifted.scatter(2, index.expand_as(last.unsqueeze(2)), last.unsqueeze(2))
+
+        return map_observations(following, self.observations, self.last_observations)
 
     def successes(self) -> Tensor | None:
         """True where an episode reported success at any step, bool [task, episode]; None if never reported."""

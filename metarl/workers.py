@@ -15,6 +15,7 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -23,10 +24,11 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Actor, Outcome
+from metarl.observations import Arrays, as_arrays, map_parts, put
 from metarl.runs.cores import WorkerError, usable_cores
 from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, TaskFamily, Transition
-from metarl.trajectories import Trajectories, concatenate
+from metarl.trajectories import Observations, Trajectories, as_tensors, concatenate, map_observations
 
 MakeEnv = Callable[[int, int], TaskEnv]
 """Makes a vector environment of (number of sub-environments, number of threads); picklable."""
@@ -149,7 +151,7 @@ class _Simulator:
                 seeds = None
                 actor.begin_episode()
                 recorder.begin_episode(episode)
-                _run_episode(env, actor, recorder, observations, (num_tasks, num_parallel))
+                _run_episode(env, actor, recorder, as_arrays(observations), (num_tasks, num_parallel))
         return recorder.finish()
 
     def _env(self, num_envs: int) -> TaskEnv:
@@ -164,15 +166,15 @@ class _Simulator:
 
 
 def _run_episode(
-    env: TaskEnv, actor: Actor, recorder: "_Recorder", observations: np.ndarray, batch: tuple[int, int]
+    env: TaskEnv, actor: Actor, recorder: "_Recorder", observations: Arrays, batch: tuple[int, int]
 ) -> None:
     """One episode of every row, from its first observations on."""
     alive = np.ones(env.num_envs, dtype=np.bool_)
     for t in range(env.max_episode_steps):
         rows = None if alive.all() else np.flatnonzero(alive)
         # An ended episode's observation may be what ended it: not finite.
-        visible = observations if rows is None else np.where(alive[:, None], observations, 0.0)
-        seen = torch.from_numpy(visible.astype(np.float32)).view(*batch, -1)
+        visible = observations if rows is None else map_parts(partial(_only, alive), observations)
+        seen = _batched(visible, batch)
         chosen = actor.act(seen)
         env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
         transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
@@ -180,11 +182,22 @@ def _run_episode(
         outcome = recorder.write_outcome(t, alive, rows, transition)
         actor.observe(outcome)
         index: slice | np.ndarray = slice(None) if rows is None else rows
-        observations[index] = transition.observations
+        put(observations, index, transition.observations)
         alive[index] = ~(transition.terminated | transition.truncated)
         if not alive.any():
             break
     recorder.end_episode(observations)
+
+
+def _only(alive: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Values [row, ...] of the rows that are alive [row], zeros for the others."""
+    mask = alive.reshape(-1, *([1] * (values.ndim - 1)))
+    return np.where(mask, values, np.zeros((), values.dtype))
+
+
+def _batched(arrays: Arrays, batch: tuple[int, int]) -> Observations:
+    """Observations of all rows as tensors [task, parallel, ...]."""
+    return map_observations(lambda part: part.view(*batch, *part.shape[1:]), as_tensors(arrays))
 
 
 @contextlib.contextmanager
@@ -209,8 +222,8 @@ class _Recorder:
         self._batch = (len(tasks), num_parallel)
         self._shape = (*self._batch, num_rounds, env.max_episode_steps)
         self._round = 0
-        self._observations = torch.empty(0)
-        self._last_observations = torch.empty(0)
+        self._observations: Observations | None = None
+        self._last_observations: Observations | None = None
         self._actions = torch.empty(0)
         self._records: dict[str, Tensor] = {}
         self._infos: dict[str, Tensor] = {}
@@ -221,29 +234,34 @@ class _Recorder:
         """Write what follows into this round."""
         self._round = number
 
-    def write_choice(self, t: int, observations: Tensor, chosen: Actions) -> None:
-        """What was seen and done at step t."""
-        if not len(self._observations):
-            self._observations = self._like(observations)
+    def write_choice(self, t: int, observations: Observations, chosen: Actions) -> None:
+        """What was observed and done at step t."""
+        if self._observations is None:
+            self._observations = map_observations(self._like, observations)
             self._actions = self._like(chosen.actions)
             self._records = {name: self._like(value) for name, value in chosen.records.items()}
-        self._observations[:, :, self._round, t] = observations
-        self._actions[:, :, self._round, t] = chosen.actions
+        at = (slice(None), slice(None), self._round, t)
+        map_observations(lambda store, part: store.__setitem__(at, part), self._observations, observations)
+        self._actions[at] = chosen.actions
         for name, value in chosen.records.items():
-            self._records[name][:, :, self._round, t] = value
+            self._records[name][at] = value
 
     def write_outcome(self, t: int, alive: np.ndarray, rows: np.ndarray | None, transition: Transition) -> Outcome:
         """What step t led to, in the rows that took it."""
 
+        def of_all(values: np.ndarray) -> np.ndarray:
+            if rows is None:
+                return values
+            full = np.zeros((len(alive), *values.shape[1:]), dtype=values.dtype)
+            full[rows] = values
+            return full
+
         def spread(values: np.ndarray, dtype: type) -> Tensor:
-            full: np.ndarray = values.astype(dtype)
-            if rows is not None:
-                full = np.zeros((len(alive), *values.shape[1:]), dtype=dtype)
-                full[rows] = values
+            full = of_all(values.astype(dtype))
             return torch.from_numpy(full).view(*self._batch, *values.shape[1:])
 
         outcome = Outcome(
-            observations=spread(transition.observations, np.float32),
+            observations=_batched(map_parts(of_all, transition.observations), self._batch),
             rewards=spread(transition.rewards, np.float32),
             terminated=spread(transition.terminated, np.bool_),
             truncated=spread(transition.truncated, np.bool_),
@@ -261,30 +279,41 @@ class _Recorder:
             self._infos[name][at] = value
         return outcome
 
-    def end_episode(self, last_observations: np.ndarray) -> None:
-        """What was seen after the last step of every row."""
-        last = torch.from_numpy(last_observations.astype(np.float32)).view(*self._batch, -1)
-        if not len(self._last_observations):
-            self._last_observations = torch.zeros(*self._shape[:3], last.shape[-1])
-        self._last_observations[:, :, self._round] = last
+    def end_episode(self, last_observations: Arrays) -> None:
+        """The observations after the last step of every row."""
+        last = _batched(last_observations, self._batch)
+        if self._last_observations is None:
+            self._last_observations = map_observations(self._like_last, last)
+        at = (slice(None), slice(None), self._round)
+        map_observations(lambda store, part: store.__setitem__(at, part), self._last_observations, last)
 
     def finish(self) -> Trajectories:
         """All that was written."""
+        assert self._observations is not None
+        assert self._last_observations is not None
         return Trajectories(
             tasks=self._tasks,
-            observations=self._observations.flatten(1, 2),
+            observations=map_observations(_join_rounds, self._observations),
             actions=self._actions.flatten(1, 2),
             rewards=self._rewards.flatten(1, 2),
             terminated=self._terminated.flatten(1, 2),
             truncated=self._truncated.flatten(1, 2),
             mask=self._mask.flatten(1, 2),
-            last_observations=self._last_observations.flatten(1, 2),
+            last_observations=map_observations(_join_rounds, self._last_observations),
             records={name: value.flatten(1, 2) for name, value in self._records.items()},
             infos={name: value.flatten(1, 2) for name, value in self._infos.items()},
         )
 
     def _like(self, step: Tensor) -> Tensor:
         return torch.zeros(*self._shape, *step.shape[2:], dtype=step.dtype)
+
+    def _like_last(self, last: Tensor) -> Tensor:
+        return torch.zeros(*self._shape[:3], *last.shape[2:], dtype=last.dtype)
+
+
+def _join_rounds(values: Tensor) -> Tensor:
+    """Parallel episodes and rounds as one episode axis."""
+    return values.flatten(1, 2)
 
 
 class _Process:

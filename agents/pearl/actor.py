@@ -11,9 +11,11 @@ from metarl.agent import Actions, Interface, Outcome
 from metarl.agents.pearl.context import RecurrentEncoder, SetEncoder, transition_inputs
 from metarl.agents.pearl.soft_actor_critic import LatentPolicy
 from metarl.learning.trials import as_trials
+from metarl.nets.actions import ActionMap
+from metarl.nets.encoders import Encoder
 from metarl.nets.memories import Carry
 from metarl.runs.seeding import TaskNoise
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories, map_observations
 
 # The latent's noise is a stream of its own, so that exploring in actions does not change what is drawn of latents.
 _LATENT_STREAM = np.uint64(1 << 63)
@@ -26,8 +28,8 @@ class ActingNetworks(nn.Module):
         encoder: infers the latent.
         policy: acts on it.
         next_observations: context rows hold the next observation.
-        low: least action, [act].
-        high: greatest action, [act].
+        observations: Encoder of observations, without weights.
+        actions: Action space, bounded.
     """
 
     def __init__(
@@ -36,28 +38,20 @@ class ActingNetworks(nn.Module):
         policy: LatentPolicy,
         *,
         next_observations: bool,
-        low: np.ndarray,
-        high: np.ndarray,
+        observations: Encoder,
+        actions: ActionMap,
     ) -> None:
         super().__init__()
         self.encoder, self.policy, self.next_observations = encoder, policy, next_observations
-        self.action_middle, self.action_half = (high + low) / 2, (high - low) / 2
-        self.interface = Interface(policy.obs_size, 0, low, high)
+        self.observations, self.actions = observations, actions
+        self.interface = Interface(observations.space, actions.space)
 
     def context_rows(
-        self, observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor
+        self, observations: Observations, actions: Tensor, rewards: Tensor, next_observations: Observations
     ) -> Tensor:
         """What the encoder reads of transitions, [..., in]."""
-        following = next_observations if self.next_observations else None
-        return transition_inputs(observations, actions, rewards, following)
-
-    def to_env(self, actions: Tensor) -> np.ndarray:
-        """Environment actions: +-1 mapped to the bounds."""
-        return np.asarray(self.action_middle + self.action_half * actions.numpy())
-
-    def from_env(self, env_actions: np.ndarray) -> Tensor:
-        """The actions that `to_env` makes these of."""
-        return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
+        following = self.observations(next_observations) if self.next_observations else None
+        return transition_inputs(self.observations(observations), actions, rewards, following)
 
 
 class LatentActor:
@@ -90,7 +84,8 @@ class LatentActor:
         self._num_prior, self._deterministic = num_prior, deterministic
         self._episode = 0
         self._carry: Carry = ()
-        self._latents = self._observations = self._actions = torch.empty(0)
+        self._latents = self._actions = torch.empty(0)
+        self._observations: Observations = torch.empty(0)
         self._action_noise: TaskNoise | None = None
         self._latent_noise: TaskNoise | None = None
 
@@ -100,8 +95,8 @@ class LatentActor:
         return self._networks.interface
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
-        """The policy's actions for environment actions [..., act]."""
-        return self._networks.from_env(env_actions)
+        """The policy's actions for environment actions [..., *shape]."""
+        return self._networks.actions.from_env(env_actions)
 
     def select(self, tasks: slice) -> "LatentActor":
         """The actor of some of the tasks; itself where every trial starts in the same state."""
@@ -131,23 +126,25 @@ class LatentActor:
             self._latents = self._networks.encoder.posterior(self._carry).sample(noise)
         self._episode += 1
 
-    def act(self, observations: Tensor) -> Actions:
+    def act(self, observations: Observations) -> Actions:
         """Actions [task, 1, act]."""
         assert self._action_noise is not None, "begin comes before act"
-        self._observations = observations.squeeze(1)
-        distribution = self._networks.policy.distribution(self._observations, self._latents)
+        self._observations = map_observations(lambda part: part.squeeze(1), observations)
+        features = self._networks.observations(self._observations)
+        distribution = self._networks.policy.distribution(features, self._latents)
         if self._deterministic:
             self._actions = distribution.mode()
         else:
             self._actions, _ = distribution.sample(self._action_noise.next())
         actions = self._actions.unsqueeze(1)
-        return Actions(self._networks.to_env(actions), actions, {})
+        return Actions(self._networks.actions.to_env(actions), actions, {})
 
     def observe(self, outcome: Outcome) -> None:
         """Read the transition, in the tasks whose episode was running."""
         if self.num_context is not None and self._episode > self.num_context:
             return
-        following, rewards, alive = outcome.observations.squeeze(1), outcome.rewards.squeeze(1), outcome.alive
+        following = map_observations(lambda part: part.squeeze(1), outcome.observations)
+        rewards, alive = outcome.rewards.squeeze(1), outcome.alive
         rows = self._networks.context_rows(self._observations, self._actions, rewards, following)
         carry = self._networks.encoder.read(rows.unsqueeze(1), self._carry)
         self._carry = tuple(torch.where(alive, new, old) for new, old in zip(carry, self._carry, strict=True))

@@ -26,6 +26,7 @@ has.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +42,11 @@ from metarl.agents.pearl.context import ContextConfig, make_inference_network
 from metarl.agents.pearl.soft_actor_critic import SoftActorCritic
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.replay import FILE as REPLAY
-from metarl.learning.replay import MultiTaskReplay, Transitions
+from metarl.learning.replay import MultiTaskReplay, Transitions, concatenate_transitions
 from metarl.learning.schedules import linear
+from metarl.nets.actions import action_map
+from metarl.nets.encoders import FLAT
+from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import FiniteTasks, Task, TaskEnv
@@ -190,13 +194,15 @@ class Pearl:
         seed: int,
         device: torch.device,
     ) -> None:
-        space = env.single_action_space
-        if not isinstance(space, Box):
-            raise ValueError(f"PEARL needs continuous actions, got {space}")
-        low, high = np.asarray(space.low), np.asarray(space.high)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError(f"PEARL needs bounded actions, got bounds {low} and {high}")
-        obs_size, act_size = int(np.prod(env.single_observation_space.shape or ())), int(np.prod(low.shape))
+        if not isinstance(env.single_action_space, Box):
+            raise ValueError(
+                f"PEARL takes bounded Box actions, got {describe(env.single_action_space)}; "
+                "RL2, MAML-TRPO and ProMP take discrete ones"
+            )
+        actions = action_map(env.single_action_space, "PEARL")
+        generator = torch_generator(seed)
+        observations = FLAT.make(env.single_observation_space, generator)
+        obs_size, act_size = observations.output_size, actions.num_outputs
         self.config, self.device = config, device
         self.iterations, self.updates = iterations, 0
         self.horizon = env.max_episode_steps
@@ -208,9 +214,12 @@ class Pearl:
                 f"{episodes * self.horizon}, got {config.replay_capacity}"
             )
         self.replay = MultiTaskReplay(
-            len(self.tasks), config.replay_capacity, obs_size=obs_size, act_size=act_size, device=device
+            len(self.tasks),
+            config.replay_capacity,
+            observation_space=env.single_observation_space,
+            act_size=act_size,
+            device=device,
         )
-        generator = torch_generator(seed)
         encoder = make_inference_network(config.context, obs_size, act_size, generator)
         self.learner = SoftActorCritic(
             obs_size,
@@ -221,7 +230,11 @@ class Pearl:
             generator=generator,
         )
         self.acting = ActingNetworks(
-            encoder, self.learner.policy, next_observations=config.context.next_observations, low=low, high=high
+            encoder,
+            self.learner.policy,
+            next_observations=config.context.next_observations,
+            observations=observations,
+            actions=actions,
         )
         self.learner.to(device)
         self.acting.to(device)
@@ -304,10 +317,10 @@ class Pearl:
             for row, task in enumerate(trajectories.tasks):
                 for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
                     real = mask[row, episodes]
-                    found = Transitions(*(part[row, episodes][real] for part in transitions))
-                    parts.setdefault(self.tasks[task], []).append(found)
+                    steps = transitions.map(itemgetter((row, episodes))).map(itemgetter(real))
+                    parts.setdefault(self.tasks[task], []).append(steps)
         for index, context in contexts.items():
-            joined = Transitions(*(torch.cat(part) for part in zip(*context, *extras[index], strict=True)))
+            joined = concatenate_transitions([*context, *extras[index]])
             self.replay.add(index, joined, num_context=sum(len(part.rewards) for part in context))
 
     def draw(self) -> UpdateDraw:
@@ -348,7 +361,11 @@ class Pearl:
         posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
         latents, kl = posterior.sample(draw.latent_noise), posterior.kl().mean()
         told = latents.repeat_interleave(batch.rewards.shape[1], 0)
-        flat = Transitions(*(part.flatten(0, 1) for part in batch))
+        encode = self.acting.observations
+        flat = batch.map(lambda part: part.flatten(0, 1))
+        flat = flat._replace(
+            observations=encode(flat.observations), next_observations=encode(flat.next_observations)
+        )
         critic_loss = learner.critic_loss(flat, told, gamma=config.gamma, reward_scale=config.reward_scale)
         self.critic_optimizer.zero_grad()
         (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]

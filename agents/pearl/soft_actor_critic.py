@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from metarl.agents.pearl.context import start_near_zero
 from metarl.learning.losses import bellman_targets, critic_loss, soft_values, temperature_loss
 from metarl.learning.replay import Transitions
+from metarl.nets.distributions import TanhGaussian
 from metarl.nets.networks import Mlp
-from metarl.nets.policies import TanhGaussian
 
 _LOG_STD_RANGE = (-20.0, 2.0)
 

@@ -48,7 +48,7 @@ from metarl.learning.trials import as_trials
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Trajectories, observation_parts
 
 _TINY = 1e-30  # keeps a scale of zero out of divisions
 
@@ -188,8 +188,9 @@ class Rl2:
 
     def batch(self, experience: Trajectories) -> TrialBatch:
         """Inputs, advantages and value targets of the trials; takes the value's new units."""
-        finite = [torch.isfinite(part).flatten(1).all(1) for part in (experience.rewards, experience.observations)]
-        wrong = (~(finite[0] & finite[1])).nonzero()
+        numbers = (experience.rewards, *observation_parts(experience.observations))
+        finite = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in numbers]).all(0)
+        wrong = (~finite).nonzero()
         if len(wrong):
             index = int(wrong[0])
             raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
@@ -279,6 +280,7 @@ class Rl2:
         length = self.config.backprop_steps or time
         for start in range(0, time, length):
             chunk = batch.map(itemgetter(slice(start, start + length)))
+            chunk = chunk._replace(inputs=self.policy.with_features(chunk.inputs, chunk.trials.observations))
             remembered, carry = self.policy.unroll(chunk.inputs, tuple(part.detach() for part in carry))
             yield chunk, remembered
 

@@ -8,24 +8,26 @@ zeros there, and the policy never learns how an episode ended.
 
 import copy
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.agent import Actions, Interface, Outcome
 from metarl.learning.trials import Trials, as_trials
+from metarl.nets.actions import action_map
+from metarl.nets.distributions import AnyDistribution
+from metarl.nets.encoders import EncoderConfig
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
-from metarl.nets.policies import Categorical, DiagonalGaussian
+from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import TaskEnv
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories, map_observations
 
 MemoryKind = Literal["gru", "lstm", "transformer", "none"]
 
@@ -44,20 +46,23 @@ class TrialPolicyConfig:
     """A policy with memory.
 
     Attributes:
-        memory: what reads the trial; "none" is a memoryless policy that sees the observation alone.
-        memory_size: features that it puts out.
-        memory_span: steps for which a GRU or an LSTM is set to remember at the start, at most; what a trial has is
-            what it needs. None for a start that forgets within a few.
-        num_layers: of a transformer.
-        num_heads: of a transformer's attention.
-        embedding_size: rectified units between the inputs and the memory; 0 for none.
-        tell_observation: tell a step the last observation too, beside the last action, reward and flags, so that a
-            whole transition is seen at once.
-        head_sizes: hidden layers of the policy's and of the value's network, which see memory and inputs.
-        init_std: Standard deviation of continuous actions at the start, with action bounds of +-1.
+        memory: Network that reads the trial; "none" is a memoryless policy, which observes the present alone.
+        memory_size: Number of features that the memory puts out.
+        memory_span: Greatest number of steps for which a GRU or an LSTM remembers before training; about as many
+            as a trial has. None for gates that forget within a few steps.
+        num_layers: Number of blocks of a transformer.
+        num_heads: Number of heads in each attention of a transformer.
+        embedding_size: Number of rectified units between the inputs and the memory; 0 for none.
+        tell_observation: The inputs of a step contain the last observation, beside the last action, reward and
+            flags, so that a whole transition is read at once; for observations without a learned encoding.
+        head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
+            features and the inputs.
+        init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
         min_std: Least standard deviation of continuous actions, with action bounds of +-1.
         max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
-        normalise_observations: by their running mean and standard deviation.
+        normalise_observations: Observations are normalised by their running mean and standard deviation; for
+            observations without a learned encoding.
+        encoder: Network that makes features of images.
     """
 
     memory: MemoryKind = "gru"
@@ -72,6 +77,7 @@ class TrialPolicyConfig:
     min_std: float = 1e-3
     max_std: float = 4.0
     normalise_observations: bool = False
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     def __post_init__(self) -> None:
         check_counts(self, "memory_size", "memory_span", "num_layers", "num_heads")
@@ -87,14 +93,14 @@ class TrialPolicyConfig:
 
 
 class Decision(NamedTuple):
-    """What the policy's heads put out.
+    """Outputs of the policy's heads.
 
     Attributes:
-        distribution: over actions.
-        values: in units of the normalised return, [...].
+        distribution: Distribution over actions.
+        values: Values in units of the normalised return, [...].
     """
 
-    distribution: Categorical | DiagonalGaussian
+    distribution: AnyDistribution
     values: Tensor
 
 
@@ -102,12 +108,12 @@ class TrialPolicy(nn.Module):
     """The network of a recurrent meta-learner: inputs, memory, policy head and value head.
 
     Args:
-        env: any environment of the family, for its spaces.
-        config: sizes.
-        generator: draws the weights.
+        env: Environment of the family, read for its spaces alone.
+        config: Kinds and sizes.
+        generator: Source of the weights.
 
     Raises:
-        ValueError: if actions are neither discrete nor bounded.
+        ValueError: if the policy cannot act in these spaces.
     """
 
     observation_mean: Tensor
@@ -119,34 +125,33 @@ class TrialPolicy(nn.Module):
 
     def __init__(self, env: TaskEnv, config: TrialPolicyConfig, *, generator: torch.Generator) -> None:
         super().__init__()
-        space = env.single_action_space
-        obs_size = int(np.prod(env.single_observation_space.shape or ()))
-        self.num_choices = int(space.n) if isinstance(space, spaces.Discrete) else 0
-        low = high = np.zeros(0, np.float32)
-        if not self.num_choices:
-            low, high = np.asarray(space.low), np.asarray(space.high)  # type: ignore[attr-defined]
-            if not (np.isfinite(low).all() and np.isfinite(high).all()):
-                raise ValueError(f"expected discrete or bounded actions, got bounds {low} and {high}")
-            self.action_middle, self.action_half = (high + low) / 2, (high - low) / 2
-        self.interface = Interface(obs_size, self.num_choices, low, high)
-        self.act_size = self.num_choices or int(np.prod(space.shape or ()))
+        self.interface = Interface(env.single_observation_space, env.single_action_space)
+        self.actions = action_map(env.single_action_space, "RL2")
+        self.encoder = config.encoder.make(env.single_observation_space, generator)
+        obs_size, act_size = self.encoder.output_size, self.actions.num_outputs
+        if self.encoder.learns and (config.tell_observation or config.normalise_observations):
+            raise ValueError(
+                "tell_observation and normalise_observations are for observations without a learned encoding, "
+                f"got {describe(env.single_observation_space)}; turn them off, or set encoder.images to flat"
+            )
         self.remembers = config.memory != "none"
         self._normalises = config.normalise_observations
         self._tells_observation = config.tell_observation
-        self.told_size = self.act_size + 3 + (obs_size if config.tell_observation else 0)
+        self.told_size = self.actions.encoded_size + 3 + (obs_size if config.tell_observation else 0)
         input_size = obs_size + (self.told_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size
         self.embedding = Mlp(input_size, (), width, activation="relu", generator=generator) if embeds else None
         self.memory = _make_memory(config, width, generator)
         features = input_size + (self.memory.output_size if self.remembers else 0)
-        self.policy = Mlp(features, config.head_sizes, self.act_size, activation="tanh", generator=generator)
+        self.policy = Mlp(features, config.head_sizes, act_size, activation="tanh", generator=generator)
         self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
         with torch.no_grad():  # start near uniform, so that exploration does
             getattr(self.policy, f"weight_{self.policy.num_layers - 1}").mul_(0.01)
-        if not self.num_choices:
-            self.log_std = nn.Parameter(torch.full((self.act_size,), math.log(config.init_std)))
-            self._log_std_range = (math.log(config.min_std), math.log(config.max_std))
+        self.log_std: nn.Parameter | None = None
+        if self.actions.noise == "normal":
+            self.log_std = nn.Parameter(torch.full((act_size,), math.log(config.init_std)))
+        self._log_std_range = (math.log(config.min_std), math.log(config.max_std))
         self.register_buffer("observation_mean", torch.zeros(obs_size))
         self.register_buffer("observation_scale", torch.ones(obs_size))
         self.register_buffer("observation_count", torch.zeros(()))
@@ -157,27 +162,40 @@ class TrialPolicy(nn.Module):
         self.register_buffer("reward_limit", torch.tensor(_REWARD_LIMIT))
 
     def tell(
-        self, observations: Tensor, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
+        self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
-        """What the next step is told of this one: action, reward, flags, perhaps observation, [..., told]."""
-        if self.num_choices:
-            acted = nn.functional.one_hot(actions, self.num_choices).to(rewards.dtype)
-        else:
-            acted = actions.clamp(-1, 1)
+        """What the next step reads of this one: action, reward, flags, perhaps observation, [..., told]."""
+        acted = self.actions.encode(actions)
         rewards = (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
-        parts = (acted, scalars, self._normalised(observations)) if self._tells_observation else (acted, scalars)
+        parts = (acted, scalars, self.features(observations)) if self._tells_observation else (acted, scalars)
         return torch.cat(parts, -1)
 
-    def inputs(self, observations: Tensor, told: Tensor) -> Tensor:
-        """Inputs of a step from its observation [..., obs] and what it is told of the last, [..., in]."""
-        seen = self._normalised(observations)
-        return torch.cat((seen, told), -1) if self.remembers else seen
+    def features(self, observations: Observations) -> Tensor:
+        """Encoded and perhaps normalised observations, [..., feature]."""
+        features: Tensor = self.encoder(observations)
+        if not self._normalises:
+            return features
+        return ((features - self.observation_mean) * self.observation_scale).clamp(-10, 10)
+
+    def inputs(self, observations: Observations, told: Tensor) -> Tensor:
+        """Inputs of a step from its observation and what it reads of the last step [..., told], [..., in]."""
+        features = self.features(observations)
+        return torch.cat((features, told), -1) if self.remembers else features
 
     def trial_inputs(self, trials: Trials) -> Tensor:
-        """Inputs of every step of whole trials, [time, trial, in]; a trial starts with nothing told."""
+        """Inputs of every step of whole trials; with a learned encoder, those beside its features.
+
+        Returns:
+            [time, trial, in]; the first step of a trial reads nothing of a last one.
+        """
         told = self.tell(trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated)
-        return self.inputs(trials.observations, torch.cat((torch.zeros_like(told[:1]), told[:-1])))
+        told = torch.cat((torch.zeros_like(told[:1]), told[:-1]))
+        return told if self.encoder.learns else self.inputs(trials.observations, told)
+
+    def with_features(self, inputs: Tensor, observations: Observations) -> Tensor:
+        """All inputs, from those of `trial_inputs` and the same steps' observations; differentiable."""
+        return self.inputs(observations, inputs) if self.encoder.learns else inputs
 
     def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         """The memory's outputs for inputs [time, trial, in], and its carry after them."""
@@ -190,46 +208,27 @@ class TrialPolicy(nn.Module):
     def _embed(self, inputs: Tensor) -> Tensor:
         return inputs if self.embedding is None else self.embedding(inputs).relu()
 
-    def _normalised(self, observations: Tensor) -> Tensor:
-        if not self._normalises:
-            return observations
-        return ((observations - self.observation_mean) * self.observation_scale).clamp(-10, 10)
-
     def decide(self, remembered: Tensor, inputs: Tensor) -> Decision:
         """The heads, on the memory's outputs and the inputs of the same steps."""
         features = torch.cat((remembered, inputs), -1) if self.remembers else inputs
-        outputs = self.policy(features)
-        if self.num_choices:
-            return Decision(Categorical.of(outputs), self.value(features).squeeze(-1))
-        return Decision(DiagonalGaussian(outputs, self.log_std), self.value(features).squeeze(-1))
+        distribution = self.actions.distribution(self.policy(features), self.log_std)
+        return Decision(distribution, self.value(features).squeeze(-1))
 
     def bound_std(self) -> None:
         """Put the standard deviation back into its range; called after each optimiser step.
 
         The parameter itself is bounded: of a bound in the forward pass it would never get a gradient again.
         """
-        if not self.num_choices:
+        if self.log_std is not None:
             with torch.no_grad():
                 self.log_std.clamp_(*self._log_std_range)
-
-    def to_env(self, actions: Tensor) -> np.ndarray:
-        """Environment actions: choices as they are, continuous ones mapped from +-1 to the bounds and clipped."""
-        if self.num_choices:
-            return np.asarray(actions.numpy())
-        return np.asarray(self.action_middle + self.action_half * actions.clamp(-1, 1).numpy())
-
-    def from_env(self, env_actions: np.ndarray) -> Tensor:
-        """The actions that `to_env` makes these of."""
-        if self.num_choices:
-            return torch.from_numpy(env_actions.astype(np.int64))
-        return torch.from_numpy(((env_actions - self.action_middle) / self.action_half).astype(np.float32))
 
     def see(self, trials: Trials) -> None:
         """Take the trials' rewards and observations into the running statistics that inputs are scaled by."""
         self._see_rewards(trials.rewards[trials.mask].double())
         if not self._normalises:
             return
-        rows = trials.observations[trials.mask].double()
+        rows = self.encoder(trials.observations)[trials.mask].double()
         count, total = float(self.observation_count), float(self.observation_count) + len(rows)
         mean, variance = self.observation_mean.double(), self.observation_scale.double() ** -2
         shift = rows.mean(0) - mean
@@ -282,7 +281,7 @@ class TrialActor:
         self._read = read
         self._carry: Carry = ()
         self._told = torch.empty(0)
-        self._observations = torch.empty(0)
+        self._observations: Observations = torch.empty(0)
         self._actions = torch.empty(0)
         self._alive = torch.empty(0)
         self._noise: TaskNoise | None = None
@@ -298,8 +297,8 @@ class TrialActor:
         return self._policy.remembers
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
-        """The policy's actions for environment actions [..., act], or [...] if discrete."""
-        return self._policy.from_env(env_actions)
+        """The policy's actions for environment actions [..., *shape]."""
+        return self._policy.actions.from_env(env_actions)
 
     def select(self, tasks: slice) -> "TrialActor":
         """The actor of some of the tasks; itself where every trial starts in the same state."""
@@ -316,25 +315,24 @@ class TrialActor:
         if next(policy.parameters()).device.type != "cpu":
             self._policy = policy = copy.deepcopy(policy).cpu()
         self._start(len(task_seeds))
-        shape: Sequence[int] = () if policy.num_choices else (policy.act_size,)
-        self._noise = TaskNoise(task_seeds, tuple(shape), kind="uniform" if policy.num_choices else "normal")
+        self._noise = TaskNoise(task_seeds, policy.actions.shape, kind=policy.actions.noise)
 
     def begin_episode(self) -> None:
         """All tasks go on; the memory is kept."""
         self._alive = torch.ones(len(self._told), dtype=torch.bool)
 
-    def act(self, observations: Tensor) -> Actions:
+    def act(self, observations: Observations) -> Actions:
         """Sample actions [trial, 1, ...]."""
         assert self._noise is not None, "begin comes before act"
         policy = self._policy
-        self._observations = observations.squeeze(1)
+        self._observations = map_observations(lambda part: part.squeeze(1), observations)
         inputs = policy.inputs(self._observations, self._told)
         remembered, self._carry = policy.step(inputs, self._carry, self._alive)
         distribution, values = policy.decide(remembered, inputs)
         self._actions = distribution.sample(self._noise.next())
         records = {"log_prob": distribution.log_prob(self._actions).unsqueeze(1), "value": values.unsqueeze(1)}
         actions = self._actions.unsqueeze(1)
-        return Actions(policy.to_env(actions), actions, records)
+        return Actions(policy.actions.to_env(actions), actions, records)
 
     def observe(self, outcome: Outcome) -> None:
         """Keep what the next step is to be told."""
@@ -354,9 +352,9 @@ class TrialActor:
         actor._start(len(trajectories.tasks))
         with torch.no_grad():
             for t, alive in enumerate(trials.mask):
-                inputs = policy.inputs(trials.observations[t], actor._told)
-                _, actor._carry = policy.step(inputs, actor._carry, alive)
-                told = policy.tell(*(part[t] for part in trials[:5]))
+                observations = map_observations(itemgetter(t), trials.observations)
+                _, actor._carry = policy.step(policy.inputs(observations, actor._told), actor._carry, alive)
+                told = policy.tell(observations, *(part[t] for part in trials[1:5]))
                 actor._told = torch.where(alive.unsqueeze(1), told, actor._told)
         return TrialActor(policy, (actor._carry, actor._told))
 

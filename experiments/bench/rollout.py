@@ -178,7 +178,9 @@ class Replay:
         self._steps: list[tuple[np.ndarray | None, list[mujoco.MjModel], np.ndarray]] = []
         for t in range(horizon):
             rows = np.flatnonzero(alive[:, t])
-            controls = learner.to_env(recorded.actions[:, :, t]).reshape(num_rows, -1)[rows].astype(np.float64)
+            controls = (
+                learner.actions.to_env(recorded.actions[:, :, t]).reshape(num_rows, -1)[rows].astype(np.float64)
+            )
             held = np.repeat(controls[:, None], self._frame_skip, axis=1)
             if len(rows):
                 everything = len(rows) == num_rows

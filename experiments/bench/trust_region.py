@@ -26,6 +26,7 @@ from metarl.experiments.bench.timing import (
 )
 from metarl.experiments.console import show_table
 from metarl.learning.bilevel import Params, flatten, unflatten
+from metarl.nets.distributions import DiagonalGaussian
 from metarl.runs.seeding import task_seeds, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -161,6 +162,7 @@ class LoopOverTasks:
                 params = {k: p - lr * g for (k, p), g in zip(params.items(), grads, strict=True)}
             with torch.set_grad_enabled(create_graph):
                 policy = self._policy(params, outer)
+                assert isinstance(outer.old, DiagonalGaussian)
                 old = Independent(Normal(outer.old.mean, outer.old.log_std.exp()), 1)
                 losses.append(self._loss(policy, outer))
                 kls.append((kl_divergence(old, policy) * outer.mask).sum() / outer.mask.sum())

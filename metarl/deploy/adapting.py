@@ -25,10 +25,12 @@ from metarl.deploy.single_env import (
     as_recording,
     as_trajectories,
     check_count,
+    described,
     run_batch,
     run_episode,
     run_trial,
 )
+from metarl.observations import PartSpace, describe, space_parts
 from metarl.runs.seeding import draw_seed, task_seeds
 
 
@@ -36,9 +38,9 @@ class AdaptedPolicy:
     """Acts in one environment, an observation at a time; made by `adapt` and `adapt_to_recording`.
 
     Args:
-        actor: adapted; it is this policy's alone from now on.
-        action_space: of the environment, for the shape and kind of actions.
-        seed: of the actions' noise.
+        actor: Adapted actor; it is this policy's alone from now on.
+        action_space: Action space of the environment.
+        seed: Seed of the actions' noise.
     """
 
     def __init__(self, actor: Actor, action_space: spaces.Space[Any], seed: int) -> None:
@@ -52,13 +54,13 @@ class AdaptedPolicy:
         self._seat.begin_episode()
         self._begun, self._waiting, self._ended = True, False, False
 
-    def act(self, observation: np.ndarray) -> Any:
+    def act(self, observation: Any) -> Any:
         """The action at one observation, in the environment's action space.
 
         Raises:
             RuntimeError: if the episode has ended, or the policy reads the outcome of its actions, as RL2 does,
-                and was not told the last.
-            ValueError: if the observation is not of the agent's size.
+                and did not observe the last.
+            ValueError: if the observation does not have the agent's shapes.
             FloatingPointError: if it is not finite.
         """
         if not self._begun:
@@ -74,14 +76,12 @@ class AdaptedPolicy:
         self._waiting = True
         return action
 
-    def observe(
-        self, observation: np.ndarray, reward: float, terminated: bool = False, truncated: bool = False
-    ) -> None:
+    def observe(self, observation: Any, reward: float, terminated: bool = False, truncated: bool = False) -> None:
         """What followed the last action. RL2 needs it; PEARL learns on from it; gradient agents do not read it.
 
         Raises:
             RuntimeError: if there was no action since the last outcome.
-            ValueError: if the observation is not of the agent's size.
+            ValueError: if the observation does not have the agent's shapes.
             FloatingPointError: if it or the reward is not finite.
         """
         if not self._waiting:
@@ -95,9 +95,10 @@ class AdaptedPolicy:
         """One whole episode, read as it goes.
 
         Args:
-            env: of the spaces that the agent was trained with.
-            seed: of the reset; None goes on with the environment's random stream.
-            max_episode_steps: cut the episode there; None leaves the end to the environment.
+            env: Environment with the spaces that the agent was trained with.
+            seed: Seed of the reset; None goes on with the environment's random stream.
+            max_episode_steps: Number of steps after which the episode is cut; None leaves the end to the
+                environment.
         """
         self._begun, self._waiting, self._ended = True, False, True
         return run_episode(self._seat, env, seed, max_episode_steps).summary()
@@ -105,12 +106,12 @@ class AdaptedPolicy:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What adapting gave.
+    """Result of adapting.
 
     Attributes:
-        policy: the adapted policy.
-        episodes: in their order; empty if no environment was acted in.
-        recording: all their transitions, as `metarl.deploy.recordings.save_recording` writes them.
+        policy: Adapted policy.
+        episodes: Episodes in their order; empty if no environment was acted in.
+        recording: All their transitions, as `metarl.deploy.recordings.save_recording` writes them.
     """
 
     policy: AdaptedPolicy
@@ -139,12 +140,12 @@ def adapt(
     after each equal part of them.
 
     Args:
-        agent: trained; left as it is.
-        env: left open.
-        episodes: to run in all.
-        num_steps: gradient steps.
-        seed: of the environment's resets and the actions' noise.
-        max_episode_steps: cut episodes there; None leaves the end to the environment.
+        agent: Trained agent; left as it is.
+        env: Environment to adapt to; left open.
+        episodes: Number of episodes in all.
+        num_steps: Number of gradient steps.
+        seed: Seed of the environment's resets and of the actions' noise.
+        max_episode_steps: Number of steps after which episodes are cut; None leaves the end to the environment.
 
     Raises:
         ValueError: if the spaces do not fit the agent, or a number is not what it should be.
@@ -163,9 +164,9 @@ def adapt(
     logs: list[EpisodeLog] = []
     for _ in range(num_steps):
         run = run_trial if actor.sequential else run_batch
-        found = run(actor, env, episodes // num_steps, draw_seed(rng), max_episode_steps)
-        actor = actor.adapt(as_trajectories(found))
-        logs += found
+        runs = run(actor, env, episodes // num_steps, draw_seed(rng), max_episode_steps)
+        actor = actor.adapt(as_trajectories(runs))
+        logs += runs
     policy = AdaptedPolicy(actor, env.action_space, draw_seed(rng))
     return Adaptation(policy, tuple(log.summary() for log in logs), as_recording(logs))
 
@@ -180,11 +181,11 @@ def adapt_to_recording(
     another policy chose that is biased: it makes those more likely which came out better than the others.
 
     Args:
-        agent: trained; left as it is.
-        recording: of one environment.
-        action_space: of the environment to act in, for the shape and kind of actions.
-        num_steps: gradient steps, all on the same transitions.
-        seed: of the adapted policy's noise.
+        agent: Trained agent; left as it is.
+        recording: Transitions of one environment.
+        action_space: Action space of the environment to act in.
+        num_steps: Number of gradient steps, all on the same transitions.
+        seed: Seed of the adapted policy's noise.
 
     Raises:
         ValueError: if observations or actions do not fit the agent.
@@ -193,20 +194,8 @@ def adapt_to_recording(
     check_count("num_steps", num_steps)
     if actor.sequential and num_steps > 1:
         raise ValueError(f"num_steps must be 1 for an agent that learns as it acts, got {num_steps}")
-    interface = _interface(actor)
-    obs_size, acted = recording.observations.shape[1], recording.actions.shape[1:]
-    if obs_size != interface.obs_size:
-        raise ValueError(f"the agent sees {interface.obs_size} features, the recording has {obs_size}")
-    expected = () if interface.num_choices else interface.low.shape
-    if acted != expected:
-        raise ValueError(f"the agent's actions have shape {expected}, the recording's {acted}")
-    if interface.num_choices:
-        low, high = recording.actions.min(), recording.actions.max()
-        if low < 0 or high >= interface.num_choices:
-            raise ValueError(f"actions must be 0 to {interface.num_choices - 1}, got {low} to {high}")
-        if len(fractions := np.flatnonzero(recording.actions.astype(np.float64) % 1)):
-            raise ValueError(f"actions must be whole numbers, got {recording.actions[fractions[0]]}")
-    _check_actions(interface, action_space)
+    _check_recording(actor.interface, recording)
+    _check_actions(actor.interface.action_space, action_space)
     trajectories = recording.trajectories(actor.to_outputs)
     for _ in range(num_steps):
         actor = actor.adapt(trajectories)
@@ -228,38 +217,87 @@ def _deployable(agent: Agent[Any]) -> Any:  # an Actor and Deployable; there is 
     return actor
 
 
-def _interface(actor: Deployable) -> Interface:
-    return actor.interface
-
-
 def _check_fit(actor: Deployable, env: gymnasium.Env[Any, Any]) -> None:
-    interface = actor.interface
-    seen = env.observation_space
-    if not isinstance(seen, spaces.Box):
-        raise ValueError(f"the agent sees a Box of {interface.obs_size} features, the environment gives {seen}")
-    if int(np.prod(seen.shape)) != interface.obs_size:
+    _check_observations(actor.interface.observation_space, env.observation_space)
+    _check_actions(actor.interface.action_space, env.action_space)
+
+
+def _check_observations(agents: spaces.Space[Any], environments: spaces.Space[Any]) -> None:
+    """Raise a ValueError unless the parts have the same names, kinds and shapes; bounds may differ."""
+    expected = space_parts(agents)
+    try:
+        came = space_parts(environments)
+    except ValueError:
+        came = {}
+    fits = came.keys() == expected.keys() and all(_alike(part, came[name]) for name, part in expected.items())
+    if not fits:
         raise ValueError(
-            f"the agent sees {interface.obs_size} features, the environment gives {int(np.prod(seen.shape))}; "
+            f"the agent reads observations of {describe(agents)}, the environment gives {describe(environments)}; "
             "adapt in an environment of the agent's own observations"
         )
-    _check_actions(interface, env.action_space)
 
 
-def _check_actions(interface: Interface, space: spaces.Space[Any]) -> None:
-    if interface.num_choices:
-        if not isinstance(space, spaces.Discrete) or int(space.n) != interface.num_choices or int(space.start):
-            raise ValueError(f"the agent has {interface.num_choices} choices of action, the environment {space}")
-        return
-    if not isinstance(space, spaces.Box) or space.shape != interface.low.shape:
-        raise ValueError(f"the agent's actions have shape {interface.low.shape}, the environment has {space}")
-    if not (np.allclose(space.low, interface.low) and np.allclose(space.high, interface.high)):
+def _alike(part: PartSpace, other: PartSpace) -> bool:
+    if isinstance(part, spaces.Box):
+        return isinstance(other, spaces.Box) and part.shape == other.shape and _whole(part) == _whole(other)
+    return part == other
+
+
+def _whole(space: spaces.Box) -> bool:
+    """Whether numbers are pixels of bytes, which encoders divide by 255."""
+    return space.dtype == np.uint8
+
+
+def _check_recording(interface: Interface, recording: Recording) -> None:
+    """Raise a ValueError unless the observations and actions have the agent's shapes, and its choices exist."""
+    expected = {name: part.shape or () for name, part in space_parts(interface.observation_space).items()}
+    came = {name: part.shape[1:] for name, part in recording.observation_parts.items()}
+    if came != expected:
         raise ValueError(
-            f"the agent's actions are in {_listed(interface.low, interface.high)}, the environment's in "
-            f"{_listed(space.low, space.high)}; gymnasium.wrappers.RescaleAction maps one to the other"
+            f"the agent reads observations of {described(expected)}, the recording has {described(came)}"
+        )
+    space, actions = interface.action_space, recording.actions
+    if actions.shape[1:] != space.shape:
+        raise ValueError(f"the agent's actions have shape {space.shape}, the recording's {actions.shape[1:]}")
+    if isinstance(space, spaces.Box):
+        return
+    if len(fractions := np.flatnonzero((actions.astype(np.float64) % 1).reshape(len(actions), -1).any(1))):
+        raise ValueError(f"actions must be whole numbers, got {actions[fractions[0]]}")
+    low, high = _choices(space)
+    if len(outside := np.flatnonzero(((actions < low) | (actions > high)).reshape(len(actions), -1).any(1))):
+        raise ValueError(f"actions must be in {describe(space)}, got {actions[outside[0]]} at step {outside[0]}")
+
+
+def _choices(space: spaces.Space[Any]) -> tuple[Any, Any]:
+    """Least and greatest discrete actions."""
+    if isinstance(space, spaces.Discrete):
+        return int(space.start), int(space.start + space.n) - 1
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    return 0, 1
+
+
+def _check_actions(agents: spaces.Space[Any], environments: spaces.Space[Any]) -> None:
+    """Raise a ValueError unless the spaces have the same kind, shape and choices or bounds."""
+    if not isinstance(agents, spaces.Box):
+        if agents != environments:
+            raise ValueError(
+                f"the agent's actions are in {describe(agents)}, the environment's in {describe(environments)}"
+            )
+        return
+    if not isinstance(environments, spaces.Box) or environments.shape != agents.shape:
+        raise ValueError(
+            f"the agent's actions have shape {agents.shape}, the environment has {describe(environments)}"
+        )
+    if not (np.allclose(environments.low, agents.low) and np.allclose(environments.high, agents.high)):
+        raise ValueError(
+            f"the agent's actions are in {_listed(agents)}, the environment's in {_listed(environments)}; "
+            "gymnasium.wrappers.RescaleAction maps one to the other"
         )
 
 
-def _listed(low: np.ndarray, high: np.ndarray) -> str:
+def _listed(space: spaces.Box) -> str:
     """Bounds in one line: one pair where all components have the same."""
-    pairs = [f"[{a:g}, {b:g}]" for a, b in zip(low.ravel().tolist(), high.ravel().tolist(), strict=True)]
+    bounds = zip(space.low.ravel().tolist(), space.high.ravel().tolist(), strict=True)
+    pairs = [f"[{a:g}, {b:g}]" for a, b in bounds]
     return pairs[0] if len(set(pairs)) == 1 else " x ".join(pairs)

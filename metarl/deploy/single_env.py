@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import gymnasium
@@ -13,21 +14,22 @@ from torch import Tensor
 
 from metarl.agent import Actor, Deployable, Outcome
 from metarl.deploy.recordings import UNKNOWN_TASK, Recording
+from metarl.observations import Arrays, as_arrays, map_parts, space_parts
 from metarl.runs.seeding import episode_seeds, task_seeds
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories, as_tensors, map_observations
 
 _PATIENCE = 100_000  # steps after which an environment without a time limit is taken not to end its episode
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One episode, as it went and what it took.
+    """One episode: its return and success, and the time that it took.
 
     Attributes:
-        env_return: undiscounted.
-        success: the environment reported success at some step; None if it reports none.
-        act_s: seconds that acting and reading the outcome took, [step].
-        env_s: seconds that the environment took, [step].
+        env_return: Undiscounted sum of the rewards.
+        success: True if the environment reported success at some step; None if it reports none.
+        act_s: Seconds that acting and reading the outcome took, [step].
+        env_s: Seconds that the environment took, [step].
     """
 
     env_return: float
@@ -37,28 +39,38 @@ class Episode:
 
     @property
     def num_steps(self) -> int:
-        """Environment steps."""
+        """Number of environment steps."""
         return len(self.act_s)
 
 
 class Seat:
-    """One row of an actor's batch of one task: what it sees is this environment's, other rows see zeros.
+    """One row of an actor's batch of one task: it reads this environment's observations, other rows read zeros.
 
-    All that comes from the environment is checked here: its sizes, and that it is finite.
+    All that comes from the environment is checked here: its shapes, and that it is finite.
+
+    Args:
+        actor: Acts, and reads what follows.
+        env_space: Action space of the environment.
+        seeds: Seed of the actor's noise, [1].
+        row: Row of the batch that this environment has.
+        num_rows: Number of rows of the batch.
     """
 
     def __init__(
-        self, actor: Actor, action_space: spaces.Space[Any], seeds: np.ndarray, *, row: int, num_rows: int
+        self, actor: Actor, env_space: spaces.Space[Any], seeds: np.ndarray, *, row: int, num_rows: int
     ) -> None:
         self.actor = actor
-        self._obs_size = actor.interface.obs_size if isinstance(actor, Deployable) else None
+        self._parts: dict[str, tuple[int, ...]] | None = None
+        if isinstance(actor, Deployable):
+            observed = space_parts(actor.interface.observation_space)
+            self._parts = {name: part.shape or () for name, part in observed.items()}
         self._steps = 0  # of the episode
-        self._space, self._row = action_space, row
-        self._discrete = isinstance(action_space, spaces.Discrete)
+        self._space, self._row = env_space, row
         self._flags = torch.zeros(3, 1, num_rows, dtype=torch.bool)  # terminated, truncated, alive
         self._flags[2, 0, row] = True
         self._rewards = torch.zeros(1, num_rows)
-        self.seen = self.outputs = torch.empty(0)
+        self.observations: Observations = torch.empty(0)
+        self.outputs = torch.empty(0)
         self.records: dict[str, Tensor] = {}
         actor.begin(seeds, num_rows)
 
@@ -67,19 +79,20 @@ class Seat:
         self._steps = 0
         self.actor.begin_episode()
 
-    def act(self, observation: np.ndarray) -> Any:
-        """The environment's action."""
+    def act(self, observation: Any) -> Any:
+        """The environment's action at an observation in Gymnasium's form."""
         row = self._row
         batch = self._batch(observation)
         with torch.no_grad():
             chosen = self.actor.act(batch)
-        self.seen, self.outputs = batch[0, row], chosen.actions[0, row]
+        self.observations = map_observations(itemgetter((0, row)), batch)
+        self.outputs = chosen.actions[0, row]
         self.records = {name: values[0, row] for name, values in chosen.records.items()}
         action = chosen.env_actions[0, row]
-        return int(action) if self._discrete else action.astype(self._space.dtype)
+        return action.astype(self._space.dtype) if self._space.shape else int(action)
 
     def observe(
-        self, observation: np.ndarray, reward: float, terminated: bool, truncated: bool, infos: dict[str, Tensor]
+        self, observation: Any, reward: float, terminated: bool, truncated: bool, infos: dict[str, Tensor]
     ) -> None:
         """What followed."""
         row = self._row
@@ -92,38 +105,56 @@ class Seat:
         with torch.no_grad():
             self.actor.observe(Outcome(self._batch(observation), rewards, flags[0], flags[1], flags[2], infos))
 
-    def _batch(self, observation: np.ndarray) -> Tensor:
-        """Observations [1, row, obs]."""
-        values = torch.from_numpy(np.asarray(observation).astype(np.float32).ravel())
-        if self._obs_size is not None and len(values) != self._obs_size:
-            raise ValueError(f"the agent sees {self._obs_size} features, the observation has {len(values)}")
-        if not torch.isfinite(values).all():
-            raise FloatingPointError(f"the observation is not finite after step {self._steps} of an episode")
+    def _batch(self, observation: Any) -> Observations:
+        """Observations, each part [1, row, *shape]."""
+        arrays = as_arrays(observation)
+        if self._parts is not None:
+            came = {name: part.shape for name, part in _named(arrays).items()}
+            if came != self._parts:
+                expected = described(self._parts)
+                raise ValueError(
+                    f"the agent reads observations of {expected}, the observation has {described(came)}"
+                )
+        for part in _named(arrays).values():
+            if not np.isfinite(part).all():
+                raise FloatingPointError(f"the observation is not finite after step {self._steps} of an episode")
+        return map_observations(self._in_row, as_tensors(arrays))
+
+    def _in_row(self, part: Tensor) -> Tensor:
         rows = self._rewards.shape[1]
         if rows == 1:
-            return values.view(1, 1, -1)
-        batch = torch.zeros(1, rows, len(values))
-        batch[0, self._row] = values
+            return part[None, None]
+        batch = torch.zeros(1, rows, *part.shape, dtype=part.dtype)
+        batch[0, self._row] = part
         return batch
+
+
+def _named(arrays: Arrays) -> dict[str, np.ndarray]:
+    return arrays if isinstance(arrays, dict) else {"": arrays}
+
+
+def described(parts: dict[str, tuple[int, ...]]) -> str:
+    """Shapes of observations in words: "shape (4,)", or "image (7, 7, 3), speed (4,)"."""
+    return ", ".join(f"{name or 'shape'} {shape}" for name, shape in parts.items())
 
 
 @dataclass
 class EpisodeLog:
     """The steps of one episode as they come."""
 
-    seen: list[Tensor] = field(default_factory=list)
+    observations: list[Observations] = field(default_factory=list)
     outputs: list[Tensor] = field(default_factory=list)
     records: list[dict[str, Tensor]] = field(default_factory=list)
     actions: list[Any] = field(default_factory=list)
     rewards: list[float] = field(default_factory=list)
     flags: list[tuple[bool, bool]] = field(default_factory=list)
-    following: list[np.ndarray] = field(default_factory=list)
+    following: list[Observations] = field(default_factory=list)
     successes: list[bool] = field(default_factory=list)
     act_s: list[float] = field(default_factory=list)
     env_s: list[float] = field(default_factory=list)
 
     def summary(self) -> Episode:
-        """What a user wants to know of it."""
+        """Return, success and times of the episode."""
         success = any(self.successes) if self.successes else None
         return Episode(float(np.sum(self.rewards)), success, np.array(self.act_s), np.array(self.env_s))
 
@@ -155,10 +186,10 @@ def run_episode(
     """One whole episode.
 
     Args:
-        seat: acts, and reads what follows.
-        env: to act in.
-        seed: of the reset; None goes on with the environment's random stream.
-        max_episode_steps: cut the episode there; None leaves the end to the environment.
+        seat: Acts, and reads what follows.
+        env: Environment to act in.
+        seed: Seed of the reset; None goes on with the environment's random stream.
+        max_episode_steps: Number of steps after which the episode is cut; None leaves the end to the environment.
     """
     if max_episode_steps is not None:
         check_count("max_episode_steps", max_episode_steps)
@@ -170,17 +201,17 @@ def run_episode(
         began = time.perf_counter()
         action = seat.act(observation)
         acted = time.perf_counter()
-        observation, given, terminated, truncated, info = env.step(action)
+        observation, env_reward, terminated, truncated, info = env.step(action)
         stepped = time.perf_counter()
-        reward, step = float(given), len(log.rewards) + 1
+        reward, step = float(env_reward), len(log.rewards) + 1
         truncated = bool(truncated) or step == max_episode_steps
-        log.seen.append(seat.seen)
+        log.observations.append(seat.observations)
         log.outputs.append(seat.outputs)
         log.records.append(seat.records)
         log.actions.append(action)
         log.rewards.append(reward)
         log.flags.append((bool(terminated), truncated))
-        log.following.append(np.asarray(observation).astype(np.float32).ravel())
+        log.following.append(as_tensors(as_arrays(observation)))
         log.successes += [bool(info[name]) for name in ("success", "is_success") if name in info][:1]
         reading = time.perf_counter()
         seat.observe(observation, reward, bool(terminated), truncated, {})
@@ -201,19 +232,22 @@ def check_count(name: str, value: int) -> None:
 def as_trajectories(logs: Sequence[EpisodeLog]) -> Trajectories:
     """The episodes as those of one unknown task, padded to the longest."""
 
+    def padded(*parts: Tensor) -> Tensor:
+        return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)[None]
+
     def stacked(parts: Callable[[EpisodeLog], Tensor]) -> Tensor:
-        return torch.nn.utils.rnn.pad_sequence([parts(log) for log in logs], batch_first=True)[None]
+        return padded(*(parts(log) for log in logs))
 
     flags = stacked(lambda log: torch.tensor(log.flags))
     return Trajectories(
         tasks=(UNKNOWN_TASK,),
-        observations=stacked(lambda log: torch.stack(log.seen)),
+        observations=map_observations(padded, *(_stack(log.observations) for log in logs)),
         actions=stacked(lambda log: torch.stack(log.outputs)),
         rewards=stacked(lambda log: torch.tensor(log.rewards)),
         terminated=flags[..., 0],
         truncated=flags[..., 1],
         mask=stacked(lambda log: torch.ones(len(log.rewards), dtype=torch.bool)),
-        last_observations=torch.stack([torch.from_numpy(log.following[-1]) for log in logs])[None],
+        last_observations=map_observations(lambda part: part[None], _stack([log.following[-1] for log in logs])),
         records={
             name: stacked(lambda log, name=name: torch.stack([step[name] for step in log.records]))  # type: ignore[misc]
             for name in logs[0].records[0]
@@ -226,10 +260,19 @@ def as_recording(logs: Sequence[EpisodeLog]) -> Recording:
     """The transitions of the episodes, one after the other."""
     flags = np.array([pair for log in logs for pair in log.flags])
     return Recording(
-        observations=np.stack([seen.numpy() for log in logs for seen in log.seen]),
+        observations=map_parts(Tensor.numpy, _stack([step for log in logs for step in log.observations])),
         actions=np.stack([np.asarray(action) for log in logs for action in log.actions]),
         rewards=np.array([reward for log in logs for reward in log.rewards]),
         terminated=flags[:, 0],
         truncated=flags[:, 1],
-        next_observations=np.stack([after for log in logs for after in log.following]),
+        next_observations=map_parts(Tensor.numpy, _stack([step for log in logs for step in log.following])),
     )
+
+
+def _stack(steps: Sequence[Observations]) -> Observations:
+    """Observations of many steps along a new first axis."""
+
+    def stack(*parts: Tensor) -> Tensor:
+        return torch.stack(parts)
+
+    return map_observations(stack, *steps)

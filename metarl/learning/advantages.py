@@ -124,12 +124,24 @@ def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> 
 
 
 def linear_baseline_advantages(
-    trajectories: Trajectories, *, gamma: float, gae_lambda: float, normalisation: Normalisation = "std"
+    trajectories: Trajectories,
+    observations: Tensor,
+    *,
+    gamma: float,
+    gae_lambda: float,
+    normalisation: Normalisation = "std",
 ) -> Tensor:
     """Normalised advantages against a linear baseline fitted to each task's own episodes.
 
     The baseline predicts the episodes that it was fitted on. Its value after the last step is zero, even at a
     time limit: the finite-horizon convention of the MAML literature, in which t is part of the features.
+
+    Args:
+        trajectories: Rewards, flags and mask.
+        observations: Encoded observations, [task, episode, time, feature].
+        gamma: Discount factor per environment step, in [0, 1].
+        gae_lambda: Weight of longer estimates, in [0, 1].
+        normalisation: Divisor of the centred advantages.
 
     Returns:
         Float32 advantages, zero outside the mask, shape [task, episode, time].
@@ -137,7 +149,7 @@ def linear_baseline_advantages(
     mask = trajectories.mask.double()
     rewards = trajectories.rewards.double() * mask
     returns = discounted_returns(rewards, gamma=gamma)
-    features = linear_features(trajectories.observations, trajectories.mask)
+    features = linear_features(observations, trajectories.mask)
     finite = torch.isfinite(features).flatten(1).all(1) & torch.isfinite(returns).flatten(1).all(1)
     if not finite.all():
         index = int((~finite).nonzero()[0])

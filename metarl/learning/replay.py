@@ -2,7 +2,8 @@
 
 A task has a ring of `capacity` rows; a row is one transition. The context is no store of its own: it is the part
 of the ring that the task's last collection wrote first, so that it can hold neither old data nor another task's.
-All tasks of a batch are drawn in one gather, on the device that holds the store.
+All tasks of a batch are drawn in one gather, on the device that holds the store. Rows are 32-bit words;
+observations that are no 32-bit floats, such as images of bytes, lie in them bit by bit.
 
 On disk the rows are a file beside the checkpoint that only grows: each checkpoint appends what is new, the
 checkpoint itself says how much of the file belongs to it. An earlier checkpoint owns a shorter part of the file.
@@ -11,20 +12,24 @@ checkpoint itself says how much of the file belongs to it. An earlier checkpoint
 import os
 import struct
 import zlib
+from collections.abc import Callable, Sequence
 from io import BufferedReader
-from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from gymnasium import spaces
+from torch import Tensor, nn
 
 from metarl.learning.device_memory import available_memory, check_memory, gigabytes, total_memory
+from metarl.observations import map_parts, space_parts
 from metarl.runs.checkpoint import CheckpointError
+from metarl.trajectories import Observations, as_tensors, map_observations
 
 FILE = "replay.bin"
 _BLOCK_ROWS = 65_536
+_WORD = torch.float32.itemsize
 _HEADER = struct.Struct("<4q")  # task, number of the first row, number of rows, checksum
 
 
@@ -32,20 +37,63 @@ class Transitions(NamedTuple):
     """Steps of the environment, of any leading shape.
 
     Attributes:
-        observations: Observations before the step, [..., obs].
+        observations: Observations before the step, each part [..., *shape].
         actions: Actions as the policy put them out, [..., act].
         rewards: Rewards that critics learn from, [...].
         context_rewards: Rewards that the task is inferred from, [...]; the sparse ones where the two differ.
         terminated: Flag that is 1 where the MDP ended, else 0; a time limit is not an end, [...].
-        next_observations: Observations after the step, [..., obs].
+        next_observations: Observations after the step, each part [..., *shape].
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     rewards: Tensor
     context_rewards: Tensor
     terminated: Tensor
-    next_observations: Tensor
+    next_observations: Observations
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Transitions":
+        """The same change made to every array."""
+        return Transitions(*(map_observations(change, part) for part in self))
+
+
+def concatenate_transitions(parts: Sequence[Transitions]) -> Transitions:
+    """Join transitions along their first axis."""
+
+    def join(*tensors: Tensor) -> Tensor:
+        return torch.cat(tensors)
+
+    return Transitions(*(map_observations(join, *fields) for fields in zip(*parts, strict=True)))
+
+
+class _Column:
+    """Where one part of the transitions lies in a row.
+
+    Args:
+        values: An example, without leading axes.
+        start: First word.
+    """
+
+    def __init__(self, values: Tensor, start: int) -> None:
+        self._shape, self._dtype, self._plain = values.shape, values.dtype, values.dtype == torch.float32
+        self._num_bytes = values.numel() * values.itemsize
+        self._words = slice(start, start + -(-self._num_bytes // _WORD))
+        self.stop = self._words.stop
+
+    def words(self, values: Tensor) -> Tensor:
+        """Values [row, *shape] as words, [row, word]."""
+        if self._plain:
+            return values.reshape(len(values), -1)
+        octets = values.reshape(len(values), -1).contiguous().view(torch.uint8)
+        return nn.functional.pad(octets, (0, -self._num_bytes % _WORD)).view(torch.float32)
+
+    def values(self, rows: Tensor) -> Tensor:
+        """Values [..., *shape] of rows [..., word]."""
+        words = rows[..., self._words]
+        if self._plain:
+            return words if len(self._shape) == 1 else words.reshape(*rows.shape[:-1], *self._shape)
+        octets = words.contiguous().view(torch.uint8)[..., : self._num_bytes]
+        return octets.contiguous().view(self._dtype).view(*rows.shape[:-1], *self._shape)
 
 
 class MultiTaskReplay:
@@ -54,18 +102,35 @@ class MultiTaskReplay:
     Args:
         num_tasks: Number of training tasks.
         capacity: Transitions that each task keeps; the oldest are overwritten.
-        obs_size: Number of observation features.
+        observation_space: Observation space of the environments.
         act_size: Number of action dimensions.
         device: Device that holds the store and on which batches are drawn.
     """
 
     def __init__(
-        self, num_tasks: int, capacity: int, *, obs_size: int, act_size: int, device: torch.device
+        self,
+        num_tasks: int,
+        capacity: int,
+        *,
+        observation_space: spaces.Space[Any],
+        act_size: int,
+        device: torch.device,
     ) -> None:
         self.num_tasks, self.capacity, self.device = num_tasks, capacity, device
-        sizes = (obs_size, act_size, 1, 1, 1, obs_size)  # the fields of Transitions, side by side in a row
-        self._columns = [slice(start, stop) for start, stop in pairwise(accumulate(sizes, initial=0))]
-        self.width = sum(sizes)
+        self.width = 0  # of a row, in words
+
+        def column(example: Tensor) -> _Column:
+            made = _Column(example, self.width)
+            self.width = made.stop
+            return made
+
+        parts = {
+            name: np.zeros(part.shape or (), part.dtype) for name, part in space_parts(observation_space).items()
+        }
+        observation = as_tensors(parts.get("", parts))
+        number = torch.zeros(())
+        examples = (observation, torch.zeros(act_size), number, number, number, observation)
+        self._columns = [map_parts(column, example) for example in examples]
         self._store: Tensor | None = None
         self._added = [0] * num_tasks  # rows ever added to each task
         self._context = [(0, 0)] * num_tasks  # where in the ring the context starts, and its length
@@ -111,8 +176,10 @@ class MultiTaskReplay:
                 f"one collection brought {num_rows} transitions of a task and its replay holds {self.capacity}; "
                 "raise replay_capacity or collect fewer episodes"
             )
-        columns = [part if part.dim() == 2 else part.unsqueeze(1) for part in transitions]
-        rows = torch.cat([part.to(torch.float32) for part in columns], 1).to(self.device)
+        words: list[Tensor] = []
+        for column, part in zip(self._columns, transitions, strict=True):
+            map_parts(lambda one, values: words.append(one.words(values)), column, part)
+        rows = torch.cat(words, 1).to(self.device)
         start = self._added[task]
         self._rows()[task, self._ring(start, num_rows)] = rows
         self._added[task] += num_rows
@@ -168,9 +235,7 @@ class MultiTaskReplay:
     def gather(self, places: Tensor) -> Transitions:
         """Read the transitions at drawn places [task, row] in one gather, each [task, row, ...]."""
         rows = self._rows().view(-1, self.width).index_select(0, places.flatten()).view(*places.shape, self.width)
-        observations, actions, *scalars, next_observations = (rows[..., columns] for columns in self._columns)
-        rewards, context_rewards, terminated = (column.squeeze(-1) for column in scalars)
-        return Transitions(observations, actions, rewards, context_rewards, terminated, next_observations)
+        return Transitions(*(map_parts(lambda one: one.values(rows), column) for column in self._columns))
 
     def _below(self, bounds: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
         """Uniform integers in [0, bound) for bounds [task, 1], int64 [task, num_rows]."""

@@ -6,15 +6,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Observations, Trajectories, map_observations
 
 
 class Trials(NamedTuple):
     """Trials as sequences without gaps, time first; what is after a trial's end is padding.
 
     Attributes:
-        observations: Observations o_t before each step, [time, trial, obs].
-        actions: Actions, [time, trial, act], or [time, trial] if discrete.
+        observations: Observations o_t before each step, each part [time, trial, *shape].
+        actions: Actions, [time, trial, act], or [time, trial] for one discrete choice.
         rewards: Rewards, [time, trial].
         terminated: True where an episode's MDP ended at t, [time, trial].
         truncated: True where a time limit cut an episode at t, [time, trial].
@@ -22,7 +22,7 @@ class Trials(NamedTuple):
         records: Values that the actor recorded at each step, by name, each [time, trial, ...].
     """
 
-    observations: Tensor
+    observations: Observations
     actions: Tensor
     rewards: Tensor
     terminated: Tensor
@@ -33,7 +33,7 @@ class Trials(NamedTuple):
     def map(self, change: Callable[[Tensor], Tensor]) -> "Trials":
         """Apply the same change to every array."""
         return Trials(
-            observations=change(self.observations),
+            observations=map_observations(change, self.observations),
             actions=change(self.actions),
             rewards=change(self.rewards),
             terminated=change(self.terminated),
@@ -56,7 +56,7 @@ def as_trials(trajectories: Trajectories) -> Trials:
         return flat.transpose(0, 1).contiguous()
 
     return Trials(
-        observations=join(trajectories.observations),
+        observations=map_observations(join, trajectories.observations),
         actions=join(trajectories.actions),
         rewards=join(trajectories.rewards),
         terminated=join(trajectories.terminated),

@@ -256,8 +256,8 @@ def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
     env = make_benchmark("humanoid-dir").family.make_env(1)  # bounds +-0.4
     learner = AdaptivePolicy(env, PolicyConfig(output_scale=0.1), ADAPTATION, seed=0, device=CPU)
     outputs = torch.full((1, 1, 17), 5.0)
-    np.testing.assert_allclose(learner.to_env(outputs), 0.2, rtol=1e-6)
-    np.testing.assert_allclose(learner.to_env(-100 * outputs), -0.4, rtol=1e-6)
+    np.testing.assert_allclose(learner.actions.to_env(outputs), 0.2, rtol=1e-6)
+    np.testing.assert_allclose(learner.actions.to_env(-100 * outputs), -0.4, rtol=1e-6)
     env.close()
 
 

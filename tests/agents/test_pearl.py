@@ -27,9 +27,9 @@ from metarl.evaluation import adaptation_curve
 from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
 from metarl.learning.losses import bellman_targets, critic_loss, soft_values, temperature_loss
 from metarl.nets.dense import dense, has_dense
+from metarl.nets.distributions import TanhGaussian
 from metarl.nets.memories import Carry
 from metarl.nets.networks import Mlp
-from metarl.nets.policies import TanhGaussian
 from metarl.runs.seeding import TaskNoise, torch_generator
 from metarl.tasks import FiniteTasks, Task
 from metarl.trajectories import Trajectories
@@ -389,7 +389,7 @@ def test_a_benchmark_of_finitely_many_tasks_can_be_trained_on_in_part() -> None:
 
 def test_what_pearl_cannot_do_is_one_error() -> None:
     made = make_benchmark("gridnavi")
-    with pytest.raises(ValueError, match="PEARL needs continuous actions, got Discrete"):
+    with pytest.raises(ValueError, match="PEARL takes bounded Box actions, got Discrete"):
         Pearl(
             made.family.make_env(1),
             CONFIG,

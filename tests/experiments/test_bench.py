@@ -32,8 +32,8 @@ from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
 from metarl.experiments.bench.trust_region import LoopOverTasks, TrustRegionSizes, synthetic_experience
 from metarl.learning.bilevel import flatten
+from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.networks import Mlp
-from metarl.nets.policies import DiagonalGaussian
 from metarl.runs.seeding import torch_generator
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers

@@ -130,11 +130,11 @@ def test_normalisation_is_per_task_and_ignores_padding() -> None:
 
 
 def test_advantages_do_not_depend_on_other_tasks(numbered: Trajectories) -> None:
-    both = linear_baseline_advantages(numbered, gamma=0.9, gae_lambda=0.9)
+    both = linear_baseline_advantages(numbered, numbered.observations, gamma=0.9, gae_lambda=0.9)
     changed = numbered.rewards.clone()
     changed[1] = -(changed[1] ** 2)
     other = linear_baseline_advantages(
-        Trajectories(**{**vars(numbered), "rewards": changed}), gamma=0.9, gae_lambda=0.9
+        Trajectories(**{**vars(numbered), "rewards": changed}), numbered.observations, gamma=0.9, gae_lambda=0.9
     )
     assert torch.equal(both[0], other[0])
     assert not torch.allclose(both[1], other[1])

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.learning import replay
@@ -15,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 def _replay(num_tasks: int = 3, capacity: int = 10) -> MultiTaskReplay:
-    return MultiTaskReplay(num_tasks, capacity, obs_size=2, act_size=1, device=CPU)
+    return MultiTaskReplay(num_tasks, capacity, observation_space=spaces.Box(-1, 1, (2,)), act_size=1, device=CPU)
 
 
 def _numbered(task: int, start: int, num_rows: int) -> Transitions:
@@ -123,13 +124,15 @@ def test_a_collection_larger_than_the_ring_is_refused() -> None:
 
 
 def test_memory_is_stated_and_what_cannot_fit_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = MultiTaskReplay(100, 10_000, obs_size=20, act_size=6, device=CPU)
+    made = MultiTaskReplay(100, 10_000, observation_space=spaces.Box(-1, 1, (20,)), act_size=6, device=CPU)
     assert made.num_bytes == 100 * 10_000 * (20 + 6 + 1 + 1 + 1 + 20) * 4
     assert made.summary() == "a replay of 100 tasks x 10,000 transitions of 49 numbers (0.196 GB)"
     with pytest.raises(
         MemoryError, match=r"100 tasks x 10,000,000,000 transitions .* would take .* GB, and cpu has"
     ):
-        MultiTaskReplay(100, 10**10, obs_size=20, act_size=6, device=CPU).check_room()
+        MultiTaskReplay(
+            100, 10**10, observation_space=spaces.Box(-1, 1, (20,)), act_size=6, device=CPU
+        ).check_room()
     monkeypatch.setattr(replay, "available_memory", lambda device: 10**6)
     with pytest.raises(MemoryError, match=r"and cpu has 0.001 GB"):
         made.add(0, Transitions(*(torch.zeros(1, n).squeeze(-1) for n in (20, 6, 1, 1, 1, 20))), num_context=1)

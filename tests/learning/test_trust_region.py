@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from metarl.learning.trust_region import conjugate_gradient, gauss_newton, line_search
-from metarl.nets.policies import DiagonalGaussian
+from metarl.nets.distributions import DiagonalGaussian
 
 
 def _positive_definite(size: int) -> Tensor:

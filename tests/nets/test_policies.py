@@ -7,8 +7,9 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from metarl.learning.bilevel import expand
 from metarl.learning.losses import clipped_ratio_loss, masked_mean, policy_gradient_loss, ratio_loss
+from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.networks import Mlp
-from metarl.nets.policies import DiagonalGaussian, GaussianPolicy
+from metarl.nets.policies import GaussianPolicy
 
 
 def _gaussians() -> tuple[DiagonalGaussian, DiagonalGaussian]:
