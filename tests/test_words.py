@@ -105,8 +105,6 @@ UNFINISHED = frozenset(
         "metarl/deploy/adapting.py",
         "metarl/deploy/single_env.py",
         "metarl/evaluation.py",
-        "metarl/fewshot/data/images.py",
-        "metarl/fewshot/data/omniglot.py",
         "metarl/loop.py",
         "metarl/nets/memories.py",
         "metarl/nets/networks.py",

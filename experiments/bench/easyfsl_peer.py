@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from metarl.fewshot.data.classes import ClassData
-from metarl.fewshot.data.images import decode_image
+from metarl.fewshot.data.decoding import decode_image
 
 Task = tuple[Tensor, Tensor, Tensor, Tensor]
 """Support images, support labels, query images, query labels."""

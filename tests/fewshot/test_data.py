@@ -15,7 +15,8 @@ from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation, Distortion
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
-from metarl.fewshot.data.images import decode_image, read_class_folders, read_split
+from metarl.fewshot.data.decoding import decode_image
+from metarl.fewshot.data.images import read_class_folders, read_split
 from metarl.fewshot.data.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
 from metarl.fewshot.data.sinusoids import Harmonics, Sinusoids
 from metarl.fewshot.episodes import Episodes
@@ -318,7 +319,7 @@ def test_an_empty_class_and_a_corrupt_image_are_named(birds: Path) -> None:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 40)).save(buffer, format="PNG")
     (birds / "images" / "crow" / "9.png").write_bytes(buffer.getvalue()[:60])
-    with pytest.raises(ValueError, match=r"crow.9\.png is damaged or not an image"):
+    with pytest.raises(ValueError, match=r"crow.9\.png is damaged: image file is truncated"):
         read_class_folders(birds / "images", split)
     for path in (birds / "images" / "gull").iterdir():
         path.unlink()

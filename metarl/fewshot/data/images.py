@@ -1,20 +1,17 @@
-"""Images from folders: one folder per class, and a file that says which class is for what."""
+"""Images from folders: one folder per class, and a file that says which class belongs to which split."""
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+from metarl.fewshot.data.decoding import SUFFIXES, decode_image, image_names, read_image_file
 
 
 @dataclass(frozen=True)
@@ -55,11 +52,11 @@ def read_class_folders(
     """Read a folder of class folders of images, split by a file.
 
     Args:
-        folder: holds one folder per class, named after it.
-        split_file: JSON, {"train": [class, ...], "validation": [...], "test": [...]}.
-        size: images are resized to this many pixels square, antialiased.
-        colour: three channels instead of one.
-        device: where the bytes are put.
+        folder: Folder that holds one folder per class, named after it.
+        split_file: JSON file of the classes of each split, see `read_split`.
+        size: Width and height that images are resized to, in pixels, antialiased.
+        colour: Whether there are three channels instead of one.
+        device: Device of the images; the CPU by default.
 
     Raises:
         ValueError: if a file is missing, damaged, or the split names a class that is not there or one twice.
@@ -67,72 +64,93 @@ def read_class_folders(
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}; expected one that holds a folder of images for every class")
     split = read_split(split_file)
-    images: dict[str, Tensor] = {}
+    files: list[str] = []
+    places: dict[Path, str] = {}
     for name in (name for names in split.values() for name in names):
-        if not (folder / name).is_dir():
-            raise ValueError(f"{split_file} names the class {name!r}, which is not a folder in {folder}")
-        files = sorted(p for p in (folder / name).iterdir() if p.suffix.lower() in SUFFIXES)
-        if not files:
-            raise ValueError(f"class {name!r} has no images in {folder / name}; expected {', '.join(SUFFIXES)}")
-        images[name] = torch.stack([decode_image(p.read_bytes(), str(p), size, colour=colour) for p in files])
+        place = _class_folder(folder, name, split_file)
+        if place in places:
+            raise ValueError(f"{split_file}: the classes {places[place]!r} and {name!r} are the same folder")
+        places[place] = name
+        files += [f"{name}/{path.name}" for path in (folder / name).iterdir() if path.is_file()]
+    members: dict[str, list[Path]] = {name: [] for name in places.values()}
+    for file in image_names(str(folder), files):
+        members[file.rpartition("/")[0]].append(folder / file)
+    empty = [name for name, paths in members.items() if not paths]
+    if empty:
+        raise ValueError(
+            f"class {empty[0]!r} has no images in {folder / empty[0]}; expected {', '.join(SUFFIXES)}"
+        )
+
+    def decoded(path: Path) -> Tensor:
+        return decode_image(read_image_file(path), str(path), size, colour=colour)
+
+    images = {name: torch.stack([decoded(path) for path in paths]) for name, paths in members.items()}
     return make_splits(ClassData.join(images), split, device)
 
 
+def _class_folder(folder: Path, name: str, split_file: Path) -> Path:
+    """The real place of a class's folder."""
+    try:
+        if (folder / name).is_dir():
+            return (folder / name).resolve()
+    except (OSError, ValueError):  # a name that is too long, or holds a null character
+        pass
+    raise ValueError(f"{split_file} names the class {name[:80]!r}, which is not a folder in {folder}")
+
+
+_SPLIT = 'expected {"train": [class, ...], "validation": [...], "test": [...]}'
+
+
 def read_split(path: Path) -> dict[str, list[str]]:
-    """Read a split file: lists of class names, each name at most once.
+    """Read a split file: JSON lists of class names, {"train": [...], "validation": [...], "test": [...]}.
 
     Raises:
         ValueError: saying what is wrong with the file, naming the class.
     """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(), object_pairs_hook=_without_repeats)
     except OSError as error:
         raise ValueError(f"cannot read the split file {path}: {error.strerror}") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise ValueError(f"the split file {path} is nested too deeply; {_SPLIT}") from error
+    except ValueError as error:
         raise ValueError(f"the split file {path} is not JSON: {error}") from error
-    expected = 'expected {"train": [class, ...], "validation": [...], "test": [...]}'
     if not isinstance(data, dict) or not set(data) <= set(SPLITS) or not {"train", "test"} <= set(data):
-        raise ValueError(f"{path}: {expected}, got {json.dumps(data)[:80]}")
-    seen: dict[str, str] = {}
+        raise ValueError(f"{path}: {_SPLIT}, got {json.dumps(data)[:80]}")
+    split_of: dict[str, str] = {}
     for split, names in data.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path}: {expected}, got {split} {json.dumps(names)[:80]}")
+            raise ValueError(f"{path}: {_SPLIT}, got {split} {json.dumps(names)[:80]}")
         for name in names:
-            if name in seen:
-                raise ValueError(f"{path} names the class {name!r} twice, in {seen[name]} and in {split}")
-            seen[name] = split
+            plain = PurePosixPath(name)
+            if (
+                name != plain.as_posix()
+                or plain.is_absolute()
+                or "\\" in name
+                or {"..", "."} & {*plain.parts, name}
+            ):
+                raise ValueError(
+                    f"{path}: a class is named like its folder below the images' folder, as in 'birds/crow', got "
+                    f"{name[:80]!r}"
+                )
+            if name in split_of:
+                raise ValueError(f"{path} names the class {name!r} twice, in {split_of[name]} and in {split}")
+            split_of[name] = split
     for split in ("train", "test"):
         if not data[split]:
-            raise ValueError(f"{path}: {split} names no classes; {expected}")
+            raise ValueError(f"{path}: {split} names no classes; {_SPLIT}")
     return {split: list(data.get(split, [])) for split in SPLITS}
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of a JSON file, in which no key stands twice."""
+    data = dict(pairs)
+    if len(data) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return data
 
 
 def make_splits(data: ClassData, split: Mapping[str, Sequence[str]], device: torch.device | None = None) -> Splits:
     """Select the classes of each split, and put them on a device."""
     on = device or torch.device("cpu")
     return Splits(*(data.select(split[name]).to(on) for name in SPLITS))
-
-
-def decode_image(
-    data: bytes, name: str, size: int, *, colour: bool, invert: bool = False, antialias: bool = True
-) -> Tensor:
-    """Decode and resize an image to bytes [channel, size, size].
-
-    Args:
-        data: the file's content.
-        name: of the file, for errors.
-        size: in pixels.
-        colour: three channels instead of one.
-        invert: white becomes 0.
-        antialias: Lanczos; else the nearest pixel. An image of one bit per pixel must become one of eight before
-            it is resized: Pillow silently takes the nearest pixel otherwise.
-    """
-    try:
-        with Image.open(io.BytesIO(data)) as opened:
-            image = opened.convert("RGB" if colour else "L")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{name} is damaged or not an image: {' '.join(str(error).split())}") from error
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.LANCZOS if antialias else Image.Resampling.NEAREST)
-    pixels = torch.from_numpy(np.array(image)).reshape(size, size, -1).permute(2, 0, 1)
-    return 255 - pixels if invert else pixels

@@ -5,8 +5,6 @@ and ink 0; here ink is 255 and paper 0, and images are antialiased as they shrin
 never the order in which a file system lists folders, say what a class is.
 """
 
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,8 @@ from torch import Tensor
 
 from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
-from metarl.fewshot.data.images import decode_image, make_splits
+from metarl.fewshot.data.decoding import decode_image, image_names, read_archive, read_image_file
+from metarl.fewshot.data.images import make_splits
 
 Resize = Literal["antialias", "nearest"]
 OmniglotSplit = Literal["eight_alphabets", "alphabets", "vinyals", "lake"]
@@ -70,7 +69,7 @@ class OmniglotData(ImageClasses):
         split: Division of the characters into training, validation and test classes.
         rotations: Splits that have rotations by 90, 180 and 270 degrees as classes of their own.
         train_on_validation: Whether validation classes are trained on too instead of being held out.
-        resize: How images are resized: antialiased, or to the nearest pixel as in many older codes.
+        resize: Resizing of images: antialiased, or to the nearest pixel as in many older codes.
     """
 
     folder: str = "data/omniglot"
@@ -103,12 +102,13 @@ def read_omniglot(
     """Read Omniglot and split it.
 
     Args:
-        folder: holds images_background and images_evaluation, as folders or zip archives, itself or in the folder
-            omniglot-py that torchvision makes; or the archives images_background_small1 and _small2.
-        split: which classes are for what.
-        size: pixels of the square images.
-        resize: "nearest" reproduces the many codes that resize one-bit images without converting them first.
-        device: where the bytes are put.
+        folder: Folder that holds images_background and images_evaluation, as folders or zip archives, itself or in
+            the folder omniglot-py that torchvision makes; or the archives images_background_small1 and _small2.
+        split: Division of the characters into training, validation and test classes.
+        size: Width and height that images are resized to, in pixels.
+        resize: Filter of the resizing; "nearest" reproduces the many codes that resize one-bit images without
+            converting them first.
+        device: Device of the images; the CPU by default.
 
     Raises:
         ValueError: if there is no Omniglot in the folder, a file is damaged, or the split's classes are not there.
@@ -133,8 +133,8 @@ def split_names(names: Sequence[str], split: OmniglotSplit) -> dict[str, list[st
     """The classes of each split, as "Alphabet/characterNN".
 
     Args:
-        names: the classes that there are.
-        split: which split.
+        names: Names of the classes that there are.
+        split: Name of the split.
 
     Raises:
         ValueError: if classes of the split are not there.
@@ -144,16 +144,16 @@ def split_names(names: Sequence[str], split: OmniglotSplit) -> dict[str, list[st
         place = _place(name, split)
         if place is not None:
             chosen[place].append(name)
-    found = {part: len(chosen[part]) for part in SPLITS}
+    num_chosen = sum(len(names_of_part) for names_of_part in chosen.values())
     if split == "eight_alphabets":
         there = {name.split("/")[0] for name in names}
         missing = [alphabet for part in SPLITS for alphabet in EIGHT_ALPHABETS[part] if alphabet not in there]
         if missing:
             raise ValueError(f"the split {split} needs the alphabet {missing[0]}, which is not there; {_SOURCES}")
-    elif sum(found.values()) != _NUM_BACKGROUND + _NUM_EVALUATION:
+    elif num_chosen != _NUM_BACKGROUND + _NUM_EVALUATION:
         raise ValueError(
             f"the split {split} needs all {_NUM_BACKGROUND + _NUM_EVALUATION} characters of Omniglot, got "
-            f"{sum(found.values())}; put images_background and images_evaluation in the folder"
+            f"{num_chosen}; put images_background and images_evaluation in the folder"
         )
     return chosen
 
@@ -183,34 +183,24 @@ def _parts(folder: Path) -> list[Path]:
     """The folders and archives of Omniglot in a folder; a folder that was unpacked stands for its archive."""
     if not folder.is_dir():
         raise ValueError(f"no Omniglot at {folder}: no such folder; {_SOURCES}")
-    found = []
+    parts = []
     for root in (folder, folder / "omniglot-py"):
         for part in PARTS:
             candidates = [root / part, root / f"{part}.zip"]
-            found += [path for path in candidates if path.is_dir() or path.is_file()][:1]
-    if not found:
+            parts += [path for path in candidates if path.is_dir() or path.is_file()][:1]
+    if not parts:
         raise ValueError(f"no Omniglot in {folder}; {_SOURCES}")
-    return found
+    return parts
 
 
 def _files(part: Path) -> Iterator[tuple[str, str, bytes]]:
     """Class, place and content of every image of a part, in the order of their names."""
     if part.is_dir():
-        for path in sorted(part.glob("*/*/*.png")):
-            yield "/".join(path.parts[-3:-1]), str(path), path.read_bytes()
+        files = (path.relative_to(part).as_posix() for path in part.glob("*/*/*") if path.is_file())
+        for name in image_names(str(part), files):
+            yield name.rpartition("/")[0], str(part / name), read_image_file(part / name)
         return
-    try:
-        with zipfile.ZipFile(part) as archive:
-            for member in sorted(archive.namelist()):
-                pieces = member.split("/")
-                if member.endswith(".png") and len(pieces) >= 3:
-                    yield "/".join(pieces[-3:-1]), f"{part}:{member}", _read(archive, member)
-    except (zipfile.BadZipFile, OSError, RuntimeError) as error:
-        raise ValueError(f"{part} is damaged or not a zip archive: {error}") from error
-
-
-def _read(archive: zipfile.ZipFile, member: str) -> bytes:
-    try:
-        return archive.read(member)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(f"{archive.filename}:{member} is damaged: {error}") from error
+    for member, content in read_archive(part):
+        pieces = member.split("/")
+        if len(pieces) >= 3:
+            yield "/".join(pieces[-3:-1]), f"{part}:{member}", content
