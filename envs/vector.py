@@ -15,6 +15,7 @@ from gymnasium.utils import seeding
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
+from metarl.observations import as_nested, row_format, stored_parts
 from metarl.tasks import Task, TaskFamily, Transition
 
 Infos = dict[str, np.ndarray]
@@ -36,7 +37,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self,
         family: TaskFamily,
         num_envs: int,
-        observation_space: spaces.Box,
+        observation_space: spaces.Space[Any],
         action_space: spaces.Space[Any],
         *,
         max_episode_steps: int,
@@ -62,7 +63,8 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._seeds: list[int] = []
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
-        self._observations = np.zeros((num_envs, *observation_space.shape), dtype=observation_space.dtype)
+        shape, dtype = row_format(observation_space)
+        self._observations = np.zeros((num_envs, *shape), dtype=dtype)
 
     @abstractmethod
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
@@ -70,7 +72,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     @abstractmethod
     def _begin(self, rows: np.ndarray, rngs: Sequence[np.random.Generator]) -> tuple[np.ndarray, Infos]:
-        """Start an episode in the rows; observations [row, feature] and infos."""
+        """Start an episode in the rows; observations [row, ...] as `row_format` stores them, and infos."""
 
     @abstractmethod
     def _simulate(
@@ -112,7 +114,7 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, dict[str, Any]]:
         """Start an episode in every sub-environment, or in those of `options["reset_mask"]`.
 
         Args:
@@ -127,9 +129,9 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             rows = np.flatnonzero(self._check_mask(options["reset_mask"]))
         self._seed(seed, rows)
         infos = self._restart(rows)
-        return self._observations.copy(), self._masked(infos, rows)
+        return self._nested(self._observations), self._masked(infos, rows)
 
-    def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """Step every sub-environment and reset those that ended, as the autoreset mode says."""
         actions = self._check_actions(actions)
         if self.autoreset_mode == AutoresetMode.NEXT_STEP and self._ended.any():
@@ -143,7 +145,8 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         rows = np.arange(self.num_envs)
         if self.autoreset_mode == AutoresetMode.SAME_STEP and self._ended.any():
             return self._same_step(rewards, terminated, truncated, infos)
-        return observations, rewards, terminated, truncated, self._masked(infos, rows)
+        nested = as_nested(self.single_observation_space, observations)
+        return nested, rewards, terminated, truncated, self._masked(infos, rows)
 
     def advance(self, actions: np.ndarray, rows: np.ndarray | None = None) -> Transition:
         """Step the rows once, without any reset.
@@ -158,11 +161,12 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self._elapsed[index] += 1
         truncated = self._elapsed[index] >= self.max_episode_steps
         self._ended[index] = terminated | truncated
-        return Transition(self._observations[index].copy(), rewards, terminated, truncated, infos)
+        after = stored_parts(self._observations[index].copy())
+        return Transition(after, rewards, terminated, truncated, infos)
 
     def _step_after_ends(
         self, actions: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """NEXT_STEP: rows that ended ignore their action and give the reset observation instead."""
         ended, going = np.flatnonzero(self._ended), np.flatnonzero(~self._ended)
         rewards = np.zeros(self.num_envs)
@@ -171,16 +175,16 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         if len(going):
             _, rewards[going], flags[0, going], flags[1, going], step_infos = self.advance(actions[going], going)
             infos = self._merge(infos, self._masked(step_infos, going))
-        return self._observations.copy(), rewards, flags[0], flags[1], infos
+        return self._nested(self._observations), rewards, flags[0], flags[1], infos
 
     def _same_step(
         self, rewards: np.ndarray, terminated: np.ndarray, truncated: np.ndarray, infos: Infos
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
+    ) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """SAME_STEP: rows that ended give the reset observation and keep the last one in the infos."""
         ended, going = np.flatnonzero(self._ended), np.flatnonzero(~self._ended)
         final_obs = np.full(self.num_envs, None, dtype=object)
         for row in ended:
-            final_obs[row] = self._observations[row].copy()
+            final_obs[row] = self._nested(self._observations[row])
         mask = self._ended.copy()
         final_info = self._masked({name: values[ended] for name, values in infos.items()}, ended)
         merged = self._merge(
@@ -188,7 +192,11 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
             self._masked(self._restart(ended), ended),
         )
         merged |= {"final_obs": final_obs, "_final_obs": mask, "final_info": final_info, "_final_info": mask}
-        return self._observations.copy(), rewards, terminated, truncated, merged
+        return self._nested(self._observations), rewards, terminated, truncated, merged
+
+    def _nested(self, stored: np.ndarray) -> Any:
+        """Copies of stored observations in Gymnasium's form."""
+        return as_nested(self.single_observation_space, stored_parts(stored.copy()))
 
     def _restart(self, rows: np.ndarray) -> Infos:
         self._ensure_rngs()

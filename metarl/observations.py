@@ -39,8 +39,8 @@ def space_parts(space: spaces.Space[Any]) -> dict[str, PartSpace]:
         inside = {str(number): part for number, part in enumerate(space.spaces)}
     else:
         raise ValueError(
-            "expected a space of Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or Tuple of these, "
-            f"got {describe(space)}"
+            "observations must be of a Box, Discrete, MultiDiscrete or MultiBinary space, or of a Dict or Tuple "
+            f"of these, got {describe(space)}"
         )
     parts: dict[str, PartSpace] = {}
     for name, part in inside.items():
@@ -64,7 +64,8 @@ def describe(space: spaces.Space[Any]) -> str:
         low, high = np.unique(space.low), np.unique(space.high)
         bounds = f"{low[0]:g}, {high[0]:g}, " if len(low) == len(high) == 1 else ""
         return f"Box({bounds}{space.shape}, {space.dtype})"
-    return " ".join(str(space).split())
+    text = " ".join(str(space).split())
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def as_arrays(
@@ -96,6 +97,21 @@ def as_nested(space: spaces.Space[Any], arrays: Arrays, prefix: str = "") -> Any
             as_nested(part, arrays, _join(prefix, str(number))) for number, part in enumerate(space.spaces)
         )
     return arrays[prefix] if isinstance(arrays, dict) else arrays
+
+
+def row_format(space: spaces.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of one row of an array that stores observations; several parts are fields of one dtype."""
+    parts = space_parts(space)
+    if "" in parts:
+        return parts[""].shape or (), np.dtype(parts[""].dtype)
+    return (), np.dtype([(name, part.dtype, part.shape or ()) for name, part in parts.items()])
+
+
+def stored_parts(stored: np.ndarray) -> Arrays:
+    """The parts of rows that are stored in `row_format`, or of one row, without a copy."""
+    if stored.dtype.names is None:
+        return np.asarray(stored)
+    return {name: np.asarray(stored[name]) for name in stored.dtype.names}
 
 
 def map_parts(change: Callable[..., Changed], first: Any, *others: Any) -> Any:

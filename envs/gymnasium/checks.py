@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 import gymnasium
 import numpy as np
 
+from metarl.observations import as_arrays
+
 Env = gymnasium.Env[Any, Any]
+
+
+Stored = np.ndarray | tuple[np.ndarray, ...]
+"""An observation to be put into a row of an array that stores observations; several parts are a tuple."""
 
 
 class Step(NamedTuple):
     """What an environment returned from one step, checked."""
 
-    observation: np.ndarray
+    observation: Stored
     reward: float
     terminated: bool
     truncated: bool
@@ -33,7 +39,7 @@ def checked_env(where: str, env: object) -> Env:
     return env
 
 
-def checked_reset(where: str, result: object, like: np.ndarray) -> np.ndarray:
+def checked_reset(where: str, result: object, like: np.ndarray) -> Stored:
     """The observation that a reset returned, as the array `like` has it.
 
     Raises:
@@ -87,12 +93,26 @@ def checked_reward(where: str, reward: object) -> float:
     return reward
 
 
-def checked_observation(where: str, observation: object, like: np.ndarray) -> np.ndarray:
-    """An observation with the shape and dtype of its space, which are those of the array `like`.
+def checked_observation(where: str, observation: object, like: np.ndarray) -> Stored:
+    """An observation with the shape and dtype of its space, which are those of the stored row `like`.
 
     Raises:
         ValueError: if it has another shape, or a dtype that does not fit.
     """
+    if like.dtype.names is not None:
+        parts = as_arrays(observation)
+        if not isinstance(parts, dict) or parts.keys() != set(like.dtype.names):
+            raise ValueError(
+                f"{where}: observations must have the parts {', '.join(like.dtype.names)}, got "
+                f"{', '.join(parts) if isinstance(parts, dict) else shortened(observation)}"
+            )
+        return tuple(
+            _checked_array(f"{where}, part {name!r}", parts[name], like[name]) for name in like.dtype.names
+        )
+    return _checked_array(where, observation, like)
+
+
+def _checked_array(where: str, observation: object, like: np.ndarray) -> np.ndarray:
     if type(observation) is np.ndarray and observation.dtype == like.dtype and observation.shape == like.shape:
         return observation
     expected = f"{where}: observations must be as the observation space says, {like.dtype} of shape {like.shape}"

@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs.gymnasium.checks import Env, checked_env
 from metarl.envs.gymnasium.vector_env import ProcessVectorEnv
 from metarl.envs.uniform import Bounds, UniformTasks
+from metarl.observations import space_parts
 from metarl.runs.cores import usable_cores
 from metarl.tasks import Benchmark, FiniteTasks, Parameter, Task, TaskDistribution, TaskFamily
 
@@ -48,21 +49,18 @@ class GymnasiumFamily(TaskFamily):
         """Which environments can be given this task: those that were made for its kind."""
         return ""
 
-    def spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
+    def spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         """Spaces of observations and of actions; here, those of an environment that is made to be asked.
 
         Raises:
-            ValueError: if observations are no arrays of numbers.
+            ValueError: if observations are not numbers, arrays of numbers, or dictionaries or tuples of these.
         """
         env = checked_env(self.name, self.new_environment(""))
         try:
-            observations = env.observation_space
-            if not isinstance(observations, spaces.Box):
-                raise ValueError(
-                    f"{self.name}: observations must be arrays of numbers (a Box), got {observations}; "
-                    "wrap the environment in gymnasium.wrappers.FlattenObservation"
-                )
-            return observations, env.action_space
+            space_parts(env.observation_space)
+            return env.observation_space, env.action_space
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         finally:
             env.close()
 

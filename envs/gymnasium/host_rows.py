@@ -27,7 +27,7 @@ class EnvProvider(Protocol):
     info_names: tuple[str, ...]
     steps_here_too: bool
 
-    def spaces(self) -> tuple[spaces.Box, spaces.Space[Any]]:
+    def spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
         """Spaces of observations and of actions."""
 
     def new_environment(self, kind: str) -> Env:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 
+from metarl.observations import describe, row_format
+
 
 @dataclass(frozen=True)
 class SharedArrays:
     """What goes in and out of the environments, by row.
 
     Attributes:
-        observations: Latest observations, [row, ...].
+        observations: Latest observations, [row, ...], as `metarl.observations.row_format` stores them.
         actions: Actions of the next step, [row, ...].
         rewards: Rewards of the last step, float64 [row].
         terminated: True where the last step ended the MDP, [row].
@@ -57,10 +59,10 @@ class ArrayLayout:
             "terminated": ((), np.dtype(np.bool_)),
             "truncated": ((), np.dtype(np.bool_)),
         }
-        for name, space in (("observations", self.observations), ("actions", self.actions)):
-            if space.shape is None or space.dtype is None:
-                raise ValueError(f"{name} must be arrays or numbers, got the space {space}")
-            fields[name] = (space.shape, space.dtype)
+        if self.actions.shape is None or self.actions.dtype is None:
+            raise ValueError(f"actions must be arrays or numbers, got the space {describe(self.actions)}")
+        fields["actions"] = (self.actions.shape, self.actions.dtype)
+        fields["observations"] = row_format(self.observations)
         return fields
 
     def memory(self) -> Any:

@@ -173,7 +173,9 @@ def test_observations_that_are_no_arrays_are_refused() -> None:
     class Words(Own):
         observation_space = spaces.Text(5)
 
-    with pytest.raises(ValueError, match=r"own: observations must be arrays of numbers \(a Box\), got Text"):
+    with pytest.raises(
+        ValueError, match=r"own: observations must be of a Box, .* or of a Dict or Tuple of these, got Text"
+    ):
         own(make=lambda: Words(fine, fine_reset)).make_env(1)
 
 
