@@ -1,0 +1,140 @@
+"""Which agent takes which spaces: it trains and adapts there, or refuses in one line."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from metarl.agent import AgentConfig, AgentSetup
+from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.pearl import PearlConfig
+from metarl.agents.pearl.context import ContextConfig
+from metarl.agents.promp import PrompConfig
+from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.deploy.adapting import adapt, adapt_to_recording
+from metarl.deploy.recordings import load_recording, save_recording
+from metarl.nets.encoders import EncoderConfig
+from metarl.tasks import FiniteTasks, Task
+from metarl.workers import EnvMaker, Workers
+from tests.environments import Anything, anything
+
+CPU = torch.device("cpu")
+VECTOR = spaces.Box(-1.0, 1.0, (3,))
+IMAGE = spaces.Box(0, 255, (7, 7, 3), np.uint8)
+OBSERVATIONS: dict[str, spaces.Space[Any]] = {
+    "vector": VECTOR,
+    "doubles": spaces.Box(-1.0, 1.0, (3,), np.float64),
+    "matrix": spaces.Box(-1.0, 1.0, (2, 3)),
+    "image": IMAGE,
+    "float image": spaces.Box(0.0, 1.0, (3, 8, 8)),
+    "atari image": spaces.Box(0, 255, (84, 84, 3), np.uint8),
+    "discrete": spaces.Discrete(4, start=1),
+    "multi-discrete": spaces.MultiDiscrete([2, 3]),
+    "multi-binary": spaces.MultiBinary(3),
+    "dictionary": spaces.Dict(image=IMAGE, vector=VECTOR, inner=spaces.Dict(choice=spaces.Discrete(2))),
+    "tuple": spaces.Tuple((VECTOR, spaces.Discrete(3))),
+    "text": spaces.Text(4),
+}
+ACTIONS: dict[str, spaces.Space[Any]] = {
+    "discrete": spaces.Discrete(3),
+    "discrete from 1": spaces.Discrete(3, start=1),
+    "multi-discrete": spaces.MultiDiscrete([2, 4], start=[0, 1]),
+    "multi-binary": spaces.MultiBinary(3),
+    "box": spaces.Box(-2.0, 1.0, (2,)),
+    "matrix box": spaces.Box(-1.0, 1.0, (2, 3)),
+    "double box": spaces.Box(-1.0, 1.0, (2,), np.float64),
+    "unbounded box": spaces.Box(-np.inf, np.inf, (2,)),
+    "dictionary": spaces.Dict(a=spaces.Discrete(2)),
+}
+_POLICY, _ADAPTATION = PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episodes=3)
+AGENTS: dict[str, AgentConfig] = {
+    "rl2": Rl2Config(TrialPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8))),
+    "rl2 without memory": Rl2Config(TrialPolicyConfig(memory="none", encoder=EncoderConfig(images="mlp"))),
+    "rl2 in chunks": Rl2Config(TrialPolicyConfig(memory_size=8, memory="lstm"), backprop_steps=3),
+    "maml-trpo": MamlTrpoConfig(_POLICY, _ADAPTATION, fisher_fraction=0.5),
+    "promp": PrompConfig(_POLICY, _ADAPTATION),
+    "pearl": PearlConfig(
+        ContextConfig(hidden_sizes=(8,), next_observations=True),
+        hidden_sizes=(8,),
+        num_initial_episodes=2,
+        num_updates=2,
+        update_tasks=2,
+        batch_size=4,
+        replay_capacity=100,
+    ),
+}
+GRADIENT, ALL = ("maml-trpo", "promp"), tuple(AGENTS)
+
+
+def _observed(agent: str, observations: str) -> str | None:
+    """The line of a refusal, or None."""
+    if observations == "text":
+        return (
+            r"^anything: observations must be of a Box, Discrete, MultiDiscrete or MultiBinary space, .* got Text"
+        )
+    if observations == "atari image" and agent in GRADIENT:
+        return r"takes observations of up to 1,000 numbers, .* got 21,168 in Box\(0, 255, .*; RL2 takes more"
+    return None
+
+
+def _acted(agent: str, actions: str) -> str | None:
+    """The line of a refusal, or None."""
+    if actions == "unbounded box":
+        return r"continuous actions must have finite bounds, got Box\(-inf, inf, .*RescaleAction"
+    if actions == "dictionary":
+        return r"actions must be arrays or numbers, got the space Dict"
+    if agent == "pearl" and "box" not in actions:
+        return r"^PEARL takes bounded Box actions, got .*; RL2, MAML-TRPO and ProMP take discrete ones"
+    return None
+
+
+def _try(agent: str, observation_space: spaces.Space[Any], action_space: spaces.Space[Any], tmp_path: Any) -> None:
+    """An iteration of training, two episodes of adapting, and adapting to their recording."""
+    family = anything(observation_space, action_space)
+    tasks = FiniteTasks(family, (Task.of("anything", number=0.0), Task.of("anything", number=1.0)))
+    setup = AgentSetup(family.make_env(1, num_threads=1), family.benchmark(train=tasks), 1, 0, CPU)
+    made = AGENTS[agent].make(setup)
+    rng = np.random.default_rng(0)
+    with Workers(EnvMaker(family), num_threads=1) as workers:
+        metrics = made.update(made.collect(workers, tasks.sample(4, rng), rng))
+    assert all(np.isfinite(value) for value in metrics.values())
+    adapted = adapt(made, Anything(observation_space, action_space), episodes=2, seed=1)
+    save_recording(tmp_path / "log.npz", adapted.recording)
+    recording = load_recording(tmp_path / "log.npz")
+    again = adapt_to_recording(made, recording, action_space)
+    observation = Anything(observation_space, action_space).reset(seed=3)[0]
+    assert action_space.contains(again.policy.act(observation))
+
+
+def _check(agent: str, refusal: str | None, *rest: Any) -> None:
+    if refusal is None:
+        _try(agent, *rest)
+        return
+    with pytest.raises(ValueError, match=refusal) as raised:
+        _try(agent, *rest)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("actions", ACTIONS)
+@pytest.mark.parametrize("agent", ALL)
+def test_every_agent_acts_or_refuses(agent: str, actions: str, tmp_path: Any) -> None:
+    _check(agent, _acted(agent, actions), VECTOR, ACTIONS[actions], tmp_path)
+
+
+@pytest.mark.parametrize("observations", OBSERVATIONS)
+@pytest.mark.parametrize("agent", ALL)
+def test_every_agent_observes_or_refuses(agent: str, observations: str, tmp_path: Any) -> None:
+    _check(agent, _observed(agent, observations), OBSERVATIONS[observations], ACTIONS["box"], tmp_path)
+
+
+def test_statistics_of_images_are_refused() -> None:
+    env = anything(IMAGE, ACTIONS["box"]).make_env(1, num_threads=1)
+    for policy in (TrialPolicyConfig(normalise_observations=True), TrialPolicyConfig(tell_observation=True)):
+        with pytest.raises(
+            ValueError, match=r"without a learned encoding, got Box\(0, 255, .*encoder.images to flat"
+        ):
+            Rl2Config(policy).make(AgentSetup(env, None, 1, 0, CPU))  # type: ignore[arg-type]
