@@ -86,9 +86,22 @@ def test_a_checkpoint_is_laid_out_as_it_was(name: str) -> None:
     assert {part: set(_keys(state)[part] or ()) for part in state} == LAYOUTS[name]
 
 
+def test_step_sizes_are_annealed_over_the_whole_run_unless_a_configuration_says_otherwise() -> None:
+    experiment = PRESETS["sinusoid-adml"].experiment
+    num_updates = experiment.training.iterations * experiment.training.updates_per_iteration
+    learner: Any = make_learner(experiment, torch.device("cpu"))
+    assert learner.outer.config.annealing_updates == num_updates > 1
+    reptile = PRESETS["sinusoid-reptile"].experiment
+    num_updates = reptile.training.iterations * reptile.training.updates_per_iteration
+    for configured, expected in ((None, num_updates), (0, 0), (7, 7)):
+        config = replace(reptile.learner, annealing_updates=configured)  # type: ignore[call-arg,type-var]
+        learner = make_learner(replace(reptile, learner=config), torch.device("cpu"))
+        assert learner.config.annealing_updates == expected
+
+
 def test_reptiles_checkpoint_is_laid_out_as_it_was() -> None:
     experiment = PRESETS["sinusoid-reptile"].experiment
-    learner = make_learner(replace(experiment, learner=replace(experiment.learner)), torch.device("cpu"))
+    learner = make_learner(experiment, torch.device("cpu"))
     source = experiment.data.make(torch.device("cpu")).train
     learner.update(source.sample(2, np.random.default_rng(0)), np.random.default_rng(0))
     state = learner.state_dict()

@@ -154,6 +154,29 @@ def test_an_images_own_distortion_comes_after_its_classes() -> None:
     assert shifting(images, mirror, torch.Generator())[0, 0, 0].tolist() == [0, 0, 0, 1]
 
 
+def test_each_limit_of_a_distortion_bounds_what_it_names() -> None:
+    """Turned, the map is a rotation; shifted, scaled or sheared, it is the identity but for its own entries."""
+
+    def maps(**limits: float) -> Tensor:
+        return replace(STILL, **limits).draw(500, torch.Generator().manual_seed(0))  # type: ignore[arg-type]
+
+    turned = maps(max_rotation=30.0)
+    linear, shift = turned[:, :, :2], turned[:, :, 2]
+    assert torch.allclose(linear @ linear.transpose(1, 2), torch.eye(2).expand(500, -1, -1), atol=1e-6)
+    assert torch.allclose(linear.det(), torch.ones(500))
+    angles = torch.atan2(linear[:, 1, 0], linear[:, 0, 0]).rad2deg()
+    assert 29 < float(angles.max()) <= 30
+    assert -30 <= float(angles.min()) < -29
+    assert shift.abs().max() == 0
+    limits = {"max_shift": ([(0, 2), (1, 2)], 0.2), "max_scaling": ([(0, 0), (1, 1)], 0.1)}
+    for name, (places, bound) in (limits | {"max_shear": ([(0, 1)], 0.1)}).items():
+        changes = maps(**{name: 0.1}) - torch.eye(2, 3)
+        for row, column in places:
+            assert 0.95 * bound < float(changes[:, row, column].abs().max()) <= bound + 1e-6
+            changes[:, row, column] = 0
+        assert changes.abs().max() == 0
+
+
 def test_mirrored_maps_mirror_half_of_the_images() -> None:
     maps = replace(STILL, mirrored=True).draw(1000, torch.Generator().manual_seed(0))
     assert 400 < int((maps[:, 0, 0] == -1).sum()) < 600
@@ -173,6 +196,18 @@ def test_sinusoids_are_sinusoids() -> None:
 def test_even_queries_cover_the_domain() -> None:
     query = Sinusoids(num_queries=5, even_queries=True).sample(2, _rng()).query.inputs
     assert query[..., 0].tolist() == [[-5.0, -2.5, 0.0, 2.5, 5.0]] * 2
+
+
+def test_harmonics_are_two_waves_of_which_one_is_twice_as_fast() -> None:
+    """Some frequency within the bounds explains all points, with its double and no other waves."""
+    episodes = Harmonics(num_shots=60, noise=0.0, frequencies=(1.0, 2.0)).sample(5, _rng())
+    frequencies = torch.linspace(1.0, 2.0, 1001, dtype=torch.float64).view(-1, 1, 1)
+    for x, y in zip(*episodes.support, strict=True):
+        places, values = x.double().unsqueeze(0), y.double().unsqueeze(0).expand(1001, -1, -1)
+        waves = [f(n * frequencies * places) for n in (1, 2) for f in (torch.sin, torch.cos)]
+        basis = torch.cat(waves, -1)
+        residuals = (basis @ torch.linalg.lstsq(basis, values).solution - values).square().mean((1, 2)).sqrt()
+        assert float(residuals.min()) < 0.02 * float(y.std())
 
 
 def test_harmonics_lie_around_a_centre_of_their_own() -> None:

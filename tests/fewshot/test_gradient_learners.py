@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.fewshot import functional
-from metarl.fewshot.backbones import FilmConv4, conv4, regression_mlp
+from metarl.fewshot.backbones import ContextAsInput, FilmConv4, conv4, regression_mlp
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.learners.adml import Adml, AdmlConfig
@@ -132,14 +132,38 @@ def test_cavias_tasks_in_turn_give_what_tasks_at_once_give(monkeypatch: pytest.M
     assert torch.allclose(*grads, atol=1e-10)
 
 
+def test_cavias_context_starts_at_zero_and_takes_gradient_steps() -> None:
+    """y = x w + c v with w = 1 and v = 2: the loss's slope in c is 2 v times the mean error."""
+    module = ContextAsInput(nn.Linear(2, 1, bias=False)).double()
+    with torch.no_grad():
+        module.network.weight.copy_(torch.tensor([[1.0, 2.0]]))
+    x, y = torch.randn(2, 3, 4, 1, generator=_generator(), dtype=torch.float64)
+    before, after = Cavia(module, CaviaConfig(num_context=1, inner_lr=0.1)).adapt(Examples(x, y), 1)
+    assert torch.allclose(before(x), x)
+    context = -0.1 * 2 * 2 * (x - y).mean((1, 2), keepdim=True)
+    assert torch.allclose(after(x), x + 2 * context)
+
+
 def test_pieces_of_a_batch_give_the_gradient_of_the_whole() -> None:
     episodes = _episodes()
     networks = [_network(), _network()]
+    metrics = []
     for network, at_once in zip(networks, (None, 2), strict=True):
         learner = Maml(network, MamlConfig(outer=OuterConfig(tasks_at_once=at_once)))
-        learner.update(episodes, np.random.default_rng(0))
+        metrics.append(learner.update(episodes, np.random.default_rng(0)))
+    assert metrics[0] == pytest.approx(metrics[1])
     grads = [flatten([p.grad for p in network.parameters() if p.grad is not None]) for network in networks]
     assert torch.allclose(*grads, atol=1e-12)
+
+
+def test_a_loss_that_is_not_finite_names_the_task_of_the_whole_batch_and_moves_nothing() -> None:
+    episodes, network = _episodes(), _network()
+    episodes.query.inputs[3] = torch.nan
+    before = [p.detach().clone() for p in network.parameters()]
+    learner = Maml(network, MamlConfig(outer=OuterConfig(tasks_at_once=2)))
+    with pytest.raises(FloatingPointError, match="the outer loss is nan on task 3 of the batch"):
+        learner.update(episodes, np.random.default_rng(0))
+    assert all(torch.equal(p, b) for p, b in zip(network.parameters(), before, strict=True))
 
 
 def test_first_and_second_order_agree_where_the_hessian_is_zero() -> None:
@@ -195,6 +219,23 @@ def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
     assert torch.allclose(found.transpose(1, 2), torch.linalg.solve(system, slope), atol=1e-10)
 
 
+def test_implicit_maml_follows_the_mean_gradient_and_reports_how_well_the_system_is_solved() -> None:
+    network, episodes = _quadratic()
+    config = ImplicitMamlConfig(inner_steps=300, cg_iters=1, outer=OuterConfig(tasks_at_once=2))
+    learner = ImplicitMaml(network, config)
+    solutions = learner.meta_gradients(episodes)[0]["weight"]
+    x, queries = episodes.support.inputs, episodes.query
+    right = learner.inner.trace(episodes.support, 300, "none")[-1]["weight"].transpose(1, 2)
+    slope = 2 * queries.inputs.transpose(1, 2) @ (queries.inputs @ right - queries.targets) / 6
+    system = torch.eye(2, dtype=torch.float64) + 2 * x.transpose(1, 2) @ x / 6 / 2.0
+    residual = (system @ solutions.transpose(1, 2) - slope).flatten(1).norm(dim=1) / slope.flatten(1).norm(dim=1)
+    assert residual.max() > 0.01  # one iteration does not solve a system of two
+    metrics = learner.update(episodes, np.random.default_rng(0))
+    assert metrics["loss/cg_residual"] == pytest.approx(float(residual.mean()), rel=1e-6)
+    assert network.weight.grad is not None
+    assert torch.allclose(network.weight.grad, solutions.mean(0), atol=1e-10)
+
+
 def test_implicit_maml_solves_its_inner_problem() -> None:
     # d/dphi [ mean (x phi - y)^2 + lambda/2 |phi - theta|^2 ] = 0, solved directly
     network, episodes = _quadratic()
@@ -238,6 +279,31 @@ def test_reptiles_adam_goes_on_from_update_to_update_and_not_from_evaluation() -
     assert learner.moment_steps == 1
 
 
+def test_reptiles_second_moments_are_corrected_by_the_number_of_all_steps() -> None:
+    """Two updates of two inner steps each on (w - 4)^2 from w = 0, by hand."""
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    learner = Reptile(network, ReptileConfig(inner_lr=0.25, inner_steps=2))
+    examples = Examples(torch.ones(1, 1, 1), torch.full((1, 1, 1), 4.0))
+    w, moment = 0.0, 0.0
+    for steps in ((1, 2), (3, 4)):
+        learner.update(Episodes(examples, examples), np.random.default_rng(0))
+        for step in steps:
+            grad = 2 * (w - 4)
+            moment = 0.999 * moment + 0.001 * grad**2
+            w -= 0.25 * grad / math.sqrt(moment / (1 - 0.999**step))
+        assert network.weight.item() == pytest.approx(w, rel=1e-5)
+
+
+def test_reptile_trains_on_support_and_query_examples_alike() -> None:
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    config = ReptileConfig(inner_lr=0.25, inner_steps=1, inner_optimizer="sgd", inner_batch_size=2)
+    support, query = (Examples(torch.ones(1, 1, 1), torch.full((1, 1, 1), y)) for y in (4.0, 8.0))
+    Reptile(network, config).update(Episodes(support, query), np.random.default_rng(0))
+    assert network.weight.item() == pytest.approx(0.25 * 2 * 6.0)
+
+
 def test_the_multi_step_weights_fall_to_the_last_step() -> None:
     learner = Maml(_network(), MamlConfig(inner_steps=5, multi_step_updates=10))
     assert learner.step_weights() == pytest.approx([0.2] * 5)
@@ -247,6 +313,26 @@ def test_the_multi_step_weights_fall_to_the_last_step() -> None:
     assert learner.step_weights() == pytest.approx([0.02] * 4 + [0.92])
     learner.outer.updates = 10
     assert learner.step_weights() == [0, 0, 0, 0, 1]
+    slow = Maml(_network(), MamlConfig(inner_steps=5, multi_step_updates=100))
+    slow.outer.updates = 98
+    assert slow.step_weights() == pytest.approx([0.03 / 5] * 4 + [1 - 4 * 0.03 / 5])  # and not 0.02 / 5
+
+
+def test_the_multi_step_loss_weighs_the_query_loss_of_every_step_with_the_gains_of_that_step() -> None:
+    config = MamlConfig(inner_steps=3, multi_step_updates=4, normalisation="per_step")
+    learner, episodes = Maml(_network(), config), _episodes()
+    gains = learner.network.params["1.weight"]
+    with torch.no_grad():
+        gains.copy_(torch.arange(1.0, 5.0).view(4, 1).expand_as(gains))  # another one for every step
+    learner.outer.updates = 2
+    trace = learner.inner.trace(episodes.support, 3, "none")
+    losses = [
+        task_losses(learner.network(trace[step], episodes.query.inputs, step=step), episodes.query.targets)
+        for step in (1, 2, 3)
+    ]
+    # a third falls by a sixth per half of the way: 1/6, 1/6 and what is left
+    expected = losses[0] / 6 + losses[1] / 6 + losses[2] * 2 / 3
+    assert torch.allclose(learner.outer_losses(episodes).losses, expected, atol=1e-10)
 
 
 def test_derivative_order_is_first_then_second() -> None:
@@ -265,6 +351,22 @@ def test_the_outer_step_size_follows_half_a_cosine() -> None:
     assert config.outer_lr_after(9) == pytest.approx(0.1)
     with pytest.raises(ValueError, match="final_outer_lr needs annealing_updates"):
         OuterConfig(final_outer_lr=0.1).outer_lr_after(0)
+    whole_run = OuterConfig(outer_lr=1.0, final_outer_lr=0.1).over(8)
+    assert whole_run.outer_lr_after(4) == pytest.approx(0.55)
+    assert config.over(8) == config  # it says over how many updates
+
+
+def test_entries_of_the_outer_gradient_are_clipped() -> None:
+    grads = []
+    for max_grad in (None, 0.01):
+        network = _network()
+        metrics = Maml(network, MamlConfig(outer=OuterConfig(max_grad=max_grad))).update(
+            _episodes(), np.random.default_rng(0)
+        )
+        grads.append(flatten([p.grad for p in network.parameters() if p.grad is not None]))
+        assert metrics["loss/grad_norm"] == pytest.approx(float(grads[0].norm()))  # before it is clipped
+    assert grads[0].abs().max() > 0.01
+    assert torch.equal(grads[1], grads[0].clamp(-0.01, 0.01))
 
 
 def test_meta_curvature_multiplies_every_axis_by_its_matrix() -> None:

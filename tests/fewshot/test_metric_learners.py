@@ -11,10 +11,10 @@ from metarl.fewshot import learn_task
 from metarl.fewshot.backbones import Autocast, conv4
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
-from metarl.fewshot.episodes import Examples
+from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
-from metarl.fewshot.learners.matching import Matching, MatchingConfig
+from metarl.fewshot.learners.matching import FullContext, Matching, MatchingConfig
 from metarl.fewshot.learners.proto_maml import ProtoMaml, ProtoMamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.learners.relation import Relation, RelationConfig, relation_module
@@ -104,6 +104,41 @@ def test_full_context_embeddings_see_the_whole_support_set() -> None:
         learner.outputs(_features(0, 6, 6).float(), TARGETS, _features(1, 5, 6).float())
 
 
+def _one_by_one(context: FullContext, support: Tensor, query: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Full context embeddings of one task and one query, read off the paper's appendix A."""
+    states, _ = context.support_lstm(support)
+    keys = states[:, :4] + states[:, 4:] + support
+    hidden, cell = query, torch.zeros(4)
+    for _ in range(num_steps):
+        attention = torch.stack([hidden @ key for key in keys]).softmax(0)
+        read = sum((a * key for a, key in zip(attention, keys, strict=True)), torch.zeros(4))
+        plain, cell = context.query_lstm(torch.cat([query, read]), (hidden, cell))
+        hidden = plain + query
+    return keys, hidden
+
+
+def test_full_context_embeddings_equal_those_of_one_query_at_a_time() -> None:
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    context = FullContext(4, 3, torch.Generator().manual_seed(0))
+    keys, hidden = context(support, query)
+    for task, row in ((0, 0), (1, 4)):
+        expected = _one_by_one(context, support[task], query[task, row], 3)
+        assert torch.allclose(keys[task], expected[0], atol=1e-6)
+        assert torch.allclose(hidden[task, row], expected[1], atol=1e-6)
+
+
+def test_full_context_embeddings_are_the_features_themselves_where_the_lstms_say_nothing() -> None:
+    """An LSTM whose weights are zero puts out zeros: what is left are the skip connections."""
+    support, query = _features(0, 6).float(), _features(1, 5).float()
+    context = FullContext(4, 3, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for p in context.parameters():
+            p.zero_()
+    keys, hidden = context(support, query)
+    assert torch.equal(keys, support)
+    assert torch.equal(hidden, query)
+
+
 def test_a_relation_networks_class_is_the_mean_of_its_maps() -> None:
     class Total(nn.Module):
         def forward(self, pairs: Tensor) -> Tensor:
@@ -130,6 +165,72 @@ def test_siamese_losses_by_hand() -> None:
     assert triplet_loss(apart, positive, ~same, 2.5).item() == pytest.approx(1.0)
     # With margin 1.5 the first is satisfied, and only the second counts.
     assert triplet_loss(apart, positive, ~same, 1.5).item() == pytest.approx(0.5)
+
+
+def test_a_relation_networks_loss_is_the_squared_error_of_scores_between_0_and_1() -> None:
+    support, query = (_features(seed, 3).view(2, 3, 1, 2, 2) for seed in (0, 1))
+    targets = torch.tensor([[0, 1, 2], [2, 0, 1]])
+    learner = Relation(_Frozen(), RelationConfig(), relation=nn.Identity())
+    outputs = _features(2, 3, 3)
+    measured = learner.losses(
+        support, query, outputs, Episodes(Examples(support, targets), Examples(query, targets))
+    )
+    errors = [
+        (1 / (1 + math.exp(-float(outputs[1, row, way]))) - float(targets[1, row] == way)) ** 2
+        for row in range(3)
+        for way in range(3)
+    ]
+    assert measured[1].item() == pytest.approx(sum(errors) / 9)
+
+
+@pytest.mark.parametrize("normalisation", ["transductive", "support", "running"])
+def test_comparing_a_query_depends_on_other_queries_only_where_it_says_so(normalisation: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh()).double()
+    learner = Prototypical(network, PrototypicalConfig(normalisation=normalisation))  # type: ignore[arg-type]
+    support, query = _features(0, 6), _features(1, 5)
+    predict = learner.adapt(Examples(support, TARGETS), 0)[0]
+    alone = torch.allclose(predict(query[:, :2]), predict(query)[:, :2], atol=1e-9)
+    assert alone == (normalisation != "transductive")
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "triplet"])
+def test_siamese_pairs_are_of_two_examples_never_of_one_with_itself(loss: str) -> None:
+    """The loss of support and query features against loops over all pairs, or triplets, of different examples."""
+    support, query = _features(0, 3)[:1], _features(1, 3)[:1]
+    targets = torch.tensor([[0, 1, 2]])
+    learner = Siamese(_Frozen(), SiameseConfig(loss=loss, margin=1.5))  # type: ignore[arg-type]
+    episodes = Episodes(Examples(support, targets), Examples(query, targets))
+    measured = learner.losses(support, query, learner.outputs(support, targets, query), episodes)
+    points = nn.functional.normalize(torch.cat([support, query], 1)[0], dim=-1)
+    apart = torch.cdist(points, points)
+    classes = [0, 1, 2, 0, 1, 2]
+    pairs = [(i, j) for i in range(6) for j in range(6) if i != j]
+    if loss == "contrastive":
+        near = [float(apart[i, j] ** 2) for i, j in pairs if classes[i] == classes[j]]
+        far = [float(1.5 - apart[i, j]) ** 2 for i, j in pairs if classes[i] != classes[j] and apart[i, j] < 1.5]
+        assert len(near) == 6
+        assert 0 < len(far) < 24
+        expected = sum(near) / len(near) + sum(far) / len(far)
+    else:
+        violations = [
+            float(apart[a, p] - apart[a, n] + 1.5)
+            for a, p in pairs
+            if classes[a] == classes[p]
+            for n in range(6)
+            if classes[n] != classes[a] and apart[a, p] - apart[a, n] + 1.5 > 0
+        ]
+        assert violations
+        expected = sum(violations) / len(violations)
+    assert measured.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_siamese_outputs_are_mean_distances_to_a_class() -> None:
+    support, query = _features(0, 6), _features(1, 5)
+    outputs = Siamese(_Frozen(), SiameseConfig()).outputs(support, TARGETS, query)
+    members = nn.functional.normalize(support[1][TARGETS[1] == 2], dim=-1)
+    apart = (nn.functional.normalize(query[1, 3], dim=-1) - members).norm(dim=-1)
+    assert outputs[1, 3, 2].item() == pytest.approx(-apart.mean().item(), abs=1e-6)
 
 
 def test_proto_maml_starts_as_a_prototypical_network() -> None:
