@@ -109,14 +109,14 @@ class TaskModule:
         """
         return self._run(params, inputs, step, fixed, record=False)[0]
 
-    def moments(self, params: Mapping[str, Tensor], *inputs: Tensor, step: int = 0) -> list[Moments] | None:
+    def moments(self, params: Mapping[str, Tensor], *inputs: Tensor) -> list[Moments] | None:
         """The statistics by which the query sets of tasks with these support inputs are normalised.
 
         None if the query set's own or running ones are, or if there is nothing to normalise.
         """
         if self.normalisation != "support" or not self.has_norms:
             return None
-        return self._run(params, inputs, step, None, record=True)[1]
+        return self._run(params, inputs, 0, None, record=True)[1]
 
     def track(self, params: Mapping[str, Tensor], *inputs: Tensor) -> None:
         """Move the running averages towards the statistics of a batch, if they are used."""

@@ -73,7 +73,7 @@ class InnerLoop:
     def outputs(self, params: Params, support: Examples, inputs: Tensor, step: int) -> Tensor:
         """The outputs for query inputs, [task, row, out], of a network that was adapted by some steps."""
         own, arguments = self.arguments(params, support.inputs)
-        return self.call(params, inputs, step, self.network.moments(own, *arguments, step=step))
+        return self.call(params, inputs, step, self.network.moments(own, *arguments))
 
     def track(self, support: Examples) -> None:
         """Move batch norm's running averages, if they are used, towards the statistics of support sets."""

@@ -449,6 +449,17 @@ def _network_with_running() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
+def test_running_averages_move_with_the_support_sets_of_every_update() -> None:
+    torch.manual_seed(0)
+    network, episodes = nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 3)).double(), _episodes()
+    learner = Maml(network, MamlConfig(normalisation="running"))
+    mean = torch.zeros(4, dtype=torch.float64)
+    for _ in range(2):
+        learner.update(episodes, np.random.default_rng(0))
+        mean = 0.9 * mean + 0.1 * episodes.support.inputs.mean((0, 1))
+        assert torch.allclose(network[0].running_mean, mean)
+
+
 def test_steps_have_a_gain_and_shift_of_their_own() -> None:
     learner = Maml(_network(), MamlConfig(inner_steps=2, normalisation="per_step", multi_step_updates=9))
     gain = learner.network.params["1.weight"]
