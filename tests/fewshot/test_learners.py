@@ -334,6 +334,33 @@ def test_a_loss_that_is_not_finite_names_the_task() -> None:
             learner.update(episodes, rng)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: Maml(network, MamlConfig(normalisation="running")),
+        lambda network: ProtoMaml(network, ProtoMamlConfig()),
+        lambda network: Prototypical(network, PrototypicalConfig()),
+    ],
+    ids=["maml", "proto-maml", "prototypical"],
+)
+def test_units_are_dropped_in_training_and_never_in_evaluation(make: Callable[[nn.Module], Learner]) -> None:
+    network = nn.Sequential(nn.Linear(4, 20), nn.Dropout(0.5), nn.Linear(20, 3))
+    learner: Any = make(network)
+    episodes = _blobs().sample(2, np.random.default_rng(0))
+
+    def loss() -> float:
+        return float(learner.outer_losses(episodes).losses.detach().sum())
+
+    def predicted() -> Tensor:
+        return learner.adapt(episodes.support, 1)[-1](episodes.query.inputs)  # type: ignore[no-any-return]
+
+    assert loss() != loss()
+    predict = learner.adapt(episodes.support, 1)[-1]
+    assert torch.equal(predicted(), predicted())
+    assert torch.equal(predict(episodes.query.inputs), predict(episodes.query.inputs))
+    assert loss() != loss()  # training goes on as before
+
+
 class _Exploding:
     """Predicts well for some steps, and then nothing that is a number."""
 
