@@ -143,8 +143,8 @@ class MetaBatch(NamedTuple):
     """The experience of one meta-iteration.
 
     Attributes:
-        trajectories: of each adaptation level, the unadapted policy's first; inner_steps + 1 of them.
-        batches: the same, as batches.
+        trajectories: Trajectories of each adaptation level, the unadapted policy's first; inner_steps + 1 of them.
+        batches: The same steps as batches.
     """
 
     trajectories: list[Trajectories]
@@ -261,7 +261,7 @@ class AdaptivePolicy:
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes before adaptation and after each inner step."""
-        actor = GaussianActor(self, None)
+        actor = GradientActor(self, None)
         trajectories: list[Trajectories] = []
         batches: list[PolicyBatch] = []
         for step in range(self.config.inner_steps + 1):
@@ -276,7 +276,7 @@ class AdaptivePolicy:
         return array.flatten(1, 2).to(self.device)
 
 
-class GaussianActor:
+class GradientActor:
     """Acts with the meta-parameters, or with each task's adapted ones.
 
     Args:
@@ -302,11 +302,11 @@ class GaussianActor:
         """The policy's actions for environment actions [..., *shape]."""
         return self._learner.actions.from_env(env_actions)
 
-    def select(self, tasks: slice) -> "GaussianActor":
+    def select(self, tasks: slice) -> "GradientActor":
         """The actor of some of the tasks."""
         if self._params is None:
-            return GaussianActor(self._learner, None)
-        return GaussianActor(self._learner, {name: p[tasks] for name, p in self._params.items()})
+            return GradientActor(self._learner, None)
+        return GradientActor(self._learner, {name: p[tasks] for name, p in self._params.items()})
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes."""
@@ -328,16 +328,16 @@ class GaussianActor:
         actions = distribution.sample(self._noise.next())
         return Actions(self._learner.actions.to_env(actions), actions, distribution._asdict())
 
-    def adapt(self, trajectories: Trajectories) -> "GaussianActor":
+    def adapt(self, trajectories: Trajectories) -> "GradientActor":
         """One more inner step from these trajectories."""
         return self.adapt_to(self._learner.batch(trajectories, self._params))
 
-    def adapt_to(self, batch: PolicyBatch) -> "GaussianActor":
+    def adapt_to(self, batch: PolicyBatch) -> "GradientActor":
         """One more inner step from a batch; no graph is kept."""
         learner = self._learner
         start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
         adapted = adapt(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
-        return GaussianActor(learner, adapted)
+        return GradientActor(learner, adapted)
 
 
 def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:

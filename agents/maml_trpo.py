@@ -25,7 +25,7 @@ from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
-    GaussianActor,
+    GradientActor,
     MetaBatch,
     PolicyBatch,
     PolicyConfig,
@@ -118,9 +118,9 @@ class MamlTrpo:
             env, config.policy, config.adaptation, agent="MAML-TRPO", seed=seed, device=device
         )
 
-    def actor(self) -> GaussianActor:
+    def actor(self) -> GradientActor:
         """An actor with the meta-parameters."""
-        return GaussianActor(self.learner, None)
+        return GradientActor(self.learner, None)
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes before and after adaptation."""

@@ -27,7 +27,7 @@ from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
-    GaussianActor,
+    GradientActor,
     MetaBatch,
     PolicyConfig,
     check_finite,
@@ -90,9 +90,9 @@ class Promp:
         self.optimizer = torch.optim.Adam(self.learner.policy.parameters(), lr=config.outer_lr)
         self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
 
-    def actor(self) -> GaussianActor:
+    def actor(self) -> GradientActor:
         """An actor with the meta-parameters."""
-        return GaussianActor(self.learner, None)
+        return GradientActor(self.learner, None)
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes before and after adaptation."""

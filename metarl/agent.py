@@ -1,4 +1,4 @@
-"""What an algorithm fills in: an Actor that acts on many tasks at once, and an Agent that trains it."""
+"""The interfaces of an algorithm: an Actor acts in many tasks at once, and an Agent trains it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ Experience = TypeVar("Experience")
 
 
 class Actions(NamedTuple):
-    """What an actor does at one time step.
+    """An actor's actions at one time step.
 
     Attributes:
         env_actions: Actions in the environment's action space, [task, parallel, *shape].
@@ -32,15 +32,15 @@ class Actions(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What followed the actions of one time step; rows of ended episodes hold zeros.
+    """Outcome of the actions of one time step; rows of ended episodes hold zeros.
 
     Attributes:
         observations: Observations after the step, before any reset, each part [task, parallel, *shape].
-        rewards: [task, parallel].
-        terminated: [task, parallel].
-        truncated: [task, parallel].
-        alive: the episode was still running, so that the step took place, [task, parallel].
-        infos: what the environment reported, each [task, parallel].
+        rewards: Rewards, [task, parallel].
+        terminated: True where the MDP ended, [task, parallel].
+        truncated: True where the episode was cut, [task, parallel].
+        alive: True where the episode was still running, so that the step took place, [task, parallel].
+        infos: Numbers that the environment reported, each [task, parallel].
     """
 
     observations: Observations
@@ -57,8 +57,8 @@ class Actor(Protocol):
     An actor is picklable, so that worker processes can act with a copy of it.
 
     Attributes:
-        sequential: the episodes of a task follow one another as one trial, and the actor adapts while it acts;
-            otherwise they run in parallel and it adapts when it is told to.
+        sequential: Whether the episodes of a task follow one another as one trial, and the actor adapts while it
+            acts; otherwise they run in parallel and it adapts when `adapt` is called.
     """
 
     sequential: bool
@@ -67,11 +67,11 @@ class Actor(Protocol):
         """The part of this actor that acts for some of its tasks, or the actor itself if not adapted."""
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start on tasks that nothing is known of; the seeds [task] are for exploration noise.
+        """Start on tasks of which nothing is known yet.
 
         Args:
-            task_seeds: one per task.
-            num_parallel: episodes of a task that run at the same time; 1 for a sequential actor.
+            task_seeds: Seeds of each task's exploration noise, [task].
+            num_parallel: Number of episodes of a task that run at the same time; 1 for a sequential actor.
         """
 
     def begin_episode(self) -> None:
@@ -81,7 +81,7 @@ class Actor(Protocol):
         """Actions at observations, each part [task, parallel, *shape]; those of ended episodes are zero."""
 
     def observe(self, outcome: Outcome) -> None:
-        """What the last actions led to."""
+        """Take the outcome of the last actions."""
 
     def adapt(self, trajectories: Trajectories) -> "Actor":
         """An actor that has learned from its tasks' trajectories; this one is left as it is."""
@@ -101,7 +101,7 @@ class Interface(NamedTuple):
 
 @runtime_checkable
 class Deployable(Protocol):
-    """What an actor has beside `Actor` if it can act in environments that are not the toolkit's."""
+    """What an actor has beside `Actor` if it can act in a single plain Gymnasium environment."""
 
     @property
     def interface(self) -> Interface:
@@ -119,26 +119,26 @@ class Collector(Protocol):
     """Gathers experience; `metarl.workers.Workers` is one.
 
     Attributes:
-        steps_collected: environment steps simulated so far.
+        steps_collected: Number of environment steps simulated so far.
     """
 
     steps_collected: int
 
     def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
-        """Run episodes of every task."""
+        """Trajectories of so many episodes of every task."""
 
 
 class Agent(Protocol[Experience]):
     """A meta-learner, as the training loop and the evaluation see it."""
 
     def actor(self) -> Actor:
-        """An actor with the present meta-parameters, not adapted to anything."""
+        """An unadapted actor with the present meta-parameters."""
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> Experience:
-        """Everything one update needs, from fresh episodes of the tasks."""
+        """Everything that one update needs, from fresh episodes of the tasks."""
 
     def update(self, experience: Experience) -> dict[str, float]:
-        """One outer step; metrics by name.
+        """Take one outer step; returns metrics by name.
 
         Raises:
             FloatingPointError: if a loss is not finite, naming the task.
@@ -153,7 +153,7 @@ class Agent(Protocol[Experience]):
 
 @dataclass(frozen=True)
 class AgentSetup:
-    """What an agent is made for.
+    """Everything beside its own configuration that an agent is made from.
 
     Attributes:
         env: An environment of the family with any number of rows, read for its spaces and its time limit only.
@@ -187,10 +187,10 @@ class AgentConfig(ABC):
 
 @runtime_checkable
 class KeepsData(Protocol):
-    """What an agent has beside `Agent` if it stores more than a checkpoint should hold: a file for it."""
+    """What an agent has beside `Agent` if it stores more than a checkpoint should hold, in a file of its own."""
 
     def data_summary(self) -> str:
-        """What is stored and the memory that it takes when full."""
+        """Sizes of the stored data and the memory that they take when full, in one line."""
 
     def save_data(self, folder: Path) -> None:
         """Write what is new into a run folder, before the checkpoint that `state_dict` goes to."""

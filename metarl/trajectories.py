@@ -1,4 +1,4 @@
-"""Trajectories: what was experienced, as arrays ordered [task, episode, time, feature]."""
+"""Trajectories: recorded episodes as arrays ordered [task, episode, time, ...]."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -53,18 +53,18 @@ class Trajectories:
     The episodes of a task ran in parallel, or, by a sequential actor, one after the other as one trial.
 
     Attributes:
-        tasks: one per task index.
-        observations: o_t before action t, each part [task, episode, time, *shape] in the space's kind of numbers:
-            float32 for floats, and whole numbers as they are (uint8 images stay uint8).
+        tasks: Task of each task index.
+        observations: Observations o_t before action t, each part [task, episode, time, *shape] in the space's kind
+            of numbers: float32 for floats, and whole numbers as they are (uint8 images stay uint8).
         actions: Actions as the policy put them out, before any scaling: float32 [task, episode, time, act] if
             continuous, int64 [task, episode, time] for one choice and [task, episode, time, choice] for several.
-        rewards: r_t, float32 [task, episode, time]; zero where the mask is false.
-        terminated: the MDP ended at t, bool [task, episode, time].
-        truncated: the time limit cut the episode at t, bool [task, episode, time].
-        mask: step t took place, bool [task, episode, time].
+        rewards: Rewards r_t, float32 [task, episode, time]; zero where the mask is false.
+        terminated: True where the MDP ended at t, bool [task, episode, time].
+        truncated: True where the time limit cut the episode at t, bool [task, episode, time].
+        mask: True where step t took place, bool [task, episode, time].
         last_observations: Observation after the last real step, each part [task, episode, *shape].
-        records: what the actor recorded at each step, [task, episode, time, ...].
-        infos: what the environment reported at each step, float32 [task, episode, time].
+        records: Numbers that the actor recorded at each step, by name, [task, episode, time, ...].
+        infos: Numbers that the environment reported at each step, by name, float32 [task, episode, time].
     """
 
     tasks: tuple[Task, ...]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metarl.agent import Actions, Outcome
-from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs import make_benchmark
 from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
@@ -17,11 +17,11 @@ from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 
 
-def _actor(benchmark: str) -> GaussianActor:
+def _actor(benchmark: str) -> GradientActor:
     env = make_benchmark(benchmark).family.make_env(1)
     config = AdaptationConfig(num_episodes=3)
     learner = AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu"))
-    return GaussianActor(learner, None)
+    return GradientActor(learner, None)
 
 
 def _tasks(benchmark: str, count: int) -> list[Task]:
@@ -151,7 +151,7 @@ def test_a_failing_or_dead_worker_is_named_and_does_not_hang() -> None:
     sound = _actor("point")
     # Adapted to one task and asked to act for two: the second worker gets parameters of no task at all.
     one_task = {name: p.detach()[None] for name, p in sound._learner.params().items()}
-    faulty = GaussianActor(sound._learner, one_task)
+    faulty = GradientActor(sound._learner, one_task)
     with Workers(EnvMaker(make_benchmark("point").family, 5), num_workers=2) as workers:
         with pytest.raises(WorkerError, match=r"worker 1 failed: RuntimeError"):
             workers.collect(faulty, tasks, 1, seed=0)

@@ -1,9 +1,9 @@
-"""A policy that reads its trial: what it is told of the last step, its memory, its heads, and its actor.
+"""A policy that reads its trial: its inputs, its memory, its heads, and its actor.
 
-At every step it sees (o_t, a_{t-1}, r_{t-1}, whether the episode terminated or was truncated at t-1). At the first
-step of a later episode these are the last action, reward and flags of the episode before, really seen; at the
-first step of a trial they are zero. Reference code that takes them from an environment which resets itself shows
-zeros there, and the policy never learns how an episode ended.
+At every step it reads (o_t, a_{t-1}, r_{t-1}, whether the episode terminated or was truncated at t-1). At the
+first step of a later episode these are the last action, reward and flags of the episode before, as they were; at
+the first step of a trial they are zero. Reference code that takes them from an environment which resets itself has
+zeros there, and its policy never learns how an episode ended.
 """
 
 import copy
@@ -202,14 +202,14 @@ class TrialPolicy(nn.Module):
         return self.memory.unroll(self._embed(inputs), carry)
 
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
-        """The memory's outputs for one step's inputs [trial, in]; rows that are not alive are held still."""
+        """The memory's outputs for one step's inputs [trial, in]; the carry of rows that are not alive stays."""
         return self.memory.step(self._embed(inputs), carry, alive)
 
     def _embed(self, inputs: Tensor) -> Tensor:
         return inputs if self.embedding is None else self.embedding(inputs).relu()
 
     def decide(self, remembered: Tensor, inputs: Tensor) -> Decision:
-        """The heads, on the memory's outputs and the inputs of the same steps."""
+        """Distribution and value, from the memory's outputs and the inputs of the same steps."""
         features = torch.cat((remembered, inputs), -1) if self.remembers else inputs
         distribution = self.actions.distribution(self.policy(features), self.log_std)
         return Decision(distribution, self.value(features).squeeze(-1))
@@ -270,8 +270,9 @@ class TrialActor:
     """Acts through trials; all that it learns of a task is in its carry.
 
     Args:
-        policy: the network, on any device; acting is on the CPU.
-        read: the carry and what the next step is told, where trials go on from; None for trials that start.
+        policy: Network, on any device; acting is on the CPU.
+        read: The memory's carry and the next step's inputs of the last one, where trials go on from; None for
+            trials that start.
     """
 
     sequential = True
@@ -288,12 +289,12 @@ class TrialActor:
 
     @property
     def interface(self) -> Interface:
-        """As the policy was made for."""
+        """The spaces that the policy was made for."""
         return self._policy.interface
 
     @property
     def reads_outcomes(self) -> bool:
-        """With a memory, every step is told of the last."""
+        """True with a memory: every step reads the last action, reward and flags."""
         return self._policy.remembers
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
@@ -335,7 +336,7 @@ class TrialActor:
         return Actions(policy.actions.to_env(actions), actions, records)
 
     def observe(self, outcome: Outcome) -> None:
-        """Keep what the next step is to be told."""
+        """Keep what the next step reads of this one."""
         rewards, terminated, truncated, alive = (part.squeeze(1) for part in outcome[1:5])
         told = self._policy.tell(self._observations, self._actions, rewards, terminated, truncated)
         self._told = torch.where(alive.unsqueeze(1), told, self._told)
@@ -344,8 +345,7 @@ class TrialActor:
     def adapt(self, trajectories: Trajectories) -> "TrialActor":
         """An actor whose trials have begun with these, one per task, and go on from there.
 
-        While it acts an actor adapts without being told to; this is for trials that something else recorded, and
-        for going on later.
+        While it acts, an actor adapts without this method, which is for recorded trials and for going on later.
         """
         actor, trials = TrialActor(copy.deepcopy(self._policy).cpu(), self._read), as_trials(trajectories)
         policy = actor._policy
@@ -359,7 +359,7 @@ class TrialActor:
         return TrialActor(policy, (actor._carry, actor._told))
 
     def _start(self, num_tasks: int) -> None:
-        """Know what was read, or nothing; a memory may write into its carry, so that it gets a copy."""
+        """Start from what was read, or from nothing; a memory may write into its carry, so that it gets a copy."""
         if self._read is None:
             self._carry = self._policy.memory.start(num_tasks)
             self._told = torch.zeros(num_tasks, self._policy.told_size)

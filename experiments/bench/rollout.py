@@ -28,7 +28,7 @@ from gymnasium.vector import VectorEnv
 from mujoco import rollout
 
 from metarl.agent import Actor
-from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs.benchmarks import make_benchmark
 from metarl.envs.mujoco.locomotion import LocomotionEnv
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
@@ -139,13 +139,13 @@ def measure_robot(
 
 def adapted_actor(
     benchmark: Benchmark, workers: Workers, tasks: Sequence[Task]
-) -> tuple[GaussianActor, AdaptivePolicy]:
+) -> tuple[GradientActor, AdaptivePolicy]:
     """An actor with parameters of its own for each task, after one inner step, and what it acts with."""
     env = benchmark.family.make_env(1, num_threads=1)
     config = AdaptationConfig(num_episodes=2)
     learner = AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu"))
     env.close()
-    actor = GaussianActor(learner, None)
+    actor = GradientActor(learner, None)
     return actor.adapt(workers.collect(actor, tasks, config.num_episodes, seed=1)), learner
 
 

@@ -15,10 +15,10 @@ Carry = tuple[Tensor, ...]
 
 
 class Memory(Protocol):
-    """What a policy needs of a memory.
+    """A memory, as a policy uses it.
 
     Attributes:
-        output_size: features out.
+        output_size: Number of output features.
     """
 
     output_size: int
@@ -37,13 +37,13 @@ class RecurrentMemory(nn.Module):
     """One layer of GRU or LSTM; orthogonal recurrent weights, Xavier input weights, zero biases.
 
     Args:
-        kind: "gru" (Duan et al. 2016) or "lstm", whose forget gates start open (bias 1).
-        input_size: features in.
-        hidden_size: features out.
-        generator: draws the weights.
-        span: the gates start such that the units keep what they hold for 2 to so many steps (chrono
-            initialisation, Tallec & Ollivier 2018, arXiv:1804.11188, section 2.2); None for gates that start as
-            above, half open in a GRU, and keep it for two.
+        kind: Kind of recurrent cell: "gru" (Duan et al. 2016) or "lstm", whose forget gates start open (bias 1).
+        input_size: Number of input features.
+        hidden_size: Number of output features.
+        generator: Source of the weights.
+        span: Number of steps, at most, for which units remember before training: their gates are drawn for 2 to
+            this many steps (chrono initialisation, Tallec & Ollivier 2018, arXiv:1804.11188, section 2.2). None
+            for gates that start as above, half open in a GRU, which remembers for two steps.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RecurrentMemory(nn.Module):
             self._remember_for(span, generator)
 
     def _remember_for(self, span: int, generator: torch.Generator) -> None:
-        """Set the gates' biases to log(u), u uniform in [1, span - 1]; an LSTM lets in what it lets go."""
+        """Set the gates' biases to log(u), u uniform in [1, span - 1]; an LSTM's input gates get the opposite."""
         size = self.output_size
         keep = (1 + max(0, span - 2) * torch.rand(size, generator=generator)).log()
         bias = self.cell.get_parameter("bias_ih_l0").data
@@ -75,19 +75,19 @@ class RecurrentMemory(nn.Module):
             bias[:size] = -keep
 
     def start(self, batch_size: int) -> Carry:
-        """Zeros."""
+        """The zero state of so many trials."""
         weight = self.cell.get_parameter("weight_hh_l0")
         zeros = weight.new_zeros(batch_size, self.output_size)
         return (zeros, zeros.clone()) if self._lstm else (zeros,)
 
     def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """Read inputs [time, batch, in]."""
+        """Read inputs [time, batch, in]; outputs [time, batch, out] and the carry after the last step."""
         state = tuple(part.unsqueeze(0) for part in carry)
         outputs, after = self.cell(inputs, state if self._lstm else state[0])
         return outputs, tuple(part.squeeze(0) for part in (after if self._lstm else (after,)))
 
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
-        """Read one step's inputs [batch, in]."""
+        """Read one step's inputs [batch, in]; the carry of rows that are not alive stays as it is."""
         outputs, after = self.unroll(inputs.unsqueeze(0), carry)
         if not alive.all():
             after = tuple(torch.where(alive.unsqueeze(1), new, old) for new, old in zip(after, carry, strict=True))
@@ -95,18 +95,18 @@ class RecurrentMemory(nn.Module):
 
 
 class TransformerMemory(nn.Module):
-    """A causal transformer over the whole trial, in the place of SNAIL's attention (Mishra et al. 2018).
+    """A causal transformer over the whole trial, instead of SNAIL's attention (Mishra et al. 2018).
 
     Pre-normalised blocks of attention and a two-layer network of four times the width; sinusoidal positions
     (Vaswani et al. 2017), so that a trial may be longer than those trained on. The carry is (keys and values of
     the past [batch, past, layers * 2 * width], number of steps read [batch]).
 
     Args:
-        input_size: features in.
-        width: features out, and of every layer.
-        num_layers: blocks.
-        num_heads: of each attention; must divide the width.
-        generator: draws the weights.
+        input_size: Number of input features.
+        width: Number of output features, and of every layer's.
+        num_layers: Number of blocks.
+        num_heads: Number of heads in each attention; twice this number must divide the width.
+        generator: Source of the weights.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class TransformerMemory(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def start(self, batch_size: int) -> Carry:
-        """No past."""
+        """The carry of so many trials without a past."""
         weight = self.embed.weight
         past = weight.new_zeros(batch_size, 0, len(self.blocks) * 2 * self.output_size)
         return past, torch.zeros(batch_size, dtype=torch.int64, device=weight.device)
@@ -142,14 +142,14 @@ class TransformerMemory(nn.Module):
         steps, read = inputs.shape[0], past.shape[1]
         query = torch.arange(read, read + steps, device=inputs.device)
         key = torch.arange(read + steps, device=inputs.device)
-        # Without a past the mask is the plain causal one, which attention computes faster than any given one.
+        # Without a past the mask is the plain causal one, which attention computes faster than one that is passed.
         visible = (key[None] <= query[:, None])[None, None] if read else None  # [1, 1, time, past + time]
         hidden = self.embed(inputs.transpose(0, 1)) + _positions(query, self.output_size)
-        kept = []
+        after = []
         for block, part in self._layers(past):
-            kept.append(torch.cat((part, block.remember(hidden)), 1))
-            hidden = block(hidden, kept[-1], visible)
-        return self.norm(hidden).transpose(0, 1), (torch.cat(kept, -1), count + steps)
+            after.append(torch.cat((part, block.remember(hidden)), 1))
+            hidden = block(hidden, after[-1], visible)
+        return self.norm(hidden).transpose(0, 1), (torch.cat(after, -1), count + steps)
 
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
         """Read one step's inputs [batch, in]. A row that is not alive writes where its next step will."""
@@ -209,10 +209,10 @@ def _positions(steps: Tensor, width: int) -> Tensor:
 
 
 class NoMemory(nn.Module):
-    """Puts out what comes in: a memoryless policy, to measure what memory is worth.
+    """No memory: its outputs are its inputs, to measure what memory is worth.
 
     Args:
-        input_size: features in and out.
+        input_size: Number of input and of output features.
     """
 
     def __init__(self, input_size: int) -> None:
@@ -220,13 +220,13 @@ class NoMemory(nn.Module):
         self.output_size = input_size
 
     def start(self, batch_size: int) -> Carry:
-        """Nothing."""
+        """The empty carry."""
         return ()
 
     def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """The inputs."""
+        """The inputs themselves, and the empty carry."""
         return inputs, ()
 
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
-        """The inputs."""
+        """The inputs themselves, and the empty carry."""
         return inputs, ()

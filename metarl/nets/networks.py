@@ -21,12 +21,13 @@ class Mlp(nn.Module):
     times as fast as `vmap` over plain layers; `torch.func.functional_call` alone would cost as much as a layer.
 
     Args:
-        input_size: features in.
-        hidden_sizes: width of each hidden layer.
-        output_size: features out, with no activation.
-        activation: between the layers.
-        generator: draws the weights.
-        num_members: so many independent networks, as a leading axis of every parameter; None for one without it.
+        input_size: Number of input features.
+        hidden_sizes: Width of each hidden layer.
+        output_size: Number of output features, which have no activation.
+        activation: Activation between the layers.
+        generator: Source of the weights.
+        num_members: Number of independent networks, a leading axis of every parameter; None for one network
+            without that axis.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class Mlp(nn.Module):
         """Map [..., in] to [..., out], or [task, row, in] to [task, row, out] with parameters of every task.
 
         Args:
-            params: by the names of this module's parameters.
-            inputs: [task, row, in] if the parameters have a task axis.
-            prefix: stands before the names.
+            params: Parameters by the names that they have in this module.
+            inputs: Inputs, [task, row, in] if the parameters have a task axis.
+            prefix: Prefix of the names.
         """
         outputs = inputs
         for layer in range(self.num_layers):
@@ -80,8 +81,8 @@ class Mlp(nn.Module):
         """Map many rows [row, in] to [row, out], or to [member, row, out] by every member; fast on a CPU too.
 
         Args:
-            inputs: for all members.
-            frozen: no gradients of the parameters are made.
+            inputs: Inputs of all members, [row, in].
+            frozen: Whether the parameters get no gradients.
         """
         params = {name: p.detach() if frozen else p for name, p in self.named_parameters()}
         if self._activation is not torch.relu or not has_dense(inputs):

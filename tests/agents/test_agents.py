@@ -11,7 +11,7 @@ import torch
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
-    GaussianActor,
+    GradientActor,
     MetaBatch,
     PolicyConfig,
     check_finite,
@@ -300,7 +300,7 @@ def test_learns_to_adapt_in_point_navigation(index: int) -> None:
     test_tasks = POINT.test.sample(20, generators["test_tasks"])
     with Workers(EnvMaker(POINT.family, 20)) as workers:
 
-        def adapted_return(actor: GaussianActor) -> float:
+        def adapted_return(actor: GradientActor) -> float:
             rng = np.random.default_rng(5)
             curve = adaptation_curve(actor, workers, test_tasks, rng, num_steps=1, num_episodes=10)
             return float(curve.returns[1].mean())

@@ -15,7 +15,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GaussianActor, PolicyConfig
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs import CustomFamily
 from metarl.envs.gymnasium.vector_env import ProcessVectorEnv
 from metarl.runs.cores import WorkerError
@@ -383,7 +383,7 @@ def test_a_collector_runs_agents_on_your_own_environments() -> None:
     learner = AdaptivePolicy(
         WALKS.make_env(1), PolicyConfig(), AdaptationConfig(num_episodes=3), seed=0, device=torch.device("cpu")
     )
-    actor = GaussianActor(learner, None)
+    actor = GradientActor(learner, None)
     tasks = [walk(goal) for goal in (-1.0, 0.0, 1.0)]
     results = []
     for threads, workers in ((1, 1), (2, 1)):

@@ -14,7 +14,7 @@ from metarl.agent import Actions, Actor, Outcome
 from metarl.agents.maml import (
     AdaptationConfig,
     AdaptivePolicy,
-    GaussianActor,
+    GradientActor,
     MetaBatch,
     PolicyBatch,
     PolicyConfig,
@@ -134,7 +134,7 @@ def _unstable_ants() -> tuple[AdaptivePolicy, Trajectories]:
     env.close()
     tasks = benchmark.train.sample(2, np.random.default_rng(0))
     with Workers(EnvMaker(benchmark.family, 80), num_threads=1) as workers:
-        return learner, workers.collect(GaussianActor(learner, None), tasks, 6, seed=0)
+        return learner, workers.collect(GradientActor(learner, None), tasks, 6, seed=0)
 
 
 def test_the_ceiling_simulates_the_steps_of_the_collection_and_no_others() -> None:
