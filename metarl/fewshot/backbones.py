@@ -85,7 +85,12 @@ class StandardBackbone(BackboneConfig):
             raise ValueError(
                 f"precision must be float32 for learners that do not compare images, got {self.precision}"
             )
-        network = self._conv4(spec, generator) if images else self._perceptron(spec, generator)
+        try:
+            network = self._conv4(spec, generator) if images else self._perceptron(spec, generator)
+        except (RuntimeError, TypeError) as error:  # what torch says of sizes that no memory holds
+            raise ValueError(
+                f"no network of these sizes can be made: {self}, for {spec.num_outputs} outputs"
+            ) from error
         return network if self.precision == "float32" else Autocast(network)
 
     def _perceptron(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -245,6 +246,15 @@ def test_omniglot_is_the_same_from_an_archive_and_from_a_folder(
     assert [len(part.names) for part in packed] == [13, 5, 7]
     assert packed.train.examples.shape == (13 * 4, 1, 28, 28)
     assert {name.split("/")[0] for name in packed.test.names} == {"Sanskrit", "Tagalog"}
+
+
+def test_an_alphabet_that_two_archives_share_is_read_once(omniglot_archive: Path, tmp_path: Path) -> None:
+    for part in ("small1", "small2"):
+        name = f"images_background_{part}.zip"
+        shutil.copy(omniglot_archive / "images_background_small1.zip", tmp_path / name)
+    for once, twice in zip(read_omniglot(omniglot_archive), read_omniglot(tmp_path), strict=True):
+        assert twice.names == once.names
+        assert torch.equal(twice.counts, once.counts)
 
 
 def _all_characters() -> list[str]:

@@ -238,6 +238,13 @@ def test_what_does_not_fit_is_refused_by_the_learner_or_the_network() -> None:
     assert EXPERIMENT.data.describe() == "3 ways"
 
 
+@pytest.mark.parametrize("sizes", [{"num_filters": 10**7}, {"num_filters": 10**30}, {"hidden_sizes": (10**19,)}])
+def test_a_network_that_no_memory_holds_is_one_line(sizes: dict[str, Any]) -> None:
+    spec = NetworkSpec((1, 28, 28) if "num_filters" in sizes else (5,), "outputs", 3)
+    with pytest.raises(ValueError, match=r"^no network of these sizes can be made: StandardBackbone\(.*$"):
+        StandardBackbone(**sizes).make(spec, torch.Generator())
+
+
 def test_an_experiment_from_outside_is_written_by_name_and_read_with_itself_as_the_template() -> None:
     written = json.loads(json.dumps(encode(EXPERIMENT)))
     assert written["learner"]["algorithm"].endswith(":LeoConfig")

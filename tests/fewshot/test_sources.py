@@ -69,6 +69,25 @@ def test_only_what_is_trained_on_is_distorted(data: OmniglotData, augmentation: 
         assert torch.equal(*drawn)
 
 
+def test_evaluation_may_take_other_sizes_and_another_folder_and_training_keeps_its_own(data: OmniglotData) -> None:
+    other = data.resized(num_ways=4, folder="elsewhere")
+    assert (other.episodes, other.folder) == (replace(EPISODES, num_ways=4), "elsewhere")
+    assert data.resized() == data
+    plain = replace(data, episodes=EpisodesConfig(3, 1, 2)).resized(num_ways=5, num_shots=2, num_queries=1)
+    assert plain.episodes == EpisodesConfig(5, 2, 1, train_ways=3, train_shots=1, train_queries=2)
+    assert plain.describe() == "5 ways, 2 shots, 1 queries"
+    curves = HarmonicData(num_shots=16).resized(num_shots=4)
+    assert (curves, curves.describe()) == (HarmonicData(num_shots=4), "4 points")
+    for sizes in ({"num_ways": 2}, {"num_queries": 2}, {"folder": "x"}):
+        with pytest.raises(ValueError, match="a regression task has no ways, queries or folder to choose"):
+            HarmonicData().resized(**sizes)  # type: ignore[arg-type]
+
+
+def test_images_of_absurd_sizes_are_refused(data: OmniglotData) -> None:
+    with pytest.raises(ValueError, match="size must be at most 2048 pixels, got 1000000"):
+        replace(data, size=10**6)
+
+
 def test_harmonics_are_noisy_in_training_only() -> None:
     sources = _sources(HarmonicData(num_shots=16), "harmonic-maml")
     drawn = [s.sample(50, np.random.default_rng(0)).support for s in (sources.train, sources.held_out["test"])]

@@ -11,6 +11,7 @@ from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 from metarl.runs.configs import check_counts
 
+MAX_SIZE = 2048
 SPLITS = ("train", "validation", "test")
 SplitName = Literal["train", "validation", "test"]
 
@@ -80,6 +81,8 @@ class ImageClasses(DataConfig):
 
     def __post_init__(self) -> None:
         check_counts(self, "size")
+        if self.size > MAX_SIZE:
+            raise ValueError(f"size must be at most {MAX_SIZE} pixels, got {self.size}")
 
     num_channels = 1
 
