@@ -18,7 +18,9 @@ from metarl.experiments.presets.fewshot import PRESETS
 from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.omniglot import OmniglotData
+from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import summarise
+from metarl.fewshot.learner import Predictor
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.outer import OuterConfig
@@ -190,6 +192,65 @@ def test_stopped_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> 
     assert "validation/accuracy_after_1" in first
 
 
+class _Drawing:
+    """Counts its updates, and draws from torch's own generator as a dropout does."""
+
+    num_steps = 4
+    normalisation = None
+
+    def __init__(self) -> None:
+        self.drawn: list[float] = []
+
+    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
+        self.drawn.append(float(torch.rand(())))
+        return {"loss/outer": float(len(self.drawn))}
+
+    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
+        def predictor(step: int) -> Predictor:
+            return lambda inputs: nn.functional.one_hot(torch.full(inputs.shape[:2], step % 3), 3).float()
+
+        return [predictor(step) for step in range(num_steps + 1)]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+def _drawn(folder: Path, global_seed: int) -> tuple[list[float], list[dict[str, str]]]:
+    learner = _Drawing()
+    torch.manual_seed(global_seed)
+    folder.mkdir()
+    train(
+        learner,
+        _sources(),
+        FewshotTrainingConfig(iterations=2, updates_per_iteration=3, meta_batch_size=4, evaluate_every=2),
+        FewshotEvaluationConfig(num_steps=4, training_tasks=4, score_every=2),
+        folder=folder,
+        seed=0,
+        identity="drawing",
+        report=lambda progress, metrics: None,
+        stop=lambda: False,
+    )
+    with (folder / "metrics.csv").open(newline="") as file:
+        return learner.drawn, list(csv.DictReader(file))
+
+
+def test_metrics_are_means_over_an_iterations_updates_and_scores_are_named_by_step(tmp_path: Path) -> None:
+    rows = _drawn(tmp_path / "run", 0)[1]
+    assert [float(row["loss/outer"]) for row in rows] == [(1 + 2 + 3) / 3, (4 + 5 + 6) / 3]
+    assert [row["tasks"] for row in rows] == ["12", "24"]
+    names = {name for name in rows[1] if "accuracy_after" in name}
+    assert names == {f"validation/accuracy_after_{step}" for step in (0, 2, 4)}
+
+
+def test_what_a_module_draws_from_torchs_own_generator_follows_from_the_seed(tmp_path: Path) -> None:
+    first, second = (_drawn(tmp_path / str(seed), seed)[0] for seed in (1, 2))
+    assert first == second
+    assert len(set(first)) == 6
+
+
 def test_training_leaves_torchs_own_generator_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -208,6 +269,7 @@ def test_intervals_are_those_of_students_t() -> None:
     assert (low, high) == pytest.approx((2.5 - 3.182 * (5 / 12) ** 0.5, 2.5 + 3.182 * (5 / 12) ** 0.5), rel=1e-2)
     assert rows[1] == {"step": 1, "mse_mean": 0.0, "mse_ci95": [0.0, 0.0]}
     assert summarise("mse", np.array([[1.0]]))[0]["mse_ci95"] is None
+    assert [row["step"] for row in summarise("mse", np.ones((3, 2)), 5)] == [0, 5, 10]
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,16 @@ def test_cavias_tasks_in_turn_give_what_tasks_at_once_give(monkeypatch: pytest.M
     assert torch.allclose(*grads, atol=1e-10)
 
 
+def test_a_context_of_zeros_leaves_conv4_as_it_is() -> None:
+    film, plain = (
+        make(num_filters=4, generator=_generator())  # type: ignore[operator]
+        for make in (lambda **sizes: FilmConv4(3, 2, **sizes), lambda **sizes: conv4(3, **sizes))
+    )
+    images = torch.rand(5, 1, 28, 28, generator=_generator(1))
+    assert torch.equal(film(images, torch.zeros(5, 2)), plain(images))
+    assert not torch.allclose(film(images, torch.ones(5, 2)), plain(images), atol=1e-3)
+
+
 def test_cavias_context_starts_at_zero_and_takes_gradient_steps() -> None:
     """y = x w + c v with w = 1 and v = 2: the loss's slope in c is 2 v times the mean error."""
     module = ContextAsInput(nn.Linear(2, 1, bias=False)).double()

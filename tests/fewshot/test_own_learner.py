@@ -238,6 +238,26 @@ def test_what_does_not_fit_is_refused_by_the_learner_or_the_network() -> None:
     assert EXPERIMENT.data.describe() == "3 ways"
 
 
+@pytest.mark.parametrize(
+    ("spec", "shape"),
+    [
+        (NetworkSpec((1, 28, 28), "outputs", 5), (5,)),
+        (NetworkSpec((3, 32, 32), "features"), (4 * 2 * 2,)),
+        (NetworkSpec((1, 28, 28), "maps"), (4, 3, 3)),  # three halvings of 28, not four
+        (NetworkSpec((1, 28, 28), "outputs", 5, num_context=7), (5,)),
+        (NetworkSpec((6,), "outputs", 2, num_context=7), (2,)),
+        (NetworkSpec((6,), "features"), (9,)),
+    ],
+)
+def test_the_standard_network_is_what_is_asked_for(spec: NetworkSpec, shape: tuple[int, ...]) -> None:
+    network = StandardBackbone(num_filters=4, num_features=9).make(spec, torch.Generator())
+    assert output_shape(network, spec.input_shape, CPU, spec.num_context) == shape
+    assert network.training  # and looking at its shape leaves it so
+    network.eval()
+    output_shape(network, spec.input_shape, CPU, spec.num_context)
+    assert not network.training
+
+
 @pytest.mark.parametrize("sizes", [{"num_filters": 10**7}, {"num_filters": 10**30}, {"hidden_sizes": (10**19,)}])
 def test_a_network_that_no_memory_holds_is_one_line(sizes: dict[str, Any]) -> None:
     spec = NetworkSpec((1, 28, 28) if "num_filters" in sizes else (5,), "outputs", 3)
