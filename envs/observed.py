@@ -14,6 +14,7 @@ from gymnasium.vector import VectorEnv, VectorWrapper
 from gymnasium.vector.utils import batch_space
 
 from metarl.envs.vector import TaskVectorEnv
+from metarl.observations import describe
 from metarl.tasks import FiniteTasks, Parameter, Task, TaskDistribution, TaskFamily, Transition
 
 
@@ -67,7 +68,7 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         self.max_episode_steps: int = env.max_episode_steps
         space = env.single_observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-            raise ValueError(f"only observations that are a list of numbers can be extended, got {space}")
+            raise ValueError(f"observations must be a list of numbers to be extended, got {describe(space)}")
         self._vectors = np.zeros((env.num_envs, family.vectors([]).shape[1]), dtype=space.dtype)
         ones = np.ones(self._vectors.shape[1], dtype=space.dtype)
         self.single_observation_space = spaces.Box(

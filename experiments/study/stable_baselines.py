@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
@@ -23,6 +23,7 @@ from torch.distributions import Normal
 
 from metarl.agent import Actions, Outcome
 from metarl.experiments.study.configuration import StablePpo
+from metarl.observations import describe
 from metarl.runs.checkpoint import load_checkpoint, save_checkpoint
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import Task, TaskEnv
@@ -44,7 +45,12 @@ class TaskVecEnv(VecEnv):
     """
 
     def __init__(self, env: TaskEnv, draw_tasks: DrawTasks, rng: np.random.Generator) -> None:
-        super().__init__(env.num_envs, env.single_observation_space, env.single_action_space)
+        observations, actions = env.single_observation_space, env.single_action_space
+        if not isinstance(observations, spaces.Box):
+            raise ValueError(f"the PPO baseline takes observations of a Box, got {describe(observations)}")
+        if not isinstance(actions, spaces.Box):
+            raise ValueError(f"the PPO baseline takes bounded Box actions, got {describe(actions)}")
+        super().__init__(env.num_envs, observations, actions)
         self._env, self._draw_tasks, self._rng = env, draw_tasks, rng
         self._actions = np.zeros(0)
         self._observations = np.zeros(0)
@@ -144,7 +150,7 @@ class StableActor:
     sequential = False
 
     def __init__(self, ppo: PPO, units: VecNormalize) -> None:
-        assert isinstance(ppo.action_space, Box), "checked by PPO's caller"
+        assert isinstance(ppo.action_space, spaces.Box), "checked by PPO's caller"
         self._policy, self._space = ppo.policy, ppo.action_space
         seen = _statistics(units)
         self._mean, self._scale = seen.mean.copy(), np.sqrt(seen.var + units.epsilon)

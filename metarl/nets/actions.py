@@ -204,7 +204,8 @@ class Continuous(ActionMap):
             raise ValueError(
                 f"actions of a Box must be floats, got {describe(space)}; use MultiDiscrete for whole numbers"
             )
-        self._middle, self._half = (self.high + self.low) / 2, (self.high - self.low) / 2
+        half = (self.high - self.low) / 2
+        self._middle, self._width = (self.high + self.low) / 2, half * scale
         self.num_outputs = self.encoded_size = len(self.low)
         self.shape = (len(self.low),)
 
@@ -215,13 +216,14 @@ class Continuous(ActionMap):
 
     def to_env(self, actions: Tensor) -> np.ndarray:
         """Numbers within the bounds, in the space's shape."""
-        bounded = np.clip(self._middle + self._half * self._scale * actions.numpy(), self.low, self.high)
-        return np.asarray(bounded.reshape(*actions.shape[:-1], *(self.space.shape or ())))
+        scaled = self._middle + self._width * actions.numpy()
+        bounded: np.ndarray = np.minimum(np.maximum(scaled, self.low), self.high)
+        return bounded.reshape(*actions.shape[:-1], *(self.space.shape or ()))
 
     def from_env(self, env_actions: np.ndarray) -> Tensor:
         """Numbers in units of the policy's output, as a list."""
         listed = env_actions.reshape(*self._inside(env_actions), -1)
-        width = np.where(self._half > 0, self._half, 1.0) * self._scale
+        width = np.where(self._width > 0, self._width, 1.0)
         return torch.from_numpy(((listed - self._middle) / width).astype(np.float32))
 
     def encode(self, actions: Tensor) -> Tensor:

@@ -162,3 +162,34 @@ def test_rl2_learns_what_an_image_says(images: Any) -> None:
         returns.append(float(agent.collect(workers, tasks, rng).returns().mean()))
     assert returns[0] < 1.0  # chance alone gives a third
     assert returns[1] > 2.5  # of at most three
+
+
+@pytest.mark.slow
+def test_rl2_finds_out_within_a_trial_what_an_image_means() -> None:
+    """Two tasks: of two actions that an image can mean, the first episode shows which it does."""
+    family = corners()
+    policy = TrialPolicyConfig(
+        memory_size=64,
+        embedding_size=64,
+        head_sizes=(64,),
+        encoder=EncoderConfig(channels=(8,), image_features=32),
+    )
+    config = Rl2Config(
+        policy,
+        num_episodes=4,
+        gamma=0.95,
+        gae_lambda=0.9,
+        outer_lr=2e-3,
+        entropy_coef=0.1,
+        epochs=3,
+        minibatches=2,
+    )
+    agent = Rl2(family.make_env(1, num_threads=1), config, iterations=400, seed=0, device=CPU)
+    rng = np.random.default_rng(0)
+    benchmark = family.benchmark(train=[Task.of("corners", shift=0), Task.of("corners", shift=1)])
+    with Workers(EnvMaker(family), num_threads=1) as workers:
+        for _ in range(160):
+            agent.update(agent.collect(workers, benchmark.train.sample(100, rng), rng))
+        returns = agent.collect(workers, benchmark.train.sample(400, rng), rng).returns().mean(0)
+    assert returns[0] < 1.8  # nobody can know: half of the tasks fail at once, the others give 3
+    assert returns[3] > 2.1

@@ -6,7 +6,9 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import pytest
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
@@ -17,6 +19,7 @@ from metarl.experiments.study.configuration import StablePpo
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner, TaskVecEnv
 from metarl.tasks import Task
 from metarl.workers import EnvMaker, Workers
+from tests.environments import anything
 
 
 def test_stable_baselines_sees_what_our_engine_does() -> None:
@@ -121,3 +124,16 @@ def test_what_ppo_learned_goes_through_a_file(tmp_path: Path) -> None:
     assert torch.equal(a.rewards, b.rewards)
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize(
+    ("observations", "actions", "message"),
+    [
+        (spaces.Dict(a=spaces.Discrete(2)), spaces.Discrete(2), r"observations of a Box, got Dict\(a: Discrete"),
+        (spaces.Box(-1, 1, (2,)), spaces.Discrete(2), r"bounded Box actions, got Discrete\(2\)"),
+    ],
+)
+def test_spaces_that_the_baseline_cannot_take_are_refused(observations: Any, actions: Any, message: str) -> None:
+    env = anything(observations, actions).make_env(1, num_threads=1)
+    with pytest.raises(ValueError, match=f"the PPO baseline takes {message}"):
+        TaskVecEnv(env, list, np.random.default_rng(0))
