@@ -1,1 +1,1 @@
-"""The agents: one file per algorithm."""
+"""The agents: one file or folder per algorithm."""

@@ -1,1 +1,1 @@
-"""Strategies that are not learned: what meta-learned ones are compared with."""
+"""Strategies that are not learned, as references for those that are meta-learned."""

@@ -1,10 +1,10 @@
-"""Strategies for bandits with rewards of mean in [0, 1], on many tasks at once: what RL2 was compared with.
+"""Strategies for bandits whose mean rewards lie in [0, 1], on many tasks at once: the references for RL2.
 
 Duan et al. 2016 (arXiv:1611.02779, section 3.1) gave every strategy the true prior, one success and one failure
-per arm, and tuned the others' constants for each number of pulls and arms. What they leave open was settled by
-their table, with which these agree within its noise (1000 tasks): arms that tie go to the one of lowest number,
-though drawing lots earns greedy about 2 points more in 100 pulls of 10 or 50 arms; and their optimistic Thompson
-sampling is `LikeliestThompson`, not that of May et al. 2012.
+per arm, and tuned the others' constants for each number of pulls and arms. Details that they leave open were
+chosen to match their table; these strategies agree with it within its noise (1000 tasks). Ties go to the arm of
+lowest number, although random ties earn the greedy strategy about 2 points more in 100 pulls of 10 or 50 arms.
+Their optimistic Thompson sampling is `LikeliestThompson`, not that of May et al. 2012.
 """
 
 from abc import ABC, abstractmethod
@@ -18,20 +18,20 @@ from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Trajectories
 
 PRIOR_MEAN = 0.5
-NUM_CANDIDATES = 2  # of a gamma variate: in 0.3% of cases at the most all are rejected, and the last is taken
+NUM_CANDIDATES = 2  # per gamma variate; in at most 0.3% of cases all are rejected, and the last is taken
 
 
 class BanditStrategy(ABC):
-    """Counts what each arm paid, and pulls the arm of the highest score.
+    """Sums the rewards of each arm, and pulls the arm of the highest score.
 
     Args:
-        num_arms: k.
-        prior_count: pulls of mean 0.5 that the prior is worth. 2, one success and one failure, is a uniform
-            prior over probabilities; 12 is a normal prior over means with the variance of a uniform one.
+        num_arms: Number of arms k, at least 2.
+        prior_count: Number of pulls with mean reward 0.5 that the prior is worth. 2, one success and one failure,
+            is a uniform prior over probabilities; 12 is a normal prior over means with a uniform one's variance.
 
     Attributes:
-        pulls: of each arm so far, float64 [task, arm].
-        paid: sum of each arm's rewards, float64 [task, arm].
+        pulls: Number of pulls of each arm so far, float64 [task, arm].
+        paid: Sum of the rewards of each arm, float64 [task, arm].
     """
 
     sequential = True
@@ -47,13 +47,13 @@ class BanditStrategy(ABC):
 
     @abstractmethod
     def scores(self) -> np.ndarray:
-        """Of every arm, [task, arm]."""
+        """Scores of all arms; the highest one is pulled, [task, arm]."""
 
     def start_noise(self, task_seeds: np.ndarray) -> None:  # noqa: B027 - most need none
-        """Make the noise that scoring needs from a seed per task."""
+        """Create the noise for the scores from one seed per task."""
 
     def select(self, tasks: slice) -> "BanditStrategy":
-        """Itself: it starts every trial in the same state."""
+        """The strategy itself: it starts every trial in the same state."""
         return self
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
@@ -65,57 +65,57 @@ class BanditStrategy(ABC):
         self.start_noise(task_seeds)
 
     def begin_episode(self) -> None:  # noqa: B027 - no strategy has anything to do
-        """An episode is a pull like any other."""
+        """An episode changes nothing: it is one pull of the trial."""
 
     def act(self, observations: Tensor) -> Actions:
-        """Arms [task, 1]; there is nothing to observe."""
+        """Arms to pull, [task, 1]; a bandit has nothing to observe."""
         self._arms = self.scores().argmax(1)
         arms = self._arms[:, None]
         return Actions(arms, torch.from_numpy(arms), {})
 
     def observe(self, outcome: Outcome) -> None:
-        """Count the pulls and what they paid."""
+        """Count the pulls and sum their rewards."""
         tasks, alive = np.arange(len(self._arms)), outcome.alive[:, 0].numpy()
         self.pulls[tasks, self._arms] += alive
         self.paid[tasks, self._arms] += alive * outcome.rewards[:, 0].numpy()
 
     def adapt(self, trajectories: Trajectories) -> "BanditStrategy":
-        """Itself: it adapts while it acts."""
+        """The strategy itself: it adapts while it acts."""
         return self
 
     def counts(self) -> np.ndarray:
-        """Pulls with the prior's, [task, arm]."""
+        """Numbers of pulls, those of the prior included, [task, arm]."""
         counts: np.ndarray = self.pulls + self.prior_count
         return counts
 
     def means(self) -> np.ndarray:
-        """Posterior means, [task, arm]."""
+        """Posterior means of the arms' rewards, [task, arm]."""
         means: np.ndarray = (self.paid + PRIOR_MEAN * self.prior_count) / self.counts()
         return means
 
 
 class Random(BanditStrategy):
-    """Any arm, each as often."""
+    """Pulls arms at random, all with the same probability."""
 
     def start_noise(self, task_seeds: np.ndarray) -> None:
-        """A lot per arm."""
+        """Create one uniform random number per arm and pull."""
         self._lots = TaskNoise(task_seeds, (self.num_arms,), kind="uniform")
 
     def scores(self) -> np.ndarray:
-        """Lots."""
+        """Uniform random numbers in [0, 1), [task, arm]."""
         return self._lots.next().numpy()
 
 
 class Greedy(BanditStrategy):
-    """The arm of the highest posterior mean."""
+    """Pulls the arm of the highest posterior mean."""
 
     def scores(self) -> np.ndarray:
-        """Posterior means."""
+        """Posterior means of the arms' rewards, [task, arm]."""
         return self.means()
 
 
 class EpsilonGreedy(BanditStrategy):
-    """Any arm with probability epsilon, else the one of the highest posterior mean."""
+    """Pulls a random arm with probability epsilon, else the arm of the highest posterior mean."""
 
     def __init__(self, num_arms: int, epsilon: float, *, prior_count: float = 2.0) -> None:
         super().__init__(num_arms, prior_count=prior_count)
@@ -124,19 +124,20 @@ class EpsilonGreedy(BanditStrategy):
         self.epsilon = epsilon
 
     def start_noise(self, task_seeds: np.ndarray) -> None:
-        """A lot per arm, and one for whether they are drawn."""
+        """Create one uniform number per arm, and one that decides whether to explore."""
         self._lots = TaskNoise(task_seeds, (self.num_arms + 1,), kind="uniform")
 
     def scores(self) -> np.ndarray:
-        """Posterior means, or lots."""
+        """Posterior means or, when exploring, uniform random numbers, [task, arm]."""
         lots = self._lots.next().numpy()
         return np.where(lots[:, -1:] < self.epsilon, lots[:, :-1], self.means())
 
 
 class Ucb1(BanditStrategy):
-    """The arm of the highest mean_i + bonus sqrt(2 log t / count_i) (Auer et al. 2002), t the pulls with this one.
+    """Pulls the arm of the highest mean_i + bonus sqrt(2 log t / count_i) (Auer et al. 2002).
 
-    Means and counts include the prior's, so that no arm has to be tried first.
+    t is the number of pulls, this one included. Means and counts include those of the prior, so that no arm has to
+    be tried first.
     """
 
     def __init__(self, num_arms: int, bonus: float, *, prior_count: float = 2.0) -> None:
@@ -146,22 +147,22 @@ class Ucb1(BanditStrategy):
         self.bonus = bonus
 
     def scores(self) -> np.ndarray:
-        """Upper bounds."""
+        """Upper confidence bounds of the arms' mean rewards, [task, arm]."""
         time = self.pulls.sum(1, keepdims=True) + 1
         bounds: np.ndarray = self.means() + self.bonus * np.sqrt(2 * np.log(time) / self.counts())
         return bounds
 
 
 class Gittins(BanditStrategy):
-    """The arm of the highest Gittins index of a Bernoulli arm (Gittins 1979).
+    """Pulls the arm of the highest Gittins index of a Bernoulli arm (Gittins 1979).
 
-    The index maximises discounted reward over an endless trial; gamma stands in for the trial's end. With n pulls
-    left in all, gamma = 1 - 2 / n was best or within noise of it for 10, 100 and 500 pulls.
+    The index maximises discounted reward over an endless trial; gamma stands in for the trial's end. In trials of
+    n pulls, gamma = 1 - 2 / n was best or within noise of the best for 10, 100 and 500 pulls.
 
     Args:
-        num_arms: k.
-        num_pulls: most pulls of an arm that there is an index for.
-        gamma: discount per pull, in (0, 1).
+        num_arms: Number of arms k, at least 2.
+        num_pulls: Most pulls of an arm that the table of indices covers.
+        gamma: Discount per pull, in (0, 1).
     """
 
     def __init__(self, num_arms: int, num_pulls: int, gamma: float) -> None:
@@ -169,17 +170,17 @@ class Gittins(BanditStrategy):
         self.indices = gittins_indices(num_pulls, gamma)
 
     def scores(self) -> np.ndarray:
-        """Indices."""
+        """Gittins indices of the arms, [task, arm]."""
         successes = self.paid.astype(np.int64)
         indices: np.ndarray = self.indices[successes, self.pulls.astype(np.int64) - successes]
         return indices
 
 
 class Thompson(BanditStrategy):
-    """The best arm of a sample from the posterior (Thompson 1933), which is Beta(1 + successes, 1 + failures)."""
+    """Pulls the best arm of a sample from the posterior, Beta(1 + successes, 1 + failures) (Thompson 1933)."""
 
     def start_noise(self, task_seeds: np.ndarray) -> None:
-        """What two gamma variates per arm are made of."""
+        """Create the normal noise of two gamma variates per arm."""
         shape = (NUM_CANDIDATES, 3, 2, self.num_arms)
         self._noise = TaskNoise(task_seeds, shape, block=8)
 
@@ -191,24 +192,24 @@ class Thompson(BanditStrategy):
         return probabilities
 
     def scores(self) -> np.ndarray:
-        """One sample."""
+        """One sample of success probabilities from the posterior, [task, arm]."""
         return self.sample()
 
 
 class OptimisticThompson(Thompson):
-    """Thompson sampling that never takes an arm for worse than its posterior mean (May et al. 2012)."""
+    """Thompson sampling whose samples are never below the posterior mean (May et al. 2012)."""
 
     def scores(self) -> np.ndarray:
-        """One sample, floored by the means."""
+        """One sample from the posterior, at least the posterior means, [task, arm]."""
         floored: np.ndarray = np.maximum(self.sample(), self.means())
         return floored
 
 
 class LikeliestThompson(Thompson):
-    """The best arm of the most probable of several samples: what Duan et al. 2016 call optimistic (OTS).
+    """Pulls the best arm of the most probable of several samples: the optimistic one of Duan et al. 2016.
 
-    Their column is met with 20 samples. With 10 pulls of 5 arms it earns 6.4, plain Thompson sampling 5.8 and that
-    of May et al. 6.0.
+    With 20 samples it matches their column OTS. With 10 pulls of 5 arms it earns 6.4; plain Thompson sampling
+    earns 5.8 and that of May et al. 6.0.
     """
 
     def __init__(self, num_arms: int, num_samples: int = 20) -> None:
@@ -218,7 +219,7 @@ class LikeliestThompson(Thompson):
         self.num_samples = num_samples
 
     def scores(self) -> np.ndarray:
-        """The sample of the highest posterior density."""
+        """The sample of the highest posterior density, [task, arm]."""
         likeliest, best = self.sample(), np.full(len(self.pulls), -np.inf)
         won, lost = self.paid.astype(np.float32), (self.pulls - self.paid).astype(np.float32)
         for number in range(self.num_samples):
@@ -234,11 +235,11 @@ class NormalThompson(BanditStrategy):
     """Thompson sampling for rewards of standard deviation 1 and a normal prior over their means."""
 
     def start_noise(self, task_seeds: np.ndarray) -> None:
-        """One standard normal per arm."""
+        """Create one standard normal number per arm and pull."""
         self._noise = TaskNoise(task_seeds, (self.num_arms,))
 
     def scores(self) -> np.ndarray:
-        """One sample."""
+        """One sample of mean rewards from the posterior, [task, arm]."""
         sample: np.ndarray = self.means() + self._noise.next().numpy() / np.sqrt(self.counts())
         return sample
 
@@ -247,17 +248,17 @@ def gittins_indices(num_pulls: int, gamma: float, *, grid_size: int = 200) -> np
     """Gittins indices of Bernoulli arms under a uniform prior, by calibration (Gittins et al. 2011, section 8.4).
 
     The index is the sure reward lambda per pull at which one more pull of the arm, with the best continuation, is
-    worth as much as lambda for ever. Both are computed backwards in time for a grid of lambdas at once, and where
-    they cross is interpolated. Deep down, where 1% of the discount is left, an arm's mean is taken as known.
-    Within 1e-4 of the published tables.
+    worth as much as lambda for ever. Both values are computed backwards in time for a grid of lambdas at once, and
+    the lambda at which they cross is interpolated. Once the discount has fallen to 1%, an arm's mean is taken as
+    known. The indices are within 1e-4 of the published tables.
 
     Args:
-        num_pulls: the table's extent.
-        gamma: discount per pull, in (0, 1).
-        grid_size: number of intervals between the lambdas in [0, 1].
+        num_pulls: Most pulls of an arm that the table covers.
+        gamma: Discount per pull, in (0, 1).
+        grid_size: Number of intervals between the lambdas in [0, 1].
 
     Returns:
-        By successes and failures, [num_pulls + 1, num_pulls + 1]; NaN where they sum to more than num_pulls.
+        Indices [successes, failures] of shape [num_pulls + 1, num_pulls + 1]; NaN beyond num_pulls in all.
     """
     if not 0 < gamma < 1:
         raise ValueError(f"gamma must be in (0, 1), got {gamma}")
@@ -282,15 +283,15 @@ def gittins_indices(num_pulls: int, gamma: float, *, grid_size: int = 200) -> np
 def gamma_variates(shapes: np.ndarray, normals: np.ndarray) -> np.ndarray:
     """Gamma variates from normal noise, by rejection from a fixed number of candidates (Marsaglia and Tsang 2000).
 
-    A task's noise must not depend on the rest of the batch, as it would with a rejection loop. At the worst, with
-    shape 1, a candidate is rejected in 5% of cases; if all are, the last is taken.
+    A task's noise must not depend on the rest of the batch, as it would with a rejection loop. In the worst case,
+    shape 1, a candidate is rejected with a probability of 5%; if all are rejected, the last one is taken.
 
     Args:
-        shapes: of the gamma distributions, at least 1, [task, ...].
-        normals: standard normals, [task, candidate, 3, ...].
+        shapes: Shape parameters of the gamma distributions, at least 1, [task, ...].
+        normals: Standard normal numbers, [task, candidate, 3, ...].
 
     Returns:
-        Variates of scale 1, float32 [task, ...].
+        Gamma variates of scale 1, float32 [task, ...].
     """
     shift = (shapes - 1 / 3).astype(np.float32)
     spread = 1 / np.sqrt(9 * shift)

@@ -15,14 +15,14 @@ Cell = tuple[int, int]
 class SearchThenGo:
     """Visits the candidate cells until one pays, stays there, and walks straight there in later episodes.
 
-    On the 5 x 5 grid of GridNavi no strategy does better: from the second step on, every step of the first episode
-    comes to another candidate, 14 of 21; the other 7 lie on a straight way from (0, 0), so that from the second
+    On the 5 x 5 grid of GridNavi no strategy does better. From the second step on, every step of the first episode
+    reaches another candidate, 14 of 21. The other 7 lie on a straight path from (0, 0), so that from the second
     episode on the goal is reached as soon as if it were known.
 
     Args:
-        size: cells along a side; episodes start in (0, 0).
-        candidates: the cells where the goal may be.
-        horizon: steps of an episode; the search goes on in the next.
+        size: Number of cells along a side; episodes start in (0, 0).
+        candidates: Cells that may be the goal, as (x, y).
+        horizon: Steps of an episode; the next episode continues the search.
     """
 
     sequential = True
@@ -32,11 +32,11 @@ class SearchThenGo:
             raise ValueError(f"candidates must be cells of a grid of {size} x {size}, got {list(candidates)}")
         self.order = np.array(search_order(candidates, horizon))  # [candidate, 2]
         self._goals = np.zeros((0, 2), dtype=np.int64)
-        self._found = np.zeros(0, dtype=np.bool_)
-        self._seen = np.zeros((0, len(self.order)), dtype=np.bool_)
+        self._goal_known = np.zeros(0, dtype=np.bool_)
+        self._visited = np.zeros((0, len(self.order)), dtype=np.bool_)
 
     def select(self, tasks: slice) -> "SearchThenGo":
-        """Itself: it starts every trial in the same state."""
+        """The strategy itself: it starts every trial in the same state."""
         return self
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
@@ -45,54 +45,54 @@ class SearchThenGo:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
         num_tasks = len(task_seeds)
         self._goals = np.zeros((num_tasks, 2), dtype=np.int64)
-        self._found = np.zeros(num_tasks, dtype=np.bool_)
-        self._seen = np.zeros((num_tasks, len(self.order)), dtype=np.bool_)
+        self._goal_known = np.zeros(num_tasks, dtype=np.bool_)
+        self._visited = np.zeros((num_tasks, len(self.order)), dtype=np.bool_)
 
     def begin_episode(self) -> None:
-        """The walk starts over; what was seen is kept."""
+        """Start the walk over; the visited cells and the goal are remembered."""
 
     def act(self, observations: Tensor) -> Actions:
         """Moves [task, 1] from the cells observed [task, 1, 2]: no-op 0, up 1, right 2, down 3, left 4."""
         cells = observations[:, 0].numpy().round().astype(np.int64)
-        unseen = self.order[self._seen.argmin(1)]
-        east, north = (np.where(self._found[:, None], self._goals, unseen) - cells).T
+        unvisited = self.order[self._visited.argmin(1)]
+        east, north = (np.where(self._goal_known[:, None], self._goals, unvisited) - cells).T
         sideways = np.where(east > 0, 2, np.where(east < 0, 4, 0))
         actions = np.where(north > 0, 1, np.where(north < 0, 3, sideways))[:, None]
         return Actions(actions, torch.from_numpy(actions), {})
 
     def observe(self, outcome: Outcome) -> None:
-        """Note where the walk has come to, and whether it pays."""
+        """Remember the cell that was reached, and whether it pays."""
         cells = outcome.observations[:, 0].numpy().round().astype(np.int64)
         alive = outcome.alive[:, 0].numpy()
         pays = alive & (outcome.rewards[:, 0].numpy() > 0)
         self._goals = np.where(pays[:, None], cells, self._goals)
-        self._found |= pays
-        self._seen |= alive[:, None] & (cells[:, None] == self.order).all(-1)
+        self._goal_known |= pays
+        self._visited |= alive[:, None] & (cells[:, None] == self.order).all(-1)
 
     def adapt(self, trajectories: Trajectories) -> "SearchThenGo":
-        """Itself: it adapts while it acts."""
+        """The strategy itself: it adapts while it acts."""
         return self
 
 
 def search_order(candidates: Sequence[Cell], horizon: int) -> list[Cell]:
     """The candidates in the order of a walk from (0, 0) that starts over every `horizon` steps.
 
-    It goes to the nearest unseen candidate; of several, to the one furthest left, and of these to the highest.
+    It goes to the nearest unvisited candidate; of several, to the one furthest left, and of these to the highest.
 
     Raises:
-        ValueError: if an episode is too short to reach a candidate.
+        ValueError: If an episode is too short to reach a candidate.
     """
-    unseen, order = set(candidates), []
+    unvisited, order = set(candidates), []
     cell, left = (0, 0), horizon
-    while unseen:
-        steps, x, height = min((abs(x - cell[0]) + abs(y - cell[1]), x, -y) for x, y in unseen)
+    while unvisited:
+        steps, x, height = min((abs(x - cell[0]) + abs(y - cell[1]), x, -y) for x, y in unvisited)
         target = (x, -height)
         if steps > left:
             if cell == (0, 0):
                 raise ValueError(f"the cell {target} is {steps} steps away, and an episode has only {horizon}")
             cell, left = (0, 0), horizon
             continue
-        unseen.discard(target)
+        unvisited.discard(target)
         order.append(target)
         cell, left = target, left - steps
     return order

@@ -1,14 +1,14 @@
-"""Strategies for tabular MDPs, on many tasks at once: what RL2 was compared with (Duan et al. 2016, section 3.2).
+"""Strategies for tabular MDPs, on many tasks at once: the references for RL2 (Duan et al. 2016, section 3.2).
 
-All are model-based: at the start of every episode they plan over its steps, exactly, in a model of what was seen
-so far, and follow the plan to the episode's end. Actions that tie are drawn by lot.
+All are model-based. At the start of every episode they plan over its steps, exactly, in a model of the transitions
+observed so far, and follow the plan to the episode's end. Ties between actions are broken at random.
 
-The published columns (arXiv:1611.02779, table 2) are met, nearly all within noise, under these readings, which
-the paper leaves open: posterior rewards have a normal prior of mean 0 and deviation 1, though the tasks' means are
-drawn around 1; greedy and epsilon-greedy plan in the most probable model under a flat prior, and in it nothing is
-earned where nothing was tried; constants are as in `metarl.experiments.references`. The true prior is worth much:
-greedy in its posterior mean (`Beb` with bonus 0, prior_mean 1) earns 1892 in 100 episodes where greedy earns 1593,
-and with bonus 10 it earns 2004, more than any published column.
+The published columns (arXiv:1611.02779, table 2) are matched, nearly all within noise, with these choices, which
+the paper leaves open. Rewards have a normal prior of mean 0 and deviation 1, although the tasks' means are drawn
+around 1. Greedy and epsilon-greedy plan in the most probable model under a flat prior, in which untried actions
+earn nothing. Constants are as in `metarl.experiments.references`. The true prior is worth much: greedy in its
+posterior mean (`Beb` with bonus 0, prior_mean 1) earns 1892 in 100 episodes where greedy earns 1593, and with
+bonus 10 it earns 2004, more than any published column.
 """
 
 from abc import ABC, abstractmethod
@@ -26,17 +26,17 @@ TIE = 1e-7  # actions whose values differ by less are equally good
 
 
 class MdpStrategy(ABC):
-    """Counts what was seen, plans when an episode starts and follows the plan.
+    """Counts the observed transitions, plans when an episode starts and follows the plan.
 
     Args:
-        num_states: S; observations are states, one-hot.
-        num_actions: A.
-        horizon: steps of an episode.
+        num_states: Number of states S; observations are one-hot states.
+        num_actions: Number of actions A.
+        horizon: Number of steps in an episode.
 
     Attributes:
-        epsilon: probability of any action in place of the planned one.
-        transitions: how often each was seen, float64 [task, state, action, next state].
-        earned: sum of rewards, float64 [task, state, action].
+        epsilon: Probability of a random action instead of the planned one, in [0, 1].
+        transitions: Number of times that each transition was observed, float64 [task, state, action, next state].
+        earned: Sum of the rewards of each state and action, float64 [task, state, action].
     """
 
     sequential = True
@@ -50,13 +50,13 @@ class MdpStrategy(ABC):
 
     @abstractmethod
     def plan(self) -> np.ndarray:
-        """Values of actions through the episode that starts, [task, time, state, action]."""
+        """Values of actions at every step of the episode that starts, [task, time, state, action]."""
 
     def start_noise(self, task_seeds: np.ndarray) -> None:  # noqa: B027 - most need none
-        """Make the noise that planning needs from a seed per task."""
+        """Create the noise for planning from one seed per task."""
 
     def select(self, tasks: slice) -> "MdpStrategy":
-        """Itself: it starts every trial in the same state."""
+        """The strategy itself: it starts every trial in the same state."""
         return self
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
@@ -68,12 +68,12 @@ class MdpStrategy(ABC):
         self.start_noise(task_seeds ^ np.uint64(1))  # other numbers than the lots are made of
 
     def begin_episode(self) -> None:
-        """Plan."""
+        """Plan the whole episode with the current counts."""
         self._values = self.plan()
         self._time = 0
 
     def act(self, observations: Tensor) -> Actions:
-        """Actions [task, 1] in the states observed [task, 1, state]."""
+        """Actions [task, 1] in the observed states, [task, 1, state]."""
         self._states = observations[:, 0].argmax(-1).numpy()
         values = self._values[self._tasks, self._time, self._states]
         lots = self._lots.next().numpy()
@@ -84,25 +84,25 @@ class MdpStrategy(ABC):
         return Actions(actions, torch.from_numpy(actions), {})
 
     def observe(self, outcome: Outcome) -> None:
-        """Count the transitions and what they earned."""
+        """Count the transitions and sum their rewards."""
         after, alive = outcome.observations[:, 0].argmax(-1).numpy(), outcome.alive[:, 0].numpy()
         at = (self._tasks, self._states, self._actions)
         self.transitions[(*at, after)] += alive
         self.earned[at] += alive * outcome.rewards[:, 0].numpy()
 
     def adapt(self, trajectories: Trajectories) -> "MdpStrategy":
-        """Itself: it adapts while it acts."""
+        """The strategy itself: it adapts while it acts."""
         return self
 
     def visits(self) -> np.ndarray:
-        """Times that actions were tried, [task, state, action]."""
+        """Number of times that each action was tried, [task, state, action]."""
         visits: np.ndarray = self.transitions.sum(-1)
         return visits
 
     def likeliest_model(self) -> tuple[np.ndarray, np.ndarray]:
         """Observed frequencies [task, state, action, next state] and mean rewards [task, state, action].
 
-        Where nothing was tried, every next state is as likely and nothing is earned.
+        An action that was not tried earns nothing, and all its next states are equally likely.
         """
         visits = self.visits()
         tried = np.maximum(visits, 1)
@@ -120,23 +120,23 @@ class MdpStrategy(ABC):
 
 
 class Random(MdpStrategy):
-    """Any action, each as often."""
+    """Takes actions at random, all with the same probability."""
 
     def plan(self) -> np.ndarray:
-        """All actions tie."""
+        """Zeros: all actions tie, and ties are broken at random."""
         return np.zeros((len(self._tasks), self.horizon, self.num_states, self.num_actions))
 
 
 class Greedy(MdpStrategy):
-    """The best plan in the most probable model."""
+    """Follows the best plan in the most probable model."""
 
     def plan(self) -> np.ndarray:
-        """Values in the likeliest model."""
+        """Values of actions in the most probable model."""
         return action_values(*self.likeliest_model(), horizon=self.horizon)
 
 
 class EpsilonGreedy(Greedy):
-    """The best plan in the most probable model, left for any action with probability epsilon at every step."""
+    """Follows the best plan in the most probable model, but acts at random with probability epsilon per step."""
 
     def __init__(self, num_states: int, num_actions: int, horizon: int, epsilon: float) -> None:
         super().__init__(num_states, num_actions, horizon)
@@ -149,11 +149,11 @@ class Beb(MdpStrategy):
     """Bayesian exploration bonus: plans in the posterior mean plus bonus / (1 + S + visits) (Kolter and Ng 2009).
 
     Args:
-        num_states: S.
-        num_actions: A.
-        horizon: steps of an episode.
-        bonus: beta.
-        prior_mean: of mean rewards.
+        num_states: Number of states S; observations are one-hot states.
+        num_actions: Number of actions A.
+        horizon: Number of steps in an episode.
+        bonus: Weight beta of the exploration bonus, not negative.
+        prior_mean: Mean of the normal prior over mean rewards.
     """
 
     def __init__(
@@ -174,18 +174,18 @@ class Beb(MdpStrategy):
 
 
 class Psrl(MdpStrategy):
-    """The best plan in a model sampled from the posterior (Strens 2000, Osband et al. 2013).
+    """Follows the best plan in a model sampled from the posterior (Strens 2000, Osband et al. 2013).
 
-    With more samples than one it is optimistic (OPSRL): an action's value is the highest of all samples.
+    With several samples it is optimistic (OPSRL): an action's value is the highest of all samples.
 
     The prior is a flat Dirichlet distribution over next states, and a normal one of deviation 1 over mean rewards.
 
     Args:
-        num_states: S.
-        num_actions: A.
-        horizon: steps of an episode.
-        num_samples: models sampled at the start of an episode.
-        prior_mean: of mean rewards.
+        num_states: Number of states S; observations are one-hot states.
+        num_actions: Number of actions A.
+        horizon: Number of steps in an episode.
+        num_samples: Number of models sampled at the start of an episode, at least 1.
+        prior_mean: Mean of the normal prior over mean rewards.
     """
 
     def __init__(
@@ -204,13 +204,13 @@ class Psrl(MdpStrategy):
         self.prior_mean = prior_mean
 
     def start_noise(self, task_seeds: np.ndarray) -> None:
-        """For one sampled model: what gamma variates are made of, and a normal per state and action."""
+        """Create the noise of one sampled model: for its gamma variates, and a normal per state and action."""
         rewards = self.num_states * self.num_actions
         gammas = NUM_CANDIDATES * 3 * rewards * self.num_states
         self._noise = TaskNoise(task_seeds, (gammas + rewards,), block=1)
 
     def plan(self) -> np.ndarray:
-        """The highest values of the sampled models."""
+        """Values of actions, the highest of all sampled models."""
         values = action_values(*self.sample(), horizon=self.horizon)
         for _ in range(self.num_samples - 1):
             values = np.maximum(values, action_values(*self.sample(), horizon=self.horizon))
@@ -228,19 +228,19 @@ class Psrl(MdpStrategy):
 
 
 class Ucrl2(MdpStrategy):
-    """The best plan in the best model of those that what was seen leaves plausible (Jaksch et al. 2010).
+    """Follows the best plan in the best of all plausible models (Jaksch et al. 2010).
 
     After t steps, rewards are plausible within scale sqrt(7 log(2SAt / delta) / 2n) of their mean and transitions
     within an L1 distance of scale sqrt(14 S log(2At / delta) / n), n the visits, at least 1. The original plans
-    for the average reward of a trial without end, when some visits have doubled; this one, as it is episodic,
-    for the rewards of every episode.
+    for the average reward of a trial without end, whenever the visits of a state and action have doubled. This one
+    is episodic and plans at the start of every episode, for its rewards.
 
     Args:
-        num_states: S.
-        num_actions: A.
-        horizon: steps of an episode.
-        scale: 1 as proven; less earns more.
-        delta: probability that the truth is not plausible.
+        num_states: Number of states S; observations are one-hot states.
+        num_actions: Number of actions A.
+        horizon: Number of steps in an episode.
+        scale: Factor of the confidence radii, not negative; 1 has the proven regret bound, smaller ones earn more.
+        delta: Probability that the true model is not plausible, in (0, 1).
     """
 
     def __init__(
@@ -255,7 +255,7 @@ class Ucrl2(MdpStrategy):
         self.delta = delta
 
     def plan(self) -> np.ndarray:
-        """Values in the most favourable plausible model."""
+        """Values of actions in the most favourable plausible model."""
         visits = self.visits()
         time = visits.sum((1, 2), keepdims=True) + 1
         tried = np.maximum(visits, 1)
@@ -278,12 +278,12 @@ def action_values(transitions: np.ndarray, rewards: np.ndarray, *, horizon: int)
     """Undiscounted values of actions under the best plan, by backward induction.
 
     Args:
-        transitions: probabilities, [task, state, action, next state].
-        rewards: expected, [task, state, action].
-        horizon: steps of an episode.
+        transitions: Transition probabilities, [task, state, action, next state].
+        rewards: Expected rewards, [task, state, action].
+        horizon: Number of steps in an episode.
 
     Returns:
-        What is earned from a step on, [task, time, state, action].
+        Expected sums of the rewards from each step on, [task, time, state, action].
     """
     values = np.empty((len(rewards), horizon, *rewards.shape[1:]))
     flat = transitions.reshape(len(rewards), -1, transitions.shape[-1])
@@ -300,13 +300,13 @@ def optimistic_values(
     """Values of actions under the best plan and the best transitions within an L1 distance (extended iteration).
 
     Args:
-        transitions: probabilities, [task, state, action, next state].
-        rewards: upper bounds, [task, state, action].
-        radii: L1 distances, [task, state, action].
-        horizon: steps of an episode.
+        transitions: Transition probabilities, [task, state, action, next state].
+        rewards: Upper bounds of the expected rewards, [task, state, action].
+        radii: Largest L1 distances of plausible transition probabilities, [task, state, action].
+        horizon: Number of steps in an episode.
 
     Returns:
-        What can be earned from a step on, [task, time, state, action].
+        Upper bounds of the sums of rewards from each step on, [task, time, state, action].
     """
     values = np.empty((len(rewards), horizon, *rewards.shape[1:]))
     ahead = np.zeros((len(rewards), transitions.shape[-1]))

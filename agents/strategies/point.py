@@ -1,4 +1,4 @@
-"""A strategy for point navigation that is told the goals: what a learner cannot do better than."""
+"""A strategy for point navigation that knows the goals: an upper bound for every learner."""
 
 import numpy as np
 import torch
@@ -12,8 +12,8 @@ class GoToGoal:
     """Goes straight to the goal along each axis; no policy returns more, as each offset shrinks as fast as it can.
 
     Args:
-        goals: one per task or, for trials that repeat tasks, per trial, [task, 2].
-        step: the longest move along an axis.
+        goals: Goal of every task or, for trials that repeat tasks, of every trial, [task, 2].
+        step: Longest move along an axis.
     """
 
     sequential = True
@@ -22,14 +22,14 @@ class GoToGoal:
         self.goals, self.step = goals, step
 
     def select(self, tasks: slice) -> "GoToGoal":
-        """For some of the tasks."""
+        """The same strategy for a part of the tasks."""
         return GoToGoal(self.goals[tasks], self.step)
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start new trials, one per task; nothing is random.
 
         Raises:
-            ValueError: if there are not as many as goals.
+            ValueError: If there are not as many tasks as goals, or episodes of a task run in parallel.
         """
         if (len(task_seeds), num_parallel) != (len(self.goals), 1):
             raise ValueError(
@@ -38,10 +38,10 @@ class GoToGoal:
             )
 
     def begin_episode(self) -> None:
-        """The goal stays."""
+        """An episode changes nothing: the goal stays the same."""
 
     def act(self, observations: Tensor) -> Actions:
-        """Moves [task, 1, 2] from the places observed, [task, 1, 2]."""
+        """Moves [task, 1, 2] from the observed positions, [task, 1, 2]."""
         moves = (self.goals[:, None] - observations.numpy()).clip(-self.step, self.step)
         return Actions(moves, torch.from_numpy(moves / self.step).float(), {})
 
@@ -49,5 +49,5 @@ class GoToGoal:
         """There is nothing to learn."""
 
     def adapt(self, trajectories: Trajectories) -> "GoToGoal":
-        """Itself."""
+        """The strategy itself: it knows the goals already."""
         return self

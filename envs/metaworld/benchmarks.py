@@ -4,14 +4,14 @@
     ml10, ml25, ml45    other environments
     ml:A,B/C,D          train on environments A and B, test on C and D
 
-Options follow a name: ml1-reach+goal-observed shows the goal, +reward-v1 has the older rewards, and +package-step
-steps with the package's own code. Every environment has 50 goals to train on and 50 others to test on, the same
-for every run. ML1 tests on other goals of its environment; the others on other environments, except that the
-package's ML25 has basketball in both.
+Options follow a name: with +goal-observed, as in ml1-reach+goal-observed, the agent observes the goal; +reward-v1
+has the older rewards; +package-step steps with the package's own code. Every environment has 50 goals to train on
+and 50 others to test on, the same for every run. ML1 tests on other goals of its environment. The others test on
+other environments, except that the package's ML25 has basketball in both.
 
-Fifty goals can be learned by heart: the object's place, which is drawn with the goal and seen, tells which of them
-it is, even where the task is to reach and the object is of no use. An agent then needs no adaptation in training
-and has none to show in the test. With +fresh-goals every training batch draws new ones; the test goals stay.
+Fifty goals can be learned by heart: the object's position, which is drawn with the goal and observed, reveals the
+goal, even if the task is to reach and the object is of no use. An agent then needs no adaptation in training and
+shows none in the test. With +fresh-goals every training batch draws new goals; the test goals stay the same.
 """
 
 import zlib
@@ -57,14 +57,14 @@ class TasksByEnvironment(FiniteTasks):
     """A uniform distribution over environments, and over the tasks of each; both stratified."""
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw tasks: every environment equally often give or take one, and of each every task."""
+        """Draw tasks: the numbers per environment differ by one at most, and so do those per task of each."""
         groups: dict[str, list[Task]] = {}
         for task in self.tasks:
             groups.setdefault(environment(task), []).append(task)
-        found: list[Task] = []
+        tasks: list[Task] = []
         for number, count in Counter(_stratified(len(groups), num_tasks, rng).tolist()).items():
-            found += FiniteTasks(self.family, tuple(list(groups.values())[number])).sample(count, rng)
-        return [found[i] for i in rng.permutation(len(found))]
+            tasks += FiniteTasks(self.family, tuple(list(groups.values())[number])).sample(count, rng)
+        return [tasks[i] for i in rng.permutation(len(tasks))]
 
 
 @dataclass(frozen=True)
@@ -72,15 +72,15 @@ class FreshTasks(TaskDistribution):
     """A uniform distribution over environments, stratified, and over all goals of each.
 
     Attributes:
-        family: of all of them.
-        environments: their names.
+        family: Family of all tasks.
+        environments: Names of the environments, e.g. "reach-v3".
     """
 
     family: MetaWorld
     environments: tuple[str, ...]
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw tasks: every environment equally often give or take one, goals independently."""
+        """Draw tasks: the numbers per environment differ by one at most; goals are drawn independently."""
         return [
             _task(self.environments[number], VECTORS[self.environments[number]].draw(rng))
             for number in _stratified(len(self.environments), num_tasks, rng)
@@ -88,10 +88,10 @@ class FreshTasks(TaskDistribution):
 
 
 def metaworld_benchmark(name: str) -> Benchmark:
-    """The benchmark of a name, as this module's first lines say.
+    """The benchmark with a name such as ml10 or ml1-reach+goal-observed; see the start of this file.
 
     Raises:
-        ValueError: if there is none; the message says what there is.
+        ValueError: If there is none; the message lists the known names or options.
     """
     plain, *options = name.split("+")
     family = MetaWorld(
@@ -130,22 +130,22 @@ def custom_benchmark(
     num_goals: int = NUM_GOALS,
     seed: int = 0,
 ) -> Benchmark:
-    """Tasks of some environments to train on and of some to test on.
+    """A benchmark that trains on tasks of some environments and tests on tasks of others.
 
-    Goals are drawn independently for every environment and for training and testing, so that an environment that
-    is in both has other goals in each, with any seeds.
+    Goals are drawn independently for every environment, and for training and testing. An environment that is in
+    both therefore has different goals in each, whatever the seed.
 
     Args:
-        train: names of environments, with or without Meta-World's "-v3".
-        test: likewise.
-        family: how the environments are run.
-        name: of the benchmark.
-        description: of the benchmark.
-        num_goals: of each environment.
-        seed: of the goals.
+        train: Names of the environments to train on, with or without Meta-World's "-v3".
+        test: Names of the environments to test on, with or without "-v3".
+        family: Family that runs the environments; by default one with rewards v2, hidden goals and the fast step.
+        name: Name of the benchmark.
+        description: One line about the benchmark for lists.
+        num_goals: Number of goals per environment, for training and for testing each.
+        seed: Seed of the goals.
 
     Raises:
-        ValueError: if an environment is unknown; the message names those that there are.
+        ValueError: If an environment is unknown; the message lists the known ones.
     """
     family = family or MetaWorld()
     to_train, to_test = (
@@ -156,7 +156,7 @@ def custom_benchmark(
 
 
 def _stratified(kinds: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of kinds, [count], each equally often give or take one, in random order."""
+    """Indices of kinds in random order, int [count]; how often each kind occurs differs by one at most."""
     if count < 1:
         raise ValueError(f"expected at least one task to draw, got {count}")
     return np.concatenate([rng.permutation(kinds) for _ in range(-(-count // kinds))])[:count]
@@ -176,7 +176,7 @@ def _tasks(names: Sequence[str], split: str, num_goals: int, seed: int) -> list[
 
 def _full_names(names: Sequence[str]) -> list[str]:
     full = [name if name.endswith("-v3") else f"{name}-v3" for name in names]
-    unknown = [given for given, name in zip(names, full, strict=True) if name not in VECTORS]
+    unknown = [short for short, name in zip(names, full, strict=True) if name not in VECTORS]
     if unknown:
         known = ", ".join(name.removesuffix("-v3") for name in VECTORS)
         raise ValueError(f"unknown Meta-World environment {unknown[0]!r}; known: {known}")

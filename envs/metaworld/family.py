@@ -19,14 +19,14 @@ _HAND = ([-0.525, 0.348, -0.0525, -1.0], [0.525, 1.025, 0.7, 1.0])  # and how fa
 class MetaWorld(GymnasiumFamily):
     """Meta-World's 50 environments: 500 steps, 4 actions (hand, gripper), 39 observations, success reported.
 
-    A task is `Task.of("meta-world/reach-v3", rand_vec=...)`. Observations are hand, gripper and objects now and
-    one step before, and the goal, which is zero unless it is observed. An episode never ends early, and counts as
-    a success if any of its steps does.
+    A task is `Task.of("meta-world/reach-v3", rand_vec=...)`. Observations are the hand, the gripper and the
+    objects now and one step before, and the goal, which is zero unless it is observed. An episode never ends
+    early, and counts as a success if any of its steps does.
 
     Args:
-        reward_version: "v2", between 0 and 10 (Yu et al. 2019), or "v1".
-        goal_observed: put the goal into the observation, for oracles.
-        fast_step: step faster than the package, with the same results to the bit.
+        reward_version: Version of the rewards: "v2", between 0 and 10 (Yu et al. 2019), or the older "v1".
+        goal_observed: Whether the observation contains the goal, for oracles.
+        fast_step: Whether to step with faster code than the package's; the results are the same to the bit.
     """
 
     name = FAMILY
@@ -41,20 +41,20 @@ class MetaWorld(GymnasiumFamily):
         self.reward_version, self.goal_observed, self.fast_step = reward_version, goal_observed, fast_step
 
     def kind(self, task: Task) -> str:
-        """The name of the task's environment."""
+        """The name of the task's environment, e.g. "reach-v3"."""
         return environment(task)
 
     def new_environment(self, kind: str) -> Env:
-        """One of the package's environments."""
+        """Create one environment by its name, e.g. "reach-v3"."""
         return new_environment(kind, reward_version=self.reward_version, fast_step=self.fast_step)
 
     def give_task(self, env: Env, task: Task) -> None:
-        """Set the vector, without the package's pickles."""
+        """Set the task's vector in an environment, without the package's pickles."""
         assert isinstance(env, Sharing)
         env.give(np.array(task[VECTOR]), goal_observed=self.goal_observed)
 
     def spaces(self) -> tuple[spaces.Box, spaces.Box]:
-        """Of observations and actions, the same for all environments."""
+        """Spaces of observations [39] and actions [4], the same for all environments."""
         objects, goal = [np.inf] * 14, [np.inf if self.goal_observed else 0.0] * 3
         low = [*_HAND[0], *(-x for x in objects)] * 2 + [-x for x in goal]
         high = [*_HAND[1], *objects] * 2 + goal
@@ -62,22 +62,22 @@ class MetaWorld(GymnasiumFamily):
         return observations, spaces.Box(-1.0, 1.0, (4,), np.float32)
 
     def check(self, task: Task) -> None:
-        """Raise a ValueError that says what is wrong unless the task is one of Meta-World's."""
+        """Raise a ValueError with the reason unless the task is one of Meta-World's."""
         family, _, name = task.family.partition("/")
         if family != FAMILY or name not in VECTORS:
             raise ValueError(
                 f"expected a task of family '{FAMILY}/ENVIRONMENT', e.g. '{FAMILY}/reach-v3', got {task.family!r}"
             )
-        found = [parameter for parameter, _ in task.params]
-        if found != [VECTOR]:
-            raise ValueError(f"a task of {task.family!r} must have exactly the parameter {VECTOR!r}, got {found}")
+        names = [parameter for parameter, _ in task.params]
+        if names != [VECTOR]:
+            raise ValueError(f"a task of {task.family!r} must have exactly the parameter {VECTOR!r}, got {names}")
         try:
             VECTORS[name].check(task[VECTOR])
         except ValueError as error:
             raise ValueError(f"a task of {task.family!r}: {error}") from error
 
     def stack(self, tasks: Sequence[Task]) -> dict[str, np.ndarray]:
-        """Nothing: vectors differ in size, and only their own environments read them. Checks the tasks."""
+        """Check the tasks; stack nothing, as vectors differ in size and only their own environments read them."""
         for task in tasks:
             self.check(task)
         return {}

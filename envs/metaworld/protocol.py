@@ -1,15 +1,16 @@
 """Any agent in Meta-World's own evaluation, `metaworld.evaluation.metalearning_evaluation`.
 
-Meta-World drives one environment per task, some episodes to adapt and some to be measured, which end at success
-and so each at its own time. Here every environment has an actor of its own. What the protocol does not tell is
-filled in. The observation after an episode's last step is taken to be the one before it. While measuring, rewards
-are in no message: an actor that goes on learning then needs environments made with `recurrent_info_in_obs=True`,
-whose observations end in action, reward and done, and even there an episode's last reward is taken to be the one
-before. Without, an actor that reads the outcome of its actions, as RL2 does, is refused; PEARL acts on what it
-knew when adapting ended.
+Meta-World runs one environment per task, for some episodes of adaptation and some of measurement. Episodes end at
+success, so each ends at its own time, and every environment here has an actor of its own.
 
-Know of it before comparing numbers: per environment name, the first episodes that end are counted, and successes
-end first, so that with several goals of an environment side by side the package's figure is too high.
+The protocol leaves out some values, which are filled in. The observation after an episode's last step is taken to
+be the one before it. While measuring, no message contains rewards. An actor that goes on learning then needs
+environments made with `recurrent_info_in_obs=True`, whose observations end in action, reward and done; even there
+an episode's last reward is taken to be the one before. Without them, an actor that reads the outcome of its
+actions, as RL2 does, is refused; PEARL acts on the posterior that it had when adaptation ended.
+
+A caution before comparing numbers: the package counts the first episodes that end per environment name, and
+successes end first. With several goals of an environment side by side its success rate is therefore too high.
 """
 
 import copy
@@ -30,7 +31,7 @@ _OBSERVATION, _ACTION, _REWARD_SCALE = 39, 4, 10.0
 
 
 class Timestep(Protocol):
-    """What Meta-World tells of a step; see `metaworld.evaluation.Timestep`."""
+    """Meta-World's record of a step of all environments; see `metaworld.evaluation.Timestep`."""
 
     observation: np.ndarray
     action: np.ndarray
@@ -49,15 +50,15 @@ class _Step:
 
 @dataclass
 class _Place:
-    """One environment.
+    """State of one environment in the evaluation.
 
     Attributes:
-        actor: its own.
-        seed: of the actor's noise, [1].
-        between: an episode has ended, or none has begun.
-        pending: the step whose outcome is not known yet.
-        last_reward: that was told while measuring.
-        episodes: to adapt to, the last of them perhaps not whole.
+        actor: Actor of this environment alone.
+        seed: Seed of the actor's noise, [1].
+        between: Whether an episode has ended, or none has begun.
+        pending: Step whose outcome is not known yet.
+        last_reward: Last reward that was observed while measuring.
+        episodes: Episodes to adapt to; the last one may be incomplete.
     """
 
     actor: Actor
@@ -69,36 +70,36 @@ class _Place:
 
 
 class MetaWorldAgent:
-    """An actor as Meta-World's evaluation wants an agent; see `metaworld.evaluation.MetaLearningAgent`.
+    """An actor with the interface that Meta-World's evaluation expects, `metaworld.evaluation.MetaLearningAgent`.
 
     Args:
-        actor: not adapted to anything.
-        seed: of the exploration noise.
+        actor: Actor that is not adapted to any task; every environment gets a copy.
+        seed: Seed of the exploration noise.
     """
 
     def __init__(self, actor: Actor, *, seed: int = 0) -> None:
         self._actor, self._seed = actor, seed
         self._places: list[_Place] = []
         self._rounds = 0
-        self._told = False
+        self._outcomes_observed = False
 
     def init(self) -> None:
-        """New tasks: nothing is known of them."""
+        """Start with new tasks and forget all earlier ones."""
         self._places = []
         self._rounds += 1
 
     def adapt_action(self, observations: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Actions [env, act] to learn from."""
+        """Actions [env, act] while adapting, to learn from; the dictionary is empty."""
         if not self._places:
             self._begin(len(observations))
         return self._act(observations), {}
 
     def step(self, timestep: Timestep) -> None:
-        """What the last actions led to."""
+        """Record the rewards and episode ends that followed the last actions."""
         for number, place in enumerate(self._places):
             step = place.pending
             if step is None:
-                raise RuntimeError("step tells of actions, and adapt_action was not asked for any")
+                raise RuntimeError("step reports the outcome of actions; call adapt_action before it")
             step.reward = float(timestep.reward[number])
             step.terminated = float(timestep.terminated[number])
             step.truncated = float(timestep.truncated[number])
@@ -109,7 +110,7 @@ class MetaWorldAgent:
                 place.between = True
 
     def adapt(self) -> None:
-        """Learn from all whole episodes since the last time."""
+        """Adapt to all complete episodes since the last call."""
         for place in self._places:
             if not place.actor.sequential:
                 place.actor = place.actor.adapt(_trajectories(place.episodes[:-1]))
@@ -117,31 +118,31 @@ class MetaWorldAgent:
             place.episodes, place.pending, place.between = [[]], None, True
 
     def eval_action(self, observations: np.ndarray) -> np.ndarray:
-        """Actions [env, act] to be measured by.
+        """Actions [env, act] while measuring.
 
         Raises:
-            ValueError: if the actor reads outcomes and the observations do not hold them.
+            ValueError: If the actor reads outcomes and the observations do not contain them.
         """
         if not self._places:
             self._begin(len(observations))
-        self._told = observations.shape[1] == _OBSERVATION + _ACTION + 2
+        self._outcomes_observed = observations.shape[1] == _OBSERVATION + _ACTION + 2
         actor = self._places[0].actor
-        if not self._told and isinstance(actor, Deployable) and actor.reads_outcomes:
+        if not self._outcomes_observed and isinstance(actor, Deployable) and actor.reads_outcomes:
             raise ValueError(
                 "this agent reads rewards while it acts: make the environments with recurrent_info_in_obs=True, "
                 f"whose observations have {_OBSERVATION + _ACTION + 2} numbers, got {observations.shape[1]}"
             )
         for number, place in enumerate(self._places):
-            if not self._told:
+            if not self._outcomes_observed:
                 place.pending = None
             elif place.pending is not None:
                 place.pending.reward = place.last_reward = _REWARD_SCALE * float(observations[number, -2])
         return self._act(observations)
 
     def reset(self, env_mask: np.ndarray) -> None:
-        """The environments of the mask start an episode; what is known of their tasks stays known."""
+        """Start an episode in the environments of the mask; their actors stay adapted to their tasks."""
         for place, ended in zip(self._places, env_mask, strict=False):  # there are none before the first action
-            if ended and place.pending is not None and self._told:
+            if ended and place.pending is not None and self._outcomes_observed:
                 place.pending.truncated, place.pending.reward = 1.0, place.last_reward
                 self._answer(place, place.pending.observation)
             place.between = place.between or bool(ended)
@@ -156,20 +157,20 @@ class MetaWorldAgent:
         actions = []
         with torch.no_grad():
             for number, place in enumerate(self._places):
-                seen = torch.from_numpy(observations[number, :_OBSERVATION].astype(np.float32)).view(1, 1, -1)
+                observed = torch.from_numpy(observations[number, :_OBSERVATION].astype(np.float32)).view(1, 1, -1)
                 if place.pending is not None:
-                    self._answer(place, seen)
+                    self._answer(place, observed)
                 if place.between:
                     place.actor.begin_episode()
                     place.between = False
-                chosen = place.actor.act(seen)
-                place.pending = _Step(seen, chosen.actions, chosen.records)
+                chosen = place.actor.act(observed)
+                place.pending = _Step(observed, chosen.actions, chosen.records)
                 actions.append(chosen.env_actions.reshape(-1))
         return np.stack(actions)
 
     @staticmethod
     def _answer(place: _Place, following: Tensor) -> None:
-        """Tell the actor what its last step led to."""
+        """Pass the outcome of the pending step to the actor."""
         step = place.pending
         assert step is not None
         place.pending = None

@@ -1,13 +1,13 @@
 """Meta-World's environments, many of one class at little memory, and stepped faster.
 
 A class of Meta-World loads a model of tens of megabytes for every object. Here the objects of a class share one
-model: what tells their tasks apart in it, the positions of bodies and sites, is put in place when another object
+model. Tasks differ in it by the positions of bodies and sites alone, which are put in place when another object
 takes its turn.
 
-Most of a step's time in the package is Python: looking names up, walking over contacts one by one, building
-observations by stacks of stacks, checking that a rotation matrix is one. `FastStep` computes the same numbers, bit
-for bit, without that. Its physics is the package's own: the same calls of MuJoCo, less one whose results nobody
-reads and one of two settlings of the hand at a reset, the first of which is overwritten by the second.
+Most of a step's time in the package is Python: looking up names, looping over contacts one by one, stacking
+observations repeatedly, checking that a rotation matrix is one. `FastStep` computes the same numbers, bit for bit,
+without that. Its physics is the package's own: the same calls of MuJoCo, except for one whose results nobody
+reads, and for one of two settlings of the hand at a reset, the first of which is overwritten by the second.
 """
 
 import functools
@@ -30,22 +30,26 @@ ENVIRONMENTS: tuple[str, ...] = tuple(ALL_V3_ENVIRONMENTS)
 
 
 def new_environment(name: str, *, reward_version: str = "v2", fast_step: bool = True) -> SawyerXYZEnv:
-    """One environment; those of a class in this process share a model and must not be stepped at the same time.
+    """Create one of the package's environments by its name.
+
+    Environments of one class in a process share a model and must not be stepped at the same time.
 
     Args:
-        name: one of ENVIRONMENTS.
-        reward_version: "v2" for the rewards between 0 and 10 of Meta-World's paper, or "v1".
-        fast_step: compute what the package does faster.
+        name: Name of the environment, one of ENVIRONMENTS.
+        reward_version: Version of the rewards: "v2", between 0 and 10 as in Meta-World's paper, or the older "v1".
+        fast_step: Whether to compute the package's numbers with faster code.
     """
     made: SawyerXYZEnv = _sharing_class(name, fast_step)(reward_function_version=reward_version)
     return made
 
 
 class Sharing(SawyerXYZEnv):
-    """Objects of a class with one model between them.
+    """Environments of one class that share one model.
 
     Attributes:
-        holder: of the class, the object whose task the model's positions are of.
+        shared_model: Model of all objects of the class; None before the first object is created.
+        nominal: Positions of the bodies and of the sites in the model before any task is set.
+        holder: Object of the class whose positions are in the model.
     """
 
     shared_model: mujoco.MjModel | None = None
@@ -65,7 +69,7 @@ class Sharing(SawyerXYZEnv):
         return cls.shared_model, data
 
     def take_turn(self) -> None:
-        """Put this object's positions into the model that is shared."""
+        """Put this object's positions into the shared model."""
         cls = type(self)
         if cls.holder is not self:
             cls._put(self._own_positions)
@@ -82,23 +86,23 @@ class Sharing(SawyerXYZEnv):
         self._freeze_rand_vec = True
         self._last_rand_vec = rand_vec
         if goal_observed == self._partially_observable:
-            self.__dict__.pop("sawyer_observation_space", None)  # depends on it, and is kept
+            self.__dict__.pop("sawyer_observation_space", None)  # cached, and depends on the flag
             self._partially_observable = not goal_observed
         self._set_task_inner()
 
     def set_task(self, task: PackageTask) -> None:
-        """Refuse: a task of the package is a pickle."""
+        """Refuse the package's tasks, which are pickles."""
         raise TypeError("a task of Meta-World's package is a pickle, which is not loaded; give a metarl.Task")
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
-        """As the package's; resets are the only time when positions change."""
+        """Start an episode as the package does; positions change at resets only."""
         self.take_turn()
         result: Reset = super().reset()
         self._own_positions = _positions(self.model)
         return result
 
     def step(self, action: np.ndarray) -> Step:
-        """As the package's."""
+        """Take a step as the package does."""
         self.take_turn()
         result: Step = super().step(action)
         return result
@@ -109,7 +113,7 @@ def _positions(model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:
 
 
 class FastStep(Sharing):
-    """The package's step and reset, bit for bit, without what takes its time."""
+    """The package's step and reset with the same results to the bit, in less time."""
 
     def __init__(self, **kwargs: Any) -> None:
         self._settles = True
@@ -122,7 +126,10 @@ class FastStep(Sharing):
         self._pads = (data.geom("leftpad_geom").id, data.geom("rightpad_geom").id)
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Reset:
-        """As the package's; of its two rounds the first only places what the second starts from."""
+        """Start an episode as the package does.
+
+        Of the package's two rounds, the first only sets the positions that the second starts from.
+        """
         self.take_turn()
         self.data = self._named.data
         self.curr_path_length = 0
@@ -150,7 +157,7 @@ class FastStep(Sharing):
         self.init_tcp = self.tcp_center
 
     def step(self, action: np.ndarray) -> Step:
-        """As the package's."""
+        """Take a step with the same results as the package's, to the bit."""
         if not self._set_task_called:
             raise RuntimeError("an environment needs a task before its first step")
         if self.curr_path_length >= self.max_path_length:
@@ -179,7 +186,7 @@ class FastStep(Sharing):
         return obs
 
     def _get_curr_obs_combined_no_goal(self) -> np.ndarray:
-        if not hasattr(self, "_named"):  # the package's constructor asks
+        if not hasattr(self, "_named"):  # called by the package's constructor
             first: np.ndarray = super()._get_curr_obs_combined_no_goal()
             return first
         current = np.zeros(18)
@@ -194,12 +201,12 @@ class FastStep(Sharing):
 
     @property
     def tcp_center(self) -> np.ndarray:
-        """Between the two fingertips, metres [3]."""
+        """Centre between the two fingertips, metres [3]."""
         center: np.ndarray = (self._right_tip + self._left_tip) / 2.0
         return center
 
     def touching_object(self, object_geom_id: int) -> bool:
-        """Both pads press on the geom."""
+        """Whether both pads press on the geom."""
         data = self._named.data
         pairs = data.contact.geom
         ours = np.flatnonzero((pairs == object_geom_id).any(1))
@@ -214,9 +221,9 @@ class FastStep(Sharing):
 
 
 class _NamedData:
-    """MuJoCo's data, with what `data.body(name)` and its kin return kept for the next call.
+    """MuJoCo's data with a cache for the results of `data.body(name)` and similar calls.
 
-    What they return are views, which stay true as long as the data live.
+    The results are views, which stay valid as long as the data exist.
     """
 
     def __init__(self, data: mujoco.MjData) -> None:
@@ -227,10 +234,10 @@ class _NamedData:
 
 
 class _Rotation:
-    """The one thing that environments ask of scipy's class of that name, without its checks.
+    """The one conversion of scipy's class of that name that environments use, without its checks.
 
     Args:
-        matrix: a rotation matrix [3, 3].
+        matrix: Rotation matrix, [3, 3].
     """
 
     def __init__(self, matrix: np.ndarray) -> None:
@@ -238,11 +245,11 @@ class _Rotation:
 
     @staticmethod
     def from_matrix(matrix: np.ndarray) -> "_Rotation":
-        """Of a rotation matrix [3, 3]."""
+        """The rotation with a matrix [3, 3]."""
         return _Rotation(matrix)
 
     def as_quat(self) -> np.ndarray:
-        """The quaternion x, y, z, w, by Shepperd's method: the largest of its squares is computed first."""
+        """The quaternion (x, y, z, w), by Shepperd's method: its largest square is computed first."""
         m = self._matrix.tolist()
         trace = m[0][0] + m[1][1] + m[2][2]
         largest = [m[0][0], m[1][1], m[2][2], trace]
@@ -261,7 +268,7 @@ class _Rotation:
 
 
 class _RewardUtils:
-    """The package's functions of that name; the case of `tolerance` that most rewards are made of is faster."""
+    """The package's functions of that name; the kind of `tolerance` that most rewards use is faster."""
 
     hamacher_product = staticmethod(reward_utils.hamacher_product)
     rect_prism_tolerance = staticmethod(reward_utils.rect_prism_tolerance)
@@ -275,7 +282,7 @@ class _RewardUtils:
         sigmoid: reward_utils.SIGMOID_TYPE = "gaussian",
         value_at_margin: float = 0.1,
     ) -> float:
-        """1 within the bounds, and falling to value_at_margin at the margin outside."""
+        """1 within the bounds, falling to value_at_margin at the distance `margin` outside."""
         lower, upper = bounds
         plain = sigmoid == "long_tail" and isinstance(x, float) and margin > 0 and lower <= upper
         if not plain:
@@ -289,7 +296,7 @@ class _RewardUtils:
 
 
 class _Linalg:
-    """numpy's module of that name, with a norm for what environments take norms of: short vectors."""
+    """numpy's module of that name, with a faster norm of short vectors."""
 
     @staticmethod
     def norm(x: np.ndarray, ord: int | None = None, axis: int | None = None) -> Any:
@@ -300,7 +307,7 @@ class _Linalg:
 
 
 class _Numpy:
-    """numpy, but for `linalg.norm`; a name that is not here yet is fetched once."""
+    """numpy except for `linalg.norm`; every other name is looked up once."""
 
     def __init__(self) -> None:
         self.linalg = _Linalg
@@ -312,7 +319,7 @@ class _Numpy:
 
 
 def _norm(x: np.ndarray) -> np.float64:
-    """What np.linalg.norm computes of a vector, without its questions."""
+    """The Euclidean norm of a vector as np.linalg.norm computes it, without its checks."""
     length: np.float64 = np.sqrt(x.dot(x))
     return length
 
@@ -338,7 +345,7 @@ def _sharing_class(name: str, fast_step: bool) -> type[Sharing]:
 
 
 def _with_faster_helpers(function: object) -> FunctionType | None:
-    """The package's own function, to which some names that it looks up mean our faster ones."""
+    """The package's own function with its helpers replaced by the faster ones; None if it uses none of them."""
     if not isinstance(function, FunctionType) or not set(function.__code__.co_names) & set(_FASTER):
         return None
     names = {**function.__globals__, **_FASTER}

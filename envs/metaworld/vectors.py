@@ -1,9 +1,10 @@
-"""What tells the tasks of a Meta-World environment apart: a vector, uniform between bounds.
+"""Task vectors of Meta-World's environments, uniform between bounds: tasks of one environment differ by them
+alone.
 
-It holds where the object begins and, in most environments, where it is to go. Where the two must not be close in
-the plane, the package draws again until they are far enough apart, and, given a frozen vector that is not, draws
-it forever. Read off metaworld 3.1.1, which a test compares this with, so that tasks can be drawn without building
-environments.
+A vector holds the object's initial position and, in most environments, the goal. If the two must not be close in
+the plane, the package draws again until they are far enough apart; with a frozen vector that is too close, it
+would draw for ever. The bounds are those of metaworld 3.1.1, which a test compares them with, so that tasks can be
+drawn without building environments.
 """
 
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ class Vectors:
     """The task vectors of one environment.
 
     Attributes:
-        low: least values, metres.
-        high: greatest values, metres.
-        apart: least distance in the plane between the two positions that the vector holds; 0 for any.
+        low: Least values, metres.
+        high: Greatest values, metres.
+        apart: Least distance in the plane between the two positions in the vector, metres; 0 allows any.
     """
 
     low: tuple[float, ...]
@@ -26,14 +27,14 @@ class Vectors:
     apart: float = 0.0
 
     def draw(self, rng: np.random.Generator) -> tuple[float, ...]:
-        """A vector, as the package would draw it."""
+        """Draw a vector from the same distribution as the package."""
         while True:
             vector = rng.uniform(self.low, self.high)
             if self._distance(vector) >= self.apart:
                 return tuple(float(x) for x in vector)
 
     def check(self, vector: object) -> None:
-        """Raise a ValueError that says what is wrong unless the environment can be given this vector."""
+        """Raise a ValueError with the reason unless the vector is a task of the environment."""
         if not isinstance(vector, tuple) or len(vector) != len(self.low):
             raise ValueError(f"rand_vec must be a list of {len(self.low)} numbers, got {vector!r}")
         for number, (x, low, high) in enumerate(zip(vector, self.low, self.high, strict=True)):
