@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
 
-from tests.faults.single_lines import FAULTS, Fault
+from tests.faults import fewshot_lines, single_lines
+from tests.faults.single_lines import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 _IGNORED = shutil.ignore_patterns(".git", "results", "__pycache__", ".*_cache", "runs", "*.egg-info")
@@ -52,7 +53,11 @@ def main() -> int:
     parser.add_argument("--whole", action="store_true", help="Try the whole fast suite on survivors.")
     parser.add_argument("--jobs", type=int, default=2, help="Number of faults tried at the same time.")
     arguments = parser.parse_args()
-    faults = [fault for fault in FAULTS if arguments.only in f"{fault.path} {fault.before}"]
+    faults = [
+        fault
+        for fault in single_lines.FAULTS + fewshot_lines.FAULTS
+        if arguments.only in f"{fault.path} {fault.before}"
+    ]
     trees: SimpleQueue[Path] = SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.jobs):

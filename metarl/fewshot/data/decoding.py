@@ -100,9 +100,10 @@ def image_names(place: str, names: Iterable[str]) -> list[str]:
         (images if name.lower().endswith(SUFFIXES) and not hidden else others).append(name)
     if others:
         logging.getLogger(__name__).warning(
-            "%s: %d files are skipped, which are hidden or do not end in %s, such as %s",
+            "%s: skipped %d of %d files, which are hidden or do not end in %s, such as %s",
             place,
             len(others),
+            len(images) + len(others),
             ", ".join(SUFFIXES),
             others[0],
         )

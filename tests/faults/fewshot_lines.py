@@ -1,0 +1,332 @@
+"""Single-line faults of few-shot learning that the tests must notice, each with the tests that are expected to."""
+
+from tests.faults.single_lines import Fault
+
+_METRIC = ("tests/fewshot/test_metric_learners.py",)
+_GRADIENT = ("tests/fewshot/test_gradient_learners.py",)
+_OUTER = (
+    "tests/fewshot/test_gradient_learners.py",
+    "tests/fewshot/test_configurations.py",
+    "tests/fewshot/test_learners.py",
+)
+_FUNCTIONAL = (
+    "tests/fewshot/test_gradient_learners.py",
+    "tests/fewshot/test_metric_learners.py",
+    "tests/fewshot/test_learners.py",
+)
+_DATA = ("tests/fewshot/test_data.py", "tests/fewshot/test_sources.py", "tests/fewshot/test_experiments.py")
+_IMAGES = ("tests/fewshot/test_images.py",)
+_EVALUATION = (
+    "tests/fewshot/test_metric_learners.py",
+    "tests/fewshot/test_learners.py",
+    "tests/fewshot/test_experiments.py",
+)
+_TRAINING = ("tests/fewshot/test_experiments.py",)
+_BACKBONES = (
+    "tests/fewshot/test_metric_learners.py",
+    "tests/fewshot/test_own_learner.py",
+    "tests/fewshot/test_gradient_learners.py",
+    "tests/fewshot/test_experiments.py",
+)
+_LEARNERS = (
+    "tests/fewshot/test_own_learner.py",
+    "tests/fewshot/test_learners.py",
+    "tests/fewshot/test_experiments.py",
+)
+
+_PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
+    "learners/siamese.py": (
+        _METRIC,
+        [
+            (
+                "positive = same & ~torch.eye(same.shape[1], dtype=torch.bool, device=same.device)",
+                "positive = same",
+            ),
+            ("@ (members / members.sum(1, keepdim=True))", "@ members"),
+            ("negative & (apart < margin))", "negative)"),
+            ("apart.unsqueeze(2) + margin).clamp_min(0)", "apart.unsqueeze(2) - margin).clamp_min(0)"),
+        ],
+    ),
+    "learners/matching.py": (
+        _METRIC,
+        [
+            ("keys = forward + backward + support", "keys = forward + backward"),
+            ("hidden = hidden + query", "hidden = hidden + 0 * query"),
+            (
+                "(hidden @ keys.transpose(1, 2)).softmax(-1) @ keys",
+                "(hidden @ keys.transpose(1, 2)).softmax(1) @ keys",
+            ),
+            ("return torch.logsumexp(by_class, -1)", "return by_class.max(-1).values"),
+        ],
+    ),
+    "learners/prototypical.py": (
+        _METRIC,
+        [
+            ("precisions = 1 + nn.functional.softplus(raw)", "precisions = nn.functional.softplus(raw)"),
+            (
+                "logits: Tensor = self.head() * cosines(query, prototypes)",
+                "logits: Tensor = cosines(query, prototypes)",
+            ),
+        ],
+    ),
+    "learners/kernel_regression.py": (
+        _METRIC,
+        [
+            ("(-self.head() * squared_distances(query, support))", "(-squared_distances(query, support))"),
+        ],
+    ),
+    "learners/relation.py": (
+        _METRIC,
+        [
+            ("(outputs.sigmoid() - one_hot(", "(outputs - one_hot("),
+        ],
+    ),
+    "metric.py": (
+        _METRIC,
+        [
+            ("return total / views", "return total"),
+            ("        if self.needs_all_classes:", "        if False:"),
+            ("network(network.params, query, fixed=fixed)", "network(network.params, query)"),
+        ],
+    ),
+    "learners/maml.py": (
+        _GRADIENT,
+        [
+            ("0.03 / steps)", "0.0)"),
+            (
+                "self.outer.updates < self.config.first_order_updates",
+                "self.outer.updates <= self.config.first_order_updates",
+            ),
+            (
+                "before = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, step)",
+                "before = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, 0)",
+            ),
+            ("losses = last * losses", "losses = losses"),
+        ],
+    ),
+    "learners/adml.py": (
+        _GRADIENT,
+        [
+            (
+                "examples.inputs + self._attack_size * slope.sign()",
+                "examples.inputs - self._attack_size * slope.sign()",
+            ),
+            (
+                "super().outer_losses(Episodes(support, episodes.query))",
+                "super().outer_losses(Episodes(episodes.support, episodes.query))",
+            ),
+        ],
+    ),
+    "learners/cavia.py": (
+        _GRADIENT,
+        [
+            (".new_zeros(num_tasks, self._num_context)", ".new_ones(num_tasks, self._num_context)"),
+        ],
+    ),
+    "learners/implicit_maml.py": (
+        _GRADIENT,
+        [
+            ("self._regularisation / 2 * pull", "self._regularisation * pull"),
+            ("{name: grads[name] - change for", "{name: grads[name] + change for"),
+            (
+                "total += (grad.sum(0) if name in self.inner.adapted else grad) / episodes.num_tasks",
+                "total += grad.sum(0) if name in self.inner.adapted else grad",
+            ),
+            ("solved.residual.norm(dim=1) / right.norm(dim=1)", "solved.residual.norm(dim=1)"),
+        ],
+    ),
+    "learners/proto_maml.py": (
+        _METRIC,
+        [
+            ("{_WEIGHT: 2 * prototypes,", "{_WEIGHT: prototypes,"),
+            ("        check_classes(support.targets)\n", "        pass\n"),
+        ],
+    ),
+    "learners/reptile.py": (
+        _GRADIENT,
+        [
+            ("squared = 0.001 * grad.square()", "squared = 0.01 * grad.square()"),
+            ("(1 - 0.999 ** (self._num_steps + step + 1))", "(1 - 0.999 ** (step + 1))"),
+            ("p.add_(deltas[name], alpha=self.epsilon)", "p.add_(deltas[name])"),
+            ("rounds = -(-size * num_batches // num_rows)", "rounds = 1"),
+            ("examples = part.support.join(part.query)", "examples = part.support"),
+            ("before = (self.moments if step else self._start).get(name)", "before = self._start.get(name)"),
+        ],
+    ),
+    "outer.py": (
+        _OUTER,
+        [
+            ("torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)", "pass"),
+            ("done = min(updates / self.annealing_updates, 1.0)", "done = updates / self.annealing_updates"),
+            (
+                'group["lr"] = factor * self.config.outer_lr_after(self.updates)',
+                'group["lr"] = self.config.outer_lr_after(self.updates)',
+            ),
+            ("return [(place * size, part)", "return [(place, part)"),
+            ("annealing_updates=self.annealing_updates or num_updates", "annealing_updates=num_updates"),
+            ("total += float(losses.detach().sum())", "total = float(losses.detach().sum())"),
+        ],
+    ),
+    "inner_loop.py": (
+        _GRADIENT,
+        [
+            ("self.outputs(trace[step], piece, x, step)", "self.outputs(trace[-1], piece, x, step)"),
+            ("self.network.track(own, *arguments)", "pass"),
+        ],
+    ),
+    "functional.py": (
+        _FUNCTIONAL,
+        [
+            ('self.normalisation == "running" and not self.module.training', 'self.normalisation == "running"'),
+            ("                module.train()\n", "                pass\n"),
+            ("            module.eval()\n", "            pass\n"),
+            ('type(layer).__module__.startswith(("torch.nn.", "metarl."))', "type(layer).__module__ is not None"),
+            ("steps = num_steps + 1 if", "steps = num_steps if"),
+        ],
+    ),
+    "normalisation.py": (
+        _GRADIENT,
+        [
+            (
+                "shift = -means * scale if bias is None else bias - means * scale",
+                "shift = -means * scale if bias is None else bias - means",
+            ),
+            ("return next(context.fixed)", "next(context.fixed)"),
+            ("torch.var_mean(rows, (1, 3), correction=0)", "torch.var_mean(rows, (1, 3))"),
+        ],
+    ),
+    "objectives.py": (
+        _GRADIENT,
+        [
+            ("return losses.view(targets.shape).mean(1)", "return losses.view(targets.shape).sum(1)"),
+        ],
+    ),
+    "episodes.py": (
+        _GRADIENT,
+        [
+            ("for a, b, c, d in zip(*pieces", "for a, b, d, c in zip(*pieces"),
+        ],
+    ),
+    "data/classes.py": (
+        _DATA,
+        [
+            ("torch.arange(keys.shape[-1]) >= counts", "torch.arange(keys.shape[-1]) > counts"),
+            ("torch.rot90(self.examples, turns, (-2, -1))", "torch.rot90(self.examples, turns, (-1, -2))"),
+            ("examples.float() / 255", "examples.float() / 256"),
+        ],
+    ),
+    "data/augmentation.py": (
+        _DATA,
+        [
+            ("scale_x * (shear * cos - sin)", "scale_x * (shear * cos + sin)"),
+            ("angle = u[0] * self.max_rotation * torch.pi / 180", "angle = u[0] * self.max_rotation"),
+            ("maps = classes[:, :, :2] @ maps", "maps = maps"),
+        ],
+    ),
+    "data/class_tasks.py": (
+        _DATA,
+        [
+            (
+                'source("train", train, self.episodes.train, self.augmentation)',
+                'source("train", train, self.episodes.held_out, self.augmentation)',
+            ),
+            ("self.train_shots or self.num_shots", "self.num_shots"),
+            ("self.episodes.num_ways, self.episodes.train_ways)", "self.episodes.num_ways)"),
+            (
+                'source(name, part, self.episodes.held_out, "none")',
+                "source(name, part, self.episodes.held_out, self.augmentation)",
+            ),
+            ("folder=folder or self.folder)", "folder=self.folder)"),
+            (
+                "EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries, **train)",
+                "EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries)",
+            ),
+        ],
+    ),
+    "data/omniglot.py": (
+        _DATA,
+        [
+            ('character > "character41"', 'character >= "character41"'),
+            ("splits.validation.select([])", "splits.validation"),
+            ("if name not in images:", "if True:"),
+        ],
+    ),
+    "data/sinusoids.py": (
+        _DATA,
+        [
+            ("amplitude * torch.sin(x - phase)", "amplitude * torch.sin(x + phase)"),
+            ("torch.sin((n + 1) * frequency * x + phases[n])", "torch.sin(frequency * x + phases[n])"),
+            ("self.noise * torch.randn(x.shape", "0.1 * torch.randn(x.shape"),
+        ],
+    ),
+    "data/decoding.py": (
+        _IMAGES,
+        [
+            ("np.rint(greys / 257)", "np.rint(greys / 256).clip(0, 255)"),
+            ("ImageOps.exif_transpose(opened)", "opened"),
+            ("pixels[greys == image.info", "pixels[greys != image.info"),
+            ("opened.read(members[name].file_size + 1)", "opened.read()"),
+            ("Image.open(io.BytesIO(data), formats=FORMATS)", "Image.open(io.BytesIO(data))"),
+            ("if total > MAX_ARCHIVE_BYTES:", "if False:"),
+        ],
+    ),
+    "data/images.py": (
+        _IMAGES,
+        [
+            ("        if place in places:", "        if False:"),
+            ("if len(data) < len(pairs):", "if False:"),
+        ],
+    ),
+    "evaluation.py": (
+        _EVALUATION,
+        [
+            ("if row * score_every <= trained_for:", "if row * score_every < trained_for:"),
+            ("predictors[::score_every]", "predictors"),
+            ('{"step": place * score_every,', '{"step": place,'),
+            ("min(tasks_at_once, num_tasks - start)", "tasks_at_once"),
+        ],
+    ),
+    "training.py": (
+        _TRAINING,
+        [
+            ("sums[name] = sums.get(name, 0.0) + value / num_updates", "sums[name] = value"),
+            ('split = "validation" if "validation" in held_out else "test"', 'split = "test"'),
+            ("torch.manual_seed(draw_seed(rng) % 2**63)", "draw_seed(rng)"),
+            ("place * every", "place"),
+        ],
+    ),
+    "backbones.py": (
+        _BACKBONES,
+        [
+            ("self.film.bias[:num_filters] = 1.0", "pass"),
+            ('num_halvings=3 if spec.output == "maps" else 4', "num_halvings=4"),
+            ("return copy.deepcopy(self.network)", "return self.network"),
+            ("            torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))\n", ""),
+            ("if index < 3 or rectified:", "if True:"),
+            ("with torch.autocast(inputs.device.type, dtype=torch.bfloat16):", "if True:"),
+            (
+                'if self.precision != "float32" and (spec.exact or not images):',
+                'if self.precision != "float32" and not images:',
+            ),
+            ("network.train(training)", "network.train()"),
+        ],
+    ),
+    "learner.py": (
+        _LEARNERS,
+        [
+            ("if train_ways not in (None, num_outputs):", "if False:"),
+            ("if self.tasks.kind != kind:", "if False:"),
+            (
+                "learner.num_steps if num_steps is None else num_steps)[-1]",
+                "learner.num_steps if num_steps is None else num_steps)[0]",
+            ),
+            ("check_network(network, spec, self.device)\n", "pass\n"),
+        ],
+    ),
+}
+
+FAULTS = [
+    Fault(f"metarl/fewshot/{file}", before, after, tests)
+    for file, (tests, pairs) in _PAIRS.items()
+    for before, after in pairs
+]
