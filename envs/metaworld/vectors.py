@@ -1,5 +1,4 @@
-"""Task vectors of Meta-World's environments, uniform between bounds: tasks of one environment differ by them
-alone.
+"""Task vectors of Meta-World's environments, uniform between bounds; tasks of one environment differ by them.
 
 A vector holds the object's initial position and, in most environments, the goal. If the two must not be close in
 the plane, the package draws again until they are far enough apart; with a frozen vector that is too close, it

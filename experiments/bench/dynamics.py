@@ -1,4 +1,4 @@
-"""What dynamics that differ from task to task cost: steps per second of CPU time, and the time to change tasks.
+"""The cost of dynamics that differ between tasks: steps per second of CPU time, and the time to change tasks.
 
 Five contenders step the half-cheetah with the same random actions, all environments at once:
 
@@ -9,8 +9,8 @@ Five contenders step the half-cheetah with the same random actions, all environm
                 physics as one model, so that the ratio is what the memory of many models costs
     different   the dynamics family, a task and so a model of its own for every environment
 
-Beside them, the time that `set_tasks` takes for a batch of fresh tasks. Time is that of the processor, all threads
-together: the contenders differ by less than what other work on a shared machine takes from either of them.
+The time that `set_tasks` takes for a batch of fresh tasks is measured too. Time is that of the processor, summed
+over all threads: other work on a shared machine disturbs wall-clock time by more than the contenders differ.
 """
 
 import copy
@@ -42,13 +42,13 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class DynamicsSizes:
-    """How much is simulated in one measurement.
+    """Sizes of the simulation in one measurement.
 
     Attributes:
-        num_envs: environments that step at once.
-        num_steps: of each environment in one measurement.
-        num_tasks: of a batch whose tasks change.
-        num_episodes: environments per task of that batch.
+        num_envs: Number of environments that step at once.
+        num_steps: Steps of each environment in one measurement.
+        num_tasks: Number of tasks in the batch whose tasks change.
+        num_episodes: Number of environments per task of that batch.
     """
 
     num_envs: int = 800

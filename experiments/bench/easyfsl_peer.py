@@ -1,8 +1,8 @@
 """Prototypical networks as easyfsl has them: its task sampler behind PyTorch's loader, and its method.
 
-easyfsl 1.5.0 asks for torchvision, pandas and more in files that play no part here, and its sampler calls a
-constructor of PyTorch's that takes no argument any more. So the three files that do play a part are imported on
-their own, and the sampler is filled as its constructor would have filled it.
+easyfsl 1.5.0 imports torchvision, pandas and more in files that are not needed here, and its sampler passes an
+argument to a constructor of PyTorch's that takes none any more. Therefore the three files that are needed are
+imported on their own, and the sampler's attributes are set as its constructor would have set them.
 """
 
 import importlib
@@ -33,8 +33,8 @@ class Images(Dataset[tuple[Tensor, int]]):
     """Images one by one, from memory or from the bytes of their files, as easyfsl's own data sets decode them.
 
     Args:
-        data: the classes.
-        files: contents of the image files in the same order; without them images come from memory.
+        data: Classes with their images.
+        files: Contents of the image files in the same order; without them images are read from memory.
     """
 
     def __init__(self, data: ClassData, files: list[bytes] | None = None) -> None:
@@ -75,7 +75,7 @@ def tasks(images: Images, *, num_ways: int, num_shots: int, num_queries: int) ->
 
 
 def prototypical(backbone: nn.Module) -> Any:
-    """easyfsl's prototypical network."""
+    """easyfsl's prototypical network on a backbone."""
     return _module("methods.prototypical_networks").PrototypicalNetworks(backbone)
 
 

@@ -184,14 +184,14 @@ def _measure_gradients(
     """Milliseconds per gradient of all contenders, and how often ours is as fast as each.
 
     Args:
-        gradients: of all contenders.
-        repeats: measurements of each.
-        at_least_s: how long one takes.
-        waiting: shows progress.
-        exact: what to compare in the place of `gradients`, in float64.
+        gradients: Functions that compute the gradient, by contender.
+        repeats: Number of measurements of each contender.
+        at_least_s: Least duration of a measurement in seconds.
+        waiting: Progress display.
+        exact: Functions whose gradients are compared instead of those of `gradients`, in float64.
 
     Raises:
-        RuntimeError: if a contender's gradient is more than 1e-4 away, 1e-9 in float64, relative to its length.
+        RuntimeError: If a contender's gradient is more than 1e-4 away, 1e-9 in float64, relative to its length.
     """
     compared, allowed = (exact, 1e-9) if exact else (gradients, 1e-4)
     ours = compared["metarl"]()

@@ -2,11 +2,11 @@
 
     faster step    our processes, one per core, with our step
     package step   our processes with the package's own step
-    package alone  the package's environments in plain loops, one process per core that tells nobody anything: the
+    package alone  the package's environments in plain loops, one process per core without communication: the
                    ceiling of whatever runs the package's step
     async          gymnasium.make_vec of the package's environments, one process per environment
     physics        MuJoCo's steps alone in as many threads as there are cores: the ceiling. It replays the controls
-                   of our episodes from the same states, and is checked to end where they did
+                   of our episodes from the same states, and is checked to end in the same states
 
 All take the same actions from the start of an episode; resets are not measured.
 """
@@ -51,11 +51,11 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is simulated in one measurement.
+    """Sizes of the simulation in one measurement.
 
     Attributes:
-        num_envs: environments of each contender; a divisor of 40.
-        num_steps: of each environment.
+        num_envs: Number of environments of each contender, a divisor of 40.
+        num_steps: Steps of each environment.
     """
 
     num_envs: int = 20
@@ -140,8 +140,8 @@ class PackageAlone:
     """The package's environments of one class, stepped in loops by one process per core.
 
     Args:
-        name: of the class.
-        actions: of the episodes, [time, env, act].
+        name: Name of the environment, e.g. "reach".
+        actions: Actions of the episodes, [time, env, act].
     """
 
     def __init__(self, name: str, actions: np.ndarray) -> None:
@@ -156,14 +156,14 @@ class PackageAlone:
             self._pipes.append(ours)
 
     def run(self) -> float:
-        """Step through all episodes once: steps per second."""
+        """Step through all episodes once and return the steps per second."""
         self._tell(True)  # to reset
         began = time.perf_counter()
         self._tell(True)  # to step
         return self._steps / (time.perf_counter() - began)
 
     def close(self) -> None:
-        """Let the processes end."""
+        """Let the worker processes end."""
         for pipe in self._pipes:
             pipe.send(False)
             pipe.close()
@@ -176,7 +176,7 @@ class PackageAlone:
 
 
 def _loop_package(name: str, actions: np.ndarray, pipe: Connection) -> None:
-    """Reset and step the package's environments, each when told so, until told no more."""
+    """Reset, then step the package's environments at one message each, until a message says to stop."""
     benchmark = metaworld.ML1(f"{name}-v3", seed=0)  # type: ignore[no-untyped-call]
     envs = [benchmark.train_classes[f"{name}-v3"]() for _ in range(actions.shape[1])]
     for env, task in zip(envs, benchmark.train_tasks, strict=False):
@@ -196,8 +196,8 @@ class Physics:
     """The physics of episodes of our environments, and nothing else.
 
     Args:
-        tasks: of the environments.
-        actions: of the episodes, [time, env, act].
+        tasks: Tasks of the environments, one each.
+        actions: Actions of the episodes, [time, env, act].
     """
 
     def __init__(self, tasks: Sequence[Task], actions: np.ndarray) -> None:
@@ -207,7 +207,7 @@ class Physics:
         self._steps: int = actions.shape[0] * actions.shape[1]
 
     def run(self) -> float:
-        """Simulate all episodes once: steps per second."""
+        """Simulate all episodes once and return the steps per second."""
         for episode in self._episodes:
             episode.restore()
         shares = [self._episodes[number :: self._threads] for number in range(self._threads)]
@@ -223,7 +223,7 @@ class Physics:
                 raise RuntimeError(f"the physics does not end where the episode did, but {difference:.3g} away")
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the pool."""
         self._pool.shutdown()
 
 
@@ -251,7 +251,7 @@ class _Episode:
         mujoco.mj_setState(self.model, self.data, self._start, _STATE)
 
     def simulate(self) -> None:
-        """All steps; the forward pass after each is what an observation needs."""
+        """Simulate all steps, each followed by the forward pass that an observation needs."""
         model, data = self.model, self.data
         for mocap, control in self._controls:
             data.mocap_pos[:], data.ctrl[:] = mocap, control

@@ -1,8 +1,8 @@
 """PEARL: one update at published sizes beside a plain implementation of it, sampling, and the captured CUDA graph.
 
 The plain update is written as its public codes write it: a network of PyTorch's layers for each critic, value,
-policy and encoder, an optimiser for each, one network after the other, the losses' gradients taken through all
-that they touch. Both draw from the same replay, and agreement is checked before anything is timed.
+policy and encoder, an optimiser for each, one network after the other, each loss differentiated through every
+network that it uses. Both draw from the same replay, and agreement is checked before anything is timed.
 """
 
 import math
@@ -38,10 +38,10 @@ class PearlSizes:
     """HalfCheetah at target velocities, as published: 16 of 100 tasks x 256 transitions, 300-300-300 networks.
 
     Attributes:
-        benchmark: gives the sizes of observations and actions.
-        config: of the agent; its `replay_capacity` is filled.
-        num_tasks: training tasks.
-        at_least_s: of each measurement.
+        benchmark: Name of the benchmark whose sizes of observations and actions are used.
+        config: Configuration of the agent; its replay is filled to `replay_capacity`.
+        num_tasks: Number of training tasks.
+        at_least_s: Least duration of each measurement in seconds.
     """
 
     benchmark: str = "half-cheetah-vel"
@@ -102,7 +102,7 @@ def measure_update(
     """Milliseconds per update of all contenders, and how often ours is as fast as the plain one.
 
     Raises:
-        RuntimeError: if the two do not compute the same.
+        RuntimeError: If the two do not compute the same.
     """
     plain = PlainUpdate(agent)
     difference = update_difference(agent, plain)
@@ -142,7 +142,7 @@ def measure_sampling(replay: MultiTaskReplay, sizes: PearlSizes, repeats: int) -
 
 
 def _seconds(work: Callable[[], object], device: torch.device, at_least_s: float) -> float:
-    """Mean duration of a call; on CUDA ten are waited for at a time, as nothing in training waits for one."""
+    """Mean duration of a call in seconds; on CUDA of ten at a time, as training does not wait for single ones."""
     if device.type != "cuda":
         return seconds_per_call(work, at_least_s=at_least_s)
 
@@ -155,7 +155,7 @@ def _seconds(work: Callable[[], object], device: torch.device, at_least_s: float
 
 
 def update_difference(agent: Pearl, plain: "PlainUpdate") -> float:
-    """How far apart two updates of both leave the networks, relative to the way they went."""
+    """Distance of the parameters after two updates by both, relative to the length of the plain one's change."""
     start = plain.parameters()
     for _ in range(2):
         draw = agent.draw()
@@ -169,7 +169,7 @@ class PlainUpdate:
     """The same update by separate networks of PyTorch's layers, each with an optimiser of its own.
 
     Args:
-        agent: gives the initial weights, the hyperparameters and the replay; it is left as it is.
+        agent: Agent whose initial weights, hyperparameters and replay are used; it is not changed.
     """
 
     def __init__(self, agent: Pearl) -> None:
@@ -188,27 +188,29 @@ class PlainUpdate:
         }
 
     def parameters(self) -> Tensor:
-        """All of them in one vector."""
+        """All networks' parameters in one vector."""
         networks = (self.encoder, self.policy, *self.critics, self.value, self.target_value)
         return torch.cat([p.detach().flatten() for network in networks for p in network.parameters()])
 
     def step(self, draw: UpdateDraw) -> Tensor:
-        """One update; the critics' loss."""
+        """Make one update and return the critics' loss."""
         config = self._config
         batch = self._replay.gather(draw.places)
         num_tasks, num_rows = batch.rewards.shape
         latents, kl = self._infer(self._replay.gather(draw.context_places), draw.latent_noise)
-        told = latents.unsqueeze(1).expand(-1, num_rows, -1).reshape(num_tasks * num_rows, -1)
+        repeated = latents.unsqueeze(1).expand(-1, num_rows, -1).reshape(num_tasks * num_rows, -1)
         observations, actions, rewards, _, terminated, following = (part.flatten(0, 1) for part in batch)
         with torch.no_grad():
-            next_values = self.target_value(torch.cat((following, told), 1)).squeeze(1)
+            next_values = self.target_value(torch.cat((following, repeated), 1)).squeeze(1)
         targets = config.reward_scale * rewards + (1 - terminated) * config.gamma * next_values
-        predictions = [critic(torch.cat((observations, actions, told), 1)).squeeze(1) for critic in self.critics]
+        predictions = [
+            critic(torch.cat((observations, actions, repeated), 1)).squeeze(1) for critic in self.critics
+        ]
         critic_loss = sum(((q - targets).square().mean() for q in predictions), start=torch.zeros(()).to(targets))
         self._descend(critic_loss + config.kl_coef * kl, self.encoder, *self.critics)
 
-        told = told.detach()
-        states = torch.cat((observations, told), 1)
+        repeated = repeated.detach()
+        states = torch.cat((observations, repeated), 1)
         mean, log_std = self.policy(states).chunk(2, 1)
         log_std = log_std.clamp(-20, 2)
         normal = torch.distributions.Normal(mean, log_std.exp())
@@ -216,7 +218,7 @@ class PlainUpdate:
         new_actions = raw.tanh()
         shrinkage = 2 * (math.log(2) - raw - nn.functional.softplus(-2 * raw))
         log_probs = (normal.log_prob(raw) - shrinkage).sum(1)  # type: ignore[no-untyped-call]
-        inputs = torch.cat((observations, new_actions, told), 1)
+        inputs = torch.cat((observations, new_actions, repeated), 1)
         best = torch.min(*(critic(inputs).squeeze(1) for critic in self.critics))
         value_loss = (self.value(states).squeeze(1) - (best - log_probs).detach()).square().mean()
         self._descend(value_loss, self.value)

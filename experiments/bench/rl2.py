@@ -2,8 +2,9 @@
 
 The update is measured on the same 80 trials of 400 steps with HalfCheetah's shapes: inputs, actions, advantages
 and returns are the same arrays for all, one epoch in four minibatches, a memory of 256 and heads of 64-64.
-RecurrentPPO knows only the LSTM, with a second one for the critic by default and one for both as an option; ours
-is measured with both kinds. It is given a trial as one episode, as it must be: it forgets at every end of one.
+RecurrentPPO has only the LSTM, with a second one for the critic by default and one for both as an option; ours is
+measured with GRU and LSTM. RecurrentPPO gets each trial as one episode, because it resets its memory between
+episodes.
 """
 
 import importlib.util
@@ -44,13 +45,13 @@ class Sizes:
     """The batch of the update, and of the bandits.
 
     Attributes:
-        num_trials: in the batch.
-        num_steps: of a trial, in two episodes.
-        memory_size: hidden units.
-        head_sizes: of the policy's and the value's network.
-        minibatches: of the epoch.
-        num_bandits: pulled at the same time.
-        num_pulls: of each.
+        num_trials: Number of trials in the batch.
+        num_steps: Steps of a trial, in two episodes.
+        memory_size: Number of hidden units in the memory.
+        head_sizes: Hidden layer sizes of the policy's and of the value's network.
+        minibatches: Number of minibatches in the epoch.
+        num_bandits: Number of bandits that are pulled at the same time.
+        num_pulls: Number of pulls of each bandit.
     """
 
     num_trials: int = 80
@@ -138,7 +139,7 @@ def _agent(memory: MemoryKind, sizes: Sizes) -> Rl2:
 
 
 class _Shapes(gymnasium.Env[np.ndarray, np.ndarray]):
-    """Spaces for a peer that wants an environment; never stepped."""
+    """The spaces of an environment for a peer that needs one; it is never stepped."""
 
     def __init__(self, input_size: int, act_size: int) -> None:
         self.observation_space = spaces.Box(-np.inf, np.inf, (input_size,), np.float32)

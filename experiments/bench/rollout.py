@@ -68,14 +68,14 @@ ROBOTS = (
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is simulated in one measurement.
+    """Sizes of the simulation in one measurement.
 
     Attributes:
-        num_tasks: each with its own policy parameters.
-        num_episodes: per task, for us and the physics.
-        sync_episodes: environments per task in the SyncVectorEnv.
-        async_episodes: environments, and so processes, per task in the AsyncVectorEnv.
-        horizon: steps per episode, for all alike.
+        num_tasks: Number of tasks, each with its own policy parameters.
+        num_episodes: Number of episodes per task, for our collector and for the physics.
+        sync_episodes: Number of environments per task in the SyncVectorEnv.
+        async_episodes: Number of environments, and so of processes, per task in the AsyncVectorEnv.
+        horizon: Steps per episode, the same for all contenders.
     """
 
     num_tasks: int = 40
@@ -140,7 +140,7 @@ def measure_robot(
 def adapted_actor(
     benchmark: Benchmark, workers: Workers, tasks: Sequence[Task]
 ) -> tuple[GradientActor, AdaptivePolicy]:
-    """An actor with parameters of its own for each task, after one inner step, and what it acts with."""
+    """An actor with its own parameters for each task, after one inner step, and the policy behind it."""
     env = benchmark.family.make_env(1, num_threads=1)
     config = AdaptationConfig(num_episodes=2)
     learner = AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu"))
@@ -153,11 +153,11 @@ class Replay:
     """The physics of recorded trajectories, and nothing else.
 
     Args:
-        benchmark: that the trajectories are of.
-        recorded: what to simulate again.
-        learner: maps the recorded outputs to actions.
-        seed: that the trajectories were collected with.
-        num_threads: of the pool.
+        benchmark: Benchmark of the trajectories.
+        recorded: Trajectories to simulate again.
+        learner: Policy that maps the recorded outputs to actions.
+        seed: Seed with which the trajectories were collected.
+        num_threads: Number of threads in the pool.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Replay:
             raise RuntimeError(f"the replay does not end where the collection did, but {difference:.3g} away")
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the pool."""
         self._pool.close()
         self._env.close()
 
@@ -254,8 +254,8 @@ def step_peer(env: PeerEnv, actor: Actor, num_tasks: int, num_steps: int) -> tup
         actor.begin(task_seeds(0, num_tasks), per_task)
         with torch.no_grad():
             for _ in range(num_steps):
-                seen = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)
-                actions = actor.act(seen).env_actions.reshape(env.num_envs, -1)
+                observed = torch.from_numpy(observations.astype(np.float32)).view(num_tasks, per_task, -1)
+                actions = actor.act(observed).env_actions.reshape(env.num_envs, -1)
                 observations, _, terminated, truncated, _ = env.step(actions)
                 steps += env.num_envs - int(resetting.sum())
                 resetting = terminated | truncated

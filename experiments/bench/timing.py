@@ -19,7 +19,7 @@ from torch import Tensor
 from metarl.runs.cores import usable_cores
 
 Measurements = dict[str, list[float]]
-"""What was measured in every round, by contender."""
+"""Measures of every round, by contender."""
 
 
 def interleave(
@@ -30,9 +30,12 @@ def interleave(
     """Let every contender measure itself once per round.
 
     Args:
-        contenders: each does its work once and returns its measure: seconds, or steps per second.
-        rounds: measurements of each.
-        progress: told how many measurements of all are done.
+        contenders: Functions by name that do their work once and return a measure: seconds, or steps per second.
+        rounds: Number of measurements of each contender.
+        progress: Function that is called with the numbers of finished and of all measurements.
+
+    Returns:
+        Measures of every round, by contender.
     """
     names = list(contenders)
     measured: Measurements = {name: [] for name in names}
@@ -50,11 +53,11 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> dict[st
     return {"median": median(ratios), "low": min(ratios), "high": max(ratios)}
 
 
-def ratio_cells(found: dict[str, float] | None) -> list[str]:
+def ratio_cells(summary: dict[str, float] | None) -> list[str]:
     """A ratio as two cells of a table: the median, and the lowest and highest; blank if there is none."""
-    if found is None:
+    if summary is None:
         return ["", ""]
-    return [f"{found['median']:.2f}", f"[{found['low']:.2f}, {found['high']:.2f}]"]
+    return [f"{summary['median']:.2f}", f"[{summary['low']:.2f}, {summary['high']:.2f}]"]
 
 
 def seconds_per_call(work: Callable[[], object], *, at_least_s: float = 0.0) -> float:
@@ -75,7 +78,7 @@ def relative_difference(vector: Tensor, reference: Tensor) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the measurements were made on."""
+    """Processor, number of cores, versions and load of the machine that measures."""
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": usable_cores(),

@@ -49,8 +49,8 @@ class SyntheticEpisodes:
     """A collector that needs no simulator: random observations, and rewards for following each task's own matrix.
 
     Args:
-        sizes: of the experience.
-        seed: of the tasks and the observations.
+        sizes: Sizes of the experience.
+        seed: Seed of the tasks and the observations.
     """
 
     steps_collected = 0
@@ -62,7 +62,7 @@ class SyntheticEpisodes:
         self._targets = torch.randn(shape, generator=self._generator) / math.sqrt(sizes.obs_size)
 
     def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
-        """Episodes of all tasks."""
+        """Generate episodes of all tasks with the actor's actions."""
         sizes = self._sizes
         shape = (len(tasks), num_episodes, sizes.horizon)
         observations = torch.randn(*shape, sizes.obs_size, generator=self._generator)
@@ -106,8 +106,8 @@ class LoopOverTasks:
     """MAML-TRPO's step as pytorch-maml-rl and its kin compute it; shares no code with ours but the flattening.
 
     Args:
-        agent: whose parameters and configuration to use; it is not changed.
-        experience: of one meta-iteration.
+        agent: Agent whose parameters and configuration are used; it is not changed.
+        experience: Experience of one meta-iteration.
     """
 
     def __init__(self, agent: MamlTrpo, experience: MetaBatch) -> None:
@@ -190,7 +190,7 @@ def measure_trust_region(
     """Seconds per trust-region step, how often ours is as fast as the loop, and what the steps achieve.
 
     Raises:
-        RuntimeError: if our step from all states is more than 1e-4 away from the loop's, relative to its length.
+        RuntimeError: If our step from all states is more than 1e-4 away from the loop's, relative to its length.
     """
     agent, experience = synthetic_experience(sizes)
     full, start = agent.config, flatten(agent.learner.params()).detach()
@@ -226,7 +226,7 @@ def measure_trust_region(
 
 
 def show_trust_region(sizes: TrustRegionSizes, measured: dict[str, Any]) -> None:
-    """Print the table of a measurement."""
+    """Print a measurement of trust-region steps as a table."""
     lines = [["loop, KL differentiated twice", f"{measured['seconds']['loop']:.2f}", *[""] * 5]]
     for name, step in measured["steps"].items():
         label = f"metarl, Fisher matrix on {step['fisher_fraction']:.0%} of the states"
