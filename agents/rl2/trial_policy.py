@@ -23,7 +23,6 @@ from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
-from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import TaskEnv
@@ -53,15 +52,15 @@ class TrialPolicyConfig:
         num_layers: Number of blocks of a transformer.
         num_heads: Number of heads in each attention of a transformer.
         embedding_size: Number of rectified units between the inputs and the memory; 0 for none.
-        tell_observation: The inputs of a step contain the last observation, beside the last action, reward and
-            flags, so that a whole transition is read at once; for observations without a learned encoding.
+        tell_observation: The inputs of a step contain the last observation, images aside, beside the last action,
+            reward and flags, so that a whole transition is read at once.
         head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
             features and the inputs.
         init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
         min_std: Least standard deviation of continuous actions, with action bounds of +-1.
         max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
-        normalise_observations: Observations are normalised by their running mean and standard deviation; for
-            observations without a learned encoding.
+        normalise_observations: Observations are normalised by their running mean and standard deviation; learned
+            features of images are not.
         encoder: Network that makes features of images.
     """
 
@@ -129,15 +128,11 @@ class TrialPolicy(nn.Module):
         self.actions = action_map(env.single_action_space, "RL2")
         self.encoder = config.encoder.make(env.single_observation_space, generator)
         obs_size, act_size = self.encoder.output_size, self.actions.num_outputs
-        if self.encoder.learns and (config.tell_observation or config.normalise_observations):
-            raise ValueError(
-                "tell_observation and normalise_observations are for observations without a learned encoding, "
-                f"got {describe(env.single_observation_space)}; turn them off, or set encoder.images to flat"
-            )
+        num_fixed = int(self.encoder.fixed.sum())
         self.remembers = config.memory != "none"
-        self._normalises = config.normalise_observations
-        self._tells_observation = config.tell_observation
-        self.told_size = self.actions.encoded_size + 3 + (obs_size if config.tell_observation else 0)
+        self._normalises = config.normalise_observations and num_fixed > 0
+        self._tells_observation = config.tell_observation and num_fixed > 0
+        self.told_size = self.actions.encoded_size + 3 + (num_fixed if config.tell_observation else 0)
         input_size = obs_size + (self.told_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size
@@ -168,8 +163,13 @@ class TrialPolicy(nn.Module):
         acted = self.actions.encode(actions)
         rewards = (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
-        parts = (acted, scalars, self.features(observations)) if self._tells_observation else (acted, scalars)
-        return torch.cat(parts, -1)
+        if not self._tells_observation:
+            return torch.cat((acted, scalars), -1)
+        fixed = self.encoder.fixed_features(observations)
+        if self._normalises:
+            where = self.encoder.fixed
+            fixed = ((fixed - self.observation_mean[where]) * self.observation_scale[where]).clamp(-10, 10)
+        return torch.cat((acted, scalars, fixed), -1)
 
     def features(self, observations: Observations) -> Tensor:
         """Encoded and perhaps normalised observations, [..., feature]."""
@@ -228,14 +228,15 @@ class TrialPolicy(nn.Module):
         self._see_rewards(trials.rewards[trials.mask].double())
         if not self._normalises:
             return
-        rows = self.encoder(trials.observations)[trials.mask].double()
+        fixed = self.encoder.fixed
+        rows = self.encoder.fixed_features(trials.observations)[trials.mask].double()
         count, total = float(self.observation_count), float(self.observation_count) + len(rows)
-        mean, variance = self.observation_mean.double(), self.observation_scale.double() ** -2
+        mean, variance = self.observation_mean[fixed].double(), self.observation_scale[fixed].double() ** -2
         shift = rows.mean(0) - mean
         between = shift.square() * (count * len(rows) / total**2)
         spread = (count * variance + len(rows) * rows.var(0, correction=0)) / total + between
-        self.observation_mean.copy_(mean + shift * (len(rows) / total))
-        self.observation_scale.copy_(spread.clamp(min=1e-6).rsqrt())
+        self.observation_mean[fixed] = (mean + shift * (len(rows) / total)).float()
+        self.observation_scale[fixed] = spread.clamp(min=1e-6).rsqrt().float()
         self.observation_count.fill_(total)
 
     def _see_rewards(self, rewards: Tensor) -> None:

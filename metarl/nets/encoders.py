@@ -72,7 +72,10 @@ class Encoder(nn.Module):
         space: Observation space.
         output_size: Number of features.
         learns: Whether there are weights; without, features never change and may be computed once.
+        fixed: True for the features that do not depend on weights, [feature].
     """
+
+    fixed: Tensor
 
     def __init__(self, config: EncoderConfig, space: spaces.Space[Any], generator: torch.Generator) -> None:
         super().__init__()
@@ -82,6 +85,11 @@ class Encoder(nn.Module):
         self.parts = nn.ModuleList(parts.values())
         self.output_size = sum(part.output_size for part in parts.values())
         self.learns = any(True for _ in self.parameters())
+        learned = [any(True for _ in part.parameters()) for part in parts.values()]
+        sizes = torch.tensor([part.output_size for part in parts.values()])
+        self._fixed_parts = [place for place, learns in enumerate(learned) if not learns]
+        fixed = ~torch.tensor(learned).repeat_interleave(sizes)
+        self.register_buffer("fixed", fixed, persistent=False)
         only = parts.get("")
         self._as_is = isinstance(only, _Numbers) and only.as_is  # saves two calls of modules at every step
 
@@ -95,6 +103,14 @@ class Encoder(nn.Module):
         return torch.cat(
             [part(observations[name]) for name, part in zip(self._names, self.parts, strict=True)], -1
         )
+
+    def fixed_features(self, observations: Observations) -> Tensor:
+        """The features that do not depend on weights, of which there must be some; in their order."""
+        if not self.learns:
+            features: Tensor = self(observations)
+            return features
+        names = self._names
+        return torch.cat([self.parts[place](observations[names[place]]) for place in self._fixed_parts], -1)
 
 
 class _Numbers(nn.Module):

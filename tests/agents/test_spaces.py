@@ -131,10 +131,40 @@ def test_every_agent_observes_or_refuses(agent: str, observations: str, tmp_path
     _check(agent, _observed(agent, observations), OBSERVATIONS[observations], ACTIONS["box"], tmp_path)
 
 
-def test_statistics_of_images_are_refused() -> None:
-    env = anything(IMAGE, ACTIONS["box"]).make_env(1, num_threads=1)
-    for policy in (TrialPolicyConfig(normalise_observations=True), TrialPolicyConfig(tell_observation=True)):
-        with pytest.raises(
-            ValueError, match=r"without a learned encoding, got Box\(0, 255, .*encoder.images to flat"
-        ):
-            Rl2Config(policy).make(AgentSetup(env, None, 1, 0, CPU))  # type: ignore[arg-type]
+def test_running_statistics_are_of_what_is_not_learned() -> None:
+    """Of an image and a vector, the vector is normalised and told; the image's features are neither."""
+    space = spaces.Dict(image=IMAGE, vector=spaces.Box(90.0, 110.0, (3,)))
+    family = anything(space, ACTIONS["discrete"])
+    encoder = EncoderConfig(channels=(4,), image_features=8)
+    policy = TrialPolicyConfig(normalise_observations=True, tell_observation=True, encoder=encoder)
+    benchmark = family.benchmark()
+    agent = Rl2Config(policy).make(AgentSetup(family.make_env(1, num_threads=1), benchmark, 1, 0, CPU))
+    rng = np.random.default_rng(0)
+    with Workers(EnvMaker(family), num_threads=1) as workers:
+        experience = agent.collect(workers, benchmark.train.sample(30, rng), rng)
+        agent.update(experience)
+        experience = agent.collect(workers, benchmark.train.sample(30, rng), rng)
+    assert agent.policy.told_size == 3 + 3 + 3  # choices, reward and flags, vector
+    mean, scale = agent.policy.observation_mean, agent.policy.observation_scale
+    assert torch.equal(mean[:8], torch.zeros(8))
+    assert torch.equal(scale[:8], torch.ones(8))
+    with torch.no_grad():
+        vectors = agent.policy.features(experience.observations)[experience.mask][:, 8:]
+    assert (vectors.mean(0).abs() < 0.3).all()
+    assert (vectors.std(0) - 1 < 0.3).all()
+    trials = agent.batch(experience).trials
+    told = agent.policy.trial_inputs(trials)[1:][trials.mask[1:]]
+    assert len(told) > 50
+    assert (told[:, 6:].abs() < 5).all()
+
+
+def test_images_alone_have_no_statistics() -> None:
+    family = anything(IMAGE, ACTIONS["discrete"])
+    policy = TrialPolicyConfig(normalise_observations=True, tell_observation=True)
+    benchmark = family.benchmark()
+    agent = Rl2Config(policy).make(AgentSetup(family.make_env(1, num_threads=1), benchmark, 1, 0, CPU))
+    rng = np.random.default_rng(0)
+    with Workers(EnvMaker(family), num_threads=1) as workers:
+        agent.update(agent.collect(workers, benchmark.train.sample(4, rng), rng))
+    assert agent.policy.told_size == 3 + 3
+    assert torch.equal(agent.policy.observation_mean, torch.zeros(64))
