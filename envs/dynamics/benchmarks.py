@@ -137,8 +137,8 @@ def dynamics_benchmark(name: str) -> Benchmark:
     """The named benchmark: of the literature's, test tasks are fresh draws of the same ranges."""
     family = dynamics_family(name)
     if name in _SPLIT:
-        found = split(family)
-        train, test = found.train, found.interpolation
+        tasks = split(family)
+        train, test = tasks.train, tasks.interpolation
     else:
         train = test = DynamicsTasks(family)
     return Benchmark(name, train, test, shared=False, description=_FAMILIES[name][1])

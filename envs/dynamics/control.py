@@ -15,12 +15,12 @@ _GROUPS = ("qpos", "qvel")
 
 
 class LoopRange(NamedTuple):
-    """What one parameter means to the control loop.
+    """The effect of one task parameter on the control loop.
 
     Attributes:
-        field: which quantity.
-        num_targets: of a sensor field; 0 for the others.
-        components: which number of the parameter an observed quantity takes, int64 [feature]; -1 for none.
+        field: Quantity that the parameter sets, one of the control and sensor fields.
+        num_targets: Number of targets of a sensor field; 0 for other fields.
+        components: Index of the parameter's number for each observed quantity, int64 [feature]; -1 for none.
     """
 
     field: str
@@ -29,14 +29,14 @@ class LoopRange(NamedTuple):
 
 
 class Loop(NamedTuple):
-    """A task's control loop; stacked, [row] or [row, feature].
+    """A task's control loop; stacked for several rows, each [row] or [row, feature].
 
     Attributes:
-        frame_skip: physics steps per control step.
-        delay: control steps from a command to its effect.
-        jitter: greatest further delay, drawn uniformly from 0 to this for every command.
-        noise: standard deviation of every observed quantity, in its units.
-        bias: of every observed quantity, in its units.
+        frame_skip: Number of physics steps per control step.
+        delay: Number of control steps from a command to its effect.
+        jitter: Largest additional delay in control steps, drawn uniformly from 0 to this for every command.
+        noise: Standard deviation of the noise on every observed quantity, in its units.
+        bias: Constant added to every observed quantity, in its units.
     """
 
     frame_skip: np.ndarray
@@ -47,7 +47,7 @@ class Loop(NamedTuple):
 
 
 def observed_names(model: mujoco.MjModel, robot: Robot) -> list[str]:
-    """Names of what is observed, in order: "qpos.JOINT", "qvel.JOINT", numbered where a joint has several."""
+    """Names of the observed quantities in order: "qpos.JOINT", "qvel.JOINT"; a joint with several is numbered."""
     positions, velocities = [], []
     for j in range(model.njnt):
         name = model.joint(j).name or f"joint {j}"
@@ -59,10 +59,10 @@ def observed_names(model: mujoco.MjModel, robot: Robot) -> list[str]:
 
 
 def loop_range(r: Range, observed: Sequence[str]) -> LoopRange:
-    """What a range of a control or sensor field means.
+    """The effect on the control loop of a range of a control or sensor field.
 
     Raises:
-        ValueError: if a target is not observed.
+        ValueError: If a target is not observed.
     """
     components = np.full(len(observed), -1)
     if FIELDS[r.field].kind != "sensor":
@@ -103,11 +103,11 @@ class ControlLoop:
     on the other rows.
 
     Args:
-        num_rows: number of rows.
-        horizon: steps of an episode.
-        num_actions: actuators.
-        num_observed: observed quantities.
-        ranges: of the tasks that may come; they say what is drawn.
+        num_rows: Number of rows.
+        horizon: Number of control steps in an episode.
+        num_actions: Number of actuators.
+        num_observed: Number of observed quantities.
+        ranges: Ranges of the task parameters; they decide which random numbers are drawn.
     """
 
     def __init__(
@@ -145,24 +145,24 @@ class ControlLoop:
                 rng.standard_normal(shape, out=self._draws[row])
 
     def change(self, rows: np.ndarray) -> None:
-        """The rows are after their change from now on."""
+        """Use the loops after the change for the rows from now on."""
         self._phase[rows] = 1
 
     def arrived(self, commands: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        """What the actuators get at steps [row]: the newest command that has arrived, zero before the first.
+        """The commands at the actuators at steps [row]: the newest that has arrived, zero before the first.
 
         Args:
-            commands: given at these steps, [row, action].
-            rows: that take the step.
-            steps: of the rows' episodes, from 0, [row].
+            commands: Commands that are sent at these steps, [row, action].
+            rows: Indices of the rows that take the step.
+            steps: Steps of the rows' episodes, counted from 0, [row].
         """
         if not self._delayed:
             return commands
         self._history[rows, steps % self._depth] = commands
         newest = self._newest[rows, np.minimum(steps, self._horizon - 1)]
-        found: np.ndarray = self._history[rows, newest % self._depth]
-        found[newest < 0] = 0.0
-        return found
+        arrived: np.ndarray = self._history[rows, newest % self._depth]
+        arrived[newest < 0] = 0.0
+        return arrived
 
     def sensed(self, observations: np.ndarray, rows: np.ndarray, steps: np.ndarray) -> np.ndarray:
         """Observations [row, feature] of the rows after so many steps [row], with bias and noise."""
@@ -181,8 +181,8 @@ class ControlLoop:
         """The newest command that has arrived at every step, -1 for none; int64 [row, time].
 
         Args:
-            rows: whose episodes begin.
-            uniform: a draw for every command, in [0, 1), [row, time].
+            rows: Indices of the rows whose episodes begin.
+            uniform: Uniform random number for every command, in [0, 1), [row, time].
         """
         steps = np.arange(self._horizon)
         after = steps >= self._change_steps[rows, None]
@@ -194,5 +194,5 @@ class ControlLoop:
         newest = np.full((len(rows), self._horizon), -1)
         row, step = np.nonzero(arrival < self._horizon)
         np.maximum.at(newest, (row, arrival[row, step]), step)
-        found: np.ndarray = np.maximum.accumulate(newest, axis=1)
-        return found
+        accumulated: np.ndarray = np.maximum.accumulate(newest, axis=1)
+        return accumulated

@@ -49,7 +49,7 @@ class ForwardReward:
                 raise ValueError(f"{each.name} must be finite, got {value}")
 
     def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """The terms of every row."""
+        """The reward terms of every row, by name, each [row]."""
         return {
             "reward_forward": self.forward_weight * motion.velocity[:, 0],
             "reward_survive": np.full(len(actions), self.alive_bonus),
@@ -59,23 +59,23 @@ class ForwardReward:
 
 @dataclass(frozen=True)
 class DynamicsFamily(LocomotionFamily):
-    """A robot, what its tasks randomise, and what it is rewarded for.
+    """A robot, the parameters that its tasks randomise, and its reward.
 
-    The reward's actions are the commands as they were given, not as a delay lets them arrive.
+    The reward is computed from the commands as they are sent, not as they arrive after a delay.
 
     Attributes:
-        name: of the family.
-        robot: one of `metarl.envs.mujoco.robots`, or a `Robot` of a file of one's own.
-        randomization: the ranges; each is a parameter of the tasks.
-        reward: of a step; worker processes need one from the top level of a module.
-        horizon: control steps per episode.
-        physics: what follows from an edited mass, inertia or friction.
-        simulator: how the simulator differs from what the model file says.
-        parameters: of the tasks, one per range, with the bounds of its ring.
-        num_observed: size of an observation.
+        name: Name of the family.
+        robot: Robot, one of `metarl.envs.mujoco.robots`, or a `Robot` of a file of one's own.
+        randomization: Ranges of the task parameters, one each.
+        reward: Reward of a step; worker processes need one from the top level of a module.
+        horizon: Number of control steps per episode.
+        physics: Rules for the constants that depend on an edited mass, inertia or friction.
+        simulator: Differences of the simulator from the settings of the model file.
+        parameters: Parameters of the tasks, one per range, with the bounds of its ring.
+        num_observed: Number of observed quantities.
 
     Raises:
-        ValueError: if a range names what is not in the model, or leaves physics, or a change may never happen.
+        ValueError: If a range's target is not in the model, a value is unphysical, or a change may never happen.
     """
 
     name: str
@@ -134,19 +134,19 @@ class DynamicsFamily(LocomotionFamily):
         return self.substeps_of(self.robot.frame_skip)
 
     def substeps_of(self, frame_skip: int) -> int:
-        """Physics steps, as the simulator is set, that last as long as so many of the model file's.
+        """The number of the simulator's physics steps that last as long as `frame_skip` steps of the model file.
 
         Raises:
             ValueError: if the simulator's timestep does not divide the control period.
         """
-        found = round(frame_skip * self._substeps)
-        if found < 1 or abs(found - frame_skip * self._substeps) > 1e-9 * found:
+        steps = round(frame_skip * self._substeps)
+        if steps < 1 or abs(steps - frame_skip * self._substeps) > 1e-9 * steps:
             period = frame_skip * self._substeps * self._nominal.opt.timestep
             raise ValueError(
                 f"the simulator's timestep must divide the control period of {period:g} s, "
                 f"got {self._nominal.opt.timestep:g} s"
             )
-        return found
+        return steps
 
     def with_simulator(self, gap: SimulatorGap) -> "DynamicsFamily":
         """The same tasks in another simulator: same name, parameters and control period.
@@ -227,8 +227,8 @@ class DynamicsFamily(LocomotionFamily):
 class DynamicsEnv(LocomotionEnv):
     """Sub-environments of one dynamics family on the batched engine: a model and a control loop per task.
 
-    MuJoCo puts a simulation that has become unstable back to its first pose at time zero, without a word to its
-    caller. Such a step ends the episode, with no reward; the infos name it "diverged".
+    MuJoCo silently resets a simulation that has become unstable to its first pose at time zero. Such a step ends
+    the episode, with no reward; the infos name it "diverged".
     """
 
     family: DynamicsFamily

@@ -1,4 +1,4 @@
-"""What can be randomised: the fields by name, what each writes into a compiled model, and what physics allows.
+"""The fields that can be randomised, by name: their places in a compiled model, and the values physics allows.
 
 A field of a kind of model element (bodies, geoms, joints, actuators) or of the whole model names arrays of
 `mujoco.MjModel`; those of the control loop (delay, frame skip) and of the sensors act outside the model.
@@ -28,17 +28,17 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True)
 class Field:
-    """One thing that can be randomised.
+    """One quantity that can be randomised.
 
     Attributes:
-        kind: what its targets are.
-        writes: the model arrays that it changes; empty for control and sensors.
-        lowest: least value that physics allows.
-        strict: the least value itself is not allowed.
-        modes: how a number may be meant; the first is the default.
-        integer: only whole numbers make sense.
-        payload: written to the payload body of the target instead of to itself.
-        signs: factors of the columns when a value is absolute, +-limits for instance.
+        kind: Kind of the targets.
+        writes: Model arrays that the field changes; empty for control and sensors.
+        lowest: Least value that physics allows.
+        strict: Whether the least value itself is forbidden.
+        modes: Allowed modes of a value; the first is the default.
+        integer: Whether only whole numbers make sense.
+        payload: Whether values are written to the payload body of the target instead of to the target.
+        signs: Factors of the columns when a value is absolute, for +-limits for instance.
     """
 
     kind: Kind
@@ -116,14 +116,14 @@ FIELDS: dict[str, Field] = {
 
 
 class Write(NamedTuple):
-    """Where the numbers of one parameter go in a model: flat indices of one array.
+    """The places of one parameter's numbers in a model: flat indices of one array.
 
     Attributes:
-        array: attribute of the model, with a dot for those of `opt`.
-        indices: into the flattened array, [element].
-        components: which number of the parameter each element takes, [element].
-        nominal: what the elements hold in the nominal model, a copy, [element].
-        signs: factor of each element where the value is absolute, [element].
+        array: Name of the model's attribute, with a dot for those of `opt`.
+        indices: Indices into the flattened array, [element].
+        components: Index of the parameter's number for each element, [element].
+        nominal: Values of the elements in the nominal model, a copy, [element].
+        signs: Factor of each element when the value is absolute, [element].
     """
 
     array: str
@@ -133,7 +133,7 @@ class Write(NamedTuple):
     signs: np.ndarray
 
     def values(self, value: float | Sequence[float], mode: Mode) -> np.ndarray:
-        """What the elements become, [element]."""
+        """New values of the elements, [element]."""
         numbers: np.ndarray = np.atleast_1d(np.asarray(value, dtype=np.float64))[self.components]
         by_mode: dict[Mode, np.ndarray] = {
             "factor": self.nominal * numbers,
@@ -160,7 +160,7 @@ def element_names(model: mujoco.MjModel, kind: Kind) -> list[str]:
 def resolve_writes(
     name: str, mode: Mode, model: mujoco.MjModel, targets: Sequence[str], each: bool
 ) -> list[Write]:
-    """Where a field's numbers go, for targets that `find_targets` found."""
+    """The places of a field's numbers in a model, for targets from `find_targets`."""
     field = FIELDS[name]
     names = element_names(model, field.kind) if field.kind != "model" else []
     writes = []
@@ -176,12 +176,12 @@ def resolve_writes(
             indices += own
             components += [place if each else 0] * len(own)
             signs += list(field.signs) * len(rows) if field.signs else [1.0] * len(own)
-        found = np.array(indices, dtype=np.int64)
-        nominal = view[found].copy()
+        places = np.array(indices, dtype=np.int64)
+        nominal = view[places].copy()
         sign_array = np.array(signs)
         if name == "gravity" and mode == "absolute":
             sign_array = nominal / np.linalg.norm(nominal)
-        writes.append(Write(array, found, np.array(components, dtype=np.int64), nominal, sign_array))
+        writes.append(Write(array, places, np.array(components, dtype=np.int64), nominal, sign_array))
     return writes
 
 
@@ -213,14 +213,14 @@ def find_targets(name: str, mode: Mode, model: mujoco.MjModel, targets: Sequence
             raise ValueError(f"field {name!r}: {target!r} {why}")
     if mode != "factor":
         return chosen
-    kept = [t for t in chosen if any(w.nominal.any() for w in resolve_writes(name, mode, model, [t], False))]
-    if missing := [t for t in targets if t not in kept]:
+    scalable = [t for t in chosen if any(w.nominal.any() for w in resolve_writes(name, mode, model, [t], False))]
+    if missing := [t for t in targets if t not in scalable]:
         raise ValueError(
             f"field {name!r}: {missing[0]!r} is 0 in the model, which no factor changes; use mode absolute"
         )
-    if not kept:
+    if not scalable:
         raise ValueError(f"field {name!r}: the model has nothing to scale; use mode absolute and name targets")
-    return kept
+    return scalable
 
 
 def _does_nothing(name: str, model: mujoco.MjModel, index: int) -> str:

@@ -26,14 +26,14 @@ _FAMILY = ("name", "robot", "model", *_OF_MODELS, "horizon", "physics", "reward"
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """Refuses an entry that is given twice, of which YAML would take the last without a word."""
+    """Refuses a repeated entry, of which YAML would silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"{repeated[0]} is given twice in line {node.start_mark.line + 1} and after")
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        entries: dict[Any, Any] = super().construct_mapping(node, deep)
+        return entries
 
 
 def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamily:
@@ -54,9 +54,9 @@ def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamil
             - {field: strength, targets: [elbow], low: 0.3, high: 0.7}
 
     Args:
-        path: of the file.
-        reward: of a step; by default the file's, or forward velocity with the robot's own weights. A model file
-            has none of its own.
+        path: Path of the YAML file.
+        reward: Reward of a step; by default the file's, or forward velocity with the robot's own weights. A model
+            file has none of its own.
 
     Raises:
         ValueError: naming the file, the entry and what is wrong with it.
@@ -106,9 +106,9 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
     change = None
     if "change" in entries:
         steps = ("first_step", "last_step")
-        found = _entries(entries["change"], "change", (*steps, "ranges"), required=(*steps, "ranges"))
-        first, last = (_whole(found, name) for name in steps)
-        change = Change(_ranges(found["ranges"], "change.ranges"), first, last)
+        changes = _entries(entries["change"], "change", (*steps, "ranges"), required=(*steps, "ranges"))
+        first, last = (_whole(changes, name) for name in steps)
+        change = Change(_ranges(changes["ranges"], "change.ranges"), first, last)
     return DynamicsFamily(
         entries["name"],
         robot,
@@ -126,8 +126,8 @@ def _robot(entries: dict[str, Any], folder: Path) -> Robot:
     if "robot" in entries:
         if entries["robot"] not in ROBOTS:
             raise ValueError(f"robot must be one of {', '.join(ROBOTS)}, got {entries['robot']!r}")
-        if given := [name for name in _OF_MODELS if name in entries]:
-            raise ValueError(f"{given[0]} is that of the robot {entries['robot']!r}; give it with a model")
+        if unexpected := [name for name in _OF_MODELS if name in entries]:
+            raise ValueError(f"{unexpected[0]} is that of the robot {entries['robot']!r}; give it with a model")
         return ROBOTS[entries["robot"]]
     file = (folder / entries["model"]).resolve()
     if not file.is_file():
@@ -164,7 +164,7 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
     if not isinstance(data, list):
         raise ValueError(f"{where} must be a list of ranges, got {data!r}")
     known = tuple(f.name for f in fields(Range))
-    found = []
+    ranges = []
     for number, entry in enumerate(data):
         entries = _entries(entry, f"{where}[{number}]", known, required=("field", "low", "high"))
         targets = entries.pop("targets", [])
@@ -175,10 +175,10 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
             if name in entries and not isinstance(entries[name], kind):
                 raise ValueError(f"{where}[{number}]: {name} must be {what}, got {entries[name]!r}")
         try:
-            found.append(Range(targets=tuple(str(target) for target in targets), **entries))
+            ranges.append(Range(targets=tuple(str(target) for target in targets), **entries))
         except ValueError as error:
             raise ValueError(f"{where}[{number}]: {error}") from error
-    return tuple(found)
+    return tuple(ranges)
 
 
 def _entries(data: object, where: str, known: tuple[str, ...], required: tuple[str, ...]) -> dict[str, Any]:

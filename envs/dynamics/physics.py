@@ -1,4 +1,4 @@
-"""The nominal model of a randomised robot, how tasks edit it, and what the simulator itself is set to."""
+"""The nominal model of a randomised robot, the edits of tasks to it, and settings of the simulator itself."""
 
 import copy
 import itertools
@@ -27,13 +27,14 @@ _CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCo
 
 @dataclass(frozen=True)
 class Physics:
-    """How faithfully an edited model follows physics.
+    """Rules that keep an edited model true to physics.
 
     Attributes:
-        recompute_constants: derived constants (inverse weights, subtree masses) follow the edited masses.
-        physical_inertia: the largest principal moment is at most the sum of the others, as for every solid.
-        robot_friction: a geom whose friction is randomised decides the friction of its contacts. By MuJoCo's own
-            rule the larger of the two geoms' does, so that less than the floor's changes nothing.
+        recompute_constants: Whether derived constants (inverse weights, subtree masses) follow the edited masses.
+        physical_inertia: Whether the largest principal moment is at most the sum of the others, as for every
+            solid.
+        robot_friction: Whether a geom whose friction is randomised decides the friction of its contacts. By
+            MuJoCo's own rule the larger of the two geoms' does, so that less than the floor's changes nothing.
     """
 
     recompute_constants: bool = True
@@ -49,16 +50,16 @@ LITERATURE = Physics(recompute_constants=False, physical_inertia=False, robot_fr
 
 @dataclass(frozen=True)
 class SimulatorGap:
-    """Another simulator for the same tasks; what is None stays as it is.
+    """Another simulator for the same tasks; settings that are None keep the model's values.
 
     Attributes:
-        timestep: seconds; it must divide the control period.
-        integrator: of the equations of motion.
-        cone: of friction.
-        impratio: of frictional to normal constraint impedance.
-        iterations: of the constraint solver.
-        solref: of all contacts, (time constant in seconds, damping ratio).
-        solimp: of all contacts, five numbers.
+        timestep: Duration of a physics step in seconds; it must divide the control period.
+        integrator: Integrator of the equations of motion.
+        cone: Shape of the friction cone.
+        impratio: Ratio of frictional to normal constraint impedance.
+        iterations: Most iterations of the constraint solver.
+        solref: Reference of all contacts: time constant in seconds, and damping ratio.
+        solimp: Impedance of all contacts, MuJoCo's five numbers.
     """
 
     timestep: float | None = None
@@ -84,7 +85,7 @@ class SimulatorGap:
                 raise ValueError(f"the simulator's {name} must be {size} numbers, got {value!r}")
 
     def apply(self, model: mujoco.MjModel) -> None:
-        """Set a model's options."""
+        """Set the options of a model that are not None."""
         for name in ("timestep", "impratio", "iterations"):
             if getattr(self, name) is not None:
                 setattr(model.opt, name, getattr(self, name))
@@ -107,7 +108,7 @@ NO_GAP = SimulatorGap()
 
 
 class Edit(NamedTuple):
-    """What one parameter of a task does to a model."""
+    """The effect of one task parameter on a model."""
 
     name: str
     field: str
@@ -155,8 +156,8 @@ def _strip_looks(spec: mujoco.MjSpec) -> None:
         return
     for owner in (*spec.geoms, *spec.sites, *spec.tendons):
         owner.material = ""
-    for seen in (*spec.materials, *spec.textures, *spec.lights, *spec.cameras):
-        seen.delete()
+    for decoration in (*spec.materials, *spec.textures, *spec.lights, *spec.cameras):
+        decoration.delete()
 
 
 def _name_bodies(spec: mujoco.MjSpec, plain: mujoco.MjModel) -> None:
@@ -171,22 +172,22 @@ def _name_bodies(spec: mujoco.MjSpec, plain: mujoco.MjModel) -> None:
 
 
 def _with_descendants(body: mujoco.MjsBody) -> list[mujoco.MjsBody]:
-    return [body, *(found for child in body.bodies for found in _with_descendants(child))]
+    return [body, *(below for child in body.bodies for below in _with_descendants(child))]
 
 
 def _bodies(
     model: mujoco.MjModel, ranges: Sequence[Range], fields: Sequence[str], named: bool = False
 ) -> list[str]:
     """Bodies that ranges of the fields are about."""
-    found: list[str] = []
+    names: list[str] = []
     for r in ranges:
         if r.field in fields:
             if named and not r.targets:
                 raise ValueError(
                     f"range {r.name!r}: field {r.field!r} needs the names of the bodies that carry it"
                 )
-            found += find_targets(r.field, "offset", model, r.targets)
-    return found
+            names += find_targets(r.field, "offset", model, r.targets)
+    return names
 
 
 def _free_frames(model: mujoco.MjModel, bodies: Sequence[str]) -> None:
@@ -230,7 +231,7 @@ def _ready(model: mujoco.MjModel, r: Range, physics: Physics) -> None:
 
 
 def make_edit(model: mujoco.MjModel, r: Range) -> Edit:
-    """What a range's parameter does to a nominal model.
+    """The effect of a range's parameter on a nominal model.
 
     Raises:
         ValueError: if a target is not in the model, or a value of the range would leave physics.
@@ -264,11 +265,11 @@ def edited_model(
     """A copy of the nominal model with a task's parameters written to it.
 
     Args:
-        nominal: is left as it is.
-        edits: in the order in which they are made.
-        params: a value for the name of every edit.
-        physics: what follows from the edits.
-        scratch: any MjData of the nominal model; its contents are lost.
+        nominal: Nominal model; it is not changed.
+        edits: Edits in the order in which they are made.
+        params: Values of the parameters, by the name of every edit.
+        physics: Rules for the constants that depend on the edits.
+        scratch: Data of the nominal model, whose contents are lost.
     """
     model = copy.copy(nominal)
     for edit in edits:

@@ -1,4 +1,4 @@
-"""Named ranges of dynamics parameters: what varies between tasks, how far, and what changes within an episode."""
+"""Named ranges of dynamics parameters that vary between tasks, and changes of them within an episode."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,18 +19,18 @@ class Range:
     """One randomised quantity, and the values that it takes in training: a named parameter of the tasks.
 
     Attributes:
-        field: what is randomised; `metarl.envs.dynamics.FIELDS` has all names.
-        targets: names of bodies, geoms, joints, actuators or observed quantities; () for all that make sense.
-        low: least value in training.
-        high: greatest value in training.
-        scale: how values are drawn, uniformly or log-uniformly. Fields of whole numbers are drawn from
+        field: Name of the randomised field; `metarl.envs.dynamics.FIELDS` has all names.
+        targets: Names of bodies, geoms, joints, actuators or observed quantities; () for all that make sense.
+        low: Least value in training.
+        high: Greatest value in training.
+        scale: Scale in which values are uniform, linear or logarithmic. Fields of whole numbers are drawn from
             low, low + 1, ..., high.
-        mode: the value multiplies the nominal one, replaces it or is added to it; None for what is usual for
-            the field (a factor where there is a nominal value).
-        each: one number per target; by default all targets share one.
-        ring: how far tasks may lie outside the training range, on either side, as a fraction of its width (in
+        mode: Use of the value: it multiplies the nominal one, replaces it or is added to it; None for what is
+            usual for the field (a factor where there is a nominal value).
+        each: Whether every target has its own number, instead of one for all targets.
+        ring: Width of the ring outside the training range, on either side, as a fraction of the range's width (in
             the range's scale). Extrapolation is measured there.
-        name: of the task parameter; field and targets by default.
+        name: Name of the task parameter; made of field and targets by default.
     """
 
     field: str
@@ -91,12 +91,12 @@ class Range:
 
     @property
     def integer(self) -> bool:
-        """Only whole numbers are drawn."""
+        """Whether only whole numbers are drawn."""
         return self._field.integer
 
     @property
     def value_mode(self) -> Mode:
-        """The mode, never None."""
+        """The mode of the values: the field's usual one if none is set."""
         return cast(Mode, self.mode)
 
     @property
@@ -122,11 +122,11 @@ class Range:
 
     def inside(self, values: np.ndarray) -> np.ndarray:
         """Whether values lie in the training range, bool, of the same shape."""
-        found: np.ndarray = (values >= self.low) & (values <= self.high)
-        return found
+        within: np.ndarray = (values >= self.low) & (values <= self.high)
+        return within
 
     def cells(self, values: np.ndarray, count: int) -> np.ndarray:
-        """In which of `count` equal cells of the training range values lie, int64 of the same shape.
+        """The index of the cell of every value, of `count` equal cells of the range, int64 of the same shape.
 
         Whole numbers are cells of their own, counted round; a range of one value has one cell.
         """
@@ -137,11 +137,11 @@ class Range:
         low, high, at = self.low, self.high, values
         if self.scale == "log":
             low, high, at = math.log(low), math.log(high), np.log(values)
-        found: np.ndarray = np.clip((count * (at - low) / (high - low)).astype(np.int64), 0, count - 1)
-        return found
+        indices: np.ndarray = np.clip((count * (at - low) / (high - low)).astype(np.int64), 0, count - 1)
+        return indices
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        """Values of the training range, float64."""
+        """Draw values from the training range, float64."""
         return self._between(self.low, self.high, shape, rng)
 
     def draw_outside(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -155,8 +155,8 @@ class Range:
         # The edges belong to the training range.
         lower = np.minimum(lower, np.nextafter(self.low, -np.inf))
         upper = np.maximum(upper, np.nextafter(self.high, np.inf))
-        found: np.ndarray = np.where(rng.random(shape) * (below + above) < below, lower, upper)
-        return found
+        outside: np.ndarray = np.where(rng.random(shape) * (below + above) < below, lower, upper)
+        return outside
 
     def _width(self, low: float, high: float) -> float:
         return math.log(high / low) if self.scale == "log" else high - low
@@ -171,13 +171,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Change:
-    """What changes within an episode, once: a payload is dropped, a motor weakens.
+    """A change of parameters within an episode, once: a payload is dropped, a motor weakens.
 
     Attributes:
-        ranges: of the values that hold from the change on; what they do not name stays. They stand to the
-            nominal model, not to what was before. Their parameters are named "after." and the range's name.
-        first_step: earliest step that is simulated with the new values, counted from 0.
-        last_step: latest one.
+        ranges: Ranges of the values from the change on; all other values stay the same. They are relative to the
+            nominal model, not to the values before. Their parameters are named "after." and the range's name.
+        first_step: Earliest step that is simulated with the new values, counted from 0.
+        last_step: Latest step at which the simulation with the new values starts, counted from 0.
     """
 
     ranges: tuple[Range, ...]
@@ -196,8 +196,8 @@ class Randomization:
     """All that varies between the tasks of a family.
 
     Attributes:
-        ranges: each is one task parameter.
-        change: what changes within an episode, if anything.
+        ranges: Ranges of the task parameters, one each.
+        change: Change within an episode; None for no change.
     """
 
     ranges: tuple[Range, ...]

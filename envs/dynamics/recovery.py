@@ -1,4 +1,4 @@
-"""How long an agent needs to recover from a change within an episode."""
+"""The number of steps that an agent needs to recover from a change within an episode."""
 
 import numpy as np
 
@@ -13,16 +13,16 @@ def steps_to_recover(trajectories: Trajectories, *, window: int = 20, tolerance:
     the mean of `window` steps is at least that reward less a fraction `tolerance` of its magnitude.
 
     Args:
-        trajectories: of tasks with a parameter "change_step".
-        window: steps that are averaged, before and after.
-        tolerance: in [0, 1]; 0.1 asks for 90% of a positive reward.
+        trajectories: Trajectories of tasks with a parameter "change_step".
+        window: Number of steps that are averaged, before and after the change.
+        tolerance: Allowed loss of reward, a fraction in [0, 1]; 0.1 asks for 90% of a positive reward.
 
     Returns:
-        0 where the change did no harm; nan where the reward did not come back before the episode ended, or fewer
-        than `window` steps were made before the change; float64 [task, episode].
+        Number of steps, float64 [task, episode]; 0 if the change did no harm. It is nan if the reward did not
+        recover before the episode's end, or fewer than `window` steps were made before the change.
 
     Raises:
-        ValueError: if a task does not change, or the window or tolerance make no sense.
+        ValueError: If a task does not change, or the window or tolerance make no sense.
     """
     if window < 1 or not 0.0 <= tolerance <= 1.0:
         raise ValueError(f"window must be at least 1 and tolerance in [0, 1], got {window} and {tolerance}")
@@ -44,5 +44,5 @@ def steps_to_recover(trajectories: Trajectories, *, window: int = 20, tolerance:
     enough = means >= (before - tolerance * np.abs(before))[..., None]
     enough &= (starts >= change[:, None])[:, None] & (starts + window <= lengths[..., None])
     enough &= usable[:, None, None]
-    found: np.ndarray = np.where(enough.any(-1), enough.argmax(-1) - change[:, None], np.nan)
-    return found
+    steps: np.ndarray = np.where(enough.any(-1), enough.argmax(-1) - change[:, None], np.nan)
+    return steps

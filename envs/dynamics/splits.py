@@ -15,7 +15,7 @@ _BATCHES = 200
 
 
 def region_of(family: DynamicsFamily, task: Task) -> Region:
-    """Where a task lies: train, interpolation (held-out cells of the training ranges) or extrapolation (outside).
+    """The region of a task: train, interpolation (held-out cells of the ranges) or extrapolation (outside).
 
     Every parameter's training range is cut into five cells, in its own scale. A task is held out if the numbers
     of its cells sum to 2 modulo 5: a fifth of all combinations. With two or more numbers each of them takes all
@@ -31,9 +31,9 @@ class DynamicsTasks(TaskDistribution):
     """Tasks of a family, every parameter drawn from its range independently.
 
     Attributes:
-        family: whose ranges are drawn from.
-        region: "range" is all of the training range; train and interpolation are its cells that are trained on
-            and those that are held out; in extrapolation every parameter that has a ring lies in it.
+        family: Family whose ranges the parameters are drawn from.
+        region: Part of the ranges: "range" is the whole training range; train and interpolation are its cells for
+            training and the held-out ones; in extrapolation every parameter with a ring lies in its ring.
     """
 
     family: DynamicsFamily
@@ -45,18 +45,18 @@ class DynamicsTasks(TaskDistribution):
             raise ValueError(f"{self.family.name}: extrapolation needs a range with a ring, and none has one")
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw independent tasks.
+        """Draw independent tasks of the region.
 
         Raises:
-            ValueError: if the ranges are too narrow to hold tasks out.
+            ValueError: If the ranges are too narrow to hold tasks out.
         """
         if num_tasks < 1:
             raise ValueError(f"expected at least one task to draw, got {num_tasks}")
-        found: list[Task] = []
+        tasks: list[Task] = []
         for _ in range(_BATCHES):
-            found += self._draw(num_tasks, rng)
-            if len(found) >= num_tasks:
-                return found[:num_tasks]
+            tasks += self._draw(num_tasks, rng)
+            if len(tasks) >= num_tasks:
+                return tasks[:num_tasks]
         raise ValueError(f"{self.family.name}: the ranges have too few values for a region {self.region!r}")
 
     def _draw(self, count: int, rng: np.random.Generator) -> list[Task]:
@@ -66,13 +66,13 @@ class DynamicsTasks(TaskDistribution):
         for r in self.family.randomization.parameters:
             shape = (count, max(1, sizes[r.name]))
             values[r.name] = r.draw_outside(shape, rng) if self.region == "extrapolation" else r.draw(shape, rng)
-        kept = np.ones(count, dtype=np.bool_)
+        selected = np.ones(count, dtype=np.bool_)
         if self.region in ("train", "interpolation"):
-            kept = _located(self.family, values, count)[1] == (self.region == "interpolation")
+            selected = _located(self.family, values, count)[1] == (self.region == "interpolation")
         lists = {name: array.tolist() for name, array in values.items()}
         return [
             Task(self.family.name, tuple((name, _value(column[i], sizes[name])) for name, column in lists.items()))
-            for i in np.flatnonzero(kept).tolist()
+            for i in np.flatnonzero(selected).tolist()
         ]
 
 
@@ -81,9 +81,9 @@ class DynamicsSplit:
     """Three distributions over tasks of one family that share no task.
 
     Attributes:
-        train: to train on.
-        interpolation: new combinations of values inside the training ranges.
-        extrapolation: values outside the training ranges.
+        train: Tasks to train on.
+        interpolation: Tasks with new combinations of values inside the training ranges.
+        extrapolation: Tasks with values outside the training ranges.
     """
 
     train: TaskDistribution
@@ -95,7 +95,7 @@ def split(family: DynamicsFamily) -> DynamicsSplit:
     """The split of a family whose ranges have rings.
 
     Raises:
-        ValueError: if no range has a ring.
+        ValueError: If no range has a ring.
     """
     return DynamicsSplit(
         DynamicsTasks(family, "train"),
