@@ -118,9 +118,9 @@ def map_parts(change: Callable[..., Changed], first: Any, *others: Any) -> Any:
     """The change made to every part: of one array or tensor, or of each of a dictionary.
 
     Args:
-        change: takes one part of each of the arguments.
-        first: an array or tensor, or a dictionary of them.
-        others: of the same structure.
+        change: Function of one part of each of the arguments.
+        first: Array or tensor, or a dictionary of them.
+        others: More of the same structure.
     """
     if isinstance(first, dict):
         return {name: change(part, *(other[name] for other in others)) for name, part in first.items()}

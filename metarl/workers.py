@@ -174,11 +174,11 @@ def _run_episode(
         rows = None if alive.all() else np.flatnonzero(alive)
         # An ended episode's observation may be what ended it: not finite.
         visible = observations if rows is None else map_parts(partial(_only, alive), observations)
-        seen = _batched(visible, batch)
-        chosen = actor.act(seen)
+        shown = _batched(visible, batch)
+        chosen = actor.act(shown)
         env_actions = chosen.env_actions.reshape(env.num_envs, *chosen.env_actions.shape[2:])
         transition = env.advance(env_actions if rows is None else env_actions[rows], rows)
-        recorder.write_choice(t, seen, chosen)
+        recorder.write_choice(t, shown, chosen)
         outcome = recorder.write_outcome(t, alive, rows, transition)
         actor.observe(outcome)
         index: slice | np.ndarray = slice(None) if rows is None else rows

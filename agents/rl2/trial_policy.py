@@ -8,9 +8,10 @@ zeros there, and its policy never learns how an episode ended.
 
 import copy
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -52,8 +53,8 @@ class TrialPolicyConfig:
         num_layers: Number of blocks of a transformer.
         num_heads: Number of heads in each attention of a transformer.
         embedding_size: Number of rectified units between the inputs and the memory; 0 for none.
-        tell_observation: The inputs of a step contain the last observation, images aside, beside the last action,
-            reward and flags, so that a whole transition is read at once.
+        read_transitions: Each step reads the last observation, images aside, beside the last action, reward and
+            flags, so that a whole transition is read at once.
         head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
             features and the inputs.
         init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
@@ -64,13 +65,15 @@ class TrialPolicyConfig:
         encoder: Network that makes features of images.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {"tell_observation": "read_transitions"}
+
     memory: MemoryKind = "gru"
     memory_size: int = 128
     memory_span: int | None = None
     num_layers: int = 2
     num_heads: int = 4
     embedding_size: int = 0
-    tell_observation: bool = False
+    read_transitions: bool = False
     head_sizes: tuple[int, ...] = ()
     init_std: float = 0.5
     min_std: float = 1e-3
@@ -131,9 +134,9 @@ class TrialPolicy(nn.Module):
         num_fixed = int(self.encoder.fixed.sum())
         self.remembers = config.memory != "none"
         self._normalises = config.normalise_observations and num_fixed > 0
-        self._tells_observation = config.tell_observation and num_fixed > 0
-        self.told_size = self.actions.encoded_size + 3 + (num_fixed if config.tell_observation else 0)
-        input_size = obs_size + (self.told_size if self.remembers else 0)
+        self._reads_transitions = config.read_transitions and num_fixed > 0
+        self.last_step_size = self.actions.encoded_size + 3 + (num_fixed if config.read_transitions else 0)
+        input_size = obs_size + (self.last_step_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size
         self.embedding = Mlp(input_size, (), width, activation="relu", generator=generator) if embeds else None
@@ -156,14 +159,14 @@ class TrialPolicy(nn.Module):
         self.register_buffer("reward_count", torch.zeros(()))
         self.register_buffer("reward_limit", torch.tensor(_REWARD_LIMIT))
 
-    def tell(
+    def last_step(
         self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
-        """What the next step reads of this one: action, reward, flags, perhaps observation, [..., told]."""
+        """What the next step reads of this one: action, reward, flags, perhaps observation, [..., last]."""
         acted = self.actions.encode(actions)
         rewards = (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
-        if not self._tells_observation:
+        if not self._reads_transitions:
             return torch.cat((acted, scalars), -1)
         fixed = self.encoder.fixed_features(observations)
         if self._normalises:
@@ -178,10 +181,10 @@ class TrialPolicy(nn.Module):
             return features
         return ((features - self.observation_mean) * self.observation_scale).clamp(-10, 10)
 
-    def inputs(self, observations: Observations, told: Tensor) -> Tensor:
-        """Inputs of a step from its observation and what it reads of the last step [..., told], [..., in]."""
+    def inputs(self, observations: Observations, last_step: Tensor) -> Tensor:
+        """Inputs of a step from its observation and what it reads of the last step [..., last], [..., in]."""
         features = self.features(observations)
-        return torch.cat((features, told), -1) if self.remembers else features
+        return torch.cat((features, last_step), -1) if self.remembers else features
 
     def trial_inputs(self, trials: Trials) -> Tensor:
         """Inputs of every step of whole trials; with a learned encoder, those beside its features.
@@ -189,9 +192,11 @@ class TrialPolicy(nn.Module):
         Returns:
             [time, trial, in]; the first step of a trial reads nothing of a last one.
         """
-        told = self.tell(trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated)
-        told = torch.cat((torch.zeros_like(told[:1]), told[:-1]))
-        return told if self.encoder.learns else self.inputs(trials.observations, told)
+        last_step = self.last_step(
+            trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated
+        )
+        last_step = torch.cat((torch.zeros_like(last_step[:1]), last_step[:-1]))
+        return last_step if self.encoder.learns else self.inputs(trials.observations, last_step)
 
     def with_features(self, inputs: Tensor, observations: Observations) -> Tensor:
         """All inputs, from those of `trial_inputs` and the same steps' observations; differentiable."""
@@ -282,7 +287,7 @@ class TrialActor:
         self._policy = policy
         self._read = read
         self._carry: Carry = ()
-        self._told = torch.empty(0)
+        self._last_step = torch.empty(0)
         self._observations: Observations = torch.empty(0)
         self._actions = torch.empty(0)
         self._alive = torch.empty(0)
@@ -306,8 +311,8 @@ class TrialActor:
         """The actor of some of the tasks; itself where every trial starts in the same state."""
         if self._read is None:
             return self
-        carry, told = self._read
-        return TrialActor(self._policy, (tuple(part[tasks] for part in carry), told[tasks]))
+        carry, last_step = self._read
+        return TrialActor(self._policy, (tuple(part[tasks] for part in carry), last_step[tasks]))
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, or go on from what was read."""
@@ -321,14 +326,14 @@ class TrialActor:
 
     def begin_episode(self) -> None:
         """All tasks go on; the memory is kept."""
-        self._alive = torch.ones(len(self._told), dtype=torch.bool)
+        self._alive = torch.ones(len(self._last_step), dtype=torch.bool)
 
     def act(self, observations: Observations) -> Actions:
         """Sample actions [trial, 1, ...]."""
         assert self._noise is not None, "begin comes before act"
         policy = self._policy
         self._observations = map_observations(lambda part: part.squeeze(1), observations)
-        inputs = policy.inputs(self._observations, self._told)
+        inputs = policy.inputs(self._observations, self._last_step)
         remembered, self._carry = policy.step(inputs, self._carry, self._alive)
         distribution, values = policy.decide(remembered, inputs)
         self._actions = distribution.sample(self._noise.next())
@@ -339,8 +344,8 @@ class TrialActor:
     def observe(self, outcome: Outcome) -> None:
         """Keep what the next step reads of this one."""
         rewards, terminated, truncated, alive = (part.squeeze(1) for part in outcome[1:5])
-        told = self._policy.tell(self._observations, self._actions, rewards, terminated, truncated)
-        self._told = torch.where(alive.unsqueeze(1), told, self._told)
+        last_step = self._policy.last_step(self._observations, self._actions, rewards, terminated, truncated)
+        self._last_step = torch.where(alive.unsqueeze(1), last_step, self._last_step)
         self._alive = alive & ~(terminated | truncated)
 
     def adapt(self, trajectories: Trajectories) -> "TrialActor":
@@ -354,15 +359,15 @@ class TrialActor:
         with torch.no_grad():
             for t, alive in enumerate(trials.mask):
                 observations = map_observations(itemgetter(t), trials.observations)
-                _, actor._carry = policy.step(policy.inputs(observations, actor._told), actor._carry, alive)
-                told = policy.tell(observations, *(part[t] for part in trials[1:5]))
-                actor._told = torch.where(alive.unsqueeze(1), told, actor._told)
-        return TrialActor(policy, (actor._carry, actor._told))
+                _, actor._carry = policy.step(policy.inputs(observations, actor._last_step), actor._carry, alive)
+                last_step = policy.last_step(observations, *(part[t] for part in trials[1:5]))
+                actor._last_step = torch.where(alive.unsqueeze(1), last_step, actor._last_step)
+        return TrialActor(policy, (actor._carry, actor._last_step))
 
     def _start(self, num_tasks: int) -> None:
         """Start from what was read, or from nothing; a memory may write into its carry, so that it gets a copy."""
         if self._read is None:
             self._carry = self._policy.memory.start(num_tasks)
-            self._told = torch.zeros(num_tasks, self._policy.told_size)
+            self._last_step = torch.zeros(num_tasks, self._policy.last_step_size)
         else:
-            self._carry, self._told = tuple(part.clone() for part in self._read[0]), self._read[1]
+            self._carry, self._last_step = tuple(part.clone() for part in self._read[0]), self._read[1]

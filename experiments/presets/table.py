@@ -86,7 +86,7 @@ def _mdp(num_episodes: int, iterations: int, meta_batch_size: int) -> Preset:
     agent = replace(
         agent,
         num_episodes=num_episodes,
-        policy=TrialPolicyConfig(memory="transformer", memory_size=64, num_layers=1, tell_observation=True),
+        policy=TrialPolicyConfig(memory="transformer", memory_size=64, num_layers=1, read_transitions=True),
         final_gamma=1.0,
         outer_lr=2e-3,
     )

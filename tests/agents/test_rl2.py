@@ -77,8 +77,8 @@ def test_the_policy_observes_rewards_in_units_of_their_root_mean_square() -> Non
     joined = joined[joined != 0]
     assert float(agent.policy.reward_scale) == pytest.approx(1 / float(joined.square().mean().sqrt()), rel=1e-5)
     flag = torch.zeros(2, dtype=torch.bool)
-    told = agent.policy.tell(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1.0, 1e6]), flag, flag)
-    assert told[:, 2].tolist() == pytest.approx([float(agent.policy.reward_scale), 10.0])
+    last_step = agent.policy.last_step(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1.0, 1e6]), flag, flag)
+    assert last_step[:, 2].tolist() == pytest.approx([float(agent.policy.reward_scale), 10.0])
 
 
 def test_rare_rewards_are_observed_in_their_own_size() -> None:
@@ -99,7 +99,7 @@ def test_a_checkpoint_from_before_there_was_a_scale_observes_rewards_as_they_are
 
     def told(reward: float) -> float:
         return float(
-            agent.policy.tell(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([reward]), flag, flag)[0, 2]
+            agent.policy.last_step(torch.zeros(1, 2), torch.zeros(1, 2), torch.tensor([reward]), flag, flag)[0, 2]
         )
 
     assert (told(0.5), told(50.0)) == (0.5, 50.0)

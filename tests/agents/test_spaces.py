@@ -136,7 +136,7 @@ def test_running_statistics_are_of_what_is_not_learned() -> None:
     space = spaces.Dict(image=IMAGE, vector=spaces.Box(90.0, 110.0, (3,)))
     family = anything(space, ACTIONS["discrete"])
     encoder = EncoderConfig(channels=(4,), image_features=8)
-    policy = TrialPolicyConfig(normalise_observations=True, tell_observation=True, encoder=encoder)
+    policy = TrialPolicyConfig(normalise_observations=True, read_transitions=True, encoder=encoder)
     benchmark = family.benchmark()
     agent = Rl2Config(policy).make(AgentSetup(family.make_env(1, num_threads=1), benchmark, 1, 0, CPU))
     rng = np.random.default_rng(0)
@@ -144,7 +144,7 @@ def test_running_statistics_are_of_what_is_not_learned() -> None:
         experience = agent.collect(workers, benchmark.train.sample(30, rng), rng)
         agent.update(experience)
         experience = agent.collect(workers, benchmark.train.sample(30, rng), rng)
-    assert agent.policy.told_size == 3 + 3 + 3  # choices, reward and flags, vector
+    assert agent.policy.last_step_size == 3 + 3 + 3  # choices, reward and flags, vector
     mean, scale = agent.policy.observation_mean, agent.policy.observation_scale
     assert torch.equal(mean[:8], torch.zeros(8))
     assert torch.equal(scale[:8], torch.ones(8))
@@ -160,11 +160,11 @@ def test_running_statistics_are_of_what_is_not_learned() -> None:
 
 def test_images_alone_have_no_statistics() -> None:
     family = anything(IMAGE, ACTIONS["discrete"])
-    policy = TrialPolicyConfig(normalise_observations=True, tell_observation=True)
+    policy = TrialPolicyConfig(normalise_observations=True, read_transitions=True)
     benchmark = family.benchmark()
     agent = Rl2Config(policy).make(AgentSetup(family.make_env(1, num_threads=1), benchmark, 1, 0, CPU))
     rng = np.random.default_rng(0)
     with Workers(EnvMaker(family), num_threads=1) as workers:
         agent.update(agent.collect(workers, benchmark.train.sample(4, rng), rng))
-    assert agent.policy.told_size == 3 + 3
+    assert agent.policy.last_step_size == 3 + 3
     assert torch.equal(agent.policy.observation_mean, torch.zeros(64))

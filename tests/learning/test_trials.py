@@ -24,7 +24,7 @@ def _policy(benchmark: str, memory: MemoryKind = "gru", seed: int = 0) -> TrialP
     env = make_benchmark(benchmark).family.make_env(1)
     told = memory == "gru"  # one kind with all there is to tell, and an embedding
     config = TrialPolicyConfig(
-        memory=memory, memory_size=16, head_sizes=(8,), embedding_size=12 * told, tell_observation=told
+        memory=memory, memory_size=16, head_sizes=(8,), embedding_size=12 * told, read_transitions=told
     )
     policy = TrialPolicy(env, config, generator=torch_generator(seed))
     with torch.no_grad():  # a fresh head is so near uniform that any mistake would be near right
