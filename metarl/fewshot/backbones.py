@@ -164,6 +164,8 @@ def output_shape(
         outputs: Tensor = network.eval()(*inputs)
     finally:
         network.train(training)
+    if not isinstance(outputs, Tensor):
+        raise TypeError(f"it returns {type(outputs).__name__}, not a tensor")
     return tuple(outputs.shape[1:])
 
 

@@ -35,7 +35,9 @@ class MetricLearner(ModuleLearner):
         if takes_channels_last(module):
             _lay_channels_last(module)
         network = TaskModule(module, normalisation=normalisation)
-        self.head = nn.Module() if head is None else head.to(next(module.parameters()).device)
+        self.head = (
+            nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
+        )
         self.outer = OuterOptimizer([*network.params.values(), *self.head.parameters()], outer)
         super().__init__(network, {"head": self.head, "outer": self.outer})
 

@@ -17,6 +17,7 @@ from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, Predictor
 from metarl.fewshot.learners.maml import MamlConfig
+from metarl.fewshot.learners.matching import MatchingConfig
 from metarl.fewshot.learners.prototypical import PrototypicalConfig
 from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.metric import class_means
@@ -214,6 +215,32 @@ def test_a_module_of_ones_own_is_copied_for_every_learner_and_checked() -> None:
         make_learner(replace(experiment, backbone=OwnBackbone(Backbone(4))), CPU)
     with pytest.raises(TypeError, match=r"must return a torch\.nn\.Module, got int"):
         make_learner(replace(experiment, backbone=OwnBackbone(lambda spec, generator: 3)), CPU)  # type: ignore[arg-type,return-value]
+
+
+class _Pair(nn.Module):
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        return inputs, inputs
+
+
+def test_a_network_that_is_not_trained_serves_a_learner_that_trains_something_else() -> None:
+    """Frozen features are compared with a learned scale; with nothing to learn the learner says so."""
+
+    def made(network: nn.Module, learner: LearnerConfig) -> Any:
+        return make_learner(replace(EXPERIMENT, learner=learner, backbone=OwnBackbone(network)), CPU)
+
+    frozen = Backbone().requires_grad_(False)
+    episodes = EXPERIMENT.data.make(CPU).train.sample(4, np.random.default_rng(0))
+    for network in (frozen, nn.Flatten()):
+        learner = made(network, MatchingConfig())
+        before = learner.head.scale.log.item()
+        learner.update(episodes, np.random.default_rng(0))
+        assert learner.head.scale.log.item() != before
+        with pytest.raises(ValueError, match="there is nothing to train: the network has no trainable parameters"):
+            made(network, PrototypicalConfig())
+    with pytest.raises(ValueError, match="no trainable parameters that could adapt"):
+        made(Backbone(num_outputs=3).requires_grad_(False), MamlConfig())
+    with pytest.raises(ValueError, match=r"the backbone must take inputs .* it returns tuple, not a tensor"):
+        made(_Pair(), PrototypicalConfig())
 
 
 def test_what_does_not_fit_is_refused_by_the_learner_or_the_network() -> None:
