@@ -52,14 +52,14 @@ class MamlTrpoConfig(AgentConfig):
     """MAML-TRPO's hyperparameters, with the defaults of Finn et al. 2017.
 
     Attributes:
-        policy: the policy.
-        adaptation: the inner loop.
-        max_kl: trust region, in nats, on the mean KL of the adapted policies.
-        cg_iters: conjugate-gradient iterations.
-        cg_damping: multiple of the identity added to the Fisher matrix.
-        backtrack_ratio: of the line search.
-        max_backtracks: of the line search.
-        fisher_fraction: of the steps that the Fisher matrix is estimated on, in (0, 1].
+        policy: Network of the policy.
+        adaptation: Settings of the inner loop.
+        max_kl: Trust region: limit of the mean KL of the adapted policies, in nats.
+        cg_iters: Number of conjugate-gradient iterations.
+        cg_damping: Multiple of the identity added to the Fisher matrix.
+        backtrack_ratio: Factor by which the line search shrinks a rejected step, in (0, 1).
+        max_backtracks: Most steps that the line search tries.
+        fisher_fraction: Fraction of the steps that the Fisher matrix is estimated on, in (0, 1].
     """
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -82,18 +82,18 @@ class MamlTrpoConfig(AgentConfig):
             )
 
     def make(self, setup: AgentSetup) -> "MamlTrpo":
-        """The untrained agent."""
+        """Make an untrained agent with this configuration."""
         return MamlTrpo(setup.env, self, seed=setup.seed, device=setup.device)
 
 
 class TrustRegionStep(NamedTuple):
-    """What one trust-region update did.
+    """The result of one trust-region update.
 
     Attributes:
-        params: theta to go on with, a flat vector.
-        search: result of the line search.
-        loss_before: the surrogate at the old theta.
-        grad_norm: of the surrogate.
+        params: New parameters theta, a flat vector.
+        search: Result of the line search.
+        loss_before: Surrogate loss at the old parameters.
+        grad_norm: Norm of the surrogate's gradient.
     """
 
     params: Tensor
@@ -106,10 +106,10 @@ class MamlTrpo:
     """A MAML-TRPO agent; see `metarl.agent.Agent`.
 
     Args:
-        env: any environment of the family, for its spaces.
-        config: hyperparameters.
-        seed: of the initial weights.
-        device: for parameters and losses.
+        env: Environment of the family, for its spaces.
+        config: Hyperparameters of the agent.
+        seed: Seed of the initial weights.
+        device: Device for parameters and losses.
     """
 
     def __init__(self, env: TaskEnv, config: MamlTrpoConfig, *, seed: int, device: torch.device) -> None:

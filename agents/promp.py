@@ -43,14 +43,14 @@ class PrompConfig(AgentConfig):
     """ProMP's hyperparameters, with the defaults of Rothfuss et al. 2019.
 
     Attributes:
-        policy: the policy.
-        adaptation: the inner loop.
-        outer_lr: Adam's step size.
-        outer_steps: Adam steps on each meta-batch.
-        clip_ratio: eps.
-        inner_kl_coef: eta at the start; 0 gives MAML-PPO.
-        adaptive_kl: halve or double eta when the inner KL leaves 1.5 times the target.
-        target_inner_kl: for the adaptive rule, in nats.
+        policy: Network of the policy.
+        adaptation: Settings of the inner loop.
+        outer_lr: Adam step size of the outer loop.
+        outer_steps: Number of Adam steps on each meta-batch.
+        clip_ratio: Clipping range epsilon of the probability ratio, in (0, 1).
+        inner_kl_coef: Initial weight eta of the inner KL penalty; 0 gives MAML-PPO.
+        adaptive_kl: Whether eta is halved or doubled when the inner KL leaves the target by a factor of 1.5.
+        target_inner_kl: Target of the inner KL for the adaptive rule, in nats.
     """
 
     policy: PolicyConfig = field(default_factory=PolicyConfig)
@@ -68,7 +68,7 @@ class PrompConfig(AgentConfig):
         check_not_negative(self, "inner_kl_coef")
 
     def make(self, setup: AgentSetup) -> "Promp":
-        """The untrained agent."""
+        """Make an untrained agent with this configuration."""
         return Promp(setup.env, self, seed=setup.seed, device=setup.device)
 
 
@@ -76,10 +76,10 @@ class Promp:
     """A ProMP agent; see `metarl.agent.Agent`.
 
     Args:
-        env: any environment of the family, for its spaces.
-        config: hyperparameters.
-        seed: of the initial weights.
-        device: for parameters and losses.
+        env: Environment of the family, for its spaces.
+        config: Hyperparameters of the agent.
+        seed: Seed of the initial weights.
+        device: Device for parameters and losses.
     """
 
     def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:

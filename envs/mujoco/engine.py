@@ -34,16 +34,16 @@ class BatchedPhysics:
     """The states of many simulations, and their step.
 
     Args:
-        model: the model of every row; `set_models` gives rows their own.
-        num_rows: number of simulations.
-        frame_skip: physics steps per control step; `set_frame_skips` gives rows their own.
-        num_threads: threads in the pool; one per usable core by default, 0 for the calling thread.
-        sense: compute position sensors; they cost a loop over rows.
+        model: Model of every row; `set_models` gives rows their own.
+        num_rows: Number of simulations.
+        frame_skip: Number of physics steps per control step; `set_frame_skips` gives rows their own.
+        num_threads: Number of threads in the pool; one per usable core by default, 0 for the calling thread.
+        sense: Whether to compute position sensors; they cost a loop over rows.
 
     Attributes:
-        states: full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
-        sensors: position sensors at the rows' states, float64 [row, sensor].
-        frame_skips: physics steps per control step, int64 [row].
+        states: Full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
+        sensors: Position sensors at the rows' states, float64 [row, sensor].
+        frame_skips: Number of physics steps per control step, int64 [row].
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class BatchedPhysics:
         """Give each row its own dynamics; the models must have the sizes of the engine's own model.
 
         Raises:
-            ValueError: if there is not one model per row, or a model has other sizes.
+            ValueError: If there is not one model per row, or a model has other sizes.
         """
         if len(models) != len(self.states):
             raise ValueError(f"expected {len(self.states)} models, one per row, got {len(models)}")
@@ -173,7 +173,7 @@ class BatchedPhysics:
         self.states[slice(None) if rows is None else rows] = trace[:, -1]
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the pool."""
         if self._pool.rollout_ is not None:
             self._pool.close()
 

@@ -28,7 +28,7 @@ class RunForward(LocomotionFamily):
     """A robot rewarded as in Gymnasium's v5: one task, no parameters. Contact costs left out.
 
     Args:
-        robot: which one.
+        robot: Robot that runs.
     """
 
     def __init__(self, robot: Robot) -> None:

@@ -23,11 +23,12 @@ class Motion(NamedTuple):
     """One control step of the rows that were stepped.
 
     Attributes:
-        position: x and y of the root after the step, metres [row, 2]; y is zero for planar robots.
-        velocity: of the root (or of the centre of mass, where the robot says so) over the step, m/s [row, 2].
-        healthy: bool [row].
-        qpos: generalised positions after the step, [row, nq].
-        qvel: generalised velocities after the step, [row, nv].
+        position: Position (x, y) of the root after the step, metres [row, 2]; y is zero for planar robots.
+        velocity: Mean velocity over the step of the root, or of the centre of mass if the robot has a `com_body`,
+            m/s [row, 2].
+        healthy: Whether the robot is healthy after the step, bool [row].
+        qpos: Generalised positions after the step, [row, nq].
+        qvel: Generalised velocities after the step, [row, nv].
     """
 
     position: np.ndarray
@@ -38,7 +39,7 @@ class Motion(NamedTuple):
 
 
 class LocomotionFamily(TaskFamily):
-    """A robot, what its tasks vary, and what it is rewarded for."""
+    """A robot, the parameters that its tasks vary, and its reward."""
 
     robot: Robot
     terminate_when_unhealthy: ClassVar[bool] = True
@@ -149,7 +150,7 @@ class LocomotionEnv(TaskVectorEnv):
         return self._observe(index), rewards, terminated, infos
 
     def _controls(self, actions: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
-        """What the actuators get in this step for the actions [row, action]."""
+        """The controls of the actuators in this step for the actions [row, action]."""
         return actions
 
     def _duration(self, index: slice | np.ndarray) -> float | np.ndarray:
@@ -168,7 +169,7 @@ class LocomotionEnv(TaskVectorEnv):
         return position
 
     def _tracked(self, index: slice | np.ndarray) -> np.ndarray:
-        """x and y of what the velocity is measured on, [row, 2]."""
+        """Position (x, y) whose change is the velocity, [row, 2]."""
         return (
             self._root(index)
             if self.robot.com_body is None

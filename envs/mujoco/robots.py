@@ -21,17 +21,18 @@ class Robot:
     """One of Gymnasium's MuJoCo locomotion models, or another model file.
 
     Attributes:
-        xml_file: in Gymnasium's assets, or an absolute path.
-        frame_skip: physics steps per environment step.
-        hidden_qpos: leading positions left out of the observation (1: x; 2: x and y).
-        reset_noise: positions start within +-reset_noise of the model's.
-        velocity_noise: velocities start at reset_noise times a normal, or within +-reset_noise.
-        forward_weight: reward per metre per second forward, as in v5.
-        ctrl_weight: cost of the sum of squared actions, as in v5.
-        healthy_reward: per healthy step, as in v5.
-        velocity_limit: observed velocities are clipped to +- this.
-        healthy: (qpos, qvel) -> bool [row]; None when an episode never terminates.
-        com_body: body whose subtree's centre of mass gives the velocity; None: the root's position.
+        xml_file: Name of a file in Gymnasium's assets, or an absolute path.
+        frame_skip: Number of physics steps per environment step.
+        hidden_qpos: Number of leading positions that are left out of the observation (1: x; 2: x and y).
+        reset_noise: Range of the initial positions around the model's, uniform in +-reset_noise.
+        velocity_noise: Distribution of the initial velocities: reset_noise times a normal, or uniform in
+            +-reset_noise.
+        forward_weight: Reward per metre per second forward, as in v5.
+        ctrl_weight: Weight of the cost on the sum of squared actions, as in v5.
+        healthy_reward: Reward per healthy step, as in v5.
+        velocity_limit: Bound to which observed velocities are clipped, in both directions.
+        healthy: Function of qpos and qvel that returns bool [row]; None when an episode never terminates.
+        com_body: Body whose subtree's centre of mass gives the velocity; None: the root's position.
     """
 
     name: str

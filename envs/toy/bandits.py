@@ -14,14 +14,14 @@ from metarl.tasks import Parameter, Task
 
 
 class BanditFamily(NumpyFamily):
-    """A bandit of so many arms. There is nothing to see: the observation is one zero.
+    """A bandit of so many arms. There is nothing to observe: the observation is one zero.
 
     Args:
-        num_arms: k, at least 2.
+        num_arms: Number of arms k, at least 2.
 
     Attributes:
-        kind: the distribution of the rewards, first part of the name.
-        arms: what a task says of its arms.
+        kind: Distribution of the rewards, the first part of the family's name.
+        arms: Parameter of a task with one number per arm.
     """
 
     horizon = 1
@@ -37,14 +37,14 @@ class BanditFamily(NumpyFamily):
 
     @abstractmethod
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """The random numbers that rewards are made of, [count]."""
+        """The random numbers from which rewards are computed, [count]."""
 
     @abstractmethod
     def rewards(self, arms: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Rewards [row] of pulling arms with these parameters [row]."""
 
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "BanditEnv":
-        """A vectorised environment."""
+        """Create an environment of many bandits, one per row."""
         return BanditEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
@@ -55,7 +55,7 @@ class BernoulliBandit(BanditFamily):
     arms = Parameter("probabilities", low=0.0, high=1.0)
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Uniform numbers in [0, 1)."""
+        """Uniform random numbers in [0, 1), [count]."""
         return rng.random(count)
 
     def rewards(self, arms: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -71,7 +71,7 @@ class GaussianBandit(BanditFamily):
     arms = Parameter("means", low=-10.0, high=10.0)
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Standard normals."""
+        """Standard normal random numbers, [count]."""
         return rng.standard_normal(count)
 
     def rewards(self, arms: np.ndarray, noise: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ class GridNavi(NumpyFamily):
     parameters = (Parameter("goal", size=2, choices=tuple(float(x) for x in range(SIZE))),)
 
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "GridNaviEnv":
-        """A vectorised environment."""
+        """Create an environment of many grids, one per row."""
         return GridNaviEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 

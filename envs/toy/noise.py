@@ -12,12 +12,12 @@ class RowNoise:
     """Numbers for the rows of a batch, drawn from each row's generator in blocks.
 
     A row's numbers depend on its own generator and on how many it has taken, never on the batch around it. A
-    block costs one call per row in place of one call per row and step.
+    block costs one call per row instead of one call per row and step.
 
     Args:
-        draw: what is drawn, say `lambda rng, count: rng.random(count)`.
-        num_rows: of the batch.
-        block: numbers drawn at once.
+        draw: Function that draws `count` numbers, e.g. `lambda rng, count: rng.random(count)`.
+        num_rows: Number of rows in the batch.
+        block: Number of numbers that are drawn at once.
     """
 
     def __init__(self, draw: Draw, num_rows: int, *, block: int = 128) -> None:
@@ -34,8 +34,8 @@ class RowNoise:
         """The next number of each of the rows (None: all), float64 [row].
 
         Args:
-            rngs: the generators of all rows.
-            rows: which rows take a number.
+            rngs: Generators of all rows.
+            rows: Indices of the rows that take a number; None for all.
         """
         index = self._every if rows is None else rows
         taken = self._taken[index]

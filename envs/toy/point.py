@@ -1,4 +1,4 @@
-"""Point navigation: a point in the plane walks to a goal it is not told. Vectorised in numpy."""
+"""Point navigation: a point in the plane walks to a hidden goal. Vectorised in numpy."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -15,9 +15,9 @@ class PointFamily(NumpyFamily):
     """The point moves by its action, at most 0.1 along each axis; the observation is its position.
 
     Attributes:
-        start_range: the start is uniform in +-start_range along each axis; 0 is the origin.
-        sparse: rewarded only near the goal.
-        ends_at_goal: the episode terminates within 0.01 of the goal along both axes.
+        start_range: Range of the start, uniform in +-start_range along each axis; 0 is the origin.
+        sparse: Whether only positions near the goal are rewarded.
+        ends_at_goal: Whether the episode terminates within 0.01 of the goal along both axes.
     """
 
     parameters = (Parameter("goal", size=2, low=-10.0, high=10.0),)
@@ -26,7 +26,7 @@ class PointFamily(NumpyFamily):
     ends_at_goal: ClassVar[bool] = False
 
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "PointEnv":
-        """A vectorised environment."""
+        """Create an environment of many points, one per row."""
         return PointEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 

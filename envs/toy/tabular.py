@@ -39,7 +39,7 @@ class TabularMdp(NumpyFamily):
             )
 
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "TabularEnv":
-        """A vectorised environment."""
+        """Create an environment of many MDPs, one per row."""
         return TabularEnv(self, num_envs, max_episode_steps, autoreset_mode)
 
 
@@ -49,7 +49,7 @@ class RandomMdps(TaskDistribution):
     family = TabularMdp()
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw independent MDPs."""
+        """Draw independent tabular MDPs as tasks."""
         rows = rng.dirichlet(np.ones(NUM_STATES), (num_tasks, NUM_STATES * NUM_ACTIONS)).reshape(num_tasks, -1)
         means = rng.normal(1.0, 1.0, (num_tasks, NUM_STATES * NUM_ACTIONS))
         return [
