@@ -20,9 +20,6 @@ class ClassFolderData(ImageClasses):
 
     Attributes:
         folder: Folder that holds one folder of images for every class.
-        episodes: Ways, shots and queries of the tasks.
-        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
-            and perhaps mirrored alike and so become other classes.
         size: Width that images are resized to, in pixels; they become square.
         split_file: JSON file of the classes of each split, {"train": [class, ...], "validation": [...], "test":
             [...]}.

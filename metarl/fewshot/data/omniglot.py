@@ -62,10 +62,6 @@ class OmniglotData(ImageClasses):
 
     Attributes:
         folder: Folder that holds images_background(.zip) and images_evaluation(.zip), or the two small archives.
-        episodes: Ways, shots and queries of the tasks.
-        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
-            and perhaps mirrored alike and so become other classes.
-        size: Width that images are resized to, in pixels; they are square.
         split: Division of the characters into training, validation and test classes.
         rotations: Splits that have rotations by 90, 180 and 270 degrees as classes of their own.
         train_on_validation: Whether validation classes are trained on too instead of being held out.

@@ -1,7 +1,6 @@
 """Regression tasks on a line: sinusoids (Finn et al. 2017, section 5.1) and harmonics (Lacoste et al. 2018)."""
 
 import math
-from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
@@ -139,10 +138,6 @@ class CurveData(DataConfig):
         """The size of a held-out task in words."""
         return f"{self.num_shots} points"
 
-    @abstractmethod
-    def make(self, device: torch.device) -> Sources:
-        """Training curves, and test curves with 100 query points."""
-
     def resized(
         self,
         *,
@@ -165,12 +160,7 @@ class CurveData(DataConfig):
 
 @dataclass(frozen=True)
 class SinusoidData(CurveData):
-    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points.
-
-    Attributes:
-        num_shots: Number of support points per task.
-        train_queries: Number of query points per training task.
-    """
+    """Sinusoids of Finn et al. 2017; test tasks have 100 even query points."""
 
     def make(self, device: torch.device) -> Sources:
         """Training sinusoids, and test sinusoids with query points at equal distances."""
@@ -180,12 +170,7 @@ class SinusoidData(CurveData):
 
 @dataclass(frozen=True)
 class HarmonicData(CurveData):
-    """Harmonics of Lacoste et al. 2018; test tasks have 100 query points and no noise.
-
-    Attributes:
-        num_shots: Number of support points per task.
-        train_queries: Number of query points per training task.
-    """
+    """Harmonics of Lacoste et al. 2018; test tasks have 100 query points and no noise."""
 
     def make(self, device: torch.device) -> Sources:
         """Training harmonics with noise, and test harmonics without."""
