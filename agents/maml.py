@@ -150,10 +150,10 @@ class MetaBatch(NamedTuple):
     trajectories: list[Trajectories]
     batches: list[PolicyBatch]
 
-    def return_metrics(self) -> dict[str, float]:
-        """Mean returns before and after adaptation, over tasks and episodes."""
+    def metrics(self, policy: FunctionalPolicy) -> dict[str, float]:
+        """Mean returns before and after adaptation, over tasks and episodes, and how random the policy is."""
         first, last = self.trajectories[0], self.trajectories[-1]
-        metrics = {
+        metrics = policy.metrics(self.batches[-1].old, self.batches[-1].mask) | {
             "train/return_pre": float(first.returns().mean()),
             "train/return_post": float(last.returns().mean()),
             "train/episode_length": float(last.mask.sum(-1).float().mean()),

@@ -140,8 +140,7 @@ class MamlTrpo:
             "trust_region/kl": step.search.kl,
             "trust_region/accepted": float(step.search.accepted),
             "trust_region/fraction": step.search.fraction,
-            **self.learner.policy.metrics(),
-            **experience.return_metrics(),
+            **experience.metrics(self.learner.policy),
         }
 
     def trust_region_step(self, experience: MetaBatch) -> TrustRegionStep:

@@ -127,7 +127,7 @@ class Promp:
             metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
             self._adapt_coef(index, float(kl.mean()))
             metrics[f"promp/inner_kl_coef_{index}"] = self.inner_kl_coefs[index]
-        return metrics | self.learner.policy.metrics() | experience.return_metrics()
+        return metrics | experience.metrics(self.learner.policy)
 
     def outer_losses(self, experience: MetaBatch) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The adapted policies' clipped loss [task] and KL [task], and the inner KL [task] of each inner step."""

@@ -56,8 +56,8 @@ class GaussianPolicy(nn.Module):
             log_std = log_std.unsqueeze(1)  # [task, 1, act]
         return DiagonalGaussian(self.mean.call(params, features, prefix="mean."), log_std)
 
-    def metrics(self) -> dict[str, float]:
-        """Mean standard deviation."""
+    def metrics(self, acted: AnyDistribution, mask: Tensor) -> dict[str, float]:
+        """Mean standard deviation of the unadapted policy."""
         return {"policy/std": float(self.log_std.detach().exp().mean())}
 
 
@@ -98,9 +98,9 @@ class ChoicePolicy(nn.Module):
         """The action distribution under other parameters; nothing of the module is changed."""
         return self._actions.distribution(self.outputs.call(params, features, prefix="outputs."))
 
-    def metrics(self) -> dict[str, float]:
-        """Nothing: how random the choices are depends on the observations."""
-        return {}
+    def metrics(self, acted: AnyDistribution, mask: Tensor) -> dict[str, float]:
+        """Mean entropy of the distributions that were acted with, over the real steps."""
+        return {"policy/entropy": float((acted.entropy() * mask).sum() / mask.sum())}
 
 
 FunctionalPolicy = GaussianPolicy | ChoicePolicy

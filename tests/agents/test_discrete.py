@@ -23,6 +23,7 @@ from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
 from metarl.learning.bilevel import flatten, unflatten
+from metarl.nets.distributions import Categorical
 from metarl.nets.encoders import EncoderConfig
 from metarl.tasks import Task, TaskFamily
 from metarl.workers import EnvMaker, Workers
@@ -193,3 +194,14 @@ def test_rl2_finds_out_within_a_trial_what_an_image_means() -> None:
         returns = agent.collect(workers, benchmark.train.sample(400, rng), rng).returns().mean(0)
     assert returns[0] < 1.8  # nobody can know: half of the tasks fail at once, the others give 3
     assert returns[3] > 2.1
+
+
+def test_the_entropy_of_choices_is_reported() -> None:
+    """An untrained policy is nearly uniform over gridnavi's five moves; a certain one has no entropy."""
+    agent, experience = _case(Promp, FAMILIES["gridnavi"])
+    for factor, low, high in ((1e-3, np.log(5) - 1e-3, np.log(5)), (1e4, 0.0, 0.1)):
+        logits = experience.batches[-1].old.log_probs * factor  # type: ignore[union-attr]
+        batch = experience.batches[-1]._replace(old=Categorical.of(logits))
+        metrics = MetaBatch(experience.trajectories, [batch]).metrics(agent.learner.policy)
+        assert low <= metrics["policy/entropy"] <= high
+        assert "policy/std" not in metrics
