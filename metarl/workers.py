@@ -9,15 +9,10 @@ depends in its last bit on where in memory the batch puts it.
 """
 
 import contextlib
-import multiprocessing
-import pickle
-import signal
-import traceback
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +21,7 @@ from torch import Tensor
 from metarl.agent import Actions, Actor, Outcome
 from metarl.observations import Arrays, as_arrays, map_parts, put
 from metarl.runs.cores import WorkerError, usable_cores
+from metarl.runs.processes import Alive, WorkerProcess
 from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, TaskFamily, Transition
 from metarl.trajectories import Observations, Trajectories, as_tensors, concatenate, map_observations
@@ -55,19 +51,32 @@ class Workers:
     """Collects episodes of many tasks at once.
 
     Args:
-        make_env: makes the vector environments, one per batch size that is asked for.
-        num_workers: 1 simulates in this process; more shards the tasks over spawned processes.
-        num_threads: simulation threads of all workers together; one per usable core by default.
+        make_env: Maker of the vector environments, one per batch size that is asked for.
+        num_workers: Number of workers. 1 simulates in this process; more shards the tasks over spawned processes.
+        num_threads: Number of simulation threads of all workers together; one per usable core by default.
+        timeout_s: Longest time in seconds that a worker process may take over one step of its environments; None
+            for no limit.
     """
 
-    def __init__(self, make_env: MakeEnv, *, num_workers: int = 1, num_threads: int | None = None) -> None:
+    def __init__(
+        self,
+        make_env: MakeEnv,
+        *,
+        num_workers: int = 1,
+        num_threads: int | None = None,
+        timeout_s: float | None = 120.0,
+    ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
         threads = usable_cores() if num_threads is None else num_threads
         self._local = _Simulator(make_env, threads) if num_workers == 1 else None
         share = max(1, threads // num_workers)
         self.steps_collected = 0
-        self._remote = [_Process(i, make_env, share) for i in range(num_workers)] if num_workers > 1 else []
+        start = _StartCollector(make_env, share)
+        self._remote = [
+            WorkerProcess(f"worker {i}", start, timeout_s=timeout_s, contents="the maker of environments")
+            for i in range(num_workers if num_workers > 1 else 0)
+        ]
 
     def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
         """Run `num_episodes` episodes of every task: in parallel, or one after the other as one trial.
@@ -101,21 +110,33 @@ class Workers:
         for process, start, stop in zip(self._remote, bounds, bounds[1:], strict=False):
             if start < stop:
                 part = slice(int(start), int(stop))
-                process.send((actor.select(part), list(tasks[part]), env_seeds[part], noise_seeds[part]))
-                busy.append(process)
-        # All answers are taken before an error is raised: one left behind would be taken for the next call's.
-        answers = [process.receive() for process in busy]
-        for answer in answers:
-            if isinstance(answer, WorkerError):
-                raise answer
-        return concatenate([answer for answer in answers if isinstance(answer, Trajectories)])
+                busy.append((process, (actor.select(part), list(tasks[part]), env_seeds[part], noise_seeds[part])))
+        failure: WorkerError | None = None
+        answers: list[Trajectories] = []
+        for process, request in busy:
+            try:
+                process.ask(request)
+            except WorkerError as error:
+                failure = failure or error
+        # All answers are awaited before an error is raised, so that no process is left at work.
+        for process, _ in busy:
+            try:
+                answers.append(process.answer())
+            except WorkerError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+        return concatenate(answers)
 
     def close(self) -> None:
         """Stop threads and processes; safe to call twice."""
         if self._local is not None:
             self._local.close()
         for process in self._remote:
-            process.close()
+            process.stop()
+        deadline = time.monotonic() + 5
+        for process in self._remote:
+            process.close(deadline)
         self._remote = []
 
     def __enter__(self) -> "Workers":
@@ -128,8 +149,8 @@ class Workers:
 class _Simulator:
     """Runs the episodes of some tasks in this process."""
 
-    def __init__(self, make_env: MakeEnv, num_threads: int) -> None:
-        self._make_env = make_env
+    def __init__(self, make_env: MakeEnv, num_threads: int, alive: Alive = lambda: None) -> None:
+        self._make_env, self._alive = make_env, alive
         self._num_threads = num_threads
         self._envs: dict[int, TaskEnv] = {}
 
@@ -151,7 +172,14 @@ class _Simulator:
                 seeds = None
                 actor.begin_episode()
                 recorder.begin_episode(episode)
-                _run_episode(env, actor, recorder, as_arrays(observations), (num_tasks, num_parallel))
+                _run_episode(
+                    env,
+                    actor,
+                    recorder,
+                    as_arrays(observations),
+                    (num_tasks, num_parallel),
+                    still_alive=self._alive,
+                )
         return recorder.finish()
 
     def _env(self, num_envs: int) -> TaskEnv:
@@ -166,7 +194,13 @@ class _Simulator:
 
 
 def _run_episode(
-    env: TaskEnv, actor: Actor, recorder: "_Recorder", observations: Arrays, batch: tuple[int, int]
+    env: TaskEnv,
+    actor: Actor,
+    recorder: "_Recorder",
+    observations: Arrays,
+    batch: tuple[int, int],
+    *,
+    still_alive: Alive,
 ) -> None:
     """One episode of every row, from its first observations on."""
     alive = np.ones(env.num_envs, dtype=np.bool_)
@@ -181,6 +215,7 @@ def _run_episode(
         recorder.write_choice(t, shown, chosen)
         outcome = recorder.write_outcome(t, alive, rows, transition)
         actor.observe(outcome)
+        still_alive()
         index: slice | np.ndarray = slice(None) if rows is None else rows
         put(observations, index, transition.observations)
         alive[index] = ~(transition.terminated | transition.truncated)
@@ -316,58 +351,31 @@ def _join_rounds(values: Tensor) -> Tensor:
     return values.flatten(1, 2)
 
 
-class _Process:
-    """A spawned process that collects what it is sent."""
+@dataclass(frozen=True)
+class _StartCollector:
+    """Makes the simulator of a worker process, in that process.
 
-    def __init__(self, index: int, make_env: MakeEnv, num_threads: int) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._index = index
-        self._connection, remote = context.Pipe()
-        self._process = context.Process(target=_serve, args=(remote, make_env, num_threads), daemon=True)
-        self._process.start()
-        remote.close()
+    Attributes:
+        make_env: Maker of the vector environments.
+        num_threads: Number of threads that simulate and compute.
+    """
 
-    def send(self, request: tuple[Any, ...]) -> None:
-        # Plain pickles: torch's own reductions would open a shared-memory file for every tensor.
-        with contextlib.suppress(OSError):  # a dead process is reported where its answer is awaited
-            self._connection.send_bytes(pickle.dumps(request))
+    make_env: MakeEnv
+    num_threads: int
 
-    def receive(self) -> Trajectories | WorkerError:
-        try:
-            answer = pickle.loads(self._connection.recv_bytes())
-        except (EOFError, ConnectionResetError):
-            self._process.join(timeout=5)
-            return WorkerError(f"worker {self._index} died with exit code {self._process.exitcode}")
-        if isinstance(answer, str):
-            failure = WorkerError(f"worker {self._index} failed: {answer.strip().splitlines()[-1]}")
-            failure.add_note(answer)
-            return failure
-        trajectories: Trajectories = answer
-        return trajectories
+    def __call__(self, alive: Alive) -> "_Collector":
+        torch.set_num_threads(self.num_threads)
+        return _Collector(_Simulator(self.make_env, self.num_threads, alive))
+
+
+class _Collector:
+    """What answers in a worker process: it collects what it is asked for."""
+
+    def __init__(self, simulator: _Simulator) -> None:
+        self._simulator = simulator
+
+    def answer(self, request: tuple[Actor, Sequence[Task], np.ndarray, np.ndarray]) -> Trajectories:
+        return self._simulator.collect(*request)
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):  # it may be gone already
-            self._connection.send_bytes(pickle.dumps(None))
-        self._process.join(timeout=5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._connection.close()
-
-
-def _serve(connection: Connection, make_env: MakeEnv, num_threads: int) -> None:
-    """A worker process: collect until told to stop or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent decides
-    torch.set_num_threads(num_threads)
-    simulator = _Simulator(make_env, num_threads)
-    try:
-        while (request := pickle.loads(connection.recv_bytes())) is not None:
-            try:
-                answer: object = simulator.collect(*request)
-            except Exception:
-                answer = traceback.format_exc()
-            connection.send_bytes(pickle.dumps(answer))
-    except (EOFError, BrokenPipeError, KeyboardInterrupt):
-        pass  # the parent has stopped
-    finally:
-        simulator.close()
+        self._simulator.close()

@@ -47,9 +47,6 @@ class HostRows:
         provider: Maker of the environments.
         arrays: Shared arrays of these rows.
         alive: Function that is called between one environment and the next.
-
-    Attributes:
-        warnings: What the user should know, each once; the caller takes them away.
     """
 
     def __init__(self, provider: EnvProvider, arrays: SharedArrays, alive: Callable[[], None]) -> None:
@@ -59,7 +56,7 @@ class HostRows:
         self._places: list[str] = []
         self._random, self._reported = GlobalRandom(), [set[str]() for _ in arrays.rewards]
         self._warned = False
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give every row an environment of its task's kind, and the task."""
@@ -137,10 +134,15 @@ class HostRows:
             env.close()
         self._made.clear()
 
+    def take_warnings(self) -> list[str]:
+        """What the user should know and was not told yet."""
+        warnings, self._warnings = self._warnings, []
+        return warnings
+
     def _warn_of_global_random(self) -> None:
         if self._random.used and not self._warned:
             self._warned = True
-            self.warnings.append(
+            self._warnings.append(
                 f"{self._provider.name}: the environment draws from numpy's or Python's global random numbers, "
                 "which are now seeded with every reset; draw from self.np_random instead"
             )

@@ -11,6 +11,7 @@ from metarl.envs.gymnasium.hosts import HostProcess, InlineHost
 from metarl.envs.gymnasium.shared_arrays import ArrayLayout
 from metarl.envs.vector import Infos, TaskVectorEnv
 from metarl.runs.cores import WorkerError
+from metarl.runs.processes import check_timeout
 from metarl.tasks import Task, TaskFamily, Transition
 
 
@@ -41,8 +42,7 @@ class ProcessVectorEnv(TaskVectorEnv):
     ) -> None:
         if num_processes < 1:
             raise ValueError(f"num_processes must be at least 1, got {num_processes}")
-        if timeout_s is not None and not 0 < timeout_s < np.inf:
-            raise ValueError(f"timeout_s must be positive, or None for no limit, got {timeout_s}")
+        check_timeout(timeout_s)
         observation_space, action_space = provider.spaces()
         super().__init__(
             family,
