@@ -115,7 +115,8 @@ class WorkerProcess:
             ProcessLost: if the process died, or was silent for longer than the time limit.
             WorkerError: if the servant raised an exception; the message names it.
         """
-        number, kind, content = -1, _ALIVE, None
+        number, kind = -1, _ALIVE
+        content: Any = None
         try:
             while number != self._asked or kind == _ALIVE:
                 self._await()
