@@ -21,7 +21,7 @@ from tests.faults import fewshot_lines, single_lines
 from tests.faults.single_lines import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
-_IGNORED = shutil.ignore_patterns(".git", "results", "__pycache__", ".*_cache", "runs", "*.egg-info")
+_IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info")
 
 
 def _passes(tree: Path, words: list[str]) -> bool:
@@ -62,7 +62,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         for number in range(arguments.jobs):
             tree = Path(folder) / str(number)
-            shutil.copytree(ROOT, tree, symlinks=True, ignore=_IGNORED)
+            # The folder of runs that lies beside the sources stays; the package metarl/runs goes with them.
+            shutil.copytree(
+                ROOT,
+                tree,
+                symlinks=True,
+                ignore=lambda at, names: _IGNORED(at, names) | ({"runs"} if at == str(ROOT) else set()),
+            )
             trees.put(tree)
         tests = sorted({test for fault in faults for test in fault.tests})
         tree = trees.get()
