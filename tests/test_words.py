@@ -29,11 +29,6 @@ CONFIGURATIONS = ("Config", "Arguments", "Experiment", "Data")
 UNFINISHED = frozenset(
     (
         "agents/maml.py",
-        "agents/pearl/actor.py",
-        "agents/pearl/collection.py",
-        "agents/pearl/context.py",
-        "agents/pearl/pearl.py",
-        "agents/pearl/soft_actor_critic.py",
         "agents/rl2/rl2.py",
         "agents/rl2/trial_batch.py",
         "agents/rl2/trial_policy.py",
@@ -78,9 +73,9 @@ UNFINISHED = frozenset(
         "metarl/nets/distributions.py",
         "metarl/nets/encoders.py",
         "metarl/nets/memories.py",
-        "metarl/nets/policies.py",
         "metarl/runs/checkpoint.py",
         "metarl/runs/metrics.py",
+        "metarl/runs/processes.py",
         "metarl/tasks.py",
         "metarl/training.py",
         "metarl/workers.py",

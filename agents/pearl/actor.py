@@ -1,4 +1,4 @@
-"""Acting with a latent task variable: drawn from the prior, later from what the trial's own transitions say."""
+"""Acting with a latent task variable, drawn from the prior, later from the posterior of the trial so far."""
 
 import copy
 from dataclasses import replace
@@ -22,12 +22,12 @@ _LATENT_STREAM = np.uint64(1 << 63)
 
 
 class ActingNetworks(nn.Module):
-    """What acting needs of an agent: the inference network, the policy and the map to the action bounds.
+    """The parts of an agent that act: the inference network, the policy and the map to the action bounds.
 
     Args:
-        encoder: infers the latent.
-        policy: acts on it.
-        next_observations: context rows hold the next observation.
+        encoder: Network that infers the latent.
+        policy: Policy that acts on the latent.
+        next_observations: Whether context rows hold the next observation.
         observations: Encoder of observations, without weights.
         actions: Action space, bounded.
     """
@@ -49,7 +49,7 @@ class ActingNetworks(nn.Module):
     def context_rows(
         self, observations: Observations, actions: Tensor, rewards: Tensor, next_observations: Observations
     ) -> Tensor:
-        """What the encoder reads of transitions, [..., in]."""
+        """The encoder's inputs for transitions, [..., in]."""
         following = self.observations(next_observations) if self.next_observations else None
         return transition_inputs(self.observations(observations), actions, rewards, following)
 
@@ -58,12 +58,12 @@ class LatentActor:
     """Runs trials: a latent is drawn for every episode, from the prior or from the posterior.
 
     Args:
-        networks: on any device; acting is on the CPU.
-        num_prior: episodes at the start of a trial whose latent is drawn from the prior.
-        num_context: episodes whose transitions are read; later ones use what is known and add nothing. None for
+        networks: Networks on any device; acting is on the CPU.
+        num_prior: Episodes at the start of a trial whose latent is drawn from the prior.
+        num_context: Episodes whose transitions are read; later ones use the posterior and add nothing. None for
             all.
-        deterministic: take the policy's mode; latents are drawn all the same.
-        read: the carry of contexts that were read before, where trials go on from; None for trials that start.
+        deterministic: Whether to take the policy's mode; latents are drawn in any case.
+        read: Carry of the contexts that were read before, with which trials start; None for an empty context.
     """
 
     sequential = True
@@ -91,7 +91,7 @@ class LatentActor:
 
     @property
     def interface(self) -> Interface:
-        """As the policy was made for."""
+        """The observation and action spaces of the policy."""
         return self._networks.interface
 
     def to_outputs(self, env_actions: np.ndarray) -> Tensor:
@@ -105,7 +105,7 @@ class LatentActor:
         return self._that_read(self._networks, tuple(part[tasks] for part in self._read))
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start trials, one per task, with nothing known but what was read."""
+        """Start trials, one per task, with the contexts read so far."""
         if num_parallel != 1:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
         if next(self._networks.parameters()).device.type != "cpu":
@@ -164,10 +164,10 @@ class LatentActor:
         with torch.no_grad():
             for row, alive in zip(trials.observations, trials.mask, strict=True):
                 after = networks.encoder.read(row.unsqueeze(1), carry)
-                kept = alive.unsqueeze(1)
-                carry = tuple(torch.where(kept, new, old) for new, old in zip(after, carry, strict=True))
+                running = alive.unsqueeze(1)
+                carry = tuple(torch.where(running, new, old) for new, old in zip(after, carry, strict=True))
         return self._that_read(networks, carry)
 
     def _that_read(self, networks: ActingNetworks, carry: Carry) -> "LatentActor":
-        """The same actor, told so; it has nothing to explore for."""
+        """The same actor with a carry; it uses the posterior from its first episode on."""
         return LatentActor(networks, num_prior=0, num_context=None, deterministic=self._deterministic, read=carry)

@@ -1,4 +1,4 @@
-"""What PEARL collects: trials of enough steps, and the transitions that they are stored as."""
+"""The experience that PEARL collects: trials of enough steps, and their transitions for the replay."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,11 +15,12 @@ from metarl.trajectories import Trajectories
 
 
 class Collection(NamedTuple):
-    """Trials of one kind.
+    """The trials of one collection, with the number of their context episodes.
 
     Attributes:
-        rounds: more than one where episodes ended early; a later one has only the tasks that lacked steps.
-        num_context: episodes at the start of each trial that are context.
+        rounds: Trajectories of each round. If episodes ended early there are several; later ones hold the tasks
+            that lacked steps.
+        num_context: Number of episodes at the start of each trial that are context.
     """
 
     rounds: list[Trajectories]
@@ -38,12 +39,12 @@ def collect_whole(
     """Trials of the tasks, again and again until each has the steps of episodes that end at the horizon.
 
     Args:
-        collector: runs the episodes.
-        actor: acts; the episodes that it reads are context.
-        tasks: one trial each.
-        rng: seeds the trials.
-        num_episodes: of a trial.
-        horizon: of an episode, in steps.
+        collector: Collector that runs the episodes.
+        actor: Actor of the trials; the episodes that it reads are context.
+        tasks: Tasks of the trials, one trial each.
+        rng: Generator that draws the seeds of the trials.
+        num_episodes: Number of episodes in a trial.
+        horizon: Steps of a full episode.
     """
     missing = np.full(len(tasks), num_episodes * horizon)
     rounds = []
@@ -58,8 +59,8 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
     """All steps as transitions, [task, episode, time, ...], padding included.
 
     Args:
-        trajectories: to convert.
-        learned_reward: the info to learn from in the place of the reward; None for the reward.
+        trajectories: Trajectories to convert.
+        learned_reward: Name of the info to learn from instead of the reward; None for the reward.
 
     Raises:
         ValueError: if the environment does not report that info.

@@ -1,4 +1,4 @@
-"""What is known of a task: a Gaussian over its latent, inferred from the transitions seen so far.
+"""The posterior of a task: a Gaussian over its latent, inferred from the transitions observed so far.
 
     set        every transition gives a Gaussian factor, and the posterior is their product: the order of a context
                does not matter, and reading one more transition adds two vectors
@@ -30,14 +30,14 @@ _FIRST_RAW_VARIANCE = -3.0
 
 @dataclass(frozen=True)
 class ContextConfig:
-    """The inference network.
+    """Configuration of the inference network.
 
     Attributes:
-        kind: how it reads the context.
-        latent_size: of the task variable.
-        hidden_sizes: of the network of a transition; of a recurrent one, the first is the LSTM's size.
-        next_observations: a transition's next observation is read too: where the dynamics vary, it tells of the
-            task what observation, action and reward do not.
+        kind: Kind of network that reads the context.
+        latent_size: Number of dimensions of the latent task variable z.
+        hidden_sizes: Hidden layer sizes of the network; the first is the LSTM's size if it is recurrent.
+        next_observations: Whether a transition's next observation is read too: if the dynamics vary, it reveals
+            more of the task than observation, action and reward.
     """
 
     kind: Literal["set", "recurrent"] = "set"
@@ -55,8 +55,8 @@ class Latent(NamedTuple):
     """Independent Gaussians over the latent task variable.
 
     Attributes:
-        mean: [task, latent].
-        variance: [task, latent].
+        mean: Means of the latents, [task, latent].
+        variance: Variances of the latents, [task, latent].
     """
 
     mean: Tensor
@@ -75,15 +75,15 @@ def product_of_gaussians(precision: Tensor, shift: Tensor) -> Latent:
     """The normalised product of Gaussian factors; of no factors, N(0, I).
 
     Args:
-        precision: sum of 1 / variance over the factors, [task, latent].
-        shift: sum of mean / variance over the factors, [task, latent].
+        precision: Sum of 1 / variance over the factors, [task, latent].
+        shift: Sum of mean / variance over the factors, [task, latent].
     """
     variance = torch.where(precision > 0, precision, 1.0).reciprocal()
     return Latent(shift * variance, variance)
 
 
 class InferenceNetwork(Protocol):
-    """From context to posterior. A context row is what `transition_inputs` makes of a transition."""
+    """A network from contexts to posteriors; its context rows come from `transition_inputs`."""
 
     def start(self, num_tasks: int) -> Carry:
         """The carry of an empty context."""
@@ -92,7 +92,7 @@ class InferenceNetwork(Protocol):
         """The carry after reading more context, [task, row, in], whose rows are in their order."""
 
     def posterior(self, carry: Carry) -> Latent:
-        """What is known after what was read."""
+        """The posterior after the context that was read."""
 
 
 def transition_inputs(
@@ -118,10 +118,10 @@ class SetEncoder(nn.Module):
     The carry is the sums of the factors' precisions and of their means times precisions, each [task, latent].
 
     Args:
-        input_size: of a context row.
-        hidden_sizes: of the network that maps it to a factor.
-        latent_size: of the factor.
-        generator: draws the weights.
+        input_size: Number of features of a context row.
+        hidden_sizes: Hidden layer sizes of the network that maps a row to a factor.
+        latent_size: Number of dimensions of the latent z.
+        generator: Generator that draws the weights.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class SetEncoder(nn.Module):
         start_near_zero(self.network)
 
     def start(self, num_tasks: int) -> Carry:
-        """No factors."""
+        """The carry without any factors."""
         zeros = self.network.get_parameter("bias_0").new_zeros(num_tasks, self._latent_size)
         return zeros, zeros.clone()
 
@@ -154,10 +154,10 @@ class RecurrentEncoder(nn.Module):
     The carry is the LSTM's output and cell [task, hidden], and how many rows were read [task, 1].
 
     Args:
-        input_size: of a context row.
-        hidden_sizes: of the LSTM, and of the network from its state to the posterior.
-        latent_size: of the posterior.
-        generator: draws the weights.
+        input_size: Number of features of a context row.
+        hidden_sizes: Sizes of the LSTM, then of the hidden layers from its state to the posterior.
+        latent_size: Number of dimensions of the latent z.
+        generator: Generator that draws the weights.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class RecurrentEncoder(nn.Module):
             self.network.get_parameter(f"bias_{self.network.num_layers - 1}")[latent_size:] = _FIRST_RAW_VARIANCE
 
     def start(self, num_tasks: int) -> Carry:
-        """Nothing read."""
+        """The carry before any row is read."""
         state = self.memory.start(num_tasks)
         return *state, state[0].new_zeros(num_tasks, 1)
 
@@ -182,7 +182,7 @@ class RecurrentEncoder(nn.Module):
         return *after, count + context.shape[1]
 
     def posterior(self, carry: Carry) -> Latent:
-        """What the state says, or the prior if nothing was read."""
+        """The posterior at the LSTM's state, or the prior if nothing was read."""
         state, count = carry[0], carry[-1]
         mean, variance = _gaussian(self.network(state))
         return Latent(torch.where(count > 0, mean, 0.0), torch.where(count > 0, variance, 1.0))

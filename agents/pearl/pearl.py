@@ -3,7 +3,7 @@
     repeat:
         for some training tasks, all at once:
             collect num_prior_episodes with z ~ N(0, I), then num_posterior_episodes with z ~ q(z | context so far)
-            these are the task's context, in the place of the one before
+            these are the task's new context
             collect num_extra_episodes with z ~ q(z | context); they and the context go to the task's replay
         repeat num_updates times, on update_tasks tasks:
             z ~ q(z | transitions from the task's context)                one z per task
@@ -11,17 +11,17 @@
             value and actor:     minimise  their losses(replay, z), z detached
             target value moves a little towards the value
 
-At test time the first exploration_episodes of a trial are acted with z from the prior and all later ones with z
-from the posterior given all that the trial has seen; the policy takes its mode.
+At test time z comes from the prior in the first exploration_episodes of a trial, and in all later ones
+from the posterior after the trial's episodes so far; the policy takes its mode.
 
 How we differ. The published loss sums the KL over the tasks of a meta-batch and averages the critics' loss, so
 that a larger meta-batch means a larger weight of the KL; ours averages both, and kl_coef is the published weight
 times the published meta-batch (0.1 * 16 = 1.6). Tasks of an update are drawn without replacement, as long as there
-are enough. Posterior episodes start from the posterior of what the trial has seen, all of it, as at test time; the
+are enough. Posterior episodes use the posterior after all earlier episodes of the trial, as at test time; the
 published collection starts each phase with one more episode from the prior, then uses a random part of the
 context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
-episodes stand in the place of numbers of steps. With vary_context, training infers from as little as a test trial
-has.
+episodes replace numbers of steps. With vary_context, training infers from contexts as small as those of a test
+trial.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,37 +57,39 @@ class PearlConfig(AgentConfig):
     """PEARL's hyperparameters, with the defaults of Rakelly et al. 2019 for HalfCheetah at target velocities.
 
     Attributes:
-        context: the inference network.
-        hidden_sizes: of policy, critics and value.
-        num_initial_episodes: of every training task, with latents from the prior, before the first update.
-        num_prior_episodes: of a collected task, with latents from the prior; they are context.
-        num_posterior_episodes: then, with latents from the posterior; they are context too.
-        num_extra_episodes: then, with latents from the posterior; they are not.
-        num_updates: gradient steps per iteration.
-        update_tasks: tasks of a gradient step, the meta-batch of the paper; `training.meta_batch_size` is how many
-            are collected from.
-        batch_size: transitions per task for the critics and the actor.
-        context_size: transitions per task for the encoder; a recurrent one reads as many in a row, and should be
-            given no more than a test trial begins with: it does not carry over to shorter contexts.
-        vary_context: draw the encoder's transitions from a random stretch of the task's context, one episode or
-            longer, so that it learns to infer from as little as a test trial begins with; else from all of it, as
-            published.
-        gamma: discount per environment step.
-        reward_scale: of the rewards that the critics learn from, not of those in the context; the inverse of a
-            temperature.
-        temperature: alpha, or where it starts.
-        learn_temperature: lead alpha so that the policy's entropy becomes minus the number of action dimensions;
-            use a reward_scale of 1.
-        kl_coef: weight of the KL per task.
-        learning_rate: Adam's, for all networks.
-        final_learning_rate: at the last iteration, approached in a straight line; None for no change.
-        target_rate: how far the target value moves towards the value at each update.
-        regularisation: of the policy's means and log standard deviations.
-        replay_capacity: transitions kept per task.
-        learned_reward: the info to learn from in the place of the reward, e.g. "dense_reward"; the context and all
+        context: Inference network of the latent task variable.
+        hidden_sizes: Hidden layer sizes of policy, critics and value.
+        num_initial_episodes: Episodes of every training task before the first update, with latents from the prior.
+        num_prior_episodes: First episodes of a collected task, with latents from the prior; they are context.
+        num_posterior_episodes: Next episodes of a collected task, with latents from the posterior; they are
+            context too.
+        num_extra_episodes: Last episodes of a collected task, with latents from the posterior; they are not
+            context.
+        num_updates: Number of gradient steps per iteration.
+        update_tasks: Number of tasks in a gradient step, the paper's meta-batch; `training.meta_batch_size` tasks
+            are collected per iteration.
+        batch_size: Transitions per task for the critics and the actor.
+        context_size: Transitions per task for the encoder. A recurrent one reads as many in a row, and should get
+            no more than a test trial begins with: it does not generalise to shorter contexts.
+        vary_context: Whether the encoder's transitions are drawn from a random window of the task's context, one
+            episode or longer, so that it learns to infer from as little as a test trial begins with; otherwise
+            from all of it, as published.
+        gamma: Discount per environment step, in [0, 1].
+        reward_scale: Factor of the rewards that the critics learn from, not of those in the context; the inverse
+            of a temperature.
+        temperature: Temperature alpha of the policy's entropy; its initial value if it is learned.
+        learn_temperature: Whether to adjust alpha until the policy's entropy is minus the number of action
+            dimensions; use a reward_scale of 1.
+        kl_coef: Weight of the KL per task.
+        learning_rate: Adam step size of all networks.
+        final_learning_rate: Adam step size at the last iteration, annealed linearly; None for no change.
+        target_rate: Fraction by which the target value moves towards the value at each update, in [0, 1].
+        regularisation: Weight of the squares of the policy's means and log standard deviations.
+        replay_capacity: Transitions that the replay holds per task.
+        learned_reward: Info to learn from instead of the reward, e.g. "dense_reward"; the context and all
             evaluation have the environment's reward. None for that reward everywhere.
-        exploration_episodes: at test time, before the posterior is used.
-        capture_graph: on CUDA, run the update as a captured graph.
+        exploration_episodes: Episodes at the start of a test trial with latents from the prior.
+        capture_graph: Whether to run updates as a captured graph on CUDA.
     """
 
     context: ContextConfig = field(default_factory=ContextConfig)
@@ -134,11 +136,11 @@ class PearlConfig(AgentConfig):
 
     @property
     def num_context_episodes(self) -> int:
-        """Of a trial of training, those that become the task's context."""
+        """Number of a training trial's episodes that become the task's context."""
         return self.num_prior_episodes + self.num_posterior_episodes
 
     def make(self, setup: AgentSetup) -> "Pearl":
-        """The untrained agent.
+        """Make an untrained agent with this configuration.
 
         Raises:
             ValueError: if there are infinitely many training tasks: transitions are stored per task.
@@ -155,13 +157,13 @@ class PearlConfig(AgentConfig):
 
 
 class UpdateDraw(NamedTuple):
-    """All that is random in one update.
+    """The random numbers of one update.
 
     Attributes:
-        places: of transitions in the replay, [task, row].
-        context_places: of the contexts' transitions, [task, row].
-        latent_noise: [task, latent].
-        action_noise: [task, row, act].
+        places: Places of transitions in the replay, [task, row].
+        context_places: Places of the contexts' transitions in the replay, [task, row].
+        latent_noise: Standard normal noise of the latents, [task, latent].
+        action_noise: Standard normal noise of the actions, [task, row, act].
     """
 
     places: Tensor
@@ -174,12 +176,12 @@ class Pearl:
     """A PEARL agent; see `metarl.agent.Agent` and `metarl.agent.KeepsData`.
 
     Args:
-        env: any environment of the family, for its spaces and its horizon.
-        config: hyperparameters.
-        train_tasks: all tasks that will ever be collected from; each has a replay.
-        iterations: of the run, for a learning rate that changes in its course.
-        seed: of the initial weights and of what is drawn in updates.
-        device: holds replay and networks; acting is on the CPU.
+        env: Environment of the family, for its spaces and its horizon.
+        config: Hyperparameters of the agent.
+        train_tasks: All tasks that are ever collected from; each has a replay.
+        iterations: Number of iterations of the run, for annealing the learning rate.
+        seed: Seed of the initial weights and of the random numbers of updates.
+        device: Device of replay and networks; acting is on the CPU.
     """
 
     METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
@@ -251,7 +253,7 @@ class Pearl:
         self._captured: CudaGraph | None = None
 
     def actor(self) -> LatentActor:
-        """For evaluation: explores with latents from the prior, then uses the posterior; takes the mode."""
+        """The actor for evaluation: the policy's mode, with latents from the prior, then from the posterior."""
         return LatentActor(
             self.acting, num_prior=self.config.exploration_episodes, num_context=None, deterministic=True
         )
@@ -308,7 +310,7 @@ class Pearl:
                     group["lr"] = rate
 
     def store(self, collection: Collection) -> None:
-        """Put trials into the replay; what of a task they hold becomes its context, or part of it."""
+        """Put trials into the replay; their first episodes become the tasks' contexts, or part of them."""
         contexts: dict[int, list[Transitions]] = {}
         extras: dict[int, list[Transitions]] = {}
         for trajectories in collection.rounds:
@@ -351,7 +353,7 @@ class Pearl:
         )
 
     def step(self, draw: UpdateDraw) -> Tensor:
-        """One gradient step of every network; the means of METRICS."""
+        """Take one gradient step of every network and return the means of METRICS."""
         config, learner = self.config, self.learner
         batch, context = self.replay.gather(draw.places), self.replay.gather(draw.context_places)
         encoder = self.acting.encoder
@@ -360,19 +362,19 @@ class Pearl:
         )
         posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
         latents, kl = posterior.sample(draw.latent_noise), posterior.kl().mean()
-        told = latents.repeat_interleave(batch.rewards.shape[1], 0)
+        repeated = latents.repeat_interleave(batch.rewards.shape[1], 0)
         encode = self.acting.observations
         flat = batch.map(lambda part: part.flatten(0, 1))
         flat = flat._replace(
             observations=encode(flat.observations), next_observations=encode(flat.next_observations)
         )
-        critic_loss = learner.critic_loss(flat, told, gamma=config.gamma, reward_scale=config.reward_scale)
+        critic_loss = learner.critic_loss(flat, repeated, gamma=config.gamma, reward_scale=config.reward_scale)
         self.critic_optimizer.zero_grad()
         (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
         losses = learner.actor_losses(
             flat.observations,
-            told,
+            repeated,
             draw.action_noise.flatten(0, 1),
             regularisation=config.regularisation,
             target_entropy=self.target_entropy,
@@ -398,7 +400,7 @@ class Pearl:
         self.replay.save(folder / REPLAY)
 
     def load_data(self, folder: Path) -> None:
-        """Read the replay."""
+        """Read the replay's rows from its file."""
         self.replay.load(folder / REPLAY)
 
     def state_dict(self) -> dict[str, Any]:
@@ -414,7 +416,7 @@ class Pearl:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave; `load_data` brings the replay's rows."""
+        """Restore the state from `state_dict`; `load_data` reads the replay's rows."""
         self.acting.encoder.load_state_dict(state["encoder"])
         self.learner.load_state_dict(state["learner"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])

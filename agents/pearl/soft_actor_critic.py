@@ -1,4 +1,4 @@
-"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1801.01290) whose networks are told a latent task variable.
+"""Soft actor-critic (Haarnoja et al. 2018, arXiv:1801.01290) whose networks read a latent task variable.
 
     critics   Q_i(s, a, z) -> c r + gamma (1 - terminated) V'(s', z)        V' follows V slowly; c is reward_scale
     value     V(s, z)      -> min_i Q_i(s, a, z) - alpha log pi(a|s, z)     a ~ pi
@@ -24,13 +24,13 @@ _LOG_STD_RANGE = (-20.0, 2.0)
 
 
 class ActorLosses(NamedTuple):
-    """What the second half of an update descends, and what to report.
+    """The losses of the second half of an update, and a metric.
 
     Attributes:
-        actor: of the policy, with its regularisation.
-        value: of the value network.
-        temperature: of log alpha; zero if alpha is fixed.
-        log_prob: mean of log pi.
+        actor: Loss of the policy, with its regularisation.
+        value: Loss of the value network.
+        temperature: Loss of log alpha; zero if alpha is fixed.
+        log_prob: Mean of log pi.
     """
 
     actor: Tensor
@@ -40,14 +40,14 @@ class ActorLosses(NamedTuple):
 
 
 class LatentPolicy(nn.Module):
-    """pi(a | s, z), a tanh-Gaussian.
+    """A tanh-Gaussian policy pi(a | s, z) on a latent z.
 
     Args:
-        obs_size: observation features.
-        act_size: action dimensions.
-        latent_size: of z.
-        hidden_sizes: of the network.
-        generator: draws the weights.
+        obs_size: Number of observation features.
+        act_size: Number of action dimensions.
+        latent_size: Number of dimensions of the latent z.
+        hidden_sizes: Hidden layer sizes of the network.
+        generator: Generator that draws the weights.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class LatentPolicy(nn.Module):
         start_near_zero(self.network)
 
     def distribution(self, observations: Tensor, latents: Tensor) -> TanhGaussian:
-        """Of actions, at observations [row, obs] and latents [row, latent]."""
+        """The distribution of actions at observations [row, obs] and latents [row, latent]."""
         mean, log_std = self.network.rows(torch.cat((observations, latents), -1)).chunk(2, -1)
         return TanhGaussian(mean, log_std.clamp(*_LOG_STD_RANGE))
 
@@ -75,12 +75,12 @@ class SoftActorCritic(nn.Module):
     """Policy, twin critics, value and target value, and their losses.
 
     Args:
-        obs_size: observation features.
-        act_size: action dimensions.
-        latent_size: of z.
-        hidden_sizes: of each network.
-        temperature: alpha, at the start.
-        generator: draws the weights.
+        obs_size: Number of observation features.
+        act_size: Number of action dimensions.
+        latent_size: Number of dimensions of the latent z.
+        hidden_sizes: Hidden layer sizes of each network.
+        temperature: Initial temperature alpha.
+        generator: Generator that draws the weights.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class SoftActorCritic(nn.Module):
         self.log_temperature = nn.Parameter(torch.tensor(temperature).log())
 
     def critic_loss(self, batch: Transitions, latents: Tensor, *, gamma: float, reward_scale: float) -> Tensor:
-        """Of the twin critics on rows; gradients reach their weights and the latents [row, latent]."""
+        """The loss of the twin critics on rows; gradients reach their weights and the latents [row, latent]."""
         with torch.no_grad():
             next_values = self.target_value.rows(torch.cat((batch.next_observations, latents), -1)).squeeze(-1)
             targets = bellman_targets(reward_scale * batch.rewards, batch.terminated, next_values, gamma=gamma)
@@ -123,14 +123,14 @@ class SoftActorCritic(nn.Module):
         regularisation: float,
         target_entropy: float | None,
     ) -> ActorLosses:
-        """Of policy, value and temperature on rows; no gradient reaches critics or latents.
+        """The losses of policy, value and temperature on rows; no gradient reaches critics or latents.
 
         Args:
-            observations: [row, obs].
-            latents: [row, latent].
-            noise: standard normal, that actions are made of, [row, act].
-            regularisation: weight of |mean|^2 + |log std|^2 of the policy's output.
-            target_entropy: that the temperature is led by; None leaves it as it is.
+            observations: Observations, [row, obs].
+            latents: Latents of the rows' tasks, [row, latent].
+            noise: Standard normal noise of the actions, [row, act].
+            regularisation: Weight of |mean|^2 + |log std|^2 of the policy's output.
+            target_entropy: Entropy that the temperature is adjusted to; None leaves the temperature as it is.
         """
         latents = latents.detach()
         distribution = self.policy.distribution(observations, latents)
