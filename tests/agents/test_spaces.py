@@ -168,3 +168,29 @@ def test_images_alone_have_no_statistics() -> None:
         agent.update(agent.collect(workers, benchmark.train.sample(4, rng), rng))
     assert agent.policy.last_step_size == 3 + 3
     assert torch.equal(agent.policy.observation_mean, torch.zeros(64))
+
+
+def _layers(prefix: str, count: int) -> set[str]:
+    return {f"{prefix}{name}_{layer}" for layer in range(count) for name in ("weight", "bias")}
+
+
+def test_parameters_for_vectors_keep_the_names_that_checkpoints_have() -> None:
+    """Encoders and action spaces came later: where observations are vectors they add nothing to a checkpoint."""
+    family = anything(VECTOR, ACTIONS["box"])
+    setup = AgentSetup(
+        family.make_env(1, num_threads=1),
+        family.benchmark(train=[Task.of("anything", number=0.0)]),
+        1,
+        0,
+        CPU,
+    )
+    gru = {f"memory.cell.{kind}_{gate}_l0" for kind in ("weight", "bias") for gate in ("ih", "hh")}
+    heads = {"policy.weight_0", "policy.bias_0", "value.weight_0", "value.bias_0", "log_std"}
+    statistics = {"observation_mean", "observation_scale", "observation_count"}
+    rl2 = set(Rl2Config().make(setup).policy.state_dict())
+    assert {name for name in rl2 if not name.startswith("reward_")} == gru | heads | statistics
+    for config in (PrompConfig(), MamlTrpoConfig()):
+        assert set(config.make(setup).learner.policy.state_dict()) == _layers("mean.", 3) | {"log_std"}
+    pearl = AGENTS["pearl"].make(setup)
+    assert set(pearl.acting.encoder.state_dict()) == _layers("network.", 2)  # type: ignore[attr-defined]
+    assert pearl.replay.width == 3 + 2 + 3 + 3  # type: ignore[attr-defined]
