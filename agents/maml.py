@@ -1,4 +1,4 @@
-"""What MAML-TRPO and ProMP share: a policy adapted by policy gradients, for all tasks at once.
+"""The common part of MAML-TRPO and ProMP: a policy adapted by policy gradients, for all tasks at once.
 
 Finn et al. 2017 (arXiv:1703.03400), algorithm 3. For each task of a meta-batch:
 
@@ -67,7 +67,7 @@ class PolicyConfig:
 
 @dataclass(frozen=True)
 class AdaptationConfig:
-    """The inner loop.
+    """Settings of the inner loop.
 
     Attributes:
         inner_lr: Step size alpha of every inner step.
@@ -204,7 +204,7 @@ class AdaptivePolicy:
         self.policy = _make_policy(self._encoder.output_size, self.actions, policy, generator).to(device)
 
     def params(self) -> Params:
-        """The meta-parameters theta."""
+        """The meta-parameters theta by name."""
         return self.policy.parameter_dict()
 
     def distribution(self, params: Params, observations: Observations) -> AnyDistribution:
@@ -309,7 +309,7 @@ class GradientActor:
         return GradientActor(self._learner, {name: p[tasks] for name, p in self._params.items()})
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start parallel episodes."""
+        """Start parallel episodes of all tasks."""
         params = self._learner.params() if self._params is None else self._params
         self._acting = {name: p.detach().cpu() for name, p in params.items()}
         actions = self._learner.actions

@@ -15,7 +15,7 @@ class UniformTasks(TaskDistribution):
 
     Args:
         family: Task family.
-        ranges: (low, high) by parameter name; a parameter that is not named is drawn from all its values.
+        ranges: Pairs (low, high) by parameter name; a parameter that is not named is drawn from all its values.
 
     Raises:
         ValueError: if a name is no parameter, or a range is not finite or not within the parameter's bounds.
@@ -31,7 +31,7 @@ class UniformTasks(TaskDistribution):
         self._ranges = [_range(family.name, p, (ranges or {}).get(p.name)) for p in family.parameters]
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw independent tasks."""
+        """Draw independent tasks uniformly."""
         if num_tasks < 1:
             raise ValueError(f"expected at least one task to draw, got {num_tasks}")
         pairs = list(zip(self.family.parameters, self._ranges, strict=True))

@@ -25,12 +25,12 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     """Many sub-environments of one task family, one task each.
 
     Args:
-        family: whose tasks the sub-environments take.
-        num_envs: number of sub-environments (rows).
-        observation_space: of one sub-environment.
-        action_space: of one sub-environment.
-        max_episode_steps: time limit; the step that reaches it is truncated.
-        autoreset_mode: what `step` does after an episode ends; `advance` never resets.
+        family: Family of the tasks that the sub-environments take.
+        num_envs: Number of sub-environments (rows).
+        observation_space: Space of one sub-environment's observations.
+        action_space: Space of one sub-environment's actions.
+        max_episode_steps: Time limit; the step that reaches it is truncated.
+        autoreset_mode: Behaviour of `step` after an episode ends; `advance` never resets.
     """
 
     def __init__(
@@ -118,9 +118,9 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Start an episode in every sub-environment, or in those of `options["reset_mask"]`.
 
         Args:
-            seed: an integer s seeds row i with s + i; a list seeds each row, None keeping its stream. Only the
-                rows that are reset are seeded.
-            options: may hold "reset_mask", bool [row] with at least one true.
+            seed: Seeds of the rows that are reset: an integer s seeds row i with s + i; a list seeds each row,
+                None keeping its stream.
+            options: Dictionary that may hold "reset_mask", bool [row] with at least one true.
         """
         if not self._tasks:
             raise RuntimeError("reset needs tasks: call set_tasks first")
@@ -152,8 +152,8 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Step the rows once, without any reset.
 
         Args:
-            actions: shape [row, ...], one per stepped row.
-            rows: indices of the rows to step, ascending; None for all.
+            actions: Actions of the stepped rows, shape [row, ...].
+            rows: Indices of the rows to step, ascending; None for all.
         """
         observations, rewards, terminated, infos = self._simulate(actions, rows)
         index: slice | np.ndarray = slice(None) if rows is None else rows
@@ -289,7 +289,7 @@ class NumpyFamily(TaskFamily):
 
     @abstractmethod
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> TaskVectorEnv:
-        """A vectorised environment."""
+        """Create a vectorised environment of many rows."""
 
     def make_env(
         self,

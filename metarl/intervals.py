@@ -29,7 +29,7 @@ _Z = 1.959963984540054  # the 97.5% quantile of the normal distribution
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which measurements belong together, and what they vary within.
+    """The grouping of measurements, and the groups within which they vary.
 
     Attributes:
         units: Number of the unit that a measurement belongs to; units are independent, int64 [measurement].

@@ -26,8 +26,8 @@ class Task:
     """One task: the family it belongs to and its parameters, as named numbers.
 
     Attributes:
-        family: name of the task family, e.g. "half-cheetah-dir".
-        params: pairs (name, number or tuple of numbers), kept sorted by name. `Task.of` takes keywords.
+        family: Name of the task family, e.g. "half-cheetah-dir".
+        params: Pairs (name, number or tuple of numbers), kept sorted by name. `Task.of` takes keywords.
     """
 
     family: str
@@ -87,9 +87,9 @@ class Parameter:
     """One named task parameter: its size (0 for a plain number) and the values it may take.
 
     Attributes:
-        low: least value of each component, inclusive.
-        high: greatest value of each component, inclusive.
-        choices: if not empty, the only values allowed.
+        low: Least value of each component, inclusive.
+        high: Greatest value of each component, inclusive.
+        choices: Only allowed values; all between the bounds if empty.
     """
 
     name: str
@@ -100,8 +100,8 @@ class Parameter:
 
     def check(self, value: Value) -> None:
         """Raise a ValueError unless the value has this parameter's size and range."""
-        found = len(value) if isinstance(value, tuple) else 0
-        if found != self.size:
+        size = len(value) if isinstance(value, tuple) else 0
+        if size != self.size:
             expected = f"a list of {self.size} numbers" if self.size else "one number"
             raise ValueError(f"parameter {self.name!r} must be {expected}, got {value!r}")
         for x in value if isinstance(value, tuple) else (value,):
@@ -114,14 +114,14 @@ class Parameter:
 
 
 class Transition(NamedTuple):
-    """What one simulated step gives, for the rows (sub-environments) that were stepped.
+    """The outcome of one simulated step, for the rows (sub-environments) that were stepped.
 
     Attributes:
         observations: Observations after the step, before any reset, each part [row, *shape].
-        rewards: shape [row].
-        terminated: true where the MDP ended, shape [row].
-        truncated: true where the time limit was reached, shape [row].
-        infos: named arrays, each of shape [row, ...].
+        rewards: Rewards of the step, shape [row].
+        terminated: True where the MDP ended, shape [row].
+        truncated: True where the time limit was reached, shape [row].
+        infos: Named arrays, each of shape [row, ...].
     """
 
     observations: Arrays
@@ -140,7 +140,7 @@ class TaskEnv(Protocol):
 
     @property
     def num_envs(self) -> int:
-        """Number of sub-environments."""
+        """Number of sub-environments, the rows."""
 
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give every sub-environment its task; takes effect at the next reset."""
@@ -169,20 +169,20 @@ class TaskFamily(ABC):
         """A vector environment for this family.
 
         Args:
-            num_envs: number of sub-environments.
-            horizon: steps after which an episode is truncated; the family's own by default.
-            num_threads: threads that simulate; one per core by default.
+            num_envs: Number of sub-environments.
+            horizon: Steps after which an episode is truncated; the family's own by default.
+            num_threads: Number of threads that simulate; one per core by default.
         """
 
     def check(self, task: Task) -> None:
         """Raise a ValueError that says what is wrong unless the task belongs to this family."""
         if task.family != self.name:
             raise ValueError(f"expected tasks of family {self.name!r}, got {task.family!r}")
-        expected, found = {p.name for p in self.parameters}, {name for name, _ in task.params}
-        if expected != found:
+        expected, names = {p.name for p in self.parameters}, {name for name, _ in task.params}
+        if expected != names:
             raise ValueError(
                 f"a task of family {self.name!r} must have exactly the parameters {sorted(expected)}, "
-                f"got {sorted(found)}"
+                f"got {sorted(names)}"
             )
         for parameter in self.parameters:
             parameter.check(task[parameter.name])
@@ -246,11 +246,11 @@ class Benchmark:
     """A training and a test distribution, and what to know about them.
 
     Attributes:
-        name: as `metarl list benchmarks` shows it.
-        train: tasks to meta-train on.
-        test: tasks to evaluate on.
-        shared: true where the literature tests on the training tasks (two directions, say).
-        description: one line: task parameters, reward, source.
+        name: Name of the benchmark, as `metarl list benchmarks` shows it.
+        train: Tasks to meta-train on.
+        test: Tasks to evaluate on.
+        shared: True where the literature tests on the training tasks (two directions, say).
+        description: One line: task parameters, reward, source.
     """
 
     name: str

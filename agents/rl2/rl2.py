@@ -60,9 +60,9 @@ class Rl2Config(AgentConfig):
     Attributes:
         policy: Memory and heads of the policy.
         num_episodes: Number of episodes in a trial.
-        objective: What is added up over a trial: "reward", or minus the "regret" that the environment reports at
-            every step in its infos, as bandits and tabular MDPs do. The undiscounted sums differ, in expectation,
-            by what the best actions earn in the task, whatever the policy does.
+        objective: Sum over a trial that is maximised: "reward", or minus the "regret" that the environment reports
+            at every step in its infos, as bandits and tabular MDPs do. The undiscounted sums differ, in
+            expectation, by what the best actions earn in the task, whatever the policy does.
         gamma: Discount per environment step, through the whole trial, in [0, 1].
         final_gamma: Discount at the end of the run, reached linearly; None for no change.
         gae_lambda: Weight of longer advantage estimates, in [0, 1]; 1 gives Monte-Carlo returns.
@@ -72,7 +72,7 @@ class Rl2Config(AgentConfig):
         final_outer_lr: Adam step size at the end of the run, reached linearly; None for no change.
         entropy_coef: Weight c_e of the entropy bonus.
         final_entropy_coef: Weight of the entropy bonus at the end of the run; None for no change.
-        entropy_schedule: How the weight of the entropy bonus is annealed: "linear", or "geometric" by equal
+        entropy_schedule: Shape of the annealing of the entropy bonus: "linear", or "geometric" by equal
             factors.
         epochs: Passes over the trials of an iteration.
         minibatches: Adam steps per pass.
@@ -119,7 +119,7 @@ class Rl2Config(AgentConfig):
             )
 
     def make(self, setup: AgentSetup) -> "Rl2":
-        """The untrained agent."""
+        """Make an untrained agent with this configuration."""
         return Rl2(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 

@@ -1,4 +1,4 @@
-"""What RL2 learns from: trials with inputs, advantages and value targets, and what these are measured against."""
+"""The batch that RL2 learns from: trials with inputs, advantages and value targets, and their baseline."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -40,14 +40,14 @@ class TrialBatch(NamedTuple):
 
 
 def baseline(returns: Tensor, mask: Tensor, known: Tensor) -> Tensor:
-    """What the value is centred on at every step, [time, 1]: the mean return of the trials that reach it.
+    """The centre of the value at every step, [time, 1]: the mean return of the trials that reach it.
 
     Of a trial that is alone at a step the mean would be its own return, so that the baseline of earlier batches
     moves a tenth of the way to it instead.
 
     Args:
         returns: Returns, [time, trial].
-        mask: 1 for real steps, [time, trial].
+        mask: Ones for real steps, [time, trial].
         known: Baseline of earlier batches, [time, 1]; zero where a step was never reached.
     """
     count = mask.sum(1, keepdim=True)
@@ -63,7 +63,7 @@ def centre_over_others(advantages: Tensor, mask: Tensor) -> Tensor:
 
     Args:
         advantages: Advantages against the value network, zero in padding, [time, trial].
-        mask: 1 for real steps, [time, trial].
+        mask: Ones for real steps, [time, trial].
     """
     others = mask.sum(1, keepdim=True) - 1
     return (advantages - (advantages.sum(1, keepdim=True) - advantages) / others.clamp(min=1)) * mask

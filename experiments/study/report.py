@@ -1,4 +1,4 @@
-"""What a study found: returns by adaptation episode, the worst decile of tasks, and regret; table and JSON."""
+"""The results of a study: returns by adaptation episode, the worst decile of tasks, and regret; table and JSON."""
 
 from collections.abc import Mapping
 from typing import Any

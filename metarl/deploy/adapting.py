@@ -77,7 +77,7 @@ class AdaptedPolicy:
         return action
 
     def observe(self, observation: Any, reward: float, terminated: bool = False, truncated: bool = False) -> None:
-        """What followed the last action. RL2 needs it; PEARL learns on from it; gradient agents do not read it.
+        """Read the outcome of the last action. RL2 needs it, PEARL learns from it, gradient agents do not.
 
         Raises:
             RuntimeError: if there was no action since the last outcome.
@@ -106,7 +106,7 @@ class AdaptedPolicy:
 
 @dataclass(frozen=True)
 class Adaptation:
-    """Result of adapting.
+    """The result of adapting to an environment.
 
     Attributes:
         policy: Adapted policy.

@@ -94,7 +94,7 @@ class Seat:
     def observe(
         self, observation: Any, reward: float, terminated: bool, truncated: bool, infos: dict[str, Tensor]
     ) -> None:
-        """What followed."""
+        """Read the outcome of the last action."""
         row = self._row
         self._steps += 1
         if not np.isfinite(reward):
@@ -183,7 +183,7 @@ def run_batch(
 def run_episode(
     seat: Seat, env: gymnasium.Env[Any, Any], seed: int | None, max_episode_steps: int | None
 ) -> EpisodeLog:
-    """One whole episode.
+    """Run one whole episode.
 
     Args:
         seat: Acts, and reads what follows.

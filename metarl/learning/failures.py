@@ -1,4 +1,4 @@
-"""What an agent does about an update that fails: it stays as it was before."""
+"""The remedy for an update that fails: the agent's state before it is restored."""
 
 import copy
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ class HasState(Protocol):
     """An object whose state can be copied and put back."""
 
     def state_dict(self) -> dict[str, Any]:
-        """The whole state."""
+        """The whole state of the object."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""

@@ -26,7 +26,7 @@ class Distribution(Protocol):
         """Log probability or density of actions, [...]."""
 
     def entropy(self) -> Tensor:
-        """Entropy in nats, [...]."""
+        """Entropy of the distribution in nats, [...]."""
 
     def kl(self, other: Self) -> Tensor:
         """KL(self || other) in nats, [...]."""
@@ -59,7 +59,7 @@ class DiagonalGaussian(NamedTuple):
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Tensor:
-        """The means."""
+        """The means, the most probable values."""
         return self.mean
 
     def entropy(self) -> Tensor:
@@ -120,7 +120,7 @@ class Categorical(NamedTuple):
 
     @staticmethod
     def of(logits: Tensor) -> "Categorical":
-        """From unnormalised log probabilities [..., choice]."""
+        """The distribution with unnormalised log probabilities [..., choice]."""
         return Categorical(torch.log_softmax(logits, -1))
 
     def sample(self, noise: Tensor) -> Tensor:

@@ -220,7 +220,7 @@ class NoMemory(nn.Module):
         self.output_size = input_size
 
     def start(self, batch_size: int) -> Carry:
-        """The empty carry."""
+        """The carry of a policy without memory, which is empty."""
         return ()
 
     def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
