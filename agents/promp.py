@@ -33,6 +33,7 @@ from metarl.agents.maml import (
     check_finite,
     mean_kl,
 )
+from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
@@ -99,7 +100,16 @@ class Promp:
         return self.learner.collect(collector, tasks, rng)
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
-        """`outer_steps` Adam steps on the clipped objective."""
+        """`outer_steps` Adam steps on the clipped objective; an update that fails leaves the agent as it was.
+
+        Raises:
+            FloatingPointError: if a loss is not finite, naming the task.
+        """
+        with unchanged_on_failure(self):
+            return self._descend(experience)
+
+    def _descend(self, experience: MetaBatch) -> dict[str, float]:
+        """All Adam steps of an update, and what they led to."""
         tasks = experience.trajectories[0].tasks
         metrics: dict[str, float] = {}
         for step in range(self.config.outer_steps):
@@ -112,11 +122,13 @@ class Promp:
             loss = losses.mean() + penalty / len(inner_kls)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            norm = torch.nn.utils.get_total_norm(
+                [p.grad for p in self.learner.policy.parameters() if p.grad is not None]
+            )
+            if not bool(torch.isfinite(norm)):
+                raise FloatingPointError("the gradient of ProMP's loss is not finite; lower inner_lr or outer_lr")
             self.optimizer.step()
             if step == 0:
-                norm = torch.nn.utils.get_total_norm(
-                    [p.grad for p in self.learner.policy.parameters() if p.grad is not None]
-                )
                 metrics = {"loss/outer": float(loss.detach()), "loss/grad_norm": float(norm)}
         with torch.no_grad():
             after, kls, inner_kls = self.outer_losses(experience)

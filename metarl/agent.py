@@ -124,7 +124,15 @@ class Collector(Protocol):
 
     steps_collected: int
 
-    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+    def collect(
+        self,
+        actor: Actor,
+        tasks: Sequence[Task],
+        num_episodes: int,
+        seed: int,
+        *,
+        places: Sequence[int] | None = None,
+    ) -> Trajectories:
         """Trajectories of so many episodes of every task."""
 
 

@@ -78,7 +78,15 @@ class Workers:
             for i in range(num_workers if num_workers > 1 else 0)
         ]
 
-    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+    def collect(
+        self,
+        actor: Actor,
+        tasks: Sequence[Task],
+        num_episodes: int,
+        seed: int,
+        *,
+        places: Sequence[int] | None = None,
+    ) -> Trajectories:
         """Run `num_episodes` episodes of every task: in parallel, or one after the other as one trial.
 
         Args:
@@ -87,14 +95,17 @@ class Workers:
             tasks: one per task index.
             num_episodes: per task.
             seed: of everything random in this call.
+            places: Numbers by which the seed tells the tasks apart; None for their order. The rest of a batch
+                gets the same episodes as in the whole if it keeps its places.
 
         Raises:
             WorkerError: if a worker process failed; the message names it and its cause.
         """
         if not tasks or num_episodes < 1:
             raise ValueError(f"collect needs tasks and episodes, got {len(tasks)} and {num_episodes}")
-        env_seeds = episode_seeds(seed, len(tasks), num_episodes)
-        noise_seeds = task_seeds(seed, len(tasks))
+        chosen = np.arange(len(tasks)) if places is None else np.asarray(places)
+        env_seeds = episode_seeds(seed, int(chosen.max()) + 1, num_episodes)[chosen]
+        noise_seeds = task_seeds(seed, int(chosen.max()) + 1)[chosen]
         if self._local is not None:
             trajectories = self._local.collect(actor, tasks, env_seeds, noise_seeds)
         else:

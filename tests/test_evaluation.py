@@ -47,7 +47,15 @@ class Scripted:
         self.steps_collected = 0
         self.seeds: list[int] = []
 
-    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+    def collect(
+        self,
+        actor: Actor,
+        tasks: Sequence[Task],
+        num_episodes: int,
+        seed: int,
+        *,
+        places: Sequence[int] | None = None,
+    ) -> Trajectories:
         assert isinstance(actor, Level)
         self.seeds.append(seed)
         grid = 10.0 * torch.arange(len(tasks))[:, None] + torch.arange(num_episodes) + 100 * actor.level

@@ -46,7 +46,7 @@ AGENTS = {
         update_tasks=2,
         batch_size=4,
         context_size=4,
-        replay_capacity=20,  # fuller than full after some iterations
+        replay_capacity=24,  # fuller than full after some iterations
     ),
 }
 

@@ -1,6 +1,7 @@
 """Collection: what is recorded, and that it does not depend on how the work is split."""
 
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from metarl.agent import Actions, Outcome
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
+from metarl.agents.pearl.actor import LatentActor
+from metarl.agents.pearl.pearl import Pearl, PearlConfig
+from metarl.agents.rl2.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
 from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
@@ -172,3 +177,44 @@ def test_collecting_nothing_is_an_error() -> None:
         pytest.raises(ValueError, match="needs tasks and episodes, got 0 and 1"),
     ):
         workers.collect(Toward(torch.zeros(0, 2)), [], 1, seed=0)
+
+
+def test_a_stream_of_noise_waits_while_its_task_does() -> None:
+    noise, alone = TaskNoise([1, 2], (2,), block=4), TaskNoise([2], (2,), block=4)
+    waits = {1, 4, 5, 6, 9}
+    for step in range(15):
+        drawn = noise.next(torch.tensor([True, step not in waits]))
+        if step not in waits:
+            assert torch.equal(drawn[1], alone.next()[0])
+
+
+@pytest.mark.parametrize("algorithm", ["rl2", "pearl"])
+def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: str) -> None:
+    # The point starts at the first goal's edge, so that its episodes end early; the others run to the limit.
+    tasks = [Task.of("point", goal=(0.01 * i, 0.02)) for i in range(3)] + [Task.of("point", goal=(5.0, 5.0))]
+    made, horizon = make_benchmark("point"), 40
+    env = made.family.make_env(1, horizon=horizon)
+    setup = {"seed": 0, "device": torch.device("cpu"), "iterations": 1}
+    if algorithm == "rl2":
+        config = Rl2Config(policy=TrialPolicyConfig(memory_size=8, init_std=0.5))
+        agent: Any = Rl2(env, config, **setup)
+        actor: Any = agent.actor()
+    else:
+        agent = Pearl(env, PearlConfig(hidden_sizes=(8,), replay_capacity=10**6), tasks, **setup)
+        actor = LatentActor(agent.acting, num_prior=1, num_context=None, deterministic=False)
+    with Workers(EnvMaker(made.family, horizon), num_threads=1) as workers:
+        together = workers.collect(actor, tasks, 3, seed=5)
+        lengths = together.mask.sum(-1)
+        assert int(lengths[3].min()) == horizon  # the premise: the others' episodes end early, at different times
+        assert len(set(lengths[:3].flatten().tolist())) > 1
+        assert int(lengths[:3].min()) < horizon
+        for rows in ([0], [1, 2], [2, 3], [0, 3]):
+            alone = workers.collect(actor, [tasks[row] for row in rows], 3, seed=5, places=rows)
+            for name in ("observations", "actions", "rewards"):
+                real, mask = getattr(together, name)[rows], together.mask[rows]
+                assert torch.equal(alone.mask, mask)
+                assert torch.allclose(real[mask], getattr(alone, name)[mask], atol=1e-5), (rows, name)
+    with Workers(EnvMaker(made.family, horizon), num_workers=2, num_threads=2) as workers:
+        sharded = workers.collect(actor, tasks, 3, seed=5)
+    assert torch.equal(sharded.mask, together.mask)
+    assert torch.allclose(sharded.actions[together.mask], together.actions[together.mask], atol=1e-5)

@@ -86,6 +86,7 @@ class LatentActor:
         self._carry: Carry = ()
         self._latents = self._actions = torch.empty(0)
         self._observations: Observations = torch.empty(0)
+        self._alive = torch.empty(0)
         self._action_noise: TaskNoise | None = None
         self._latent_noise: TaskNoise | None = None
 
@@ -125,6 +126,7 @@ class LatentActor:
         else:
             self._latents = self._networks.encoder.posterior(self._carry).sample(noise)
         self._episode += 1
+        self._alive = torch.ones(len(noise), dtype=torch.bool)
 
     def act(self, observations: Observations) -> Actions:
         """Actions [task, 1, act]."""
@@ -135,12 +137,13 @@ class LatentActor:
         if self._deterministic:
             self._actions = distribution.mode()
         else:
-            self._actions, _ = distribution.sample(self._action_noise.next())
+            self._actions, _ = distribution.sample(self._action_noise.next(self._alive))
         actions = self._actions.unsqueeze(1)
         return Actions(self._networks.actions.to_env(actions), actions, {})
 
     def observe(self, outcome: Outcome) -> None:
         """Read the transition, in the tasks whose episode was running."""
+        self._alive = (outcome.alive & ~(outcome.terminated | outcome.truncated)).squeeze(1)
         if self.num_context is not None and self._episode > self.num_context:
             return
         following = map_observations(lambda part: part.squeeze(1), outcome.observations)

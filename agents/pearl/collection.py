@@ -11,7 +11,7 @@ from metarl.agents.pearl.actor import LatentActor
 from metarl.learning.replay import Transitions
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
-from metarl.trajectories import Trajectories
+from metarl.trajectories import Trajectories, observation_parts
 
 
 class Collection(NamedTuple):
@@ -50,7 +50,7 @@ def collect_whole(
     rounds = []
     while len(rows := np.flatnonzero(missing > 0)):
         lacking = [tasks[int(row)] for row in rows]
-        rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng)))
+        rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng), places=rows.tolist()))
         missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
     return Collection(rounds, num_episodes if actor.num_context is None else actor.num_context)
 
@@ -64,7 +64,7 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
 
     Raises:
         ValueError: if the environment does not report that info.
-        FloatingPointError: if a reward is not finite, naming the task.
+        FloatingPointError: if a reward or an observation is not finite, naming the task.
     """
     rewards = trajectories.rewards
     if learned_reward is not None:
@@ -72,10 +72,12 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
             known = ", ".join(sorted(trajectories.infos)) or "none"
             raise ValueError(f"the environment has no info {learned_reward!r}; it has: {known}")
         rewards = trajectories.infos[learned_reward]
-    finite = torch.isfinite(rewards + trajectories.rewards).flatten(1).all(1)
-    if not finite.all():
-        index = int((~finite).nonzero()[0])
-        raise FloatingPointError(f"a reward of task {index}, {trajectories.tasks[index]}, is not finite")
+    observed = [("an observation", part) for part in observation_parts(trajectories.observations)]
+    for name, values in (("a reward", rewards + trajectories.rewards), *observed):
+        finite = torch.isfinite(values).flatten(1).all(1)
+        if not finite.all():
+            index = int((~finite).nonzero()[0])
+            raise FloatingPointError(f"{name} of task {index}, {trajectories.tasks[index]}, is not finite")
     return Transitions(
         observations=trajectories.observations,
         actions=trajectories.actions,

@@ -28,7 +28,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from metarl.agents.pearl.collection import Collection, as_transitions, collect_w
 from metarl.agents.pearl.context import ContextConfig, make_inference_network
 from metarl.agents.pearl.soft_actor_critic import SoftActorCritic
 from metarl.learning.cuda_graph import CudaGraph
+from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import FILE as REPLAY
 from metarl.learning.replay import MultiTaskReplay, Transitions, concatenate_transitions
 from metarl.learning.schedules import linear
@@ -210,10 +211,12 @@ class Pearl:
         self.horizon = env.max_episode_steps
         self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
         episodes = max(config.num_initial_episodes, config.num_context_episodes + config.num_extra_episodes)
-        if episodes * self.horizon > config.replay_capacity:
+        # Where episodes end early, the last round of a collection may start one step before it has enough.
+        most = 2 * episodes * self.horizon - 1
+        if most > config.replay_capacity:
             raise ValueError(
                 f"replay_capacity must hold a collection of {episodes} episodes of {self.horizon} steps, "
-                f"{episodes * self.horizon}, got {config.replay_capacity}"
+                f"up to {most} where episodes end early, got {config.replay_capacity}"
             )
         self.replay = MultiTaskReplay(
             len(self.tasks),
@@ -277,9 +280,23 @@ class Pearl:
         return [*collections, trials]
 
     def update(self, experience: Sequence[Collection]) -> dict[str, float]:
-        """Store the trials, then take `num_updates` gradient steps on all that is stored."""
+        """Store the trials, then take `num_updates` gradient steps on all that is stored.
+
+        An update that fails leaves everything as it was but the replay, which keeps the finite trials.
+
+        Raises:
+            FloatingPointError: if the experience or a loss is not finite; on a CPU it names the task.
+        """
         for collection in experience:
             self.store(collection)
+        with unchanged_on_failure(_Learned(self)):
+            metrics = self._descend()
+            self.updates += 1
+        metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
+        return metrics | {"replay/transitions": float(self.replay.num_transitions)}
+
+    def _descend(self) -> dict[str, float]:
+        """All gradient steps of an update; means of METRICS by name."""
         self._set_learning_rate()
         step: Callable[[UpdateDraw], Tensor] = self.step
         if self.device.type == "cuda" and self.config.capture_graph:
@@ -290,11 +307,8 @@ class Pearl:
         for _ in range(self.config.num_updates):
             sums += step(self.draw())
         if not bool(torch.isfinite(sums).all()):
-            raise FloatingPointError("PEARL's loss is not finite; expected finite rewards and a stable step size")
-        self.updates += 1
-        metrics = dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
-        metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
-        return metrics | {"replay/transitions": float(self.replay.num_transitions)}
+            raise FloatingPointError("PEARL's loss is not finite; lower learning_rate or reward_scale")
+        return dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
 
     def _rate(self, rate: float) -> float | Tensor:
         """A step size as Adam wants it: a captured graph reads it from the device's memory."""
@@ -369,6 +383,8 @@ class Pearl:
             observations=encode(flat.observations), next_observations=encode(flat.next_observations)
         )
         critic_loss = learner.critic_loss(flat, repeated, gamma=config.gamma, reward_scale=config.reward_scale)
+        if self.device.type == "cpu" and not bool(torch.isfinite(critic_loss + kl)):
+            self._raise_not_finite(flat, repeated, draw)
         self.critic_optimizer.zero_grad()
         (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
         self.critic_optimizer.step()
@@ -385,6 +401,25 @@ class Pearl:
         learner.follow(config.target_rate)
         temperature = learner.log_temperature.exp()
         return torch.stack((critic_loss, kl, losses.value, losses.actor, -losses.log_prob, temperature)).detach()
+
+    def _raise_not_finite(self, flat: Transitions, latents: Tensor, draw: UpdateDraw) -> NoReturn:
+        """Raise a FloatingPointError that names the first task of the update whose loss is not finite."""
+        num_rows, tasks = draw.places.shape[1], list(self.tasks)
+        for index, place in enumerate(draw.places[:, 0].tolist()):
+            rows = slice(index * num_rows, (index + 1) * num_rows)
+            loss = self.learner.critic_loss(
+                flat.map(itemgetter(rows)),
+                latents[rows],
+                gamma=self.config.gamma,
+                reward_scale=self.config.reward_scale,
+            )
+            if not bool(torch.isfinite(loss)):
+                task = place // self.config.replay_capacity
+                raise FloatingPointError(
+                    f"PEARL's critic loss is {float(loss.detach())} on training task {task}, {tasks[task]}; "
+                    "lower learning_rate or reward_scale"
+                )
+        raise FloatingPointError("PEARL's loss is not finite; lower learning_rate, reward_scale or kl_coef")
 
     def data_summary(self) -> str:
         """The replay's sizes and memory.
@@ -405,6 +440,10 @@ class Pearl:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, Adam's moments, what is drawn next, and how much of the replay's file is this state's."""
+        return self.learned_state() | {"replay": self.replay.state_dict()}
+
+    def learned_state(self) -> dict[str, Any]:
+        """The state without the replay's."""
         return {
             "encoder": self.acting.encoder.state_dict(),
             "learner": self.learner.state_dict(),
@@ -412,21 +451,31 @@ class Pearl:
             "actor_optimizer": self.actor_optimizer.state_dict(),
             "seeds": self._seeds.get_state(),
             "updates": self.updates,
-            "replay": self.replay.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state from `state_dict`; `load_data` reads the replay's rows."""
+        self.load_learned_state(state)
+        self.replay.load_state_dict(state["replay"])
+
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Restore the state from `learned_state`."""
         self.acting.encoder.load_state_dict(state["encoder"])
         self.learner.load_state_dict(state["learner"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self._seeds.set_state(state["seeds"])
         self.updates = int(state["updates"])
-        self.replay.load_state_dict(state["replay"])
         for optimizer in (self.critic_optimizer, self.actor_optimizer):
             for group in optimizer.param_groups:
                 # The checkpoint's may be of another device.
                 group["capturable"] = self.device.type == "cuda"
                 group["lr"] = self._rate(float(group["lr"]))
         self._captured = None  # a graph holds on to the moments that were there when it was captured
+
+
+class _Learned:
+    """An agent's state without its replay's, as `unchanged_on_failure` copies it and puts it back."""
+
+    def __init__(self, agent: Pearl) -> None:
+        self.state_dict, self.load_state_dict = agent.learned_state, agent.load_learned_state

@@ -336,7 +336,7 @@ class TrialActor:
         inputs = policy.inputs(self._observations, self._last_step)
         remembered, self._carry = policy.step(inputs, self._carry, self._alive)
         distribution, values = policy.decide(remembered, inputs)
-        self._actions = distribution.sample(self._noise.next())
+        self._actions = distribution.sample(self._noise.next(self._alive))
         records = {"log_prob": distribution.log_prob(self._actions).unsqueeze(1), "value": values.unsqueeze(1)}
         actions = self._actions.unsqueeze(1)
         return Actions(policy.actions.to_env(actions), actions, records)

@@ -61,7 +61,15 @@ class SyntheticEpisodes:
         shape = (sizes.num_tasks, sizes.obs_size, sizes.act_size)
         self._targets = torch.randn(shape, generator=self._generator) / math.sqrt(sizes.obs_size)
 
-    def collect(self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int) -> Trajectories:
+    def collect(
+        self,
+        actor: Actor,
+        tasks: Sequence[Task],
+        num_episodes: int,
+        seed: int,
+        *,
+        places: Sequence[int] | None = None,
+    ) -> Trajectories:
         """Generate episodes of all tasks with the actor's actions."""
         sizes = self._sizes
         shape = (len(tasks), num_episodes, sizes.horizon)

@@ -63,10 +63,16 @@ def load_states(generators: dict[str, np.random.Generator], dumped: str) -> None
 
 
 class TaskNoise:
-    """Noise, standard normal or uniform in [0, 1), one generator per task, drawn in blocks of time steps.
+    """Noise, standard normal or uniform in [0, 1): a stream per task, which advances with that task alone.
 
-    Since every task owns its generator, the noise of a task is the same whichever worker acts for it
-    and whatever other tasks are in the batch.
+    The noise of a task is the same whichever worker acts for it, whatever other tasks are in the batch, and
+    however long their episodes are. It is drawn in blocks of time steps.
+
+    Args:
+        seeds: One per task.
+        shape: Shape of a task's noise at one step.
+        kind: Distribution of each number.
+        block: Steps that are drawn at once.
     """
 
     def __init__(
@@ -78,19 +84,26 @@ class TaskNoise:
         block: int = 32,
     ) -> None:
         self._generators = [np.random.default_rng(int(seed)) for seed in seeds]
-        self._shape = (block, *shape)
+        self._block = block
         self._uniform = kind == "uniform"
-        self._buffer = torch.empty(0)
-        self._cursor = 0
+        self._buffer = np.empty((block, len(self._generators), *shape), np.float32)
+        self._cursors = np.full(len(self._generators), block)
+        self._tasks = np.arange(len(self._generators))
 
-    def next(self) -> Tensor:
-        """The next time step's noise, float32 of shape [task, *shape]."""
-        if self._cursor == len(self._buffer):
-            drawn = [
-                g.random(self._shape, np.float32) if self._uniform else g.standard_normal(self._shape, np.float32)
-                for g in self._generators
-            ]
-            self._buffer = torch.from_numpy(np.stack(drawn, axis=1))
-            self._cursor = 0
-        self._cursor += 1
-        return self._buffer[self._cursor - 1]
+    def next(self, alive: Tensor | None = None) -> Tensor:
+        """The next time step's noise, float32 of shape [task, *shape].
+
+        Args:
+            alive: Tasks whose episode goes on, bool [task]; the streams of the others wait, and their noise is
+                arbitrary. None for all tasks.
+        """
+        going = self._tasks if alive is None else np.flatnonzero(alive.numpy())
+        for task in going[self._cursors[going] == self._block]:
+            generator, shape = self._generators[task], (self._block, *self._buffer.shape[2:])
+            self._buffer[:, task] = (generator.random if self._uniform else generator.standard_normal)(
+                shape, np.float32
+            )
+            self._cursors[task] = 0
+        noise = self._buffer[np.minimum(self._cursors, self._block - 1), self._tasks]
+        self._cursors[going] += 1
+        return torch.from_numpy(noise)

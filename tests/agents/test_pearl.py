@@ -1,5 +1,7 @@
 """PEARL: closed forms, whose gradients reach what, what is stored, and a task that it solves in seconds."""
 
+import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,7 +50,7 @@ CONFIG = PearlConfig(
     update_tasks=2,
     batch_size=8,
     context_size=6,
-    replay_capacity=500,
+    replay_capacity=800,
     exploration_episodes=1,
 )
 
@@ -398,8 +400,6 @@ def test_what_pearl_cannot_do_is_one_error() -> None:
             seed=0,
             device=CPU,
         )
-    with pytest.raises(ValueError, match="must hold a collection of 4 episodes of 6 steps, 24, got 23"):
-        _agent(replace(CONFIG, replay_capacity=23))
 
 
 def test_a_task_that_is_there_twice_has_one_replay() -> None:
@@ -525,3 +525,36 @@ def test_the_learning_rate_reaches_its_end_in_a_straight_line_and_survives_a_res
             resumed.update(agent.collect(workers, tasks, np.random.default_rng(0)))
             rates.append(resumed.critic_optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4, 1e-4])
+
+
+def test_a_loss_that_is_not_finite_names_the_task_and_leaves_the_networks_as_they_were() -> None:
+    agent = _filled(replace(CONFIG, update_tasks=3, batch_size=64))  # all tasks, and most of their steps
+    collections = _collected_again(agent)
+    agent.update(collections[-1:])
+    before = copy.deepcopy(agent.learned_state())
+    collections[-1].rounds[0].rewards[1] = 1e30  # finite, and its square is not
+    name = re.escape(str(collections[-1].rounds[0].tasks[1]))
+    with pytest.raises(FloatingPointError, match=rf"critic loss is (inf|nan) on training task \d, {name}"):
+        agent.update(collections[-1:])
+    after = agent.learned_state()
+    for part in ("encoder", "learner"):
+        assert all(torch.equal(value, after[part][key]) for key, value in before[part].items())
+    assert torch.equal(before["seeds"], after["seeds"])
+    assert before["updates"] == after["updates"]
+    moments = zip(
+        before["critic_optimizer"]["state"].values(), after["critic_optimizer"]["state"].values(), strict=True
+    )
+    assert all(torch.equal(old["exp_avg"], new["exp_avg"]) for old, new in moments)
+
+
+def _collected_again(agent: Pearl) -> list[Collection]:
+    made = make_benchmark("sparse-point")
+    with Workers(EnvMaker(made.family, 6), num_threads=1) as workers:
+        return agent.collect(workers, list(agent.tasks), np.random.default_rng(1))
+
+
+def test_the_replay_holds_what_early_ends_can_bring() -> None:
+    # Four episodes of six steps: a round may end one step short of the 24, and the next brings 24 more.
+    _agent(replace(CONFIG, replay_capacity=47))
+    with pytest.raises(ValueError, match="up to 47 where episodes end early, got 46"):
+        _agent(replace(CONFIG, replay_capacity=46))
