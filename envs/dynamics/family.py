@@ -20,7 +20,8 @@ from metarl.envs.dynamics.physics import (
     edited_model,
     make_edit,
 )
-from metarl.envs.dynamics.ranges import CHANGE_STEP, Randomization, Range
+from metarl.envs.dynamics.ranges import AFTER, CHANGE_STEP, Randomization, Range
+from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_goals, measured_names
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import Robot
 from metarl.envs.vector import Infos
@@ -29,7 +30,7 @@ from metarl.tasks import Parameter, Task
 
 Reward = Callable[[Motion, np.ndarray], Mapping[str, np.ndarray]]
 """Named reward terms, each [row], of a step and its actions [row, action]; the reward is their sum."""
-_OUTSIDE = ("control", "sensor")
+_LOOP = ("control", "sensor")
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class DynamicsFamily(LocomotionFamily):
         horizon: Number of control steps per episode.
         physics: Rules for the constants that depend on an edited mass, inertia or friction.
         simulator: Differences of the simulator from the settings of the model file.
+        health: Ranges of heights and uprightness outside which an episode ends.
+        places: Bodies and sites, besides those of reward terms, whose positions a reward reads in `Motion`.
         parameters: Parameters of the tasks, one per range, with the bounds of its ring.
         num_observed: Number of observed quantities.
 
@@ -85,9 +88,12 @@ class DynamicsFamily(LocomotionFamily):
     horizon: int = 200
     physics: Physics = PHYSICAL
     simulator: SimulatorGap = NO_GAP
+    health: tuple[Health, ...] = ()
+    places: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = field(init=False, repr=False, compare=False)
     num_observed: int = field(init=False, repr=False, compare=False)
     _nominal: mujoco.MjModel = field(init=False, repr=False, compare=False)
+    _measured: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _substeps: float = field(init=False, repr=False, compare=False)
     _edits: dict[str, Edit] = field(init=False, repr=False, compare=False)
     _loops: dict[str, LoopRange] = field(init=False, repr=False, compare=False)
@@ -96,7 +102,12 @@ class DynamicsFamily(LocomotionFamily):
         check_counts(self, "horizon")
         self._check_change(self.horizon)
         ranges = self.randomization.parameters
-        nominal = build_nominal(self.robot, ranges, self.physics)
+        targets = {r.name: target_size(r) for r in ranges if r.field == "target"}
+        terms = self.reward.terms if isinstance(self.reward, TermReward) else ()
+        measured = measured_names(terms, self.health, list(targets))
+        measured = tuple(dict.fromkeys((*measured, *self.places)))
+        check_goals(terms, targets)
+        nominal = build_nominal(self.robot, ranges, self.physics, measured)
         if not nominal.nu or not nominal.actuator_ctrllimited.all():
             raise ValueError(
                 f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
@@ -107,10 +118,10 @@ class DynamicsFamily(LocomotionFamily):
                 f"got {self.robot.hidden_qpos}"
             )
         observed = observed_names(nominal, self.robot)
-        edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in _OUTSIDE}
-        loops = {r.name: loop_range(r, observed) for r in ranges if FIELDS[r.field].kind in _OUTSIDE}
+        edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in (*_LOOP, "target")}
+        loops = {r.name: loop_range(r, observed) for r in ranges if FIELDS[r.field].kind in _LOOP}
         sizes = {name: len(edit.targets) for name, edit in edits.items()}
-        sizes |= {name: loop.num_targets for name, loop in loops.items()}
+        sizes |= {name: loop.num_targets for name, loop in loops.items()} | targets
         for name, value in {
             "parameters": tuple(_parameter(r, sizes[r.name]) for r in ranges),
             "num_observed": len(observed),
@@ -118,6 +129,7 @@ class DynamicsFamily(LocomotionFamily):
             "_edits": edits,
             "_loops": loops,
             "_nominal": nominal,
+            "_measured": measured,
         }.items():
             object.__setattr__(self, name, value)
         self.simulator.apply(nominal)
@@ -127,6 +139,15 @@ class DynamicsFamily(LocomotionFamily):
                 skips |= set(range(int(r.outer_low), int(r.outer_high) + 1))
         for skip in sorted(skips):
             self.substeps_of(skip)
+
+    @property
+    def measured(self) -> Mapping[str, str]:
+        """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
+        return {name: SENSOR + name for name in self._measured}
+
+    def healthy(self, motion: Motion) -> np.ndarray | None:
+        """Whether rows are healthy by the family's own ranges, bool [row]; None where it has none."""
+        return np.all([each.kept(motion) for each in self.health], axis=0) if self.health else None
 
     @property
     def frame_skip(self) -> int:
@@ -253,6 +274,7 @@ class DynamicsEnv(LocomotionEnv):
         self._phase_skips: list[np.ndarray] = []
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
+        self._params = dict(params)
         distinct = {task: place for place, task in enumerate(dict.fromkeys(tasks))}
         places = np.array([distinct[task] for task in tasks])
         self._phase_models, loops = [], []
@@ -313,5 +335,16 @@ class DynamicsEnv(LocomotionEnv):
         return seconds
 
 
+def target_size(r: Range) -> int:
+    """Number of numbers of a target's parameter: one per axis among its targets; 0 for a plain number."""
+    if wrong := [axis for axis in r.targets if axis not in ("x", "y", "z")]:
+        raise ValueError(f"range {r.name!r}: the targets of field 'target' are axes, x, y or z, got {wrong[0]!r}")
+    if r.name.startswith(AFTER):
+        raise ValueError(f"range {r.name!r}: a target does not change within an episode")
+    return len(r.targets)
+
+
 def _parameter(r: Range, num_targets: int) -> Parameter:
-    return Parameter(r.name, size=num_targets if r.each else 0, low=r.outer_low, high=r.outer_high)
+    return Parameter(
+        r.name, size=num_targets if r.each or r.field == "target" else 0, low=r.outer_low, high=r.outer_high
+    )

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import mujoco
 import numpy as np
 
-Kind = Literal["body", "geom", "joint", "actuator", "model", "control", "sensor"]
+Kind = Literal["body", "geom", "joint", "actuator", "model", "control", "sensor", "target"]
 Mode = Literal["factor", "absolute", "offset"]
 PAYLOAD = ":payload"
 """Ends the name of the massless body that carries a body's payload."""
@@ -109,6 +109,8 @@ FIELDS: dict[str, Field] = {
     "delay_jitter": Field("control", lowest=0.0, modes=_SET, integer=True),
     "frame_skip": Field("control", lowest=1.0, modes=_SET, integer=True),
     "change_step": Field("control", lowest=0.0, modes=_SET, integer=True),
+    # Of the reward: where something should be, in metres or m/s; one number per axis that is a target.
+    "target": Field("target", modes=_SET),
     # Of the observation, in its units.
     "sensor_noise": Field("sensor", lowest=0.0, modes=_SET),
     "sensor_bias": Field("sensor", modes=_SET),

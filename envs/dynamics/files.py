@@ -1,9 +1,10 @@
-"""Families from YAML files: a model, its ranges and what changes; the reward is a function."""
+"""Families from YAML files: a model, its ranges, what changes within an episode, and the terms of its reward."""
 
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+from xml.etree import ElementTree
 
 import yaml
 
@@ -11,18 +12,37 @@ from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward, Reward
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
 from metarl.envs.dynamics.splits import DynamicsTasks
-from metarl.envs.mujoco.robots import ROBOTS, Robot
+from metarl.envs.dynamics.terms import Health, Term, TermReward
+from metarl.envs.mujoco.robots import ASSETS, ROBOTS, Robot
 from metarl.tasks import Benchmark
 
+T = TypeVar("T", Health, Term)
 _PHYSICS = {"physical": PHYSICAL, "literature": LITERATURE}
 _REWARD = tuple(f.name for f in fields(ForwardReward))
 _NUMBERS = (
     *("low", "high", "ring", "reset_noise", "frame_skip", "horizon", "hidden_qpos", "first_step", "last_step"),
     *_REWARD,
+    "weight",
 )
+_TERM = tuple(f.name for f in fields(Term))
+_HEALTH = tuple(f.name for f in fields(Health))
+_FILES = ("file", "fileright", "fileleft", "fileup", "filedown", "filefront", "fileback")
+_FOLDERS = ("assetdir", "meshdir", "texturedir")
 _TEXTS = ("field", "scale", "mode", "name")
 _OF_MODELS = ("frame_skip", "hidden_qpos", "reset_noise")
-_FAMILY = ("name", "robot", "model", *_OF_MODELS, "horizon", "physics", "reward", "ranges", "change")
+_FAMILY = (
+    "name",
+    "robot",
+    "model",
+    *_OF_MODELS,
+    "horizon",
+    "physics",
+    "reward",
+    "healthy",
+    "places",
+    "ranges",
+    "change",
+)
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
@@ -62,18 +82,23 @@ def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamil
         ValueError: naming the file, the entry and what is wrong with it.
     """
     path = Path(path)
+    data = _read(path)
     try:
-        data = yaml.load(path.read_text(), _Loader)  # a SafeLoader
+        return _family(data, path.parent, reward)
+    except ValueError as error:
+        raise ValueError(f"the family file {path}: {error}") from error
+
+
+def _read(path: Path) -> object:
+    """What a YAML file holds."""
+    try:
+        return yaml.load(path.read_text(), _Loader)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read the family file {path}: {error}") from error
     except yaml.YAMLError as error:
         raise ValueError(f"the family file {path} is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"the family file {path} is nested too deep") from error
-    except ValueError as error:
-        raise ValueError(f"the family file {path}: {error}") from error
-    try:
-        return _family(data, path.parent, reward)
     except ValueError as error:
         raise ValueError(f"the family file {path}: {error}") from error
 
@@ -116,6 +141,11 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
         reward or _reward(entries, robot),
         horizon=_whole(entries, "horizon", 200, least=1),
         physics=_PHYSICS[physics],
+        health=tuple(
+            _made(Health, entry, f"healthy[{number}]", _HEALTH, ("term", "of"))
+            for number, entry in enumerate(_list(entries.get("healthy", []), "healthy"))
+        ),
+        places=tuple(str(name) for name in _list(entries.get("places", []), "places")),
     )
 
 
@@ -129,7 +159,7 @@ def _robot(entries: dict[str, Any], folder: Path) -> Robot:
         if unexpected := [name for name in _OF_MODELS if name in entries]:
             raise ValueError(f"{unexpected[0]} is that of the robot {entries['robot']!r}; give it with a model")
         return ROBOTS[entries["robot"]]
-    file = (folder / entries["model"]).resolve()
+    file = _model_file(entries["model"], folder)
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "there is no file"
         raise ValueError(f"model: {what} {file}; expected an MJCF file")
@@ -148,14 +178,60 @@ def _robot(entries: dict[str, Any], folder: Path) -> Robot:
     return robot
 
 
-def _reward(entries: dict[str, Any], robot: Robot) -> ForwardReward:
+def family_files(path: Path | str) -> list[Path]:
+    """All files that a family file needs, itself first: its model, what that includes, meshes and textures.
+
+    A copy of them that keeps their places relative to the family file is a family file of its own.
+
+    Raises:
+        ValueError: if the file, or its model, cannot be read.
+    """
+    path = Path(path).resolve()
+    entries = _read(path)
+    if not isinstance(entries, dict) or not isinstance(entries.get("model"), str):
+        return [path]
+    try:
+        return [path, *_model_files(_model_file(entries["model"], path.parent), [])]
+    except (ElementTree.ParseError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"the family file {path}: model: cannot read {entries['model']}: {error}") from error
+
+
+def _model_files(xml: Path, above: list[Path]) -> list[Path]:
+    """A model file and all files that it names."""
+    files = [xml]
+    tree = ElementTree.parse(xml)  # of the user's own model
+    folders = [Path()] + [Path(c.get(name, "")) for c in tree.iter("compiler") for name in _FOLDERS if c.get(name)]
+    roots = [*(parent.parent for parent in above), xml.parent]
+    for element in tree.iter():
+        for name in (element.get(attribute) for attribute in _FILES):
+            places = [root / folder / name for root in roots for folder in folders] if name else []
+            there = next((place.resolve() for place in places if place.is_file()), None)
+            if there is None or there in files or there in above:
+                continue
+            files += _model_files(there, [*above, xml]) if element.tag == "include" else [there]
+    return list(dict.fromkeys(files))
+
+
+def _model_file(name: str, folder: Path) -> Path:
+    """The model file of a name: beside the family file, or else one of Gymnasium's."""
+    beside = (folder / name).resolve()
+    return beside if beside.exists() or not (ASSETS / name).is_file() else ASSETS / name
+
+
+def _reward(entries: dict[str, Any], robot: Robot) -> ForwardReward | TermReward:
     """The file's, or the robot's own."""
     if "reward" in entries:
-        return ForwardReward(**_entries(entries["reward"], "reward", _REWARD, required=()))
+        if not isinstance(entries["reward"], list):
+            return ForwardReward(**_entries(entries["reward"], "reward", _REWARD, required=()))
+        terms = [
+            _made(Term, entry, f"reward[{number}]", _TERM, ("term",))
+            for number, entry in enumerate(entries["reward"])
+        ]
+        return TermReward(tuple(terms))
     if "model" in entries:
         raise ValueError(
             "reward is missing: a model file has none of its own; "
-            f"give a mapping with {', '.join(_REWARD)} here, or load_family a function"
+            f"give a list of terms or a mapping with {', '.join(_REWARD)} here, or load_family a function"
         )
     return ForwardReward(robot.healthy_reward, robot.ctrl_weight, robot.forward_weight)
 
@@ -179,6 +255,28 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
         except ValueError as error:
             raise ValueError(f"{where}[{number}]: {error}") from error
     return tuple(ranges)
+
+
+def _made(kind: type[T], data: object, where: str, known: tuple[str, ...], required: tuple[str, ...]) -> T:
+    """A term, or a range of health, of an entry."""
+    entries = _entries(data, where, known, required)
+    for name in ("term", "of", "axes", "name"):
+        if name in entries and not isinstance(entries[name], str):
+            raise ValueError(f"{where}: {name} must be text, got {entries[name]!r}")
+    goal = entries.get("to")
+    parts = goal if isinstance(goal, list) else [goal]
+    if "to" in entries and any(isinstance(p, bool) or not isinstance(p, str | int | float) for p in parts):
+        raise ValueError(f"{where}: to must be a name, a number or a list of them, got {goal!r}")
+    try:
+        return kind(**entries)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _list(data: object, where: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise ValueError(f"{where} must be a list, got {data!r}")
+    return data
 
 
 def _entries(data: object, where: str, known: tuple[str, ...], required: tuple[str, ...]) -> dict[str, Any]:

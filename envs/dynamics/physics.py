@@ -12,6 +12,7 @@ import numpy as np
 
 from metarl.envs.dynamics.fields import FIELDS, PAYLOAD, Mode, Write, element_names, find_targets, resolve_writes
 from metarl.envs.dynamics.ranges import Range
+from metarl.envs.dynamics.terms import add_sensors
 from metarl.envs.mujoco.robots import Robot
 from metarl.tasks import Value
 
@@ -117,7 +118,9 @@ class Edit(NamedTuple):
     targets: tuple[str, ...]
 
 
-def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mujoco.MjModel:
+def build_nominal(
+    robot: Robot, ranges: Sequence[Range], physics: Physics, measured: Sequence[str] = ()
+) -> mujoco.MjModel:
     """The robot's model, made ready for the ranges; it moves as the robot's own does.
 
     Payloads ride on massless bodies of their own. Where a centre of mass is to move, MuJoCo's shortcuts that take
@@ -139,6 +142,7 @@ def build_nominal(robot: Robot, ranges: Sequence[Range], physics: Physics) -> mu
         added.explicitinertial = True
         added.mass, added.inertia = 0.0, [0.0, 0.0, 0.0]
         spec.compiler.fusestatic = False
+    add_sensors(spec, measured, plain)
     model = spec.compile()
     for i in range(model.nbody):
         if model.body(i).name.endswith(PAYLOAD):

@@ -6,6 +6,7 @@ robot's. All terms are computed for all rows at once from the state array before
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
 import mujoco
@@ -29,6 +30,10 @@ class Motion(NamedTuple):
         healthy: Whether the robot is healthy after the step, bool [row].
         qpos: Generalised positions after the step, [row, nq].
         qvel: Generalised velocities after the step, [row, nv].
+        positions: Positions after the step of the bodies and sites that the family measures, by name, metres
+            [row, 3].
+        velocities: Mean velocities of the same over the step, m/s [row, 3].
+        params: Parameters of the rows' tasks, by name, [row] or [row, size].
     """
 
     position: np.ndarray
@@ -36,6 +41,9 @@ class Motion(NamedTuple):
     healthy: np.ndarray
     qpos: np.ndarray
     qvel: np.ndarray
+    positions: Mapping[str, np.ndarray] = MappingProxyType({})
+    velocities: Mapping[str, np.ndarray] = MappingProxyType({})
+    params: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class LocomotionFamily(TaskFamily):
@@ -46,6 +54,15 @@ class LocomotionFamily(TaskFamily):
     position_observed: ClassVar[bool] = False
     horizon: int = 200
     parameters: tuple[Parameter, ...] = ()
+
+    @property
+    def measured(self) -> Mapping[str, str]:
+        """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
+        return {}
+
+    def healthy(self, motion: Motion) -> np.ndarray | None:
+        """Whether rows are healthy by the family's own ranges, bool [row]; None where it has none."""
+        return None
 
     @abstractmethod
     def reward_terms(
@@ -110,9 +127,10 @@ class LocomotionEnv(TaskVectorEnv):
             max_episode_steps=family.horizon if horizon is None else horizon,
             autoreset_mode=autoreset_mode,
         )
-        senses = self.robot.com_body is not None
+        self._measured = {name: int(self._nominal.sensor(s).adr[0]) for name, s in family.measured.items()}
+        senses = self.robot.com_body is not None or bool(self._measured)
         self.physics = BatchedPhysics(self._nominal, num_envs, family.frame_skip, num_threads, sense=senses)
-        self._com = int(self._nominal.sensor("com").adr[0]) if senses else 0
+        self._com = int(self._nominal.sensor("com").adr[0]) if self.robot.com_body is not None else 0
         self.dt: float = self._nominal.opt.timestep * family.frame_skip
         self._params: dict[str, np.ndarray] = {}
 
@@ -131,16 +149,21 @@ class LocomotionEnv(TaskVectorEnv):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
         index: slice | np.ndarray = slice(None) if rows is None else rows
         actions = actions.astype(np.float64)
-        before = self._tracked(index).copy()
+        before, measured = self._tracked(index).copy(), self._measure(index)
         self.physics.step(self._controls(actions, index), rows)
         qpos, qvel = self.physics.qpos[index], self.physics.qvel[index]
         healthy = self.robot.healthy(qpos, qvel) if self.robot.healthy else np.ones(len(qpos), np.bool_)
         velocity = (self._tracked(index) - before) / self._duration(index)
-        motion = Motion(self._root(index), velocity, healthy, qpos, qvel)
         params = {name: values[index] for name, values in self._params.items()}
+        positions = self._measure(index)
+        velocities = {name: (positions[name] - measured[name]) / self._duration(index) for name in positions}
+        motion = Motion(self._root(index), velocity, healthy, qpos, qvel, positions, velocities, params)
         terms = self.family.reward_terms(motion, actions, params)
         rewards = np.sum(list(terms.values()), axis=0)
         terminated = ~healthy if self.family.terminate_when_unhealthy else np.zeros(len(qpos), np.bool_)
+        within = self.family.healthy(motion)
+        if within is not None:
+            terminated = terminated | ~within
         infos = {
             "x_position": motion.position[:, 0],
             "x_velocity": motion.velocity[:, 0],
@@ -167,6 +190,11 @@ class LocomotionEnv(TaskVectorEnv):
         columns = 2 if self.robot.hidden_qpos == 2 else 1
         position[:, :columns] = qpos[:, :columns]
         return position
+
+    def _measure(self, index: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """Where the bodies and sites are that the family measures, by name, a copy [row, 3]."""
+        sensors = self.physics.sensors[index]
+        return {name: sensors[:, first : first + 3].copy() for name, first in self._measured.items()}
 
     def _tracked(self, index: slice | np.ndarray) -> np.ndarray:
         """Position (x, y) whose change is the velocity, [row, 2]."""

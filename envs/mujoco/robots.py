@@ -11,7 +11,8 @@ import numpy as np
 
 from metarl.runs.configs import check_counts, check_not_negative
 
-_ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
+ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
+"""Folder of Gymnasium's model files."""
 
 Healthy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -58,7 +59,7 @@ class Robot:
 
     def build_spec(self) -> mujoco.MjSpec:
         """The robot's model before it is compiled, to add to."""
-        spec = mujoco.MjSpec.from_file(str(_ASSETS / self.xml_file))
+        spec = mujoco.MjSpec.from_file(str(ASSETS / self.xml_file))
         for texture in spec.textures:  # 500 of an MjModel's 520 KB are textures that nobody sees
             texture.width = min(texture.width, 8)
             texture.height = min(texture.height, 48)

@@ -1,0 +1,219 @@
+"""Rewards of family files: every term as computed from MuJoCo step by step, targets as task parameters, errors."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+
+from metarl.envs.dynamics.family import DynamicsFamily
+from metarl.envs.dynamics.files import family_files, load_family
+from metarl.envs.dynamics.terms import Term
+from metarl.envs.mujoco.locomotion import Motion
+from metarl.tasks import Task, Transition
+
+REACHER = """
+name: reacher
+model: reacher.xml
+frame_skip: 2
+horizon: 50
+reset_noise: 0.05
+ranges:
+  - {field: target, name: goal, targets: [x, y], low: -0.15, high: 0.15}
+reward:
+  - {term: distance, of: fingertip, to: goal, axes: xy, weight: -1}
+  - {term: control, weight: -0.05}
+"""
+PUSHER = """
+name: pusher
+model: pusher_v5.xml
+frame_skip: 5
+horizon: 100
+ranges:
+  - {field: target, name: goal_x, low: 0.3, high: 0.5}
+  - {field: target, name: goal_y, low: -0.2, high: 0.2}
+reward:
+  - {term: distance, of: tips_arm, to: object, weight: -0.5}
+  - {term: distance, of: object, to: [goal_x, goal_y], axes: xy, weight: -1}
+  - {term: control, weight: -0.1}
+"""
+HOPPER = """
+name: hop
+robot: hopper
+horizon: 120
+ranges:
+  - {field: damping, low: 0.5, high: 2, scale: log}
+  - {field: target, name: speed, low: 0.5, high: 2}
+reward:
+  - {term: velocity, of: torso, to: [speed], weight: -1}
+  - {term: velocity, of: foot, axes: z, weight: 0.3}
+  - {term: position, of: torso, weight: 0.1}
+  - {term: height, of: torso, weight: 0.5}
+  - {term: upright, of: torso, weight: 0.7}
+  - {term: control, weight: -0.01}
+  - {term: alive, weight: 1}
+healthy:
+  - {term: height, of: torso, low: 1.2}
+  - {term: upright, of: torso, low: 0.5}
+"""
+
+
+Played = tuple[np.ndarray, np.ndarray, np.ndarray, list[Transition]]
+
+
+def family(folder: Path, text: str) -> DynamicsFamily:
+    path = folder / "family.yaml"
+    path.write_text(text)
+    return load_family(path)
+
+
+def replayed(made: DynamicsFamily, task: Task, start: np.ndarray, actions: np.ndarray) -> list[mujoco.MjData]:
+    """The data of a direct loop of `mj_step` after every control step, and at the start."""
+    model = made.model_for(task, made.build_model())
+    model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
+    data = mujoco.MjData(model)
+    data.qpos[:], data.qvel[:] = start[1 : 1 + model.nq], start[1 + model.nq : 1 + model.nq + model.nv]
+    passed = []
+    for action in [None, *actions]:
+        if action is not None:
+            data.ctrl[:] = action
+            mujoco.mj_step(model, data, made.frame_skip)
+        copied = mujoco.MjData(model)
+        copied.qpos[:] = data.qpos
+        mujoco.mj_kinematics(model, copied)
+        passed.append(copied)
+    return passed
+
+
+def episode(made: DynamicsFamily, tasks: list[Task], steps: int) -> Played:
+    """Start states, actions, rewards [step, row] and transitions of random actions."""
+    env = made.make_env(len(tasks))
+    env.set_tasks(tasks)
+    env.reset(seed=3)
+    starts = env.physics.states.copy()
+    space = env.single_action_space
+    rng = np.random.default_rng(0)
+    actions = rng.uniform(space.low, space.high, (steps, len(tasks), *space.shape)).astype(np.float32)
+    transitions = [env.advance(action) for action in actions]
+    env.close()
+    return starts, actions.astype(np.float64), np.array([t.rewards for t in transitions]), transitions
+
+
+def test_a_reacher_is_rewarded_as_a_direct_loop_says(tmp_path: Path) -> None:
+    made = family(tmp_path, REACHER)
+    tasks = [Task.of("reacher", goal=(0.1, -0.05)), Task.of("reacher", goal=(-0.15, 0.12))]
+    starts, actions, rewards, _ = episode(made, tasks, 20)
+    for row, task in enumerate(tasks):
+        for t, data in enumerate(replayed(made, task, starts[row], actions[:, row])[1:]):
+            distance = np.linalg.norm(data.body("fingertip").xpos[:2] - task["goal"])
+            assert rewards[t, row] == pytest.approx(-distance - 0.05 * np.sum(actions[t, row] ** 2), abs=1e-9)
+
+
+def test_an_arm_is_rewarded_for_pushing(tmp_path: Path) -> None:
+    made = family(tmp_path, PUSHER)
+    task = Task.of("pusher", goal_x=0.4, goal_y=0.1)
+    starts, actions, rewards, _ = episode(made, [task], 10)
+    for t, data in enumerate(replayed(made, task, starts[0], actions[:, 0])[1:]):
+        near = np.linalg.norm(data.body("tips_arm").xpos - data.body("object").xpos)
+        far = np.linalg.norm(data.body("object").xpos[:2] - (0.4, 0.1))
+        assert rewards[t, 0] == pytest.approx(-0.5 * near - far - 0.1 * np.sum(actions[t, 0] ** 2), abs=1e-9)
+
+
+def test_every_term_and_the_end_of_an_unhealthy_episode(tmp_path: Path) -> None:
+    made = family(tmp_path, HOPPER)
+    task = Task.of("hop", damping=1.5, speed=1.2)
+    starts, actions, rewards, transitions = episode(made, [task], 120)
+    passed = replayed(made, task, starts[0], actions[:, 0])
+    duration = made.frame_skip * made.build_model().opt.timestep
+    ends = []
+    for t, (before, after) in enumerate(pairwise(passed)):
+        torso, foot = after.body("torso"), after.body("foot")
+        speed = (torso.xpos - before.body("torso").xpos) / duration
+        foot_speed = (foot.xpos - before.body("foot").xpos) / duration
+        upright = torso.xmat[8]
+        expected = -abs(speed[0] - 1.2) + 0.3 * foot_speed[2] + 0.1 * torso.xpos[0] + 0.5 * torso.xpos[2]
+        expected += 0.7 * upright - 0.01 * np.sum(actions[t, 0] ** 2) + 1
+        assert rewards[t, 0] == pytest.approx(expected, abs=1e-9)
+        ends.append(torso.xpos[2] < 1.2 or upright < 0.5)
+        if ends[-1]:
+            assert transitions[t].terminated[0]
+    assert any(ends)
+    assert not all(ends)
+    assert set(transitions[0].infos) >= {"reward_velocity_foot", "reward_upright_torso", "reward_alive"}
+
+
+def test_a_function_of_ones_own_reads_the_places_that_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "family.yaml"
+    path.write_text(REACHER.split("reward:", maxsplit=1)[0] + "places: [fingertip]\n")
+
+    def reward(motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
+        return {"near": -np.abs(motion.positions["fingertip"][:, :2] - motion.params["goal"]).sum(1)}
+
+    task = Task.of("reacher", goal=(0.1, 0.1))
+    starts, actions, rewards, _ = episode(load_family(path, reward), [task], 3)
+    data = replayed(load_family(path, reward), task, starts[0], actions[:, 0])[-1]
+    assert rewards[-1, 0] == pytest.approx(-np.abs(data.body("fingertip").xpos[:2] - 0.1).sum(), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("fingertip", "fingertop", "no body or site 'fingertop'; did you mean 'fingertip'"),
+        ("distance", "distence", r"reward\[0\]: unknown term 'distence'; did you mean 'distance'"),
+        ("axes: xy", "axes: xyz", "'goal' has 2 numbers, its axes are 'xyz'"),
+        ("axes: xy", "axes: xw", r"axes must be some of x, y and z, got 'xw'"),
+        ("to: goal", "to: [0.1]", r"to must have a number for each of xy"),
+        ("to: goal", "to: [0.1, gool]", "no task parameter 'gool' of one number"),
+        ("to: goal, ", "", "term 'distance' needs to"),
+        ("weight: -1", "weight: much", r"reward\[0\]: weight must be a number, got 'much'"),
+        ("weight: -1", "wight: -1", r"reward\[0\]: unknown entry 'wight'"),
+        ("targets: [x, y]", "targets: [u]", "the targets of field 'target' are axes"),
+        ("term: control", "term: distance, of: fingertip, to: target", "two terms are named 'distance_fingertip'"),
+    ],
+)
+def test_mistakes_in_a_reward_are_told(old: str, new: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        family(tmp_path, REACHER.replace(old, new, 1))
+
+
+def test_a_term_without_a_body_is_told() -> None:
+    with pytest.raises(ValueError, match="term 'height' needs the name of a body or site as of"):
+        Term("height")
+    with pytest.raises(ValueError, match="term 'control' takes no of"):
+        Term("control", of="torso")
+
+
+ARM = """<mujoco><compiler meshdir="parts"/><include file="look/more.xml"/>
+<asset><mesh name="m" file="m.stl"/></asset>
+<worldbody><body name="hand">
+<joint name="j" type="slide" damping="1"/><geom type="mesh" mesh="m"/></body></worldbody>
+<actuator><motor joint="j" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>"""
+
+
+def test_the_files_of_a_family_are_enough_elsewhere(tmp_path: Path) -> None:
+    here = tmp_path / "here"
+    (here / "parts").mkdir(parents=True)
+    (here / "look").mkdir()
+    (here / "arm.xml").write_text(ARM)
+    (here / "look" / "more.xml").write_text('<mujoco><option timestep="0.004"/></mujoco>')
+    corners = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype="<f4") / 10
+    faces = [(0, 2, 1), (0, 1, 3), (0, 3, 2), (1, 2, 3)]
+    body = b"".join(bytes(12) + corners[list(face)].tobytes() + bytes(2) for face in faces)
+    (here / "parts" / "m.stl").write_bytes(bytes(80) + np.uint32(4).tobytes() + body)
+    ranges = "ranges: [{field: damping, low: 0.5, high: 2}]"
+    text = f"{{name: arm, model: arm.xml, {ranges}, reward: [{{term: position, of: hand}}]}}"
+    (here / "family.yaml").write_text(text)
+    files = family_files(here / "family.yaml")
+    assert [f.relative_to(here).as_posix() for f in files] == [
+        "family.yaml", "arm.xml", "look/more.xml", "parts/m.stl",
+    ]  # fmt: skip
+    there = tmp_path / "there"
+    for file in files:
+        target = there / file.relative_to(here)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, target)
+    shutil.rmtree(here)
+    assert load_family(there / "family.yaml").build_model().opt.timestep == 0.004
+    assert [f.name for f in family_files(there / "family.yaml")] == [f.name for f in files]
