@@ -80,7 +80,13 @@ class HostRows:
 
     def reset(self, rows: Rows, seeds: Sequence[int]) -> None:
         """Start an episode in rows."""
-        for row, seed in zip(self._numbers(rows), seeds, strict=True):
+        numbers = self._numbers(rows)
+        with self._random.of_rows(numbers):
+            self._reset(numbers, seeds)
+        self._warn_of_global_random()
+
+    def _reset(self, numbers: Sequence[int], seeds: Sequence[int]) -> None:
+        for row, seed in zip(numbers, seeds, strict=True):
             place = self._places[row]
             with self._random.of_row(row, seed):
                 try:
@@ -92,12 +98,17 @@ class HostRows:
             self._arrays.observations[row] = checked_reset(place, result, self._arrays.observations[row])
             self._reported[row].clear()
             self._alive()
-        self._warn_of_global_random()
 
     def step(self, rows: Rows) -> None:
         """One step of rows, with the actions in the shared array."""
+        numbers = self._numbers(rows)
+        with self._random.of_rows(numbers):
+            self._step(numbers)
+        self._warn_of_global_random()
+
+    def _step(self, numbers: Sequence[int]) -> None:
         arrays, names = self._arrays, self._provider.info_names
-        for row in self._numbers(rows):
+        for row in numbers:
             place = self._places[row]
             with self._random.of_row(row):
                 result = self._envs[row].step(self._action(row))
@@ -119,7 +130,6 @@ class HostRows:
                         f"its last step has {there}"
                     )
             self._alive()
-        self._warn_of_global_random()
 
     def repeat(self, row: int, seed: int, actions: np.ndarray) -> None:
         """An episode of one row up to where it was."""
