@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -64,11 +65,18 @@ def check_new(path: Path | None) -> None:
 
 @contextlib.contextmanager
 def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C or termination into a request to stop after the iteration; the second is at once."""
+    """Turn Ctrl-C, SIGTERM or SIGHUP into a request to stop after the iteration; the second stops at once.
+
+    In a thread other than the main one signals cannot be handled, and nothing is requested.
+    """
     requested: list[int] = []
+    terminals = [stream for stream in (1, 2) if os.isatty(stream)]
 
     def request(number: int, frame: object) -> None:
-        if requested:
+        if number == signal.SIGHUP:  # what is printed from now on goes nowhere, and must not fail
+            for stream in terminals:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        elif requested:
             raise KeyboardInterrupt  # main says what that means
         requested.append(number)
         print(
@@ -76,7 +84,12 @@ def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
             file=sys.stderr,
         )
 
-    before = {number: signal.signal(number, request) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup goes on when the terminal is closed
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, request) for number in numbers}
     try:
         yield lambda: bool(requested)
     finally:

@@ -25,6 +25,7 @@ from metarl.experiments.console import say, show_table
 from metarl.experiments.fewshot import commands as fewshot
 from metarl.experiments.fewshot.configuration import data_name
 from metarl.experiments.finishing import finished, stopped
+from metarl.experiments.loggers import make_loggers
 from metarl.experiments.measure import measure
 from metarl.experiments.presets.fewshot import PRESETS as FEWSHOT_PRESETS
 from metarl.experiments.presets.table import PRESETS, preset
@@ -36,7 +37,6 @@ from metarl.experiments.runs import (
     extend_run,
     on_device,
     open_run,
-    write_json,
 )
 from metarl.experiments.study.command import study_command
 from metarl.experiments.study.presets import STUDIES
@@ -47,6 +47,9 @@ from metarl.runs.allocator import keep_freed_memory
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.configs import check_counts
 from metarl.runs.cores import WorkerError
+from metarl.runs.files import WriteError, write_json
+from metarl.runs.lock import locked
+from metarl.runs.loggers import closing
 from metarl.tasks import load_tasks
 
 USAGE = """usage: metarl COMMAND ...
@@ -136,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     try:
         return _run(words)
-    except (TrainingDiverged, FloatingPointError, WorkerError) as error:
+    except (TrainingDiverged, FloatingPointError, WorkerError, WriteError) as error:
         return _fail(error, 1)
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -219,21 +222,31 @@ def _resume(words: list[str]) -> int:
     if fewshot.names_run(words):
         return fewshot.resume_command(words)
     arguments = parse(ResumeArguments, words, "metarl resume")
-    return _work(on_device(to_resume(open_run(arguments.folder), arguments, extend_run), arguments.device))
+    run = open_run(arguments.folder)
+    with locked(run.folder):
+        return _work(on_device(to_resume(run, arguments, extend_run), arguments.device))
 
 
 def _work(run: Run) -> int:
     """Train until done or interrupted, then evaluate."""
-    with make_workers(run.experiment, run.benchmark) as workers:
-        progress, interrupted = train_run(run, workers)
+    experiment = run.experiment
+    opened = make_loggers(experiment.loggers, run.folder, name=run.name, axis="env_steps")
+    with make_workers(experiment, run.benchmark) as workers, locked(run.folder), closing(opened) as loggers:
+        progress, interrupted = train_run(run, workers, loggers)
         if interrupted:
             return stopped(run.folder, progress.iteration)
 
         def evaluate() -> dict[str, Any]:
-            return measure(run, workers, CHECKPOINT, run.test_tasks, run.experiment.evaluation, seed=0)
+            return measure(run, workers, CHECKPOINT, run.test_tasks, experiment.evaluation, seed=0)
 
-        steps = f"{progress.env_steps:,} environment steps"
-        return finished(run.folder, steps, progress.elapsed_s, evaluate, "on other tasks")
+        return finished(
+            run.folder,
+            progress,
+            experience=f"{progress.env_steps:,} environment steps",
+            evaluate=evaluate,
+            otherwise="on other tasks",
+            loggers=loggers,
+        )
 
 
 def _evaluate(words: list[str]) -> int:

@@ -18,6 +18,7 @@ from metarl.envs.observed import observed
 from metarl.experiments import codec
 from metarl.runs import seeding
 from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import EnvMaker, Workers
@@ -50,6 +51,7 @@ class Experiment:
         device: where networks are trained; auto takes CUDA when it is there.
         num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
         num_threads: simulation threads, or processes for plain Gymnasium environments; one per core by default.
+        loggers: Places that metrics are logged to; csv is always one of them.
     """
 
     benchmark: str
@@ -63,12 +65,14 @@ class Experiment:
     device: Device = "auto"
     num_workers: int = 1
     num_threads: int | None = None
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
         if is_family_file(self.benchmark):  # so that a run can be opened from anywhere
             object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
         check_not_negative(self, "seed")
         check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
+        check_loggers(self.loggers)
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:

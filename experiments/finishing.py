@@ -1,12 +1,16 @@
 """The end of a training: what is said of it, and its evaluation; an agent's or a few-shot learner's."""
 
 import resource
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from metarl.experiments.console import duration, say
-from metarl.experiments.runs import EVALUATION, write_json
+from metarl.experiments.loggers import log_evaluation
+from metarl.experiments.runs import EVALUATION
+from metarl.loop import Progress
+from metarl.runs.files import write_json
+from metarl.runs.loggers import Logger
 
 
 def stopped(folder: Path, iteration: int) -> int:
@@ -16,19 +20,28 @@ def stopped(folder: Path, iteration: int) -> int:
 
 
 def finished(
-    folder: Path, experience: str, elapsed_s: float, evaluate: Callable[[], dict[str, Any]], otherwise: str
+    folder: Path,
+    progress: Progress,
+    *,
+    experience: str,
+    evaluate: Callable[[], dict[str, Any]],
+    otherwise: str,
+    loggers: Sequence[Logger],
 ) -> int:
     """Evaluate what was trained, and keep the result in its folder; the exit status.
 
     Args:
-        folder: of the run.
-        experience: what it was trained on, in words.
-        elapsed_s: seconds of training.
-        evaluate: measures the trained learner, and shows what it found.
-        otherwise: how else it can be evaluated, in words.
+        folder: Run folder.
+        progress: Where the run is.
+        experience: Number and kind of what it was trained on, in words.
+        evaluate: Function that measures the trained learner, and shows the result.
+        otherwise: Other way to evaluate it, in words.
+        loggers: Receivers of the result.
     """
     memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    say(f"trained on {experience} in {duration(elapsed_s)}; peak memory {memory_gb:.2f} GB")
-    write_json(folder / EVALUATION, evaluate() | {"train_peak_memory_gb": round(memory_gb, 3)})
+    say(f"trained on {experience} in {duration(progress.elapsed_s)}; peak memory {memory_gb:.2f} GB")
+    result = evaluate() | {"train_peak_memory_gb": round(memory_gb, 3)}
+    write_json(folder / EVALUATION, result)
+    log_evaluation(loggers, progress.tasks or progress.env_steps, result)
     say(f"written to {folder / EVALUATION}; again, or {otherwise}: metarl evaluate {folder}")
     return 0

@@ -9,8 +9,9 @@ import tyro
 
 from metarl.experiments.arguments import UsageError
 from metarl.experiments.configuration import Device
-from metarl.experiments.runs import AnyRun, checkpoint_path, checkpointed_iteration, go_back
+from metarl.experiments.runs import AnyRun, checkpointed_iteration, go_back
 from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import PREVIOUS
 
 SomeRun = TypeVar("SomeRun", bound=AnyRun)
 
@@ -43,8 +44,9 @@ def to_resume(run: SomeRun, arguments: ResumeArguments, extend: Callable[[SomeRu
     Raises:
         UsageError: if fewer iterations are asked for than are done.
     """
-    checkpoint_path(run, arguments.checkpoint)
-    if arguments.checkpoint != CHECKPOINT:
+    if arguments.checkpoint not in (CHECKPOINT, PREVIOUS):
+        raise UsageError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {arguments.checkpoint!r}")
+    if arguments.checkpoint == PREVIOUS:
         go_back(run)
     if arguments.iterations is None:
         return run

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,9 +13,11 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from metarl.experiments.configuration import Device, Experiment, decode, encode, experiment_benchmark
+from metarl.loop import progress_of
 from metarl.runs import seeding
+from metarl.runs.checkpoint import BEST, PREVIOUS, latest_checkpoint, load_checkpoint
 from metarl.runs.checkpoint import FILE as CHECKPOINT
-from metarl.runs.checkpoint import PREVIOUS, load_checkpoint
+from metarl.runs.files import atomic_file, write_json
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
 
 Config = TypeVar("Config")
@@ -108,7 +109,10 @@ def read_config(folder: Path, decode_experiment: Callable[[object], Config]) -> 
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise ValueError(f"{folder} is not a run folder: expected {path}, which `metarl train` writes")
+        raise ValueError(
+            f"{folder} is not a run folder: expected {path}, which `metarl train` writes before it trains"
+            + ("; if it was killed before that, remove the folder and train anew" if folder.is_dir() else "")
+        )
     try:
         data = json.loads(path.read_text())
         return data["name"], decode_experiment(data["experiment"])
@@ -125,8 +129,8 @@ def on_device(run: Run, device: Device | None) -> Run:
 
 def checkpointed_iteration(run: AnyRun) -> int:
     """The iteration that a run's checkpoint is of, 0 if there is none."""
-    path = run.folder / CHECKPOINT
-    return int(load_checkpoint(path)["progress"]["iteration"]) if path.exists() else 0
+    path = latest_checkpoint(run.folder)
+    return 0 if path is None else progress_of(load_checkpoint(path), path).iteration
 
 
 def go_back(run: AnyRun) -> None:
@@ -134,7 +138,8 @@ def go_back(run: AnyRun) -> None:
     load_checkpoint(run.folder / PREVIOUS)
     if (run.folder / CHECKPOINT).exists():
         (run.folder / CHECKPOINT).replace(_free(run.folder / "checkpoint.replaced.pt"))
-    shutil.copyfile(run.folder / PREVIOUS, run.folder / CHECKPOINT)
+    with atomic_file(run.folder / CHECKPOINT) as file:
+        file.write((run.folder / PREVIOUS).read_bytes())
 
 
 def extend_run(run: Run, iterations: int) -> Run:
@@ -157,16 +162,9 @@ def checkpoint_path(run: AnyRun, name: str) -> Path:
     Raises:
         ValueError: if the name is not that of a checkpoint.
     """
-    if name not in (CHECKPOINT, PREVIOUS):
-        raise ValueError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {name!r}")
+    if name not in (CHECKPOINT, PREVIOUS, BEST):
+        raise ValueError(f"--checkpoint must be {CHECKPOINT}, {PREVIOUS} or {BEST}, got {name!r}")
     return run.folder / name
-
-
-def write_json(path: Path, data: object) -> None:
-    """Write JSON so that a reader finds the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False) + "\n")
-    temporary.replace(path)
 
 
 def versions() -> dict[str, Any]:

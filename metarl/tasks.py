@@ -17,6 +17,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metarl.observations import Arrays
+from metarl.runs.files import write_json
 
 Value = float | tuple[float, ...]
 
@@ -292,4 +293,4 @@ def load_tasks(path: Path, family: TaskFamily) -> list[Task]:
 
 def save_tasks(path: Path, tasks: Sequence[Task]) -> None:
     """Write tasks to a JSON file that `load_tasks` reads."""
-    path.write_text(json.dumps([task.to_json() for task in tasks], indent=1) + "\n")
+    write_json(path, [task.to_json() for task in tasks])

@@ -16,11 +16,11 @@ import numpy as np
 
 from metarl.agent import Agent, Collector, KeepsData
 from metarl.evaluation import adaptation_curve
-from metarl.loop import Progress, Report, load_state, repeat, save_state
+from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
 from metarl.runs import seeding
-from metarl.runs.checkpoint import FILE
 from metarl.runs.configs import check_counts, check_not_negative
-from metarl.runs.metrics import MetricsWriter
+from metarl.runs.lock import locked
+from metarl.runs.loggers import Logger
 from metarl.tasks import Benchmark, Task
 
 
@@ -74,36 +74,53 @@ def train(
     folder: Path,
     seed: int,
     test_tasks: Sequence[Task],
+    loggers: Sequence[Logger],
     report: Report,
     stop: Callable[[], bool],
 ) -> Progress:
-    """Train until the configured number of iterations, or until told to stop.
+    """Train until the configured number of iterations, or until `stop` says so.
 
     Continues from the folder's checkpoint if there is one, to the bit as an uninterrupted run would have.
 
     Args:
-        agent: trained in place.
-        benchmark: where tasks come from.
-        collector: runs the episodes.
-        config: how long.
-        evaluation: how test tasks are evaluated on the way.
-        folder: of the run; metrics, events and checkpoints go there.
-        seed: of everything random.
-        test_tasks: evaluated every `config.evaluate_every` iterations.
-        report: told after every iteration.
-        stop: asked after every iteration; a checkpoint is written before leaving.
+        agent: Agent, trained in place.
+        benchmark: Benchmark whose training tasks are drawn.
+        collector: Collector that runs the episodes.
+        config: Length of the run.
+        evaluation: Numbers of adaptation steps and of episodes of the evaluations on the way.
+        folder: Run folder; checkpoints go there.
+        seed: Seed of all random streams of the run.
+        test_tasks: Tasks of the evaluation every `config.evaluate_every` iterations.
+        loggers: Receivers of the metrics; left open.
+        report: Function that is called after every iteration.
+        stop: Function that is asked after every iteration; a checkpoint is written before leaving.
 
     Raises:
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
+        LockedError: if another process trains in the folder.
+        WriteError: if a file cannot be written.
     """
     generators = seeding.streams(seed)
-    resuming = (folder / FILE).exists()
-    progress = restore(agent, generators, folder / FILE, benchmark) if resuming else Progress()
-    if resuming and isinstance(agent, KeepsData):
-        agent.load_data(folder)
-    writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.env_steps)
-    work = _AgentTraining(agent, benchmark, collector, config, evaluation, folder, test_tasks, generators)
-    repeat(work, progress, config, writer=writer, report=report, stop=stop)
+
+    def resume(path: Path) -> Progress:
+        progress = restore(agent, generators, path, benchmark)
+        if isinstance(agent, KeepsData):
+            agent.load_data(folder)
+        return progress
+
+    with locked(folder):
+        progress = begin(folder, config, loggers, resume, "env_steps")
+        work = _AgentTraining(agent, benchmark, collector, config, evaluation, folder, test_tasks, generators)
+        repeat(
+            work,
+            progress,
+            config,
+            folder=folder,
+            loggers=loggers,
+            axis="env_steps",
+            report=report,
+            stop=stop,
+        )
     return progress
 
 
@@ -125,16 +142,18 @@ class _AgentTraining:
         tasks = self.benchmark.train.sample(self.config.meta_batch_size, self.generators["tasks"])
         return _iterate(self.agent, self.collector, tasks, self.generators["workers"], progress)
 
-    def test(self) -> dict[str, float]:
-        """The adaptation curve on test tasks."""
+    def test(self) -> Tested:
+        """The adaptation curve on test tasks, and success, or return where there is none, at its end."""
         return _test(self.agent, self.collector, self.test_tasks, self.evaluation, self.generators["evaluation"])
 
-    def save(self, progress: Progress) -> None:
-        """A checkpoint of the agent and its random streams."""
-        identity = _identity(self.agent, self.benchmark)
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """The agent and its random streams."""
+        return state_of(self.agent, self.generators, progress, _identity(self.agent, self.benchmark))
+
+    def save_data(self) -> None:
+        """The agent's data, if it keeps any."""
         if isinstance(self.agent, KeepsData):
             self.agent.save_data(self.folder)
-        save_state(self.agent, self.generators, progress, self.folder, identity)
 
 
 def _iterate(
@@ -182,7 +201,7 @@ def _test(
     tasks: Sequence[Task],
     evaluation: EvaluationConfig,
     rng: np.random.Generator,
-) -> dict[str, float]:
+) -> Tested:
     curve = adaptation_curve(
         agent.actor(),
         collector,
@@ -194,4 +213,5 @@ def _test(
     metrics = {f"test/return_after_{k}": float(r.mean()) for k, r in enumerate(curve.returns)}
     if curve.successes is not None:
         metrics |= {f"test/success_after_{k}": float(s.mean()) for k, s in enumerate(curve.successes)}
-    return metrics
+    best_by = curve.returns if curve.successes is None else curve.successes
+    return Tested(metrics, float(best_by[-1].mean()))

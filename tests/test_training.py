@@ -22,7 +22,9 @@ from metarl.experiments.presets.table import PRESETS
 from metarl.experiments.runs import Run, create_run, open_run
 from metarl.loop import TrainingDiverged
 from metarl.runs.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
-from metarl.runs.metrics import MetricsWriter
+from metarl.runs.loggers import TensorBoardLogger
+from metarl.runs.metrics import CsvLogger
+from metarl.runs.seeding import streams
 from metarl.training import EvaluationConfig, TrainingConfig, restore, train
 
 POLICY = PolicyConfig(hidden_sizes=(8,), output_scale=1.0)
@@ -75,6 +77,7 @@ def _train(run: Run, stop: Callable[[], bool] = lambda: False) -> Any:
             folder=run.folder,
             seed=run.experiment.seed,
             test_tasks=run.test_tasks,
+            loggers=[CsvLogger(run.folder), TensorBoardLogger(run.folder)],
             report=lambda progress, metrics: None,
             stop=stop,
         )
@@ -264,20 +267,19 @@ def test_a_checkpoint_of_another_network_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="a checkpoint of Promp on point, expected one of Promp on half-cheetah-dir"
     ):
-        restore(make_agent(ant.experiment, ant.benchmark), {}, run.folder / FILE, ant.benchmark)
+        restore(make_agent(ant.experiment, ant.benchmark), streams(0), run.folder / FILE, ant.benchmark)
     wider = replace(run.experiment, agent=replace(AGENTS["promp"], policy=PolicyConfig(hidden_sizes=(9,))))
     with pytest.raises(ValueError, match=r"another agent or network.*size mismatch"):
-        restore(make_agent(wider, run.benchmark), {}, run.folder / FILE, run.benchmark)
+        restore(make_agent(wider, run.benchmark), streams(0), run.folder / FILE, run.benchmark)
 
 
 def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
-    writer = MetricsWriter(tmp_path)
+    logger = CsvLogger(tmp_path)
     for iteration in (1, 2, 3):
-        writer.write(iteration, 10 * iteration, {"a": iteration / 3})
-    writer.close()
-    writer = MetricsWriter(tmp_path, keep_iterations=2, keep_steps=20)
-    writer.write(3, 30, {"a": 7.5, "late": 1.0})
-    writer.close()
+        logger.log(iteration, 10 * iteration, {"a": iteration / 3})
+    logger = CsvLogger(tmp_path)
+    logger.begin(2, 20)
+    logger.log(3, 30, {"a": 7.5, "late": 1.0})
     rows = _rows(tmp_path)
     assert [row["iteration"] for row in rows] == ["1", "2", "3"]
     assert [float(row["a"]) for row in rows] == [1 / 3, 2 / 3, 7.5]
@@ -288,13 +290,13 @@ def test_a_foreign_metrics_file_is_an_error_and_is_left_as_it_is(tmp_path: Path)
     path = tmp_path / "metrics.csv"
     path.write_text("step,loss\n1,2\n")
     with pytest.raises(ValueError, match="not a run's metrics"):
-        MetricsWriter(tmp_path)
+        CsvLogger(tmp_path).begin(0, 0)
     assert path.read_text() == "step,loss\n1,2\n"
 
 
 def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("iteration,env_steps,a\n1,10,0.5\n2,20,0.25\n1")
-    MetricsWriter(tmp_path, keep_iterations=2, keep_steps=20).close()
+    CsvLogger(tmp_path).begin(2, 20)
     assert [row["iteration"] for row in _rows(tmp_path)] == ["1", "2"]
 
 

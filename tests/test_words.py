@@ -59,13 +59,8 @@ UNFINISHED = frozenset(
         "experiments/study/stable_baselines.py",
         "experiments/train_run.py",
         "metarl/agent.py",
-        "metarl/loop.py",
         "metarl/nets/actions.py",
         "metarl/nets/encoders.py",
-        "metarl/runs/checkpoint.py",
-        "metarl/runs/metrics.py",
-        "metarl/runs/processes.py",
-        "metarl/training.py",
         "metarl/workers.py",
     )
 )

@@ -151,7 +151,7 @@ def _peer_update(agent: Rl2, experience: Trajectories, sizes: Sizes, *, shared: 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from sb3_contrib import RecurrentPPO  # noqa: PLC0415 - optional
-        from stable_baselines3.common.logger import configure  # noqa: PLC0415
+        from stable_baselines3.common.logger import Logger  # noqa: PLC0415
         from stable_baselines3.common.vec_env import DummyVecEnv  # noqa: PLC0415
     batch = agent.batch(experience)
     time, trials, input_size = batch.inputs.shape
@@ -171,7 +171,7 @@ def _peer_update(agent: Rl2, experience: Trajectories, sizes: Sizes, *, shared: 
             "shared_lstm": shared,
         },
     )
-    model.set_logger(configure(None, []))
+    model.set_logger(Logger(None, []))
     buffer = model.rollout_buffer
 
     def update() -> None:

@@ -14,14 +14,18 @@ from metarl.experiments.fewshot.configuration import FewshotExperiment, make_lea
 from metarl.experiments.fewshot.measure import measure
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
 from metarl.experiments.finishing import finished, stopped
+from metarl.experiments.loggers import make_loggers
 from metarl.experiments.presets.fewshot import PRESETS
 from metarl.experiments.resuming import ResumeArguments, to_resume
-from metarl.experiments.runs import checkpoint_path, write_json
+from metarl.experiments.runs import checkpoint_path
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import train
 from metarl.loop import Progress
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.configs import check_counts
+from metarl.runs.files import write_json
+from metarl.runs.lock import locked
+from metarl.runs.loggers import Logger, closing
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,10 @@ def train_command(name: str, words: list[str]) -> int:
 def resume_command(words: list[str]) -> int:
     """`metarl resume` of a few-shot run."""
     arguments = parse(ResumeArguments, words, "metarl resume")
-    run = on_device(to_resume(open_run(arguments.folder), arguments, extend_run), arguments.device)
-    return _work(run, run.experiment.data.make(make_device(run.experiment.device)))
+    run = open_run(arguments.folder)
+    with locked(run.folder):
+        run = on_device(to_resume(run, arguments, extend_run), arguments.device)
+        return _work(run, run.experiment.data.make(make_device(run.experiment.device)))
 
 
 def evaluate_command(words: list[str]) -> int:
@@ -124,29 +130,45 @@ def evaluate_command(words: list[str]) -> int:
 def _work(run: FewshotRun, sources: Sources) -> int:
     """Train until done or interrupted, then evaluate."""
     experiment = run.experiment
-    learner = make_learner(experiment, make_device(experiment.device))
+    opened = make_loggers(experiment.loggers, run.folder, name=run.name, axis="tasks")
+    with locked(run.folder), closing(opened) as loggers:
+        progress, interrupted = _trained(run, sources, loggers)
+        if interrupted:
+            return stopped(run.folder, progress.iteration)
+
+        def evaluate() -> dict[str, Any]:
+            return measure(run, sources, CHECKPOINT, experiment.evaluation, seed=0)
+
+        return finished(
+            run.folder,
+            progress,
+            experience=f"{progress.tasks:,} tasks",
+            evaluate=evaluate,
+            otherwise="with other episodes",
+            loggers=loggers,
+        )
+
+
+def _trained(run: FewshotRun, sources: Sources, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
+    """Train until done or interrupted; where the run is, and whether the user stopped it there."""
+    experiment = run.experiment
     with (
         TrainingDisplay(experiment.training.iterations, _describe) as display,
         interruptible(run.folder) as interrupted,
     ):
         progress = train(
-            learner,
+            make_learner(experiment, make_device(experiment.device)),
             sources,
             experiment.training,
             experiment.evaluation,
             folder=run.folder,
             seed=experiment.seed,
             identity=run.identity,
+            loggers=loggers,
             report=display.report,
             stop=interrupted,
         )
-    if interrupted():
-        return stopped(run.folder, progress.iteration)
-
-    def evaluate() -> dict[str, Any]:
-        return measure(run, sources, CHECKPOINT, experiment.evaluation, seed=0)
-
-    return finished(run.folder, f"{progress.tasks:,} tasks", progress.elapsed_s, evaluate, "with other episodes")
+    return progress, interrupted()
 
 
 def _describe(progress: Progress, metrics: Mapping[str, float]) -> list[str]:

@@ -27,6 +27,7 @@ from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.runs.configs import check_not_negative
+from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
 
 _TAGS: codec.Tags = {
@@ -65,6 +66,7 @@ class FewshotExperiment:
         evaluation: Numbers of tasks and adaptation steps of evaluations.
         seed: Seed of all random streams of the run.
         device: Device of the networks; auto takes CUDA where it is available.
+        loggers: Places that metrics are logged to; csv is always one of them.
     """
 
     data: DataConfig
@@ -74,9 +76,11 @@ class FewshotExperiment:
     evaluation: FewshotEvaluationConfig = field(default_factory=FewshotEvaluationConfig)
     seed: int = 0
     device: Device = "auto"
+    loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
         check_not_negative(self, "seed")
+        check_loggers(self.loggers)
 
 
 def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:

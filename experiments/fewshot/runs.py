@@ -6,7 +6,8 @@ from pathlib import Path
 
 from metarl.experiments.configuration import Device
 from metarl.experiments.fewshot.configuration import FewshotExperiment, data_name, decode, encode
-from metarl.experiments.runs import CONFIG, make_folder, read_config, rewrite_experiment, versions, write_json
+from metarl.experiments.runs import CONFIG, make_folder, read_config, rewrite_experiment, versions
+from metarl.runs.files import write_json
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,15 @@ import tyro
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
-from metarl.experiments.runs import make_folder, write_json
+from metarl.experiments.runs import make_folder
 from metarl.experiments.study.configuration import Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.study.report import DISJOINT, show, summarise
 from metarl.experiments.study.running import Interrupted, run_parts, taken
+from metarl.runs.files import write_json
+from metarl.runs.lock import locked
 
 STUDY, RESULTS, FIGURE = "study.json", "results.json", "figure.png"
 
@@ -94,7 +96,8 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
         say(f"{name}: {study.source}")
         say(f"study folder {folder}")
         say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
-        _write(summarise(name, study, sets, run_parts(study, folder, sets, given)), folder)
+        with locked(folder):
+            _write(summarise(name, study, sets, run_parts(study, folder, sets, given)), folder)
     except (Interrupted, KeyboardInterrupt):
         where = f" and --out {folder}" if folder is not None and folder.exists() else ""
         say(f"stopped; what is done is kept, go on with the same command{where}")

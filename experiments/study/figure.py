@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.runs.files import atomic_file
+
 HOW_TO_INSTALL = 'no figure: matplotlib is not installed; pip install "metarl[report]" and run the study again'
 
 
@@ -47,4 +49,5 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(f"{results['study']}, seed {results['seed']}")
-    figure.savefig(path, dpi=150)
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=150, format=path.suffix[1:])

@@ -25,6 +25,7 @@ from metarl.evaluation import adaptation_curve, halves
 from metarl.experiments.configuration import Experiment, encode, make_workers
 from metarl.experiments.console import Waiting, duration, say
 from metarl.experiments.loading import restored
+from metarl.experiments.loggers import make_loggers
 from metarl.experiments.runs import (
     CONFIG,
     Run,
@@ -32,7 +33,6 @@ from metarl.experiments.runs import (
     create_run,
     on_device,
     open_run,
-    write_json,
 )
 from metarl.experiments.study.configuration import (
     FINE_TUNED,
@@ -47,6 +47,8 @@ from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.train_run import train_run
 from metarl.runs import seeding
 from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.files import write_json
+from metarl.runs.loggers import closing
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task, save_tasks
 from metarl.workers import EnvMaker, Workers
@@ -147,8 +149,9 @@ def _trained(study: Study, learner: Learner, folder: Path) -> Run:
     run = open_run(place) if (place / CONFIG).is_file() else create_run(learner.name, experiment, place)
     if run.experiment != experiment:
         raise ValueError(f"{place} has another configuration than the study; give the study another --out")
-    with make_workers(experiment, run.benchmark) as workers:
-        progress, interrupted = train_run(run, workers)
+    opened = make_loggers(experiment.loggers, place, name=learner.name, axis="env_steps")
+    with make_workers(experiment, run.benchmark) as workers, closing(opened) as loggers:
+        progress, interrupted = train_run(run, workers, loggers)
     if interrupted:
         raise Interrupted
     say(f"trained on {progress.env_steps:,} environment steps in {duration(progress.elapsed_s)}")

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from torch import Tensor
@@ -224,6 +225,7 @@ class StableLearner:
             seed=seed % 2**31,
             device="cpu",
         )
+        self._ppo.set_logger(Logger(None, []))  # SB3's own makes a folder in the temporary one for every PPO
         self._before = 0
         if start is not None:
             self._ppo.policy.load_state_dict(start.policy)

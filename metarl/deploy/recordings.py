@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from metarl.observations import Arrays, map_parts
+from metarl.runs.files import atomic_file
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories, as_tensors, map_observations
 
@@ -151,16 +152,13 @@ def save_recording(path: Path | str, recording: Recording) -> None:
     """Write a recording to a new npz file that `load_recording` reads.
 
     Raises:
-        ValueError: If the file exists already or cannot be created.
+        ValueError: If the file exists already.
+        WriteError: If it cannot be written.
     """
     path = Path(path)
     if path.exists():
         raise ValueError(f"{path} exists and is left as it is; give the recording another name")
-    try:
-        opened = path.open("xb")
-    except OSError as error:
-        raise ValueError(f"cannot write the recording {path}: {error.strerror}") from error
-    with opened as file:
+    with atomic_file(path) as file:
         np.savez_compressed(file, **recording.arrays())  # type: ignore[arg-type]  # numpy's stub
 
 

@@ -6,9 +6,10 @@ repeat updates_per_iteration times:
 now and then: scores on held-out tasks, and a checkpoint
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,10 +17,10 @@ import torch
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
-from metarl.loop import Progress, Report, load_state, repeat, save_state
-from metarl.runs.checkpoint import FILE
+from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
 from metarl.runs.configs import check_counts, check_not_negative
-from metarl.runs.metrics import MetricsWriter
+from metarl.runs.lock import locked
+from metarl.runs.loggers import Logger
 from metarl.runs.seeding import draw_seed, streams
 
 
@@ -79,10 +80,11 @@ def train(
     folder: Path,
     seed: int,
     identity: str,
+    loggers: Sequence[Logger],
     report: Report,
     stop: Callable[[], bool],
 ) -> Progress:
-    """Train until the configured number of iterations, or until told to stop.
+    """Train until the configured number of iterations, or until `stop` says so.
 
     Continues from the folder's checkpoint if there is one, to the bit as an uninterrupted run would have.
 
@@ -91,21 +93,25 @@ def train(
         sources: Sources of training and held-out tasks.
         config: Length and batch sizes.
         evaluation: Sizes of the evaluations while training.
-        folder: Run folder, for metrics, events and checkpoints.
+        folder: Run folder; checkpoints go there.
         seed: Seed of all random streams.
         identity: Name of the learner and its data; a checkpoint of another is refused.
+        loggers: Receivers of the metrics; left open.
         report: Function that is called after every iteration.
         stop: Function that is asked after every iteration; a checkpoint is written before leaving.
 
     Raises:
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
+        LockedError: if another process trains in the folder.
+        WriteError: if a file cannot be written.
     """
     generators = streams(seed)
-    resuming = (folder / FILE).exists()
-    progress = load_state(learner, generators, folder / FILE, identity) if resuming else Progress()
-    writer = MetricsWriter(folder, keep_iterations=progress.iteration, keep_steps=progress.tasks, axis="tasks")
-    work = _LearnerTraining(learner, sources, config, evaluation, folder, identity, generators)
-    repeat(work, progress, config, writer=writer, report=report, stop=stop)
+    with locked(folder):
+        progress = begin(
+            folder, config, loggers, lambda path: load_state(learner, generators, path, identity), "tasks"
+        )
+        work = _LearnerTraining(learner, sources, config, evaluation, identity, generators)
+        repeat(work, progress, config, folder=folder, loggers=loggers, axis="tasks", report=report, stop=stop)
     return progress
 
 
@@ -117,7 +123,6 @@ class _LearnerTraining:
     sources: Sources
     config: FewshotTrainingConfig
     evaluation: FewshotEvaluationConfig
-    folder: Path
     identity: str
     generators: dict[str, np.random.Generator]
 
@@ -135,8 +140,8 @@ class _LearnerTraining:
         progress.tasks += num_updates * self.config.meta_batch_size
         return sums
 
-    def test(self) -> dict[str, float]:
-        """Scores on validation tasks, or test tasks where there are none."""
+    def test(self) -> Tested:
+        """Scores on validation tasks, or test tasks where there are none; the last of them is what is best."""
         held_out = self.sources.held_out
         split = "validation" if "validation" in held_out else "test"
         name, scores = adaptation_scores(
@@ -149,8 +154,13 @@ class _LearnerTraining:
             views=self.evaluation.views,
         )
         every = self.evaluation.score_every
-        return {f"{split}/{name}_after_{place * every}": float(row.mean()) for place, row in enumerate(scores)}
+        metrics = {f"{split}/{name}_after_{place * every}": float(row.mean()) for place, row in enumerate(scores)}
+        last = float(scores[-1].mean())
+        return Tested(metrics, -last if name == "mse" else last)
 
-    def save(self, progress: Progress) -> None:
-        """A checkpoint of the learner and its random streams."""
-        save_state(self.learner, self.generators, progress, self.folder, self.identity)
+    def state(self, progress: Progress) -> dict[str, Any]:
+        """The learner and its random streams."""
+        return state_of(self.learner, self.generators, progress, self.identity)
+
+    def save_data(self) -> None:
+        """Nothing: all that a learner keeps is in the checkpoint."""

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from metarl.learning.device_memory import available_memory, check_memory, gigabytes, total_memory
 from metarl.observations import map_parts, space_parts
 from metarl.runs.checkpoint import CheckpointError
+from metarl.runs.files import open_in_place, write_error
 from metarl.trajectories import Observations, as_tensors, map_observations
 
 FILE = "replay.bin"
@@ -289,20 +290,26 @@ class MultiTaskReplay:
         saved_path, end = self._saved_file
         if saved_path != path or not path.exists() or path.stat().st_size < end:
             self._saved, end = [0] * self.num_tasks, 0
-        with path.open("r+b" if path.exists() else "w+b") as file:
-            file.seek(end)
-            file.truncate()
-            for task, added in enumerate(self._added):
-                first = max(self._saved[task], added - self.capacity)
-                for start in range(first, added, _BLOCK_ROWS):
-                    count = min(_BLOCK_ROWS, added - start)
-                    rows = self._rows()[task].index_select(0, self._ring(start, count)).cpu().numpy()
-                    content = rows.tobytes()
-                    file.write(_HEADER.pack(task, start, count, zlib.crc32(content)))
-                    file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            self._saved, self._saved_file = list(self._added), (path, file.tell())
+        first = [max(saved, added - self.capacity) for saved, added in zip(self._saved, self._added, strict=True)]
+        try:
+            with open_in_place(path) as file:
+                file.seek(end)
+                file.truncate()
+                for task, added in enumerate(self._added):
+                    for start in range(first[task], added, _BLOCK_ROWS):
+                        self._write_block(file, task, start, min(_BLOCK_ROWS, added - start))
+                file.flush()
+                os.fsync(file.fileno())
+                self._saved, self._saved_file = list(self._added), (path, file.tell())
+        except OSError as error:
+            num_rows = sum(self._added) - sum(first)
+            raise write_error(path, error, num_rows * self.width * torch.float32.itemsize) from error
+
+    def _write_block(self, file: IO[bytes], task: int, start: int, count: int) -> None:
+        """Write a header, and rows of a task from the start-th ever added on."""
+        content = self._rows()[task].index_select(0, self._ring(start, count)).cpu().numpy().tobytes()
+        file.write(_HEADER.pack(task, start, count, zlib.crc32(content)))
+        file.write(content)
 
     def load(self, path: Path) -> None:
         """Read the rows of the state that `load_state_dict` restored.

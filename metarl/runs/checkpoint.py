@@ -1,17 +1,19 @@
-"""Checkpoints: all that a resumed run needs, written atomically, read without running code."""
+"""Checkpoints: all that a resumed run needs, written atomically, checked and read without running code."""
 
-import os
-import pickle
-import shutil
+import logging
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+
+from metarl.runs.files import atomic_file
 
 FORMAT = "metarl-checkpoint-1"
 FILE = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
+BEST = "checkpoint.best.pt"
+_LOG = logging.getLogger(__name__)
 
 
 class CheckpointError(ValueError):
@@ -25,48 +27,81 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     whole checkpoint.
 
     Args:
-        folder: the run's.
-        state: tensors, numbers, strings, and lists and dictionaries of them.
+        folder: Run folder.
+        state: Tensors, numbers, strings, and lists and dictionaries of them.
+
+    Raises:
+        WriteError: if the disk is full or the file cannot be written; the checkpoints are as they were.
     """
-    path, temporary = folder / FILE, folder / f"{FILE}.tmp"
-    with temporary.open("wb") as file:
+    with atomic_file(folder / FILE, previous=folder / PREVIOUS) as file:
         torch.save({"format": FORMAT, **state}, file)
-        file.flush()
-        os.fsync(file.fileno())
-    if path.exists():
-        # A link, so that no moment passes without a file of either name.
-        link = folder / f"{PREVIOUS}.tmp"
-        link.unlink(missing_ok=True)
-        try:
-            os.link(path, link)
-        except OSError:  # a file system without links
-            shutil.copyfile(path, link)
-        link.replace(folder / PREVIOUS)
-    temporary.replace(path)
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Write `checkpoint.best.pt`, in place of the one that was the best until now."""
+    with atomic_file(folder / BEST) as file:
+        torch.save({"format": FORMAT, **state}, file)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that a run goes on from: the last, or the one before where that is missing; or None."""
+    if (folder / FILE).exists():
+        return folder / FILE
+    if not (folder / PREVIOUS).exists():
+        return None
+    _LOG.warning("%s is missing; going on from %s", folder / FILE, folder / PREVIOUS)
+    return folder / PREVIOUS
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint. Nothing in the file is executed.
+    """Read a checkpoint, after a check of every record's checksum. Nothing in the file is executed.
 
     Raises:
-        CheckpointError: if the file is missing, cut short, or not a checkpoint of this project.
+        CheckpointError: if the file is missing, cut short, damaged, or not a checkpoint of this project; names the
+            command that goes back to the checkpoint before, if that is sound.
     """
+    try:
+        return _read(path)
+    except CheckpointError as error:
+        previous = path.with_name(PREVIOUS)
+        if path.name != FILE or not _is_sound(previous):
+            raise
+        command = f"`metarl resume {path.parent} --checkpoint {PREVIOUS}`"
+        raise CheckpointError(f"{error}; {command} goes back to the one before, which is sound") from error
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        _read(path)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise CheckpointError(f"no checkpoint at {path}; expected a file that `metarl train` wrote")
-    previous = path.parent / PREVIOUS
-    remedy = f"; {previous} holds the one before (--checkpoint {PREVIOUS})" if previous.exists() else ""
-    if path.name == PREVIOUS:
-        remedy = ""
     try:
-        if not zipfile.is_zipfile(path):  # torch's reader of older formats raises anything on other files
-            raise ValueError("not a zip file")
+        _check_records(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint{remedy}") from error
+    except Exception as error:  # what a damaged or hostile file makes a reader raise is anything
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {reason}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise CheckpointError(
-            f"{path} is not a metarl checkpoint: expected format {FORMAT!r}, got {found!r}{remedy}"
-        )
+        came = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise CheckpointError(f"{path} is not a metarl checkpoint: expected format {FORMAT!r}, got {came!r}")
     del state["format"]
-    return state
+    return cast(dict[str, Any], state)
+
+
+def _check_records(path: Path) -> None:
+    """Raise an error unless the file is a zip archive whose records have the checksums that it says they have."""
+    if not zipfile.is_zipfile(path):  # torch's reader of older formats raises anything on other files
+        raise ValueError("expected a zip file")
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:  # torch compresses nothing, a zip bomb is compressed
+                raise ValueError(f"expected records that are not compressed, got {record.filename}")
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of its record {damaged} is wrong")

@@ -57,9 +57,20 @@ def dump_states(generators: dict[str, np.random.Generator]) -> str:
 
 
 def load_states(generators: dict[str, np.random.Generator], dumped: str) -> None:
-    """Restore the states of all streams from the JSON of `dump_states`."""
-    for name, state in json.loads(dumped).items():
-        generators[name].bit_generator.state = state
+    """Restore the states of all streams from the JSON of `dump_states`.
+
+    Raises:
+        ValueError: if a stream is missing or unknown, or is one of another seed.
+    """
+    states = json.loads(dumped)
+    if set(states) != set(generators):
+        raise ValueError(f"expected the random streams {sorted(generators)}, got {sorted(states)}")
+    for name, state in states.items():
+        bits = generators[name].bit_generator
+        ours = bits.state
+        if state["state"]["inc"] != ours["state"]["inc"]:  # PCG64's increment is the seed's, and never changes
+            raise ValueError(f"its random stream {name} is one of another seed than the run's")
+        bits.state = state
 
 
 class TaskNoise:

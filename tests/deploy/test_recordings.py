@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metarl.deploy.recordings import Recording, load_recording, save_recording
+from metarl.runs.files import WriteError
 
 NAMES = ("observations", "actions", "rewards", "terminated", "truncated", "next_observations")
 
@@ -33,7 +34,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path: Path) -> None:
         assert np.array_equal(getattr(read, name), values)
     with pytest.raises(ValueError, match="exists and is left as it is"):
         save_recording(path, read)
-    with pytest.raises(ValueError, match=r"cannot write the recording .*nowhere.*: No such file or directory"):
+    with pytest.raises(WriteError, match=r"cannot write .*nowhere.*: No such file or directory"):
         save_recording(tmp_path / "nowhere" / "log.npz", read)
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
@@ -95,6 +96,7 @@ def test_ppo_learns_the_same_as_in_stable_baselines_own_environment() -> None:
         seed=4,
         device="cpu",
     )
+    theirs.set_logger(Logger(None, []))
     theirs.learn(60)
     for name, values in theirs.policy.state_dict().items():
         assert torch.equal(ours.snapshot().policy[name], values), name

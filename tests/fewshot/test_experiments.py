@@ -27,6 +27,7 @@ from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
 from metarl.runs.checkpoint import FILE, load_checkpoint
+from metarl.runs.metrics import CsvLogger
 
 TINY = [
     "--training.iterations", "2",
@@ -165,6 +166,7 @@ def _train(name: str, folder: Path, stop_at: int | None = None) -> None:
         folder=folder,
         seed=0,
         identity=name,
+        loggers=[CsvLogger(folder, axis="tasks")],
         report=lambda progress, metrics: None,
         stop=stop,
     )
