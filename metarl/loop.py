@@ -26,7 +26,7 @@ class TrainingDiverged(RuntimeError):
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """Position of a run on its way.
 
     Attributes:
         iteration: Number of outer updates that are done.
@@ -47,7 +47,7 @@ Report = Callable[[Progress, Mapping[str, float]], None]
 
 
 class Stateful(Protocol):
-    """What is trained."""
+    """An agent or learner whose state a checkpoint holds."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that a resumed run needs."""
@@ -57,24 +57,27 @@ class Stateful(Protocol):
 
 
 class Schedule(Protocol):
-    """How long a run is, and what happens when; see `metarl.training.TrainingConfig`."""
+    """Length of a run and periods of what it does now and then; see `metarl.training.TrainingConfig`."""
 
     @property
-    def iterations(self) -> int: ...  # noqa: D102
+    def iterations(self) -> int:
+        """Number of outer updates of the whole run."""
 
     @property
-    def checkpoint_every(self) -> int: ...  # noqa: D102
+    def checkpoint_every(self) -> int:
+        """Number of iterations between two checkpoints."""
 
     @property
-    def evaluate_every(self) -> int: ...  # noqa: D102
+    def evaluate_every(self) -> int:
+        """Number of iterations between two evaluations; 0 for none."""
 
 
 class Tested(NamedTuple):
-    """What an evaluation while training gives.
+    """Result of an evaluation while training.
 
     Attributes:
         metrics: Numbers to log, by name.
-        score: What the best checkpoint is chosen by; higher is better.
+        score: Number that the best checkpoint is chosen by; higher is better.
     """
 
     metrics: dict[str, float]
@@ -82,7 +85,7 @@ class Tested(NamedTuple):
 
 
 class Work(Protocol):
-    """What the loop repeats."""
+    """The work that the loop repeats."""
 
     def iterate(self, progress: Progress) -> dict[str, float]:
         """One outer update; counts what it used and returns metrics."""
@@ -100,7 +103,7 @@ class Work(Protocol):
 def begin(
     folder: Path, schedule: Schedule, loggers: Sequence[Logger], restore: Callable[[Path], Progress], axis: Axis
 ) -> Progress:
-    """Where a run goes on: at the folder's checkpoint, or at the start if it has none.
+    """The place where a run goes on: at the folder's checkpoint, or at the start if it has none.
 
     Args:
         folder: Run folder.
@@ -141,8 +144,8 @@ def repeat(
     """Iterate until the scheduled number, or until `stop` says so.
 
     Args:
-        work: What is repeated.
-        progress: Where to go on; kept up to date.
+        work: Work that is repeated.
+        progress: Place to go on from; kept up to date.
         schedule: Length of the run.
         folder: Run folder; checkpoints go there.
         loggers: Receivers of the metrics of every iteration.

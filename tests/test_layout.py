@@ -106,6 +106,9 @@ def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
         "nets.networks",
         "runs.checkpoint",
         "runs.configs",
+        "runs.files",
+        "runs.lock",
+        "runs.loggers",
         "runs.metrics",
         "runs.seeding",
     ]

@@ -21,7 +21,9 @@ from metarl.experiments.configuration import Experiment, decode, encode, make_ag
 from metarl.experiments.presets.table import PRESETS
 from metarl.experiments.runs import Run, create_run, open_run
 from metarl.loop import TrainingDiverged
-from metarl.runs.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs import files, seeding
+from metarl.runs.checkpoint import BEST, FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs.files import WriteError
 from metarl.runs.loggers import TensorBoardLogger
 from metarl.runs.metrics import CsvLogger
 from metarl.runs.seeding import streams
@@ -327,3 +329,142 @@ def test_a_malformed_configuration_names_the_field(path: Sequence[str], value: A
     inner[path[-1]] = value
     with pytest.raises(ValueError, match=message):
         decode(data)
+
+
+def _killed_at(run: Run, iteration: int) -> None:
+    """Train until metrics.csv has the row of this iteration, and die there without a checkpoint."""
+
+    def die() -> bool:
+        if len(_rows(run.folder)) == iteration:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(run, die)
+
+
+def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path: Path) -> None:
+    experiment = _experiment("promp")
+    whole = create_run("whole", experiment, tmp_path / "whole")
+    _train(whole)
+    parts = create_run("parts", experiment, tmp_path / "parts")
+    _killed_at(parts, 1)
+    CsvLogger(parts.folder).begin(0, 0)  # as far as a resumed process came before it was killed too
+    assert len((parts.folder / "metrics.csv").read_text().splitlines()) == 1
+    assert not (parts.folder / FILE).exists()
+    _train(open_run(parts.folder))
+    assert _same(whole.folder, parts.folder)
+    assert _rows(whole.folder) == _rows(parts.folder)
+
+
+@pytest.mark.parametrize("agent", ["promp", "pearl"])
+def test_a_deleted_checkpoint_goes_on_from_the_one_before(
+    agent: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    experiment = _experiment(agent)
+    whole = create_run("whole", experiment, tmp_path / "whole")
+    _train(whole)
+    parts = create_run("parts", experiment, tmp_path / "parts")
+    _killed_at(parts, 5)
+    (parts.folder / FILE).unlink()
+    assert load_checkpoint(parts.folder / PREVIOUS)["progress"]["iteration"] == 2
+    _train(open_run(parts.folder))
+    assert f"going on from {parts.folder / PREVIOUS}" in caplog.text
+    assert _same(whole.folder, parts.folder)
+    assert _rows(whole.folder) == _rows(parts.folder)
+
+
+def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    _killed_at(run, 5)
+    for name in (FILE, PREVIOUS):
+        (run.folder / name).unlink()
+    before = (run.folder / "metrics.csv").read_bytes()
+    with pytest.raises(CheckpointError, match=r"no checkpoint, but its metrics\.csv is of 5 iterations"):
+        _train(open_run(run.folder))
+    assert (run.folder / "metrics.csv").read_bytes() == before
+
+
+def _tampered(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
+    state = load_checkpoint(run.folder / FILE)
+    change(state)
+    save_checkpoint(run.folder, state)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("progress"), "progress"),
+        (lambda s: s.update(progress=3), "progress"),
+        (lambda s: s["progress"].pop("iteration"), "iteration"),
+        (lambda s: s["progress"].update(iteration=-5), "iteration to be a whole number of zero or more, got -5"),
+        (lambda s: s["progress"].update(iteration="3"), "iteration"),
+        (lambda s: s["progress"].update(iteration=True), "iteration"),
+        (lambda s: s["progress"].update(env_steps=1.5), "env_steps"),
+        (lambda s: s["progress"].update(elapsed_s=float("nan")), "elapsed_s"),
+        (lambda s: s["progress"].update(speed=3), "speed"),
+        (lambda s: s.pop("generators"), "generators"),
+        (lambda s: s.update(generators="{}"), "random streams"),
+        (lambda s: s.update(generators="nonsense"), "Expecting value"),
+        (lambda s: s.update(generators=s["generators"].replace("PCG64", "MT19937")), "PCG64|MT19937"),
+        (lambda s: s.update(generators=seeding.dump_states(streams(1))), "another seed"),
+        (lambda s: s.pop("agent"), "agent"),
+        (lambda s: s.update(agent=[1]), "indices"),
+    ],
+)
+def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    _train(run)
+    _tampered(run, change)
+    agent = make_agent(run.experiment, run.benchmark)
+    with pytest.raises(ValueError, match=message) as raised:
+        restore(agent, streams(0), run.folder / FILE, run.benchmark)
+    assert "\n" not in str(raised.value)
+    assert str(run.folder / FILE) in str(raised.value)
+
+
+def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
+    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    _train(run)
+    tested = {
+        int(row["iteration"]): float(row["test/success_after_1"])  # success counts where a family has it
+        for row in _rows(run.folder)
+        if row["test/success_after_1"]
+    }
+    assert len(set(tested.values())) == 2
+    best = load_checkpoint(run.folder / BEST)
+    assert best["progress"]["iteration"] == max(tested, key=lambda iteration: tested[iteration])
+    assert best["progress"]["best"] == pytest.approx(max(tested.values()))
+
+
+def test_a_failing_write_says_which_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create_run("run", _experiment("promp"), tmp_path / "run")
+
+    def fail_at_the_fourth() -> bool:
+        if len(_rows(run.folder)) == 3:
+            monkeypatch.setattr(files.os, "fsync", full)
+        return False
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(WriteError, match=r"cannot write .*No space left.*[\d,]+ bytes.*of iteration 2 is intact"):
+        _train(run, fail_at_the_fourth)
+    monkeypatch.undo()
+    assert load_checkpoint(run.folder / FILE)["progress"]["iteration"] == 2
+    assert not list(run.folder.glob(".*.tmp"))
+
+
+def test_the_number_of_threads_is_restored_with_the_checkpoint(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    _train(run)
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        restore(make_agent(run.experiment, run.benchmark), streams(0), run.folder / FILE, run.benchmark)
+        assert torch.get_num_threads() == before
+    finally:
+        torch.set_num_threads(before)
+    assert f"torch computes on {before} threads" in caplog.text

@@ -61,6 +61,8 @@ UNFINISHED = frozenset(
         "metarl/agent.py",
         "metarl/nets/actions.py",
         "metarl/nets/encoders.py",
+        "metarl/runs/processes.py",
+        "metarl/training.py",
         "metarl/workers.py",
     )
 )

@@ -40,12 +40,12 @@ class CsvLogger(Logger):
         if not self._path.exists():
             return
         columns, rows = _read(self._path, self._axis)
-        kept = {int(row["iteration"]): row for row in rows if int(row["iteration"]) <= iteration}
+        by_iteration = {int(row["iteration"]): row for row in rows if int(row["iteration"]) <= iteration}
         self._columns = columns
-        write_csv(self._path, columns, list(kept.values()))
+        write_csv(self._path, columns, list(by_iteration.values()))
 
     def log(self, iteration: int, position: int, metrics: Mapping[str, float]) -> None:
-        """Append a row."""
+        """Append a row to the file."""
         row = {"iteration": float(iteration), self._axis: float(position), **metrics}
         missing = [name for name in row if name not in self._columns]
         if missing:

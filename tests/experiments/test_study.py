@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.study.report import summarise
 from metarl.experiments.study.running import Schedule
 from metarl.loop import Progress
+from metarl.runs.loggers import Logger
 from metarl.tasks import FiniteTasks, Task
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import Workers
@@ -345,9 +346,9 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(
     study, folder = _study(stable=None, gap=None), tmp_path / "stopped"
     learn, trained = running.train_run, []
 
-    def stops_at_the_second(run: Run, workers: Workers) -> tuple[Progress, bool]:
+    def stops_at_the_second(run: Run, workers: Workers, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
         trained.append(run.name)
-        return learn(run, workers)[0], len(trained) == 2
+        return learn(run, workers, loggers)[0], len(trained) == 2
 
     monkeypatch.setattr(running, "train_run", stops_at_the_second)
     assert command.run_study("tiny", study, folder, {}) == 130

@@ -232,6 +232,7 @@ def _drawn(folder: Path, global_seed: int) -> tuple[list[float], list[dict[str, 
         folder=folder,
         seed=0,
         identity="drawing",
+        loggers=[CsvLogger(folder, axis="tasks")],
         report=lambda progress, metrics: None,
         stop=lambda: False,
     )
