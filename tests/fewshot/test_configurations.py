@@ -1,5 +1,6 @@
 """Configurations and checkpoints of earlier versions are still read."""
 
+import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,30 @@ def test_there_are_results_of_every_data_set_and_most_learners() -> None:
     experiments = [decode(json.loads(path.read_text())["experiment"]) for path in CONFIGURATIONS]
     assert len({type(experiment.learner) for experiment in experiments}) == 11
     assert len(experiments) >= 30
+
+
+def _undocumented(kind: type[Any]) -> list[str]:
+    """Fields of a configuration, or of what it is derived from, that no docstring describes."""
+    described = " ".join(base.__doc__ or "" for base in kind.__mro__)
+    fields = dataclasses.fields(kind)
+    return [f"{kind.__name__}.{field.name}" for field in fields if f"\n        {field.name}: " not in described]
+
+
+def test_every_field_of_an_experiment_is_described_for_the_help() -> None:
+    missing = []
+    for preset in PRESETS.values():
+        experiment = preset.experiment
+        parts: list[Any] = [
+            experiment,
+            *(getattr(experiment, field.name) for field in dataclasses.fields(experiment)),
+        ]
+        for part in (part for part in parts if dataclasses.is_dataclass(part)):
+            missing += _undocumented(type(part))  # type: ignore[arg-type]
+            values = [getattr(part, field.name) for field in dataclasses.fields(part)]
+            missing += [
+                name for value in values if dataclasses.is_dataclass(value) for name in _undocumented(type(value))
+            ]  # type: ignore[arg-type]
+    assert missing == []
 
 
 def _keys(tree: Any, depth: int = 2) -> Any:

@@ -19,7 +19,7 @@ class ClassFolderData(ImageClasses):
     """Images of one's own: a folder that holds one folder of images for every class.
 
     Attributes:
-        folder: Folder that holds one folder of images for every class.
+        folder: Folder that holds one folder of PNG, JPEG, BMP, GIF or WebP images for every class.
         size: Width that images are resized to, in pixels; they become square.
         split_file: JSON file of the classes of each split, {"train": [class, ...], "validation": [...], "test":
             [...]}.
