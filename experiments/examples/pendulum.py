@@ -11,7 +11,7 @@ import torch
 
 import metarl
 from metarl.agent import AgentConfig, AgentSetup
-from metarl.agents.maml import PolicyConfig
+from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2 import Rl2Config, TrialPolicyConfig
 from metarl.envs import CustomFamily
@@ -35,8 +35,10 @@ PENDULUMS = CustomFamily(
 
 if __name__ == "__main__":
     benchmark, rng = PENDULUMS.benchmark(), np.random.default_rng(0)
-    rl2 = Rl2Config(TrialPolicyConfig(normalise_observations=True), gae_lambda=0.9, outer_lr=1e-3)
-    promp = PrompConfig(PolicyConfig(output_scale=1.0), outer_lr=3e-3)
+    memory = TrialPolicyConfig(memory_size=64, head_sizes=(64,), normalise_observations=True)
+    rl2 = Rl2Config(memory, gae_lambda=0.9, outer_lr=1e-3)
+    adaptation = AdaptationConfig(num_episodes=10, gae_lambda=0.95)
+    promp = PrompConfig(PolicyConfig(output_scale=1.0), adaptation, outer_lr=3e-3)
     experiments: list[tuple[AgentConfig, int]] = [(rl2, 120), (promp, 60)]
     for config, iterations in experiments:
         setup = AgentSetup(PENDULUMS.make_env(1), benchmark, iterations, seed=0, device=torch.device("cpu"))
