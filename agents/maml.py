@@ -12,9 +12,10 @@ better-behaved one at no cost; `inner_loss="log_likelihood"` is the original. Ep
 parameters adapted without a graph; the update repeats the adaptation on the stored episodes and differentiates it.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from metarl.learning.advantages import Normalisation, linear_baseline_advantages
 from metarl.learning.bilevel import Params, adapt, expand, sgd
 from metarl.learning.losses import masked_mean, policy_gradient_loss, ratio_loss
 from metarl.nets.actions import ActionMap, action_map
+from metarl.nets.devices import on_cpu
 from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
 from metarl.nets.encoders import FLAT
 from metarl.nets.networks import Activation
@@ -203,6 +205,14 @@ class AdaptivePolicy:
             )
         self.policy = _make_policy(self._encoder.output_size, self.actions, policy, generator).to(device)
 
+    def on_cpu(self) -> "AdaptivePolicy":
+        """This learner itself if it is on the CPU, otherwise a copy that is."""
+        if self.device.type == "cpu":
+            return self
+        learner = copy.copy(self)
+        learner.policy, learner.device = on_cpu(self.policy), torch.device("cpu")
+        return learner
+
     def params(self) -> Params:
         """The meta-parameters theta by name."""
         return self.policy.parameter_dict()
@@ -282,13 +292,15 @@ class GradientActor:
     Args:
         learner: The policy and its inner loop.
         params: Adapted parameters [task, ...]; None for the meta-parameters.
+        sampling: True to sample actions, false to take the distribution's mode.
     """
 
     sequential = False
     reads_outcomes = False
 
-    def __init__(self, learner: AdaptivePolicy, params: Params | None) -> None:
+    def __init__(self, learner: AdaptivePolicy, params: Params | None, *, sampling: bool = True) -> None:
         self._learner = learner
+        self._sampling = sampling
         self._params = params
         self._acting: Params = {}
         self._noise: TaskNoise | None = None
@@ -304,9 +316,21 @@ class GradientActor:
 
     def select(self, tasks: slice) -> "GradientActor":
         """The actor of some of the tasks."""
-        if self._params is None:
-            return GradientActor(self._learner, None)
-        return GradientActor(self._learner, {name: p[tasks] for name, p in self._params.items()})
+        params = self._params
+        if params is not None:
+            params = {name: p[tasks] for name, p in params.items()}
+        return GradientActor(self._learner, params, sampling=self._sampling)
+
+    def deterministic(self) -> "GradientActor":
+        """The same actor, which takes the distribution's mode; its episodes are no data to adapt from."""
+        return GradientActor(self._learner, self._params, sampling=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What worker processes get: parameters on the CPU, so that none of them opens a CUDA context."""
+        params = self._params
+        if params is not None:
+            params = {name: p.detach().cpu() for name, p in params.items()}
+        return vars(self) | {"_params": params, "_learner": self._learner.on_cpu()}
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks."""
@@ -325,7 +349,7 @@ class GradientActor:
         """Sample actions [task, parallel, ...]."""
         assert self._noise is not None, "begin comes before act"
         distribution = full_parts(self._learner.distribution(self._acting, observations))
-        actions = distribution.sample(self._noise.next())
+        actions = distribution.sample(self._noise.next()) if self._sampling else distribution.mode()
         return Actions(self._learner.actions.to_env(actions), actions, distribution._asdict())
 
     def adapt(self, trajectories: Trajectories) -> "GradientActor":
@@ -337,7 +361,7 @@ class GradientActor:
         learner = self._learner
         start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
         adapted = adapt(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
-        return GradientActor(learner, adapted)
+        return GradientActor(learner, adapted, sampling=self._sampling)
 
 
 def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:

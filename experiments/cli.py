@@ -97,6 +97,7 @@ class EvaluateArguments:
         num_steps: adaptation steps; the run's own number by default.
         num_episodes: per task and step; the run's own number by default.
         horizon: steps per episode; those of training by default.
+        deterministic: Measure the mode of the policy instead of samples; the run's own choice by default.
         seed: of the fresh tasks and the episodes.
         json: write the result to this new file too.
         checkpoint: which of the run's checkpoints.
@@ -110,6 +111,7 @@ class EvaluateArguments:
     num_steps: int | None = None
     num_episodes: int | None = None
     horizon: int | None = None
+    deterministic: bool | None = None
     seed: int = 0
     json: Path | None = None
     checkpoint: str = CHECKPOINT
@@ -272,7 +274,7 @@ def _evaluate(words: list[str]) -> int:
         rng = seeding.streams(arguments.seed)["fresh_tasks"]
         drawn_from = run.benchmark.train if arguments.split == "train" else run.benchmark.test
         tasks = drawn_from.sample(arguments.num_tasks, rng)
-    settings = overridden(run.experiment.evaluation, arguments, "num_steps", "num_episodes")
+    settings = overridden(run.experiment.evaluation, arguments, "num_steps", "num_episodes", "deterministic")
     with make_workers(run.experiment, run.benchmark) as workers:
         split = "file" if arguments.tasks is not None else arguments.split
         result = measure(run, workers, arguments.checkpoint, tasks, settings, seed=arguments.seed, split=split)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metarl.agent import Actor, Collector
+from metarl.agent import Actor, ActsDeterministically, Collector
 from metarl.evaluation import AdaptationCurve, adaptation_curve
 from metarl.experiments.configuration import make_agent
 from metarl.experiments.console import Waiting, show_curves, show_families, show_trials
@@ -130,6 +130,8 @@ def _curves(
                 num_steps=settings.num_steps,
                 num_episodes=settings.num_episodes,
                 exhaustive=exhaustive,
+                # Baselines that choose at random have no mode.
+                deterministic=settings.deterministic and isinstance(actor, ActsDeterministically),
                 progress=waiting.progress,
             )
     return curves

@@ -115,6 +115,14 @@ class Deployable(Protocol):
         """The policy's own form of environment actions [..., *shape], as `Trajectories.actions` holds it."""
 
 
+@runtime_checkable
+class ActsDeterministically(Protocol):
+    """What an actor has beside `Actor` if it can act without sampling."""
+
+    def deterministic(self) -> Actor:
+        """The same actor, which takes the mode of its distribution instead of a sample."""
+
+
 class Collector(Protocol):
     """Gathers experience; `metarl.workers.Workers` is one.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metarl.agent import Actor, Collector
+from metarl.agent import Actor, ActsDeterministically, Collector
 from metarl.intervals import Sampling
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
@@ -160,6 +160,7 @@ def adaptation_curve(
     num_steps: int,
     num_episodes: int,
     exhaustive: bool = False,
+    deterministic: bool = False,
     progress: OnStep | None = None,
 ) -> AdaptationCurve:
     """Adapt an unadapted actor to each task step by step, measuring on the way.
@@ -178,25 +179,44 @@ def adaptation_curve(
         num_steps: Number of adaptation steps; the curve has one point more.
         num_episodes: Number of episodes per task and step.
         exhaustive: True where the tasks are the whole distribution; see `TaskDistribution.exhausted_by`.
+        deterministic: True to measure actors that take the mode of their distribution. An actor that learns from
+            episode to episode then never samples. One that takes gradient steps adapts to episodes of sampled
+            actions, which are not measured, and the deterministic ones are further episodes.
         progress: Function that is called after each step.
+
+    Raises:
+        ValueError: if the actor cannot act deterministically and should.
     """
     if actor.sequential:
+        actor = _without_sampling(actor) if deterministic else actor
         curve = _trial_curve(actor, collector, tasks, rng, num_steps=num_steps, num_episodes=num_episodes)
         return replace(curve, exhaustive=exhaustive)
     returns, successes, steps = [], [], 0
     for step in range(num_steps + 1):
-        trajectories = collector.collect(actor, tasks, num_episodes, draw_seed(rng))
+        measured = _without_sampling(actor) if deterministic else actor
+        trajectories = collector.collect(measured, tasks, num_episodes, draw_seed(rng))
         returns.append(_finite_returns(trajectories))
         success = trajectories.successes()
         if success is not None:
             successes.append(success.numpy())
         steps += trajectories.num_steps
         if step < num_steps:
+            if deterministic:
+                trajectories = collector.collect(actor, tasks, num_episodes, draw_seed(rng))
+                steps += trajectories.num_steps
             actor = actor.adapt(trajectories)
         if progress is not None:
             progress(step + 1, num_steps + 1)
     success_rates = np.stack(successes) if successes else None
     return AdaptationCurve(tuple(tasks), np.stack(returns), success_rates, steps, exhaustive)
+
+
+def _without_sampling(actor: Actor) -> Actor:
+    if not isinstance(actor, ActsDeterministically):
+        raise ValueError(
+            f"{type(actor).__name__} cannot act deterministically: it has no such method; sample instead"
+        )
+    return actor.deterministic()
 
 
 def _trial_curve(

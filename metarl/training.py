@@ -53,11 +53,13 @@ class EvaluationConfig:
         num_tasks: held-out tasks, drawn once per run.
         num_steps: adaptation steps.
         num_episodes: per task and step.
+        deterministic: Measure the mode of the policy instead of samples; gradient learners still adapt to samples.
     """
 
     num_tasks: int = 40
     num_steps: int = 3
     num_episodes: int = 20
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", "num_episodes")
@@ -209,6 +211,7 @@ def _test(
         rng,
         num_steps=evaluation.num_steps,
         num_episodes=evaluation.num_episodes,
+        deterministic=evaluation.deterministic,
     )
     metrics = {f"test/return_after_{k}": float(r.mean()) for k, r in enumerate(curve.returns)}
     if curve.successes is not None:

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from metarl.agents.pearl.context import RecurrentEncoder, SetEncoder, transition
 from metarl.agents.pearl.soft_actor_critic import LatentPolicy
 from metarl.learning.trials import as_trials
 from metarl.nets.actions import ActionMap
+from metarl.nets.devices import on_cpu
 from metarl.nets.encoders import Encoder
 from metarl.nets.memories import Carry
 from metarl.runs.seeding import TaskNoise
@@ -99,6 +101,21 @@ class LatentActor:
         """The policy's actions for environment actions [..., *shape]."""
         return self._networks.actions.from_env(env_actions)
 
+    def deterministic(self) -> "LatentActor":
+        """The same actor, which takes the policy's mode; latents are drawn all the same."""
+        return LatentActor(
+            self._networks,
+            num_prior=self._num_prior,
+            num_context=self.num_context,
+            deterministic=True,
+            read=self._read,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What worker processes get: networks on the CPU, so that none of them opens a CUDA context."""
+        read = None if self._read is None else tuple(part.cpu() for part in self._read)
+        return vars(self) | {"_networks": on_cpu(self._networks), "_read": read}
+
     def select(self, tasks: slice) -> "LatentActor":
         """The actor of some of the tasks; itself where every trial starts in the same state."""
         if self._read is None:
@@ -109,8 +126,7 @@ class LatentActor:
         """Start trials, one per task, with the contexts read so far."""
         if num_parallel != 1:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
-        if next(self._networks.parameters()).device.type != "cpu":
-            self._networks = copy.deepcopy(self._networks).cpu()
+        self._networks = on_cpu(self._networks)
         policy = self._networks.policy
         self._episode = 0
         self._carry = self._networks.encoder.start(len(task_seeds)) if self._read is None else self._read

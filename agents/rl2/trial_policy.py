@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from metarl.agent import Actions, Interface, Outcome
 from metarl.learning.trials import Trials, as_trials
 from metarl.nets.actions import action_map
+from metarl.nets.devices import on_cpu
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
@@ -279,12 +280,16 @@ class TrialActor:
         policy: Network, on any device; acting is on the CPU.
         read: The memory's carry and the next step's inputs of the last one, where trials go on from; None for
             trials that start.
+        sampling: True to sample actions, false to take the distribution's mode.
     """
 
     sequential = True
 
-    def __init__(self, policy: TrialPolicy, read: tuple[Carry, Tensor] | None = None) -> None:
+    def __init__(
+        self, policy: TrialPolicy, read: tuple[Carry, Tensor] | None = None, *, sampling: bool = True
+    ) -> None:
         self._policy = policy
+        self._sampling = sampling
         self._read = read
         self._carry: Carry = ()
         self._last_step = torch.empty(0)
@@ -312,15 +317,22 @@ class TrialActor:
         if self._read is None:
             return self
         carry, last_step = self._read
-        return TrialActor(self._policy, (tuple(part[tasks] for part in carry), last_step[tasks]))
+        read = (tuple(part[tasks] for part in carry), last_step[tasks])
+        return TrialActor(self._policy, read, sampling=self._sampling)
+
+    def deterministic(self) -> "TrialActor":
+        """The same actor, which takes the distribution's mode from the first episode of a trial on."""
+        return TrialActor(self._policy, self._read, sampling=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What worker processes get: the network on the CPU, so that none of them opens a CUDA context."""
+        return vars(self) | {"_policy": on_cpu(self._policy)}
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, or go on from what was read."""
         if num_parallel != 1:
             raise ValueError(f"a trial's episodes follow one another, got {num_parallel} in parallel")
-        policy = self._policy
-        if next(policy.parameters()).device.type != "cpu":
-            self._policy = policy = copy.deepcopy(policy).cpu()
+        self._policy = policy = on_cpu(self._policy)
         self._start(len(task_seeds))
         self._noise = TaskNoise(task_seeds, policy.actions.shape, kind=policy.actions.noise)
 
@@ -336,7 +348,8 @@ class TrialActor:
         inputs = policy.inputs(self._observations, self._last_step)
         remembered, self._carry = policy.step(inputs, self._carry, self._alive)
         distribution, values = policy.decide(remembered, inputs)
-        self._actions = distribution.sample(self._noise.next(self._alive))
+        noise = self._noise.next(self._alive)
+        self._actions = distribution.sample(noise) if self._sampling else distribution.mode()
         records = {"log_prob": distribution.log_prob(self._actions).unsqueeze(1), "value": values.unsqueeze(1)}
         actions = self._actions.unsqueeze(1)
         return Actions(policy.actions.to_env(actions), actions, records)
@@ -362,7 +375,7 @@ class TrialActor:
                 _, actor._carry = policy.step(policy.inputs(observations, actor._last_step), actor._carry, alive)
                 last_step = policy.last_step(observations, *(part[t] for part in trials[1:5]))
                 actor._last_step = torch.where(alive.unsqueeze(1), last_step, actor._last_step)
-        return TrialActor(policy, (actor._carry, actor._last_step))
+        return TrialActor(policy, (actor._carry, actor._last_step), sampling=self._sampling)
 
     def _start(self, num_tasks: int) -> None:
         """Start from what was read, or from nothing; a memory may write into its carry, so that it gets a copy."""

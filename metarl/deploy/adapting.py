@@ -16,7 +16,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from metarl.agent import Actor, Agent, Deployable, Interface
+from metarl.agent import Actor, ActsDeterministically, Agent, Deployable, Interface
 from metarl.deploy.recordings import Recording
 from metarl.deploy.single_env import (
     Episode,
@@ -132,6 +132,7 @@ def adapt(
     num_steps: int = 1,
     seed: int = 0,
     max_episode_steps: int | None = None,
+    deterministic: bool = False,
 ) -> Adaptation:
     """Let a trained agent adapt to an environment.
 
@@ -146,6 +147,8 @@ def adapt(
         num_steps: Number of gradient steps.
         seed: Seed of the environment's resets and of the actions' noise.
         max_episode_steps: Number of steps after which episodes are cut; None leaves the end to the environment.
+        deterministic: True for a policy that takes the mode of its distribution. RL2 and PEARL then never sample;
+            MAML-TRPO and ProMP still adapt to episodes of sampled actions.
 
     Raises:
         ValueError: if the spaces do not fit the agent, or a number is not what it should be.
@@ -160,6 +163,10 @@ def adapt(
     if actor.sequential and num_steps > 1:
         raise ValueError(f"num_steps must be 1 for an agent that learns as it acts, got {num_steps}")
     _check_fit(actor, env)
+    if deterministic and not isinstance(actor, ActsDeterministically):
+        raise ValueError(f"{type(actor).__name__} cannot act deterministically; sample instead")
+    if deterministic and actor.sequential:
+        actor = actor.deterministic()
     rng = np.random.default_rng(seed)
     logs: list[EpisodeLog] = []
     for _ in range(num_steps):
@@ -167,6 +174,8 @@ def adapt(
         runs = run(actor, env, episodes // num_steps, draw_seed(rng), max_episode_steps)
         actor = actor.adapt(as_trajectories(runs))
         logs += runs
+    if deterministic:
+        actor = actor.deterministic()
     policy = AdaptedPolicy(actor, env.action_space, draw_seed(rng))
     return Adaptation(policy, tuple(log.summary() for log in logs), as_recording(logs))
 
