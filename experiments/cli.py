@@ -17,6 +17,7 @@ from metarl.experiments.arguments import UsageError, check_new, overridden, pars
 from metarl.experiments.configuration import (
     Device,
     Experiment,
+    encode,
     experiment_benchmark,
     make_agent,
     make_workers,
@@ -232,7 +233,9 @@ def _resume(words: list[str]) -> int:
 def _work(run: Run) -> int:
     """Train until done or interrupted, then evaluate."""
     experiment = run.experiment
-    opened = make_loggers(experiment.loggers, run.folder, name=run.name, axis="env_steps")
+    opened = make_loggers(
+        experiment.loggers, run.folder, name=run.name, axis="env_steps", config=encode(experiment)
+    )
     with make_workers(experiment, run.benchmark) as workers, locked(run.folder), closing(opened) as loggers:
         progress, interrupted = train_run(run, workers, loggers)
         if interrupted:

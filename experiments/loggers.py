@@ -8,7 +8,9 @@ from metarl.runs.loggers import Logger, LoggerName, TensorBoardLogger, WandbLogg
 from metarl.runs.metrics import Axis, CsvLogger
 
 
-def make_loggers(names: Sequence[LoggerName], folder: Path, *, name: str, axis: Axis) -> list[Logger]:
+def make_loggers(
+    names: Sequence[LoggerName], folder: Path, *, name: str, axis: Axis, config: Mapping[str, Any]
+) -> list[Logger]:
     """The loggers of these names; metrics.csv comes first.
 
     Args:
@@ -16,6 +18,7 @@ def make_loggers(names: Sequence[LoggerName], folder: Path, *, name: str, axis: 
         folder: Run folder.
         name: Name of the run, for loggers that collect many.
         axis: Quantity that the x axis of the metrics counts.
+        config: Encoded experiment, logged as hyperparameters.
 
     Raises:
         ValueError: if the package that a logger needs is not installed.
@@ -25,6 +28,8 @@ def make_loggers(names: Sequence[LoggerName], folder: Path, *, name: str, axis: 
         loggers.append(TensorBoardLogger(folder))
     if "wandb" in names:
         loggers.append(WandbLogger(folder, name=name))
+    for logger in loggers:
+        logger.hyperparameters(config)
     return loggers
 
 

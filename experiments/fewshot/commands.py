@@ -10,7 +10,7 @@ import tyro
 from metarl.experiments.arguments import check_new, interruptible, overridden, parse
 from metarl.experiments.configuration import Device, make_device
 from metarl.experiments.console import TrainingDisplay, say
-from metarl.experiments.fewshot.configuration import FewshotExperiment, make_learner
+from metarl.experiments.fewshot.configuration import FewshotExperiment, encode, make_learner
 from metarl.experiments.fewshot.measure import measure
 from metarl.experiments.fewshot.runs import FewshotRun, create_run, extend_run, is_fewshot, on_device, open_run
 from metarl.experiments.finishing import finished, stopped
@@ -130,7 +130,7 @@ def evaluate_command(words: list[str]) -> int:
 def _work(run: FewshotRun, sources: Sources) -> int:
     """Train until done or interrupted, then evaluate."""
     experiment = run.experiment
-    opened = make_loggers(experiment.loggers, run.folder, name=run.name, axis="tasks")
+    opened = make_loggers(experiment.loggers, run.folder, name=run.name, axis="tasks", config=encode(experiment))
     with locked(run.folder), closing(opened) as loggers:
         progress, interrupted = _trained(run, sources, loggers)
         if interrupted:

@@ -149,7 +149,9 @@ def _trained(study: Study, learner: Learner, folder: Path) -> Run:
     run = open_run(place) if (place / CONFIG).is_file() else create_run(learner.name, experiment, place)
     if run.experiment != experiment:
         raise ValueError(f"{place} has another configuration than the study; give the study another --out")
-    opened = make_loggers(experiment.loggers, place, name=learner.name, axis="env_steps")
+    opened = make_loggers(
+        experiment.loggers, place, name=learner.name, axis="env_steps", config=encode(experiment)
+    )
     with make_workers(experiment, run.benchmark) as workers, closing(opened) as loggers:
         progress, interrupted = train_run(run, workers, loggers)
     if interrupted:

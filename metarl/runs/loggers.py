@@ -6,6 +6,7 @@ What they log is a copy. Resumption reads the checkpoint and metrics.csv alone.
 
 import contextlib
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +36,7 @@ class Logger:
         """
 
     def hyperparameters(self, config: Mapping[str, Any]) -> None:
-        """Log the configuration as JSON types, nested as it is in config.json; called after `begin`."""
+        """Log the configuration as JSON types, nested as it is in config.json; called before `begin`."""
 
     def log(self, iteration: int, position: int, metrics: Mapping[str, float]) -> None:
         """Log an iteration's metrics, at a position on the x axis; called in order."""
@@ -79,14 +80,16 @@ class TensorBoardLogger(Logger):
 
         if self._folder.exists():
             self._write(step=position + 1, session_log=SessionLog(status=SessionLog.START))
-
-    def hyperparameters(self, config: Mapping[str, Any]) -> None:
-        """Show the configuration under HPARAMS."""
+        if not self._config:
+            return
         from torch.utils.tensorboard.summary import hparams  # noqa: PLC0415
 
-        self._config = flatten(config)
         _, start, _ = hparams(dict(self._config), {})  # type: ignore[no-untyped-call]
         self._write(summary=start)
+
+    def hyperparameters(self, config: Mapping[str, Any]) -> None:
+        """Have `begin` show the configuration under HPARAMS."""
+        self._config = flatten(config)
 
     def log(self, iteration: int, position: int, metrics: Mapping[str, float]) -> None:
         """Write one event with all metrics of an iteration."""
@@ -157,20 +160,22 @@ class WandbLogger(Logger):
         self._settings = {"dir": str(folder), "name": name, "project": project, "resume": "allow"}
         self._id_path = folder / "wandb-id.txt"
         self._run: Any = None
+        self._config: Mapping[str, Any] = {}
 
     def begin(self, iteration: int, position: int) -> None:
         """Open the run, a new one or the one that this run folder had before."""
         if iteration == 0 or not self._id_path.exists():
             self._id_path.unlink(missing_ok=True)
-            append(self._id_path, self._wandb.util.generate_id().encode())
+            append(self._id_path, secrets.token_hex(4).encode())
         self._run = self._wandb.init(id=self._id_path.read_text(), **self._settings)
         # W&B's own steps cannot go back: the x axis is a metric, and the last rows of a killed process stay there.
         self._run.define_metric("position")
         self._run.define_metric("*", step_metric="position")
+        self._run.config.update(flatten(self._config), allow_val_change=True)
 
     def hyperparameters(self, config: Mapping[str, Any]) -> None:
-        """Set the run's configuration."""
-        self._run.config.update(flatten(config), allow_val_change=True)
+        """Have `begin` set the run's configuration."""
+        self._config = config
 
     def log(self, iteration: int, position: int, metrics: Mapping[str, float]) -> None:
         """Log an iteration as a new row."""

@@ -182,8 +182,8 @@ def test_tensorboard_gets_hyperparameters_and_the_final_evaluation(tmp_path: Pat
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     logger = TensorBoardLogger(tmp_path)
-    logger.begin(0, 0)
     logger.hyperparameters({"agent": {"outer_lr": 0.5}, "seed": 3})
+    logger.begin(0, 0)
     logger.log(1, 10, {"a": 0.25})
     logger.evaluation(10, {"evaluation/return_after_1": 7.0})
     logger.close()
@@ -214,8 +214,8 @@ def test_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     logger = WandbLogger(tmp_path, name="run")
-    logger.begin(0, 0)
     logger.hyperparameters({"seed": 3})
+    logger.begin(0, 0)
     logger.log(1, 10, {"a": 0.25})
     logger.evaluation(10, {"evaluation/return_after_1": 7.0})
     logger.close()
