@@ -1,6 +1,7 @@
 """A task family whose tasks are simulator parameters, on the batched engine."""
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
@@ -9,8 +10,10 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
+from metarl.envs.dynamics.effects import fields_without_effect
 from metarl.envs.dynamics.fields import FIELDS
 from metarl.envs.dynamics.physics import (
+    LITERATURE,
     NO_GAP,
     PHYSICAL,
     Edit,
@@ -93,6 +96,7 @@ class DynamicsFamily(LocomotionFamily):
     parameters: tuple[Parameter, ...] = field(init=False, repr=False, compare=False)
     num_observed: int = field(init=False, repr=False, compare=False)
     _nominal: mujoco.MjModel = field(init=False, repr=False, compare=False)
+    _effects_checked: bool = field(default=False, init=False, repr=False, compare=False)
     _measured: tuple[str, ...] = field(init=False, repr=False, compare=False)
     _substeps: float = field(init=False, repr=False, compare=False)
     _edits: dict[str, Edit] = field(init=False, repr=False, compare=False)
@@ -177,6 +181,31 @@ class DynamicsFamily(LocomotionFamily):
         """
         return replace(self, simulator=gap)
 
+    def check_effects(self) -> None:
+        """Refuse ranges that do nothing; tried by stepping, once, when the first environment is made.
+
+        Families with the literature's physics are not tried: they randomise what their sources do, whether or not
+        it has an effect.
+
+        Raises:
+            ValueError: if a field changes no state, naming it and its target.
+        """
+        if self._effects_checked or self.physics == LITERATURE:
+            return
+        for changed in (False, True) if self.randomization.after else (False,):
+            nothing, untried = fields_without_effect(
+                self._nominal, self._ranges(changed), self._edits, self.physics
+            )
+            if nothing:
+                raise ValueError(
+                    f"{self.name}: {nothing[0]} does nothing: its lowest and its highest value lead to the same "
+                    "states; leave it out, or mend the model"
+                )
+            for label in untried:
+                message = f"{self.name}: {label} showed no effect: it touched nothing in what was tried"
+                warnings.warn(message, RuntimeWarning, stacklevel=3)
+        object.__setattr__(self, "_effects_checked", True)
+
     def build_model(self) -> mujoco.MjModel:
         """A copy of the nominal model."""
         return self._nominal.__copy__()
@@ -242,6 +271,7 @@ class DynamicsFamily(LocomotionFamily):
             ValueError: if the horizon is so short that a change may never happen.
         """
         self._check_change(self.horizon if horizon is None else horizon)
+        self.check_effects()
         return DynamicsEnv(self, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
 
 
