@@ -45,7 +45,8 @@ def fields_without_effect(
         r.name: _value(r, (r.low + r.high) / 2, len(edits[r.name].targets)) for r in ranges
     }
     scratch = mujoco.MjData(nominal)
-    nothing, untried = [], []
+    nothing: list[str] = []
+    untried: list[str] = []
     for r in ranges:
         edit = edits[r.name]
         if r.low == r.high or FIELDS[r.field].kind == "target":
