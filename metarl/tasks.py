@@ -4,7 +4,6 @@ A task can be logged, hashed, compared, written by hand into a JSON file and set
 here knows a simulator: a distribution names a family and makes the vector environment that runs it.
 """
 
-import json
 import math
 import numbers
 from abc import ABC, abstractmethod
@@ -18,6 +17,7 @@ from gymnasium import spaces
 
 from metarl.observations import Arrays
 from metarl.runs.files import write_json
+from metarl.runs.reading import read_json, shorten
 
 Value = float | tuple[float, ...]
 
@@ -59,10 +59,12 @@ class Task:
             ValueError: if the object is not {"family": name, "params": {name: finite number or list}}.
         """
         if not isinstance(data, dict) or set(data) != {"family", "params"}:
-            raise ValueError(f'a task must be {{"family": ..., "params": {{...}}}}, got {json.dumps(data)[:80]}')
+            raise ValueError(f'a task must be {{"family": ..., "params": {{...}}}}, got {shorten(data)}')
         family, params = data["family"], data["params"]
         if not isinstance(family, str) or not isinstance(params, dict):
-            raise ValueError(f'a task\'s "family" must be a string and its "params" an object, got {data!r:.80}')
+            raise ValueError(
+                f'a task\'s "family" must be a string and its "params" an object, got {shorten(data)}'
+            )
         return Task(family, tuple(params.items()))
 
 
@@ -76,7 +78,7 @@ def _number(x: Any, value: Any) -> float:
     if type(x) is float:  # asking the number tower takes ten times as long, and tasks have tens of numbers
         return x
     if isinstance(x, bool) or not isinstance(x, numbers.Real):
-        raise ValueError(f"a task parameter must be a number or a list of numbers, got {value!r}")
+        raise ValueError(f"a task parameter must be a number or a list of numbers, got {shorten(value)}")
     try:
         return float(x)
     except OverflowError as error:
@@ -104,10 +106,10 @@ class Parameter:
         size = len(value) if isinstance(value, tuple) else 0
         if size != self.size:
             expected = f"a list of {self.size} numbers" if self.size else "one number"
-            raise ValueError(f"parameter {self.name!r} must be {expected}, got {value!r}")
+            raise ValueError(f"parameter {self.name!r} must be {expected}, got {shorten(value)}")
         for x in value if isinstance(value, tuple) else (value,):
             if not math.isfinite(x):
-                raise ValueError(f"parameter {self.name!r} must be finite, got {value!r}")
+                raise ValueError(f"parameter {self.name!r} must be finite, got {shorten(value)}")
             if self.choices and x not in self.choices:
                 raise ValueError(f"parameter {self.name!r} must be one of {list(self.choices)}, got {x!r}")
             if not self.low <= x <= self.high:
@@ -178,12 +180,12 @@ class TaskFamily(ABC):
     def check(self, task: Task) -> None:
         """Raise a ValueError that says what is wrong unless the task belongs to this family."""
         if task.family != self.name:
-            raise ValueError(f"expected tasks of family {self.name!r}, got {task.family!r}")
+            raise ValueError(f"expected tasks of family {self.name!r}, got {shorten(task.family)}")
         expected, names = {p.name for p in self.parameters}, {name for name, _ in task.params}
         if expected != names:
             raise ValueError(
                 f"a task of family {self.name!r} must have exactly the parameters {sorted(expected)}, "
-                f"got {sorted(names)}"
+                f"got {shorten(sorted(names))}"
             )
         for parameter in self.parameters:
             parameter.check(task[parameter.name])
@@ -272,12 +274,7 @@ def load_tasks(path: Path, family: TaskFamily) -> list[Task]:
     Raises:
         ValueError: naming the file, the task's number and what is wrong with it.
     """
-    try:
-        data = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the task file {path}: {error}") from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"the task file {path} is not JSON: {error}") from error
+    data = read_json(path, "task file")
     if not isinstance(data, list) or not data:
         raise ValueError(f"the task file {path} must hold a non-empty list of tasks, got {type(data).__name__}")
     tasks = []

@@ -110,6 +110,7 @@ def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
         "runs.lock",
         "runs.loggers",
         "runs.metrics",
+        "runs.reading",
         "runs.seeding",
     ]
     allowed = {f"metarl.{name}" for name in shared}

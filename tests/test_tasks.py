@@ -177,7 +177,7 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "tasks.json"
     path.write_bytes(b"\xff\xfe\x00\x81")
-    assert "cannot read the task file" in message(path)
+    assert "is not JSON" in message(path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1,]", "family: walk", "[{'family': 'walk'}]"])
@@ -201,13 +201,13 @@ WRONG: dict[str, tuple[Any, str]] = {
         entry(heading=1.0),
         "exactly the parameters ['direction', 'goal', 'speed'], got ['direction', 'goal', 'heading', 'speed']",
     ),
-    "not a number": (entry(speed=math.nan), "parameter 'speed' must be finite, got nan"),
-    "infinite": (entry(speed=math.inf), "parameter 'speed' must be finite, got inf"),
-    "negative infinite": (entry(speed=-math.inf), "parameter 'speed' must be finite, got -inf"),
-    "not a number in a list": (entry(goal=[0, math.nan]), "parameter 'goal' must be finite"),
+    "not a number": (entry(speed=math.nan), "[2].params.speed: numbers must be finite, got nan"),
+    "infinite": (entry(speed=math.inf), "[2].params.speed: numbers must be finite, got inf"),
+    "negative infinite": (entry(speed=-math.inf), "[2].params.speed: numbers must be finite, got -inf"),
+    "not a number in a list": (entry(goal=[0, math.nan]), "[2].params.goal[1]: numbers must be finite, got nan"),
     "not a number where choices are given": (
         entry(direction=math.nan),
-        "parameter 'direction' must be finite, got nan",
+        "[2].params.direction: numbers must be finite, got nan",
     ),
     "too many numbers": (entry(goal=[0, 0, 0]), "parameter 'goal' must be a list of 2 numbers"),
     "too few numbers": (entry(goal=[0]), "parameter 'goal' must be a list of 2 numbers"),
@@ -229,7 +229,7 @@ WRONG: dict[str, tuple[Any, str]] = {
 def test_a_wrong_task_is_refused_with_its_number_in_the_file(tmp_path: Path, case: str) -> None:
     wrong, expected = WRONG[case]
     text = message(write(tmp_path, [entry(), entry(), wrong]))
-    assert text.startswith("task 2 of ")
+    assert text.startswith("task 2 of " if expected[0] != "[" else "the task file")
     assert expected in text
 
 
@@ -252,5 +252,6 @@ def test_a_list_of_anything_but_numbers_is_refused(tmp_path: Path, case: str) ->
 
 
 def test_an_integer_beyond_floating_point_is_refused(tmp_path: Path) -> None:
-    text = message(write(tmp_path, [entry(speed=10**400)]))
-    assert text.startswith("task 0 of ")
+    assert "numbers must be finite, got an integer of 401 digits" in message(
+        write(tmp_path, [entry(speed=10**400)])
+    )

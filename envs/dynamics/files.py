@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-import yaml
-
 from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward, Reward
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
 from metarl.envs.dynamics.splits import DynamicsTasks
 from metarl.envs.dynamics.terms import Health, Term, TermReward
 from metarl.envs.mujoco.robots import ASSETS, ROBOTS, Robot
+from metarl.runs.reading import read_yaml, shorten
 from metarl.tasks import Benchmark
 
 T = TypeVar("T", Health, Term)
@@ -45,17 +44,6 @@ _FAMILY = (
 )
 
 
-class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml has no types
-    """Refuses a repeated entry, of which YAML would silently take the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if repeated := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"{repeated[0]} is given twice in line {node.start_mark.line + 1} and after")
-        entries: dict[Any, Any] = super().construct_mapping(node, deep)
-        return entries
-
-
 def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamily:
     """The family that a YAML file describes.
 
@@ -82,23 +70,9 @@ def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamil
         ValueError: naming the file, the entry and what is wrong with it.
     """
     path = Path(path)
-    data = _read(path)
+    data = read_yaml(path, "family file")
     try:
         return _family(data, path.parent, reward)
-    except ValueError as error:
-        raise ValueError(f"the family file {path}: {error}") from error
-
-
-def _read(path: Path) -> object:
-    """What a YAML file holds."""
-    try:
-        return yaml.load(path.read_text(), _Loader)  # a SafeLoader
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read the family file {path}: {error}") from error
-    except yaml.YAMLError as error:
-        raise ValueError(f"the family file {path} is not YAML: {' '.join(str(error).split())}") from error
-    except RecursionError as error:
-        raise ValueError(f"the family file {path} is nested too deep") from error
     except ValueError as error:
         raise ValueError(f"the family file {path}: {error}") from error
 
@@ -123,10 +97,10 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
     entries = _entries(data, "the file", _FAMILY, required=("name",))
     for name in ("name", "robot", "model", "physics"):
         if name in entries and not (isinstance(entries[name], str) and entries[name]):
-            raise ValueError(f"{name} must be text, got {entries[name]!r}")
+            raise ValueError(f"{name} must be text, got {shorten(entries[name])}")
     physics = entries.get("physics", "physical")
     if physics not in _PHYSICS:
-        raise ValueError(f"physics must be one of {', '.join(_PHYSICS)}, got {physics!r}")
+        raise ValueError(f"physics must be one of {', '.join(_PHYSICS)}, got {shorten(physics)}")
     robot = _robot(entries, folder)
     change = None
     if "change" in entries:
@@ -155,7 +129,7 @@ def _robot(entries: dict[str, Any], folder: Path) -> Robot:
         raise ValueError("give either robot, one of metarl's own, or model, an MJCF file")
     if "robot" in entries:
         if entries["robot"] not in ROBOTS:
-            raise ValueError(f"robot must be one of {', '.join(ROBOTS)}, got {entries['robot']!r}")
+            raise ValueError(f"robot must be one of {', '.join(ROBOTS)}, got {shorten(entries['robot'])}")
         if unexpected := [name for name in _OF_MODELS if name in entries]:
             raise ValueError(f"{unexpected[0]} is that of the robot {entries['robot']!r}; give it with a model")
         return ROBOTS[entries["robot"]]
@@ -187,7 +161,7 @@ def family_files(path: Path | str) -> list[Path]:
         ValueError: if the file, or its model, cannot be read.
     """
     path = Path(path).resolve()
-    entries = _read(path)
+    entries = read_yaml(path, "family file")
     if not isinstance(entries, dict) or not isinstance(entries.get("model"), str):
         return [path]
     try:
@@ -238,7 +212,7 @@ def _reward(entries: dict[str, Any], robot: Robot) -> ForwardReward | TermReward
 
 def _ranges(data: object, where: str) -> tuple[Range, ...]:
     if not isinstance(data, list):
-        raise ValueError(f"{where} must be a list of ranges, got {data!r}")
+        raise ValueError(f"{where} must be a list of ranges, got {shorten(data)}")
     known = tuple(f.name for f in fields(Range))
     ranges = []
     for number, entry in enumerate(data):
@@ -246,10 +220,10 @@ def _ranges(data: object, where: str) -> tuple[Range, ...]:
         targets = entries.pop("targets", [])
         targets = [targets] if isinstance(targets, str) else targets
         if not isinstance(targets, list):
-            raise ValueError(f"{where}[{number}]: targets must be a list of names, got {targets!r}")
+            raise ValueError(f"{where}[{number}]: targets must be a list of names, got {shorten(targets)}")
         for name, kind, what in (*((text, str, "text") for text in _TEXTS), ("each", bool, "true or false")):
             if name in entries and not isinstance(entries[name], kind):
-                raise ValueError(f"{where}[{number}]: {name} must be {what}, got {entries[name]!r}")
+                raise ValueError(f"{where}[{number}]: {name} must be {what}, got {shorten(entries[name])}")
         try:
             ranges.append(Range(targets=tuple(str(target) for target in targets), **entries))
         except ValueError as error:
@@ -266,7 +240,7 @@ def _made(kind: type[T], data: object, where: str, known: tuple[str, ...], requi
     goal = entries.get("to")
     parts = goal if isinstance(goal, list) else [goal]
     if "to" in entries and any(isinstance(p, bool) or not isinstance(p, str | int | float) for p in parts):
-        raise ValueError(f"{where}: to must be a name, a number or a list of them, got {goal!r}")
+        raise ValueError(f"{where}: to must be a name, a number or a list of them, got {shorten(goal)}")
     try:
         return kind(**entries)
     except ValueError as error:
@@ -275,17 +249,17 @@ def _made(kind: type[T], data: object, where: str, known: tuple[str, ...], requi
 
 def _list(data: object, where: str) -> list[Any]:
     if not isinstance(data, list):
-        raise ValueError(f"{where} must be a list, got {data!r}")
+        raise ValueError(f"{where} must be a list, got {shorten(data)}")
     return data
 
 
 def _entries(data: object, where: str, known: tuple[str, ...], required: tuple[str, ...]) -> dict[str, Any]:
     """The mapping that an entry must be, with its numbers as numbers."""
     if not isinstance(data, dict):
-        raise ValueError(f"{where} must be a mapping with {', '.join(required or known)}, got {data!r}")
+        raise ValueError(f"{where} must be a mapping with {', '.join(required or known)}, got {shorten(data)}")
     for name in data:
         if name not in known:
-            raise ValueError(f"{where}: unknown entry {name!r}; known: {', '.join(known)}")
+            raise ValueError(f"{where}: unknown entry {shorten(name)}; known: {', '.join(known)}")
     for name in required:
         if name not in data:
             raise ValueError(f"{where}: {name} is missing")
@@ -295,11 +269,11 @@ def _entries(data: object, where: str, known: tuple[str, ...], required: tuple[s
 
 def _number(name: str, value: object, where: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{where}: {name} must be a number, got {value!r}")
+        raise ValueError(f"{where}: {name} must be a number, got {shorten(value)}")
     try:
         return float(value)
     except ValueError as error:
-        raise ValueError(f"{where}: {name} must be a number, got {value!r}") from error
+        raise ValueError(f"{where}: {name} must be a number, got {shorten(value)}") from error
 
 
 def _whole(entries: dict[str, Any], name: str, default: int = -1, *, least: int = 0) -> int:

@@ -16,8 +16,6 @@ of each episode. Where observations have several parts, as those of a Dict space
 observations.image, observations.speed, ...
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -29,13 +27,10 @@ from torch import Tensor
 
 from metarl.observations import Arrays, map_parts
 from metarl.runs.files import atomic_file
+from metarl.runs.reading import open_regular, shorten
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories, as_tensors, map_observations
 
-# What numpy and zipfile raise on files that are cut short, changed, encrypted or of unknown compression.
-_UNREADABLE = (
-    OSError, EOFError, ValueError, MemoryError, RuntimeError, zipfile.BadZipFile, zlib.error
-)  # fmt: skip
 UNKNOWN_TASK = Task("unknown", ())
 """Task of trajectories whose task is not known."""
 
@@ -170,16 +165,19 @@ def load_recording(path: Path | str) -> Recording:
     """
     path = Path(path)
     try:
-        with path.open("rb") as opened:
+        with open_regular(path) as opened:
             archive = np.load(opened, allow_pickle=False)
             if isinstance(archive, np.ndarray):
                 raise ValueError("expected an npz file of named arrays, got a single array")
             with archive:
                 arrays = {name: archive[name] for name in archive.files}
-    except _UNREADABLE as error:
+    except Exception as error:  # numpy's and zipfile's parsing of a damaged file raises whatever it runs into
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"cannot read the recording {path}: {reason}") from error
     try:
+        for name, values in arrays.items():
+            if not isinstance(values, np.ndarray):  # numpy gives the bytes of what does not begin as an array does
+                raise ValueError(f"{shorten(name)} is not an array")
         return _from_arrays(arrays)
     except ValueError as error:
         raise ValueError(f"the recording {path}: {error}") from error

@@ -1,5 +1,7 @@
 """Recordings: what goes into a file comes out, and what is wrong with one is said in one line."""
 
+import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +99,15 @@ def test_a_file_of_another_kind_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="cannot read the recording") as raised:
             load_recording(tmp_path / name)
         assert "\n" not in str(raised.value)
+
+
+def test_a_member_that_is_no_array_and_a_pipe_are_one_line(tmp_path: Path) -> None:
+    save_recording(tmp_path / "whole.npz", Recording(**_arrays()))
+    with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "text.npz", "w") as text:
+        for name in whole.namelist():
+            text.writestr(name, b"text" if name == "rewards.npy" else whole.read(name))
+    with pytest.raises(ValueError, match=r"the recording .*text\.npz: 'rewards' is not an array"):
+        load_recording(tmp_path / "text.npz")
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(ValueError, match=r"cannot read the recording .*: it is not a regular file"):
+        load_recording(tmp_path / "pipe.npz")

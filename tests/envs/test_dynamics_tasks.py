@@ -221,8 +221,8 @@ def test_a_file_names_a_model_beside_it(tmp_path: Path) -> None:
         (", reward: {}, frame_skip: 0", "frame_skip is given twice"),
         (", reward: {}, hidden_qpos: 100", "cart: hidden_qpos must be at most 1, the model's positions, got 100"),
         (", reward: {}, reset_noise: -1", "reset_noise must be zero or more and finite, got -1"),
-        (", reward: {}, reset_noise: .nan", "reset_noise must be zero or more and finite, got nan"),
-        (", reward: {alive_bonus: .inf}", "alive_bonus must be finite, got inf"),
+        (", reward: {}, reset_noise: .nan", "numbers must be finite, got nan"),
+        (", reward: {alive_bonus: '1e999'}", "alive_bonus must be finite, got inf"),
     ):
         with pytest.raises(ValueError, match=message):
             load_family(write(tmp_path, f"{{{entries}{change}}}"))
@@ -247,14 +247,14 @@ def test_a_file_names_a_model_beside_it(tmp_path: Path) -> None:
         ("robot: half-cheetah", "", "give either robot"),
         ("robot: half-cheetah", "robot: ant\nframe_skip: 3", "frame_skip is that of the robot 'ant'"),
         ("horizon: 50", "horizon: 50.5", "horizon must be a whole number of at least 1, got 50.5"),
-        ("horizon: 50", "horizon: .inf", "horizon must be a whole number of at least 1, got inf"),
-        ("horizon: 50", "horizon: .nan", "horizon must be a whole number of at least 1, got nan"),
+        ("horizon: 50", "horizon: '1e999'", "horizon must be a whole number of at least 1, got inf"),
+        ("horizon: 50", "horizon: .nan", "family.yaml: horizon: numbers must be finite, got nan"),
         ("horizon: 50", "horizon: 0", "horizon must be a whole number of at least 1, got 0"),
         ("horizon: 50", "horizon: 50\nhorizon: 60", "horizon is given twice"),
         ("horizon: 50", "reward: {speed: 1}", "reward: unknown entry 'speed'; known: alive_bonus, ctrl_weight"),
         ("name: my-cheetah", "name: [a]", r"name must be text, got \['a'\]"),
         ("name: my-cheetah", "name: null", "name must be text, got None"),
-        ("name: my-cheetah", "name: 2020-13-45", "family.yaml: month must be in"),
+        ("name: my-cheetah", "name: !!timestamp x", "has the tag"),
         ("robot: half-cheetah", "robot: [ant]", r"robot must be text, got \['ant'\]"),
         ("robot: half-cheetah", "model: .", "model: is a folder .*; expected an MJCF file"),
         ("robot: half-cheetah", "model: family.yaml", "model: MuJoCo cannot read .*family.yaml: "),

@@ -202,7 +202,7 @@ def test_skipped_files_are_counted_and_said(tmp_path: Path, caplog: pytest.LogCa
 
 def test_what_is_no_file_is_not_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "0.png")
-    with pytest.raises(ValueError, match=r"0\.png is not a file"):
+    with pytest.raises(ValueError, match=r"0\.png: it is not a regular file"):
         read_image_file(tmp_path / "0.png")
     with pytest.raises(ValueError, match=r"cannot read .*1\.png: No such file"):
         read_image_file(tmp_path / "1.png")
@@ -252,9 +252,9 @@ def test_a_class_that_cannot_be_a_folder_is_named(birds: Path, name: str) -> Non
         ("[" * 100_000, "nested too deeply"),
         ('{"train": ' + "[" * 100_000, "nested too deeply"),
         ('{"train": ["a"], "train": ["b"], "test": ["c"]}', "a key stands twice"),
-        ("1" * 5000, "is not JSON"),
+        ("1" * 5000, "numbers must be finite"),
         ('{"train": [1], "test": ["a"]}', "expected"),
-        ("\ud800".encode("utf-8", "surrogatepass"), "is not JSON"),
+        ("\ud800".encode("utf-8", "surrogatepass"), "not text in UTF-8"),
     ],
 )
 def test_an_absurd_split_file_is_one_line(tmp_path: Path, text: str | bytes, message: str) -> None:

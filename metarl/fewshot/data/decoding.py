@@ -7,16 +7,19 @@ read.
 
 import io
 import logging
-import stat
+import os
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+from metarl.runs.reading import open_regular
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP")
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -117,13 +120,15 @@ def read_image_file(path: Path) -> bytes:
         ValueError: if it cannot be read or is too large; the message names it.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError(f"{path} is not a file")
-        _check_bytes(str(path), status.st_size)
-        return path.read_bytes()
+        with open_regular(path) as file:
+            num_bytes = os.fstat(file.fileno()).st_size
+            content = file.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    _check_bytes(str(path), num_bytes)
+    return content
 
 
 def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -133,11 +138,11 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
         ValueError: if it is damaged, or its members would take more than they may when unpacked; names the member.
     """
     # As of images: zipfile's parsing of a damaged archive raises struct.error, EOFError, NotImplementedError, ...
-    try:
-        archive = zipfile.ZipFile(path)
-    except Exception as error:
-        raise ValueError(f"{path} is damaged or not a zip archive: {error}") from error
-    with archive:
+    with ExitStack() as stack:
+        try:
+            archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(path))))
+        except Exception as error:
+            raise ValueError(f"{path} is damaged or not a zip archive: {error}") from error
         members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
         images = image_names(str(path), members)
         total = sum(members[name].file_size for name in images)

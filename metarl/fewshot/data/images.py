@@ -1,10 +1,8 @@
 """Images from folders: one folder per class, and a file that says which class belongs to which split."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
 from metarl.fewshot.data.decoding import SUFFIXES, decode_image, image_names, read_image_file
+from metarl.runs.reading import read_json, shorten
 
 
 @dataclass(frozen=True)
@@ -104,20 +103,13 @@ def read_split(path: Path) -> dict[str, list[str]]:
     Raises:
         ValueError: saying what is wrong with the file, naming the class.
     """
-    try:
-        data = json.loads(path.read_text(), object_pairs_hook=_without_repeats)
-    except OSError as error:
-        raise ValueError(f"cannot read the split file {path}: {error.strerror}") from error
-    except RecursionError as error:
-        raise ValueError(f"the split file {path} is nested too deeply; {_SPLIT}") from error
-    except ValueError as error:
-        raise ValueError(f"the split file {path} is not JSON: {error}") from error
+    data = read_json(path, "split file")
     if not isinstance(data, dict) or not set(data) <= set(SPLITS) or not {"train", "test"} <= set(data):
-        raise ValueError(f"{path}: {_SPLIT}, got {json.dumps(data)[:80]}")
+        raise ValueError(f"{path}: {_SPLIT}, got {shorten(data)}")
     split_of: dict[str, str] = {}
     for split, names in data.items():
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise ValueError(f"{path}: {_SPLIT}, got {split} {json.dumps(names)[:80]}")
+            raise ValueError(f"{path}: {_SPLIT}, got {split} {shorten(names)}")
         for name in names:
             plain = PurePosixPath(name)
             if (
@@ -137,14 +129,6 @@ def read_split(path: Path) -> dict[str, list[str]]:
         if not data[split]:
             raise ValueError(f"{path}: {split} names no classes; {_SPLIT}")
     return {split: list(data.get(split, [])) for split in SPLITS}
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """The object of a JSON file, in which no key stands twice."""
-    data = dict(pairs)
-    if len(data) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return data
 
 
 def make_splits(data: ClassData, split: Mapping[str, Sequence[str]], device: torch.device | None = None) -> Splits:
