@@ -109,7 +109,7 @@ class Promp:
             return self._descend(experience)
 
     def _descend(self, experience: MetaBatch) -> dict[str, float]:
-        """All Adam steps of an update, and what they led to."""
+        """All Adam steps of an update, and the metrics of the last."""
         tasks = experience.trajectories[0].tasks
         metrics: dict[str, float] = {}
         for step in range(self.config.outer_steps):
