@@ -26,7 +26,7 @@ class UsageError(ValueError):
 
 
 def parse(kind: type[Arguments], words: list[str], program: str, default: Arguments | None = None) -> Arguments:
-    """Parse with tyro; what it says of a bad argument becomes one line."""
+    """Parse a command line with tyro; a bad argument raises a UsageError of one line."""
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -48,9 +48,9 @@ def parse(kind: type[Arguments], words: list[str], program: str, default: Argume
 
 
 def overridden(settings: Settings, arguments: object, *names: str) -> Settings:
-    """The settings with those fields of the arguments that were given."""
-    given = {name: getattr(arguments, name) for name in names}
-    return replace(settings, **{name: value for name, value in given.items() if value is not None})
+    """The settings with the named fields of the arguments, except those that are None."""
+    values = {name: getattr(arguments, name) for name in names}
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})
 
 
 def check_new(path: Path | None) -> None:
@@ -77,7 +77,7 @@ def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
             for stream in terminals:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
         elif requested:
-            raise KeyboardInterrupt  # main says what that means
+            raise KeyboardInterrupt  # the command line's main function catches it
         requested.append(number)
         print(
             f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",

@@ -1,4 +1,4 @@
-"""What the user sees: the live line of a run, and tables."""
+"""Output for the terminal: the live line of a run, and tables."""
 
 import sys
 import time
@@ -24,8 +24,8 @@ class TrainingDisplay:
     """Iteration, steps, speed, returns and time left: one live line, or a line now and then if not a terminal.
 
     Args:
-        iterations: of the whole run.
-        describe: says what was used and reached.
+        iterations: Number of iterations of the whole run.
+        describe: Function that returns the texts on steps and scores; returns by default.
     """
 
     def __init__(self, iterations: int, describe: Describe | None = None) -> None:
@@ -50,7 +50,7 @@ class TrainingDisplay:
             self._live.stop()
 
     def report(self, progress: Progress, metrics: Mapping[str, float]) -> None:
-        """Show where the run is."""
+        """Show the iteration, the metrics and the time left."""
         line = self._line(progress, metrics)
         if self._console.is_terminal:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
@@ -78,7 +78,7 @@ class TrainingDisplay:
 
 
 def describe_returns(progress: Progress, metrics: Mapping[str, float]) -> list[str]:
-    """Steps, speed and returns."""
+    """The number of steps, the speed and the returns, as texts for the live line."""
     return [
         f"{progress.env_steps:>11,} steps",
         f"{metrics['time/env_steps_per_s']:>7,.0f} steps/s",
@@ -107,7 +107,7 @@ class Waiting:
             self._status.stop()
 
     def progress(self, done: int, total: int) -> None:
-        """Show how many of the parts are done, and the time that the others will take at this pace."""
+        """Show how many of the parts are done, and how long the others will take at this pace."""
         now = time.monotonic()
         line = f"{self._what} {done}/{total}  {duration((now - self._began) / done * (total - done))} left"
         if self._console.is_terminal:

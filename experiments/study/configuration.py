@@ -1,4 +1,4 @@
-"""What a study is: who learns, on which tasks, and how they are compared."""
+"""The configuration of a study: the learners, their tasks, and the comparison."""
 
 from dataclasses import dataclass, replace
 
@@ -12,17 +12,17 @@ from metarl.runs.configs import check_counts, check_not_negative, check_positive
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"
 TEST_EPISODES = 5
-"""Of Stable-Baselines3's PPO at every point of its curve, for each of the study's trials."""
+"""Number of test episodes of Stable-Baselines3's PPO at every point of its curve, per trial of the study."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """An agent of the study.
+    """An agent that a study trains and measures.
 
     Attributes:
-        name: in tables, and of its run folder.
-        experiment: how it is trained; seed and threads are the study's.
-        minutes: training took on one core when the study was written; for the time left.
+        name: Name of the learner in tables, and of its run folder.
+        experiment: Experiment that trains the agent; the study sets its seed and threads.
+        minutes: Minutes that training took on one core; for the estimated time left.
     """
 
     name: str
@@ -36,13 +36,13 @@ class Learner:
 
     @property
     def episodes_per_step(self) -> int:
-        """Adaptation episodes between two points of its curve: those of a gradient step, or one."""
+        """Number of episodes between two points of its adaptation curve: those of a gradient step, or one."""
         agent = self.experiment.agent
         return agent.adaptation.num_episodes if isinstance(agent, PrompConfig | MamlTrpoConfig) else 1
 
     @property
     def adapts(self) -> bool:
-        """Its episodes change what it does in the next one; not so without a memory or gradient steps."""
+        """Whether its episodes change how it acts in the next; false without a memory or gradient steps."""
         agent = self.experiment.agent
         return not (isinstance(agent, Rl2Config) and agent.policy.memory == "none")
 
@@ -52,16 +52,16 @@ class StablePpo:
     """Stable-Baselines3's PPO: trained on the randomised tasks, then on each held-out one; and on that alone.
 
     Attributes:
-        total_steps: of training on the randomised tasks, by `num_envs` sub-environments.
-        num_envs: in training; on a held-out task there is one.
-        minibatches: of a rollout of one episode per sub-environment; more where so many are not of one size.
-        epochs: over a rollout.
-        learning_rate: Adam's, on the randomised tasks.
-        adaptation_learning_rate: Adam's, on a held-out task; SB3's default.
-        init_std: of the actions at the start, where their bounds are +-1.
-        gamma: discount per environment step.
-        gae_lambda: of its advantages.
-        minutes: training and adapting took on one core when the study was written.
+        total_steps: Number of environment steps of training on the randomised tasks.
+        num_envs: Number of sub-environments in training; on a held-out task there is one.
+        minibatches: Least number of minibatches per rollout of one episode per sub-environment; all have one size.
+        epochs: Number of passes over each rollout.
+        learning_rate: Adam step size on the randomised tasks.
+        adaptation_learning_rate: Adam step size on a held-out task.
+        init_std: Initial standard deviation of the actions, whose bounds are +-1.
+        gamma: Discount per environment step, in [0, 1].
+        gae_lambda: Weight of longer advantage estimates, in [0, 1].
+        minutes: Minutes that training and adapting took on one core; for the estimated time left.
     """
 
     total_steps: int = 1_000_000
@@ -82,24 +82,24 @@ class StablePpo:
 
 @dataclass(frozen=True)
 class Study:
-    """Who is compared on what.
+    """A comparison of learners on the same held-out tasks.
 
     Attributes:
-        benchmark: whose training tasks all learn on. A dynamics benchmark is tested on new combinations of values
-            (interpolation), on values outside the training ranges (extrapolation) and in another simulator (gap);
-            any other on its test tasks.
-        learners: trained or taken from run folders.
-        oracle: the learner that regret is measured against.
-        source: one line on where it comes from.
-        stable: the Stable-Baselines3 baselines; None for none.
-        gap: the other simulator, on the interpolation tasks; None for none.
-        num_tasks: of every held-out set.
-        num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task. Stable-Baselines3's PPO adapts once on each, and is
-            tested for `TEST_EPISODES` times as many episodes at every point.
-        horizon: steps per episode; the benchmark's own by default.
-        seed: of everything random.
-        num_threads: simulation threads; one per core by default.
+        benchmark: Benchmark whose training tasks all learn on. A dynamics benchmark is tested on new
+            combinations of values (interpolation), on values outside the training ranges (extrapolation) and in
+            another simulator (gap); any other on its test tasks.
+        learners: Learners that are compared, trained here or taken from run folders.
+        oracle: Name of the learner that observes its task; regret is measured against it.
+        source: One line on the origin of the study.
+        stable: Settings of the Stable-Baselines3 baselines; None for no such baselines.
+        gap: Changes that make the other simulator, for the interpolation tasks; None for no such test.
+        num_tasks: Number of tasks of every held-out set.
+        num_episodes: Greatest number of adaptation episodes per task.
+        num_trials: Number of repetitions of the adaptation on each task. Stable-Baselines3's PPO adapts once on
+            each, and is tested for `TEST_EPISODES` times as many episodes at every point.
+        horizon: Number of steps per episode; the benchmark's own by default.
+        seed: Seed of all random streams of the study.
+        num_threads: Number of simulation threads; one per core by default.
     """
 
     benchmark: str
@@ -140,7 +140,7 @@ class Study:
 
 
 def on_benchmark(study: Study, benchmark: str) -> Study:
-    """The same study of another benchmark; how long its learners train stays what it was."""
+    """The same study on another benchmark; its learners train as long as before."""
     learners = tuple(
         replace(learner, experiment=replace(learner.experiment, benchmark=benchmark)) for learner in study.learners
     )

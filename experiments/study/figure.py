@@ -19,10 +19,10 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     """Write the figure: means with 95% intervals over tasks; the oracle is a line.
 
     Args:
-        results: of `metarl.experiments.study.report.summarise`.
-        path: of the image; its ending says the format.
+        results: Results as `metarl.experiments.study.report.summarise` returns them.
+        path: Path of the image; its ending is the format.
     """
-    # Imported when asked for: it is an extra, and slow to load.
+    # Imported here because it is an extra, and slow to load.
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -30,8 +30,8 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(sets) + 1.8, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-    for axis, (key, found) in zip(axes, sets.items(), strict=True):
-        for number, (learner, measured) in enumerate(found["learners"].items()):
+    for axis, (key, held_out) in zip(axes, sets.items(), strict=True):
+        for number, (learner, measured) in enumerate(held_out["learners"].items()):
             rows, colour = measured["adaptation"], f"C{number}"
             if learner == results["oracle"]:
                 mean = sum(row["return_mean"] for row in rows) / len(rows)
@@ -42,7 +42,7 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
             if all(row["return_ci95"] is not None for row in rows):
                 low, high = ([row["return_ci95"][side] for row in rows] for side in (0, 1))
                 axis.fill_between(episodes, low, high, color=colour, alpha=0.15, linewidth=0)
-        axis.set_title(f"{key}, {found['num_tasks']} tasks")
+        axis.set_title(f"{key}, {held_out['num_tasks']} tasks")
         axis.set_xlabel("adaptation episodes")
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("return of the next episode")

@@ -32,7 +32,7 @@ def held_out_sets(study: Study) -> dict[str, HeldOut]:
     """The sets of a study, drawn by its seed; the gap has the interpolation tasks.
 
     Raises:
-        ValueError: if a gap is asked for where there is no simulator to change, or tasks are trained on.
+        ValueError: If the study has a gap but its benchmark no simulator to change, or tasks are trained on.
     """
     benchmark, rng = make_benchmark(study.benchmark), seeding.streams(study.seed)["test_tasks"]
     if not isinstance(benchmark.train, DynamicsTasks):
@@ -67,13 +67,13 @@ def check_disjoint(benchmark: Benchmark, sets: dict[str, HeldOut]) -> None:
     """Raise a ValueError if a held-out task can have been trained on, or is in two sets of the same simulator."""
     if benchmark.shared:
         raise ValueError(f"{benchmark.name} tests on its training tasks; a study needs a benchmark that does not")
-    seen: dict[Task, str] = {}
+    sets_of: dict[Task, str] = {}
     for name, held_out in sets.items():
         for task in set(held_out.tasks):
             if _trained_on(benchmark, task):
                 raise ValueError(f"{task} of {name} is a training task of {benchmark.name}")
-            if name != GAP and seen.setdefault(task, name) != name:
-                raise ValueError(f"{task} is in {seen[task]} and in {name}")
+            if name != GAP and sets_of.setdefault(task, name) != name:
+                raise ValueError(f"{task} is in {sets_of[task]} and in {name}")
 
 
 def _trained_on(benchmark: Benchmark, task: Task) -> bool:

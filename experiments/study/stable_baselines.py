@@ -31,18 +31,19 @@ from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
 
 DrawTasks = Callable[[], Sequence[Task]]
+_RENAMED = {"seen": "num_observations", "returns_seen": "num_returns"}  # in older checkpoints
 
 
 class TaskVecEnv(VecEnv):
-    """A batched task environment as SB3 has it.
+    """A batched task environment behind the interface of SB3's vector environments.
 
     All sub-environments take new tasks together, when an episode's time is up. One that ended before goes on with
-    its task until then, and what is running then is cut: truncated, with its last observation to bootstrap from.
+    its task until then, and what is running then is truncated, with its last observation to bootstrap from.
 
     Args:
-        env: simulates.
-        draw_tasks: one task per sub-environment.
-        rng: seeds the resets.
+        env: Environment that simulates the rows.
+        draw_tasks: Function that draws one task per sub-environment.
+        rng: Generator that seeds the resets.
     """
 
     def __init__(self, env: TaskEnv, draw_tasks: DrawTasks, rng: np.random.Generator) -> None:
@@ -58,7 +59,7 @@ class TaskVecEnv(VecEnv):
         self._clock = 0
 
     def reset(self) -> np.ndarray:
-        """New tasks, and an episode of each."""
+        """Draw new tasks and start an episode of each; returns the observations [row, feature]."""
         self._env.set_tasks(self._draw_tasks())
         self._clock = 0
         seeds = self._rng.integers(2**31, size=self.num_envs).tolist()
@@ -66,11 +67,11 @@ class TaskVecEnv(VecEnv):
         return self._observations.astype(np.float32)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions."""
+        """Keep the actions for the step that `step_wait` takes."""
         self._actions = actions
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
-        """One step of all, with SB3's resets within the step."""
+        """Step all rows, with SB3's resets within the step."""
         after = self._env.advance(self._actions)
         self._clock += 1
         time_is_up = self._clock == self._env.max_episode_steps
@@ -91,61 +92,62 @@ class TaskVecEnv(VecEnv):
         self._env.close()
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        """What every sub-environment has under a name; they have nothing but no rendering."""
+        """The attribute of a name, once per sub-environment; the rendering mode is None."""
         return [None if attr_name == "render_mode" else getattr(self._env, attr_name)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
-        """Not supported: sub-environments are rows of one."""
+        """Raise NotImplementedError, as sub-environments are rows of one batch."""
         raise NotImplementedError("sub-environments are rows of one batch")
 
     def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
-        """Not supported: sub-environments are rows of one."""
+        """Raise NotImplementedError, as sub-environments are rows of one batch."""
         raise NotImplementedError("sub-environments are rows of one batch")
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: Any = None) -> list[bool]:
-        """None is."""
+        """False for every sub-environment, as none has a wrapper."""
         return [False] * self.num_envs
 
 
 class Snapshot(NamedTuple):
-    """What a PPO has learned: its policy and value, and the units of observations and rewards; not Adam's moments.
+    """The policy, the value and the running units of observations and rewards of a PPO, without Adam's moments.
 
     Attributes:
-        policy: SB3's state dictionary.
-        mean: of observations, [obs].
-        variance: of observations, [obs].
-        seen: observations that these are of.
-        return_mean: of discounted returns, whose scale rewards are divided by.
-        return_variance: of discounted returns.
-        returns_seen: that these are of.
-        steps: of the environment, that it was trained for.
+        policy: State dictionary of SB3's policy.
+        mean: Mean of the observations, [obs].
+        variance: Variance of the observations, [obs].
+        num_observations: Number of observations behind the mean and the variance.
+        return_mean: Mean of the discounted returns.
+        return_variance: Variance of the discounted returns; rewards are divided by its root.
+        num_returns: Number of discounted returns behind their mean and variance.
+        steps: Number of environment steps of the training.
     """
 
     policy: dict[str, Tensor]
     mean: Tensor
     variance: Tensor
-    seen: float
+    num_observations: float
     return_mean: float
     return_variance: float
-    returns_seen: float
+    num_returns: float
     steps: int
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint."""
+        """Write the snapshot as a checkpoint into a folder."""
         save_checkpoint(folder, {"of": "Stable-Baselines3 PPO", "snapshot": self._asdict()})
 
     @staticmethod
     def load(path: Path) -> "Snapshot":
         """Read a checkpoint; nothing in it is executed."""
-        return Snapshot(**load_checkpoint(path)["snapshot"])
+        values = load_checkpoint(path)["snapshot"]
+        return Snapshot(**{_RENAMED.get(name, name): value for name, value in values.items()})
 
 
 class StableActor:
-    """Acts as a PPO's policy does, exploring; see `metarl.agent.Actor`.
+    """An actor that samples from a PPO's policy; see `metarl.agent.Actor`.
 
     Args:
-        ppo: as it is now.
-        units: of its observations.
+        ppo: PPO whose policy acts.
+        units: Running units of its observations.
     """
 
     sequential = False
@@ -153,21 +155,21 @@ class StableActor:
     def __init__(self, ppo: PPO, units: VecNormalize) -> None:
         assert isinstance(ppo.action_space, spaces.Box), "checked by PPO's caller"
         self._policy, self._space = ppo.policy, ppo.action_space
-        seen = _statistics(units)
-        self._mean, self._scale = seen.mean.copy(), np.sqrt(seen.var + units.epsilon)
+        running = _statistics(units)
+        self._mean, self._scale = running.mean.copy(), np.sqrt(running.var + units.epsilon)
         self._limit = units.clip_obs
         self._noise: TaskNoise | None = None
 
     def select(self, tasks: slice) -> "StableActor":
-        """Itself: it is the same for all tasks."""
+        """Itself, as it is the same for all tasks."""
         return self
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start parallel episodes."""
+        """Start parallel episodes of all tasks."""
         self._noise = TaskNoise(task_seeds, (num_parallel, *self._space.shape))
 
     def begin_episode(self) -> None:
-        """Nothing is kept from step to step."""
+        """Do nothing, as no state is kept from step to step."""
 
     def act(self, observations: Tensor) -> Actions:
         """Sample actions [task, parallel, act]."""
@@ -180,10 +182,10 @@ class StableActor:
         return Actions(np.clip(actions.numpy(), self._space.low, self._space.high), actions, {})
 
     def observe(self, outcome: Outcome) -> None:
-        """Nothing is learned while acting."""
+        """Do nothing, as nothing is learned while acting."""
 
     def adapt(self, trajectories: Trajectories) -> "StableActor":
-        """PPO learns from episodes that it collects itself."""
+        """Raise NotImplementedError, as PPO learns from episodes that it collects itself."""
         raise NotImplementedError("Stable-Baselines3's PPO collects its own episodes")
 
 
@@ -191,12 +193,12 @@ class StableLearner:
     """A PPO and the environment that it learns in.
 
     Args:
-        env: simulates, with continuous actions; closed with this.
-        draw_tasks: one task per sub-environment, for every episode.
-        config: hyperparameters.
-        learning_rate: Adam's.
-        seed: of weights, actions and resets.
-        start: what it has learned before; None for nothing.
+        env: Environment with continuous actions; closed with the learner.
+        draw_tasks: Function that draws one task per sub-environment, for every episode.
+        config: Hyperparameters of PPO.
+        learning_rate: Adam step size.
+        seed: Seed of weights, actions and resets.
+        start: Snapshot to start from; None for random weights.
     """
 
     def __init__(
@@ -230,22 +232,22 @@ class StableLearner:
         if start is not None:
             self._ppo.policy.load_state_dict(start.policy)
             units = _statistics(self._units)
-            units.mean, units.var, units.count = start.mean.numpy(), start.variance.numpy(), start.seen
+            units.mean, units.var, units.count = start.mean.numpy(), start.variance.numpy(), start.num_observations
             returns = self._units.ret_rms  # the value was learned in these units
             returns.mean, returns.var = np.array(start.return_mean), np.array(start.return_variance)
-            returns.count = start.returns_seen
+            returns.count = start.num_returns
             self._before = start.steps
 
     def learn(self, num_rollouts: int) -> None:
-        """PPO on so many rollouts of an episode's length."""
+        """Train on a number of rollouts, each one episode long."""
         self._ppo.learn(num_rollouts * self._rollout, reset_num_timesteps=False)
 
     def actor(self) -> StableActor:
-        """Acts as the policy does now."""
+        """An actor with the current policy."""
         return StableActor(self._ppo, self._units)
 
     def snapshot(self) -> Snapshot:
-        """What was learned."""
+        """A copy of what was learned so far."""
         policy = {name: values.clone() for name, values in self._ppo.policy.state_dict().items()}
         units = _statistics(self._units)
         mean, variance = torch.from_numpy(units.mean.copy()), torch.from_numpy(units.var.copy())
@@ -255,10 +257,10 @@ class StableLearner:
             policy=policy,
             mean=mean,
             variance=variance,
-            seen=float(units.count),
+            num_observations=float(units.count),
             return_mean=float(returns.mean),
             return_variance=float(returns.var),
-            returns_seen=float(returns.count),
+            num_returns=float(returns.count),
             steps=steps,
         )
 
@@ -269,10 +271,10 @@ class StableLearner:
 
 def _divisor(number: int, least: int) -> int:
     """The least divisor that is not below: all minibatches are then of one size, of two steps at least."""
-    return next((found for found in range(least, number // 2 + 1) if number % found == 0), 1)
+    return next((divisor for divisor in range(least, number // 2 + 1) if number % divisor == 0), 1)
 
 
 def _statistics(units: VecNormalize) -> RunningMeanStd:
-    """Of observations that are one array."""
+    """The running statistics of observations that are one array."""
     assert isinstance(units.obs_rms, RunningMeanStd)
     return units.obs_rms

@@ -1,4 +1,4 @@
-"""Where networks are."""
+"""Copies of networks on the CPU."""
 
 import copy
 from typing import TypeVar

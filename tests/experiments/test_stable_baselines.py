@@ -18,6 +18,7 @@ from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER
 from metarl.experiments.study.configuration import StablePpo
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner, TaskVecEnv
+from metarl.runs.checkpoint import save_checkpoint
 from metarl.tasks import Task
 from metarl.workers import EnvMaker, Workers
 from tests.environments import anything
@@ -139,3 +140,11 @@ def test_spaces_that_the_baseline_cannot_take_are_refused(observations: Any, act
     env = anything(observations, actions).make_env(1, num_threads=1)
     with pytest.raises(ValueError, match=f"the PPO baseline takes {message}"):
         TaskVecEnv(env, list, np.random.default_rng(0))
+
+
+def test_a_checkpoint_with_the_former_names_of_counts_loads(tmp_path: Path) -> None:
+    units = {"mean": torch.zeros(2), "variance": torch.ones(2), "return_mean": 0.5, "return_variance": 2.0}
+    former = {"policy": {}, **units, "seen": 30.0, "returns_seen": 40.0, "steps": 50}
+    save_checkpoint(tmp_path, {"of": "Stable-Baselines3 PPO", "snapshot": former})
+    snapshot = Snapshot.load(tmp_path / "checkpoint.pt")
+    assert (snapshot.num_observations, snapshot.num_returns, snapshot.steps) == (30.0, 40.0, 50)
