@@ -1,6 +1,7 @@
 """The checks that configurations share: bounds, and numbers that no computer's types hold."""
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -34,3 +35,18 @@ def test_counts_are_from_one_to_a_billion() -> None:
         check_counts(SimpleNamespace(a=0), "a")
     with pytest.raises(ValueError, match=r"a must be at most 1,000,000,000, got an integer of 16610 bits"):
         check_counts(SimpleNamespace(a=10**5000), "a")
+
+
+@pytest.mark.parametrize("check", [check_counts, check_fraction, check_not_negative, check_positive])
+@pytest.mark.parametrize("value", [True, False, "1", "", [1], {}, 1j, "x" * 10_000], ids=lambda v: ascii(v)[:8])
+def test_what_is_no_number_is_named_in_one_line(check: Callable[..., None], value: object) -> None:
+    with pytest.raises(TypeError, match=r"rate must be a (whole )?number, got ") as caught:
+        check(SimpleNamespace(rate=value), "rate")
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("value", [2.0, math.nan, math.inf])
+def test_a_count_is_whole(value: float) -> None:
+    with pytest.raises(TypeError, match="rate must be a whole number, got"):
+        check_counts(SimpleNamespace(rate=value), "rate")
