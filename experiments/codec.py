@@ -21,6 +21,10 @@ CLASS, OBJECT = "class", "object"
 """The keys of classes without a tag of their own, and of objects that only a template can give again."""
 
 
+class NotBuiltIn(ValueError):
+    """A class or an object that only the experiment that a run was made with can give again."""
+
+
 def encode(value: Any, tags: Tags) -> Any:
     """A configuration as JSON types; what is not of its annotation's own class says which class it is."""
     return _encode(value, type(value), tags)
@@ -57,11 +61,12 @@ def decode(kind: Any, data: Any, where: str, tags: Tags, template: Any = None) -
         template: a value that may lend its class, or be the value if that is an object; None for none.
 
     Raises:
+        NotBuiltIn: if the template lacks a class or an object.
         ValueError: naming the field that is unknown, missing or of a wrong type.
     """
     if isinstance(data, dict) and OBJECT in data and set(data) <= {OBJECT, "name"}:
         if template is None or _object_name(template).rpartition(":")[2] != str(data[OBJECT]).rpartition(":")[2]:
-            raise ValueError(f"{where} is an object of {data[OBJECT]}, which a file does not hold; {_GIVE_AGAIN}")
+            raise NotBuiltIn(f"{where} is an object of {data[OBJECT]}, which is not built in")
         return template
     options = [option for option in typing.get_args(kind) or (kind,) if _is_class(option)]
     if not options or not isinstance(data, dict):
@@ -69,9 +74,6 @@ def decode(kind: Any, data: Any, where: str, tags: Tags, template: Any = None) -
             raise ValueError(f"{where} must be an object, got {data!r}")
         return _decode_value(kind, data, where)
     return _decode_class(_chosen(options, data, where, tags, template), data, where, tags, template)
-
-
-_GIVE_AGAIN = "give the experiment that the run was made with again (--experiment FILE.py:NAME)"
 
 
 def _chosen(options: list[type[Any]], data: Mapping[str, Any], where: str, tags: Tags, template: Any) -> type[Any]:
@@ -91,7 +93,7 @@ def _chosen(options: list[type[Any]], data: Mapping[str, Any], where: str, tags:
         for candidate in classes:
             if dataclasses.is_dataclass(candidate) and candidate.__qualname__ == name.rpartition(":")[2]:
                 return candidate
-        raise ValueError(f"{where} is of the class {name}, which is not built in; {_GIVE_AGAIN}")
+        raise NotBuiltIn(f"{where} is of the class {name}, which is not built in")
     raise ValueError(f"{where}: unknown {tag} {name!r}; known: {', '.join(built_in)}")
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from tyro.constructors import PrimitiveConstructorSpec
 
 from metarl.agent import Agent, AgentConfig, AgentSetup
 from metarl.agents.maml_trpo import MamlTrpoConfig
@@ -33,28 +34,39 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
 _TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 
 
+_BENCHMARK = PrimitiveConstructorSpec[str | Benchmark](
+    nargs=1,
+    metavar="NAME|FILE.yaml|FILE.py:NAME",
+    instance_from_str=lambda words: words[0],
+    is_instance=lambda value: isinstance(value, str | Benchmark),
+    str_from_instance=lambda value: [value if isinstance(value, str) else value.name],
+)
+"""A benchmark on the command line: a word; an object is shown by its name."""
+
+
 @dataclass(frozen=True)
 class Experiment:
     """One experiment, whole: benchmark, algorithm, budget.
 
     Attributes:
-        benchmark: its name; see `metarl list benchmarks`. Or the path of a YAML family file, kept whole, which is
-            read again whenever the run is opened.
-        agent: the algorithm and its hyperparameters.
-        training: how long to train.
-        evaluation: how to evaluate.
-        horizon: steps per episode; the benchmark's own by default.
-        num_train_tasks: so many, drawn once, are all that is trained on; by default every batch has fresh ones, or
-            all those of a benchmark that has finitely many.
-        observe_task: the task's parameters, scaled to [-1, 1], end the observation: an oracle is trained.
-        seed: of everything random.
-        device: where networks are trained; auto takes CUDA when it is there.
-        num_workers: processes that simulate; the engines use threads, so 1 is right on one machine.
-        num_threads: simulation threads, or processes for plain Gymnasium environments; one per core by default.
+        benchmark: Benchmark to train and test on: a name of `metarl list benchmarks`, a YAML family file, or
+            FILE.py:NAME of a family or a benchmark of your own.
+        agent: Algorithm and its hyperparameters.
+        training: Length of the run.
+        evaluation: Numbers of test tasks, adaptation steps and episodes of evaluations.
+        horizon: Steps per episode; the benchmark's own number by default.
+        num_train_tasks: Number of training tasks, drawn once. By default every batch has fresh ones, or those of a
+            benchmark that has finitely many.
+        observe_task: The observation ends with the task's parameters, scaled to [-1, 1]: an oracle is trained.
+        seed: Seed of all random streams of the run.
+        device: Device of the networks; auto takes CUDA where it is available.
+        num_workers: Number of processes that simulate. The engines use threads, so 1 is right on one machine.
+        num_threads: Number of simulation threads, or of processes for plain Gymnasium environments; one per
+            core by default.
         loggers: Places that metrics are logged to; csv is always one of them.
     """
 
-    benchmark: str
+    benchmark: Annotated[str | Benchmark, _BENCHMARK]
     agent: AgentConfig
     training: TrainingConfig = field(default_factory=TrainingConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
@@ -68,7 +80,9 @@ class Experiment:
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
 
     def __post_init__(self) -> None:
-        if is_family_file(self.benchmark):  # so that a run can be opened from anywhere
+        if isinstance(self.benchmark, str) and is_family_file(
+            self.benchmark
+        ):  # so that a run can be opened from anywhere
             object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
         check_not_negative(self, "seed")
         check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
@@ -101,22 +115,25 @@ def experiment_benchmark(experiment: Experiment) -> Benchmark:
     Raises:
         ValueError: if there is none, or the experiment asks of it what it cannot do.
     """
-    benchmark, asked = make_benchmark(experiment.benchmark), experiment.num_train_tasks
+    benchmark, num_train_tasks = experiment.benchmark, experiment.num_train_tasks
+    if isinstance(benchmark, str):
+        benchmark = make_benchmark(benchmark)
+    own_name = benchmark.name
     if experiment.observe_task:
         shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"
         benchmark = replace(benchmark, name=name, train=shown, test=observed(benchmark.test))
     if experiment.num_workers > 1 and isinstance(benchmark.family, GymnasiumFamily):
         raise ValueError(
-            f"num_workers must be 1 for {experiment.benchmark}, whose environments have processes of their own, "
+            f"num_workers must be 1 for {own_name}, whose environments have processes of their own, "
             f"got {experiment.num_workers}; num_threads is their number"
         )
-    if asked is None:
+    if num_train_tasks is None:
         return benchmark
-    if isinstance(benchmark.train, FiniteTasks) and asked > len(benchmark.train.tasks):
+    if isinstance(benchmark.train, FiniteTasks) and num_train_tasks > len(benchmark.train.tasks):
         there = len(benchmark.train.tasks)
-        raise ValueError(f"{experiment.benchmark} has {there} training tasks, got num_train_tasks {asked}")
+        raise ValueError(f"{own_name} has {there} training tasks, got num_train_tasks {num_train_tasks}")
     rng = seeding.streams(experiment.seed)["train_tasks"]
-    tasks = tuple(benchmark.train.sample(asked, rng))
+    tasks = tuple(benchmark.train.sample(num_train_tasks, rng))
     if isinstance(benchmark.train, FiniteTasks):  # of its own kind: it may draw them in a way of its own
         return replace(benchmark, train=replace(benchmark.train, tasks=tasks))
     return replace(benchmark, train=FiniteTasks(benchmark.family, tasks))
@@ -151,7 +168,7 @@ def decode(data: object, template: Experiment | None = None) -> Experiment:
     """The experiment that `encode` wrote.
 
     Args:
-        data: decoded JSON.
+        data: Decoded JSON.
         template: An experiment with the classes and objects that are not built in; None for none.
 
     Raises:

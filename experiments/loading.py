@@ -1,33 +1,147 @@
-"""Opening the trained agent of a run folder."""
+"""Making and opening runs of either kind, from an experiment or from what a user types."""
 
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from metarl.agent import Agent
-from metarl.experiments.configuration import Device, make_agent
-from metarl.experiments.runs import Run, checkpoint_path, on_device, open_run
-from metarl.loop import Progress
-from metarl.runs import seeding
+from metarl.agents.promp import PrompConfig
+from metarl.experiments import configuration
+from metarl.experiments.agent_run import AgentRun
+from metarl.experiments.catalogue import benchmark_of_word, experiment_of_word
+from metarl.experiments.codec import NotBuiltIn
+from metarl.experiments.configuration import Device, Experiment
+from metarl.experiments.fewshot import configuration as fewshot
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.fewshot.run import FewshotRun
+from metarl.experiments.outside import Source, installed
+from metarl.experiments.runs import CONFIG, Run, read_config
 from metarl.runs.checkpoint import FILE as CHECKPOINT
-from metarl.training import restore
+
+AnyExperiment = Experiment | FewshotExperiment
 
 
-def load_agent(folder: Path | str, *, checkpoint: str = CHECKPOINT, device: Device | None = "cpu") -> Agent[Any]:
-    """The trained agent of a run folder, to act and adapt; `metarl resume` trains it on.
+def prepare_run(name: str, experiment: AnyExperiment, sources: Mapping[str, Any] | None = None) -> Run:
+    """The run of an experiment, before there is a folder; see `metarl.experiments.runs.make_run`.
 
     Args:
-        folder: that `metarl train` made.
-        checkpoint: which of the run's checkpoints.
-        device: where its networks are; None for where the configuration says.
+        name: Name of the run.
+        experiment: Configuration, of either kind.
+        sources: Where it came from, as config.json says it.
+
+    Raises:
+        ValueError: if it cannot be run.
+        TypeError: if it is no experiment.
+    """
+    if isinstance(experiment, Experiment):
+        return AgentRun.prepare(Path(), name, experiment, sources or {})
+    if isinstance(experiment, FewshotExperiment):
+        return FewshotRun.prepare(Path(), name, experiment, sources or {})
+    raise TypeError(f"expected an Experiment or a FewshotExperiment, got {type(experiment).__name__}")
+
+
+def open_run(
+    folder: Path | str, *, experiment: AnyExperiment | str | None = None, benchmark: str | None = None
+) -> Run:
+    """Open a run folder.
+
+    Args:
+        folder: Folder that `metarl train` or `metarl.train` made.
+        experiment: The experiment that the run was made with, or FILE.py:NAME or module:NAME; needed if it holds
+            classes or objects that are not built in.
+        benchmark: FILE.py:FAMILY of the run's benchmark, if that is all that is not built in.
+
+    Raises:
+        ValueError: saying what is missing or malformed, or what to give.
+    """
+    folder = Path(folder)
+    data = read_config(folder)
+    sources: Mapping[str, Any] = data.get("sources", {})
+    template = _template(sources, experiment)
+    if benchmark is not None:
+        template = _with_benchmark(template, benchmark, sources)
+    path, kind = folder / CONFIG, data["kind"]
+    expected = Experiment if kind == "rl" else FewshotExperiment
+    if template is not None and not isinstance(template, expected):
+        raise ValueError(
+            f"{folder} is a run of kind {kind}, got a {type(template).__name__}; give its own experiment"
+        )
+    try:
+        if kind == "rl":
+            assert not isinstance(template, FewshotExperiment)
+            rl = configuration.decode(data["experiment"], template)
+            return AgentRun.open(folder, data["name"], rl, sources)
+        assert not isinstance(template, Experiment)
+        few = fewshot.decode(data["experiment"], template)
+    except NotBuiltIn as error:
+        raise ValueError(f"{path}: {error}; add {_how_to_give(sources)}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return FewshotRun.open(folder, data["name"], few, sources)
+
+
+def load_agent(
+    folder: Path | str,
+    *,
+    experiment: AnyExperiment | str | None = None,
+    checkpoint: str = CHECKPOINT,
+    device: Device | None = "cpu",
+) -> Any:
+    """The trained agent, or few-shot learner, of a run folder; `metarl resume` trains it on.
+
+    Args:
+        folder: Folder that `metarl train` or `metarl.train` made.
+        experiment: The experiment that the run was made with, or FILE.py:NAME; see `open_run`.
+        checkpoint: File name of one of the run's checkpoints.
+        device: Device of its networks; None for the configured one.
 
     Raises:
         ValueError: saying what is missing or malformed.
     """
-    return restored(on_device(open_run(Path(folder)), device), checkpoint)[0]
+    return open_run(folder, experiment=experiment).agent(checkpoint=checkpoint, device=device)
 
 
-def restored(run: Run, checkpoint: str = CHECKPOINT) -> tuple[Agent[Any], Progress]:
-    """The agent of an opened run as a checkpoint left it, and how far it was trained."""
-    agent = make_agent(run.experiment, run.benchmark)
-    generators = seeding.streams(run.experiment.seed)
-    return agent, restore(agent, generators, checkpoint_path(run, checkpoint), run.benchmark)
+def _template(sources: Mapping[str, Any], experiment: AnyExperiment | str | None) -> AnyExperiment | None:
+    """The experiment that lends its classes: the given one, or one that is installed under the recorded name."""
+    if experiment is not None and not isinstance(experiment, str):
+        return experiment
+    recorded = sources.get("experiment", {})
+    word = experiment
+    if word is None:
+        word = recorded.get("source")
+        if word not in installed():
+            return None
+    named = experiment_of_word(word)
+    _compare(named.source, recorded)
+    return named.experiment
+
+
+def _with_benchmark(template: AnyExperiment | None, word: str, sources: Mapping[str, Any]) -> Experiment:
+    benchmark, source = benchmark_of_word(word)
+    _compare(source, sources.get("benchmark", {}))
+    if isinstance(template, Experiment):
+        return replace(template, benchmark=benchmark)
+    return Experiment(benchmark, PrompConfig())  # only the benchmark is read of it
+
+
+def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
+    """Say it in one line if a file is not what the run was made with."""
+    before = recorded.get("sha256")
+    if source is not None and before is not None and source.sha256 != before:
+        print(
+            f"metarl: warning: {source.word} has changed since the run was made "
+            f"(sha256 {before[:12]}, now {source.sha256[:12]})",
+            file=sys.stderr,
+        )
+
+
+def _how_to_give(sources: Mapping[str, Any]) -> str:
+    """The argument that gives what a run folder does not hold."""
+    if "experiment" in sources:
+        return f"--experiment {sources['experiment']['source']}"
+    if "benchmark" in sources:
+        return f"--benchmark {sources['benchmark']['source']}"
+    return "--experiment FILE.py:NAME with the experiment that the run was made with"

@@ -1,108 +1,271 @@
-"""A run is a folder: configuration, versions, test tasks, metrics, events, checkpoints, evaluation."""
+"""A run is a folder: configuration, versions, metrics, checkpoints, evaluation; for RL and few-shot alike."""
 
+import contextlib
 import json
+import os
 import platform
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 
-from metarl.experiments.configuration import Device, Experiment, decode, encode, experiment_benchmark
-from metarl.loop import progress_of
-from metarl.runs import seeding
+from metarl.experiments.configuration import Device
+from metarl.experiments.options import EvaluationOptions
+from metarl.loop import Progress, Report, progress_of
 from metarl.runs.checkpoint import BEST, PREVIOUS, latest_checkpoint, load_checkpoint
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.files import atomic_file, write_json
-from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
+from metarl.runs.loggers import Logger
+from metarl.runs.metrics import Axis
 
-Config = TypeVar("Config")
+Kind = Literal["rl", "few-shot"]
 
 CONFIG = "config.json"
-TEST_TASKS = "test_tasks.json"
 EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True)
-class Run:
-    """An opened run folder.
+class Run(ABC):
+    """A run folder and what is in it; `metarl.open_run` opens one, `metarl.train` makes one.
 
     Attributes:
-        folder: where it is.
-        name: of the experiment.
-        experiment: resolved configuration.
-        benchmark: made from it.
-        test_tasks: drawn when the run was created.
+        folder: Folder of the run.
+        name: Name of the experiment.
+        experiment: Configuration, an `Experiment` or a `FewshotExperiment`.
+        sources: Where the experiment, or a part of it, came from if it is a user's own, as config.json says it.
     """
+
+    kind: ClassVar[Kind]
+    axis: ClassVar[Axis]
+    """Quantity that the x axis of the metrics counts."""
+    options: ClassVar[tuple[str, ...]]
+    """Names of the evaluation options that runs of this kind have."""
 
     folder: Path
     name: str
-    experiment: Experiment
-    benchmark: Benchmark
-    test_tasks: list[Task]
+    experiment: Any
+    sources: Mapping[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    @abstractmethod
+    def prepare(cls, folder: Path, name: str, experiment: Any, sources: Mapping[str, Any]) -> Self:
+        """The run of an experiment before there is a folder.
 
-class AnyRun(Protocol):
-    """A run of any kind."""
+        Raises:
+            ValueError: if the experiment cannot be run.
+        """
 
-    @property
-    def folder(self) -> Path: ...  # noqa: D102
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path, name: str, experiment: Any, sources: Mapping[str, Any]) -> Self:
+        """The run of a folder that `write` wrote into."""
 
+    @abstractmethod
+    def encode(self) -> Any:
+        """The experiment as JSON types."""
 
-def create_run(name: str, experiment: Experiment, folder: Path | None) -> Run:
-    """Make a run folder; without a given one, the next free `runs/NAME-seedN`.
+    def write(self, folder: Path) -> None:  # noqa: B027  # few-shot runs have nothing more
+        """Write what a new folder holds beside its configuration."""
 
-    Raises:
-        ValueError: if the given folder exists.
-    """
-    benchmark = experiment_benchmark(experiment)
-    rng = seeding.streams(experiment.seed)["test_tasks"]
-    tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
-    folder = make_folder(folder, f"{name}-seed{experiment.seed}")
-    save_tasks(folder / TEST_TASKS, tasks)
-    write_json(folder / CONFIG, {"name": name, "experiment": encode(experiment), "versions": versions()})
-    return Run(folder, name, experiment, benchmark, tasks)
+    @abstractmethod
+    def introduction(self) -> list[str]:
+        """Lines on what is going to be trained. Makes all that training needs, so that nothing can fail later.
 
+        Raises:
+            ValueError: if something cannot be made.
+        """
 
-def make_folder(folder: Path | None, name: str) -> Path:
-    """Make the given folder, or without one the next free `runs/NAME`.
+    @abstractmethod
+    def train(
+        self,
+        *,
+        loggers: Sequence[Logger],
+        report: Report | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Progress:
+        """Train to the configured number of iterations, from the checkpoint if there is one.
 
-    Raises:
-        ValueError: if the given folder exists.
-    """
-    if folder is None:
-        folder = _free(Path("runs") / name)
-    elif folder.exists():
-        raise ValueError(
-            f"{folder} exists and is left as it is; expected a new folder: give another --out, "
-            f"or continue it with `metarl resume {folder}`"
+        Args:
+            loggers: Receivers of the metrics; left open.
+            report: Called after every iteration with the progress and the metrics; gets what the console gets.
+            stop: Asked after every iteration; true ends the training with a checkpoint.
+        """
+
+    @abstractmethod
+    def restored(self, checkpoint: str = CHECKPOINT) -> tuple[Any, Progress]:
+        """The agent or learner as a checkpoint left it, and how far it was trained."""
+
+    @abstractmethod
+    def measure(self, options: EvaluationOptions) -> dict[str, Any]:
+        """Evaluate a checkpoint and its baselines; the result as JSON types."""
+
+    @abstractmethod
+    def show(self, result: Mapping[str, Any]) -> None:
+        """Print a result of `measure` as tables."""
+
+    @abstractmethod
+    def describe(self, progress: Progress, metrics: Mapping[str, float]) -> list[str]:
+        """The parts of the live line that are this kind's own."""
+
+    @abstractmethod
+    def experience(self, progress: Progress) -> str:
+        """What was trained on, in words."""
+
+    def agent(self, *, checkpoint: str = CHECKPOINT, device: Device | None = "cpu") -> Any:
+        """The trained agent or learner.
+
+        Args:
+            checkpoint: File name of one of the run's checkpoints.
+            device: Device of its networks; None for the configured one.
+        """
+        return self.on_device(device).restored(checkpoint)[0]
+
+    def evaluate(  # as in EvaluationOptions
+        self,
+        *,
+        tasks: Path | None = None,
+        num_tasks: int | None = None,
+        split: Literal["test", "train"] = "test",
+        num_steps: int | None = None,
+        num_episodes: int | None = None,
+        horizon: int | None = None,
+        deterministic: bool | None = None,
+        num_ways: int | None = None,
+        num_shots: int | None = None,
+        num_queries: int | None = None,
+        views: int | None = None,
+        data_folder: str | None = None,
+        seed: int = 0,
+        checkpoint: str = CHECKPOINT,
+        device: Device | None = None,
+    ) -> dict[str, Any]:
+        """Evaluate the trained agent or learner beside the untrained one.
+
+        The arguments are explained in `EvaluationOptions`.
+
+        Returns:
+            What `metarl evaluate --json` writes.
+        """
+        options = EvaluationOptions(
+            tasks=tasks,
+            num_tasks=num_tasks,
+            split=split,
+            num_steps=num_steps,
+            num_episodes=num_episodes,
+            horizon=horizon,
+            deterministic=deterministic,
+            num_ways=num_ways,
+            num_shots=num_shots,
+            num_queries=num_queries,
+            views=views,
+            data_folder=data_folder,
+            seed=seed,
+            checkpoint=checkpoint,
         )
+        return self.on_device(device).evaluated(options)
+
+    def evaluated(self, options: EvaluationOptions) -> dict[str, Any]:
+        """What `measure` gives, after the options are checked.
+
+        Raises:
+            ValueError: if an option is of the other kind of runs.
+        """
+        options.check(self.options, f"{self.folder} is {'an RL' if self.kind == 'rl' else 'a few-shot'} run")
+        checkpoint_path(self, options.checkpoint)
+        return self.measure(options)
+
+    def on_device(self, device: Device | None) -> Self:
+        """The same run with its networks on another device; its folder keeps the configured one."""
+        return self if device is None else replace(self, experiment=replace(self.experiment, device=device))
+
+    def extended(self, iterations: int) -> Self:
+        """The same run with another number of iterations in all, in its folder too.
+
+        Raises:
+            ValueError: if fewer iterations are asked for than are done.
+        """
+        done = checkpointed_iteration(self)
+        if iterations < done:
+            raise ValueError(f"--iterations must be at least {done}, which are done, got {iterations}")
+        training = replace(self.experiment.training, iterations=iterations)
+        longer = replace(self, experiment=replace(self.experiment, training=training))
+        path = self.folder / CONFIG
+        write_json(path, json.loads(path.read_text()) | {"experiment": longer.encode()})
+        return longer
+
+
+def make_run(run: Run, out: Path | None) -> Run:
+    """Make the folder of a prepared run; it appears under its name when all that belongs in it is written.
+
+    Args:
+        run: Prepared, without a folder.
+        out: The folder; None for the next free `runs/NAME-seedN`.
+
+    Raises:
+        ValueError: if the given folder exists or cannot be made.
+    """
+    config = {
+        "name": run.name,
+        "kind": run.kind,
+        "experiment": run.encode(),
+        **({"sources": dict(run.sources)} if run.sources else {}),
+        "versions": versions(),
+    }
+
+    def write(folder: Path) -> None:
+        run.write(folder)
+        write_json(folder / CONFIG, config)
+
+    folder = make_folder(out, f"{run.name}-seed{run.experiment.seed}", write)
+    return type(run).open(folder, run.name, run.experiment, run.sources)
+
+
+def make_folder(out: Path | None, name: str, write: Callable[[Path], None] = lambda folder: None) -> Path:
+    """Make the given folder, or without one the next free `runs/NAME`, whole or not at all.
+
+    Args:
+        out: The folder; None for the next free one.
+        name: Name of the next free folder.
+        write: Function that writes what belongs in it.
+
+    Raises:
+        ValueError: if the given folder exists or cannot be made.
+    """
+    if out is not None and (out.exists() or out.is_symlink()):
+        raise ValueError(
+            f"{out} exists and is left as it is; expected a new folder: give another --out, "
+            f"or continue it with `metarl resume {out}`"
+        )
+    folder = _free(Path("runs") / name) if out is None else out
+    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
     try:
-        folder.mkdir(parents=True)
+        unfinished.mkdir(parents=True)
     except OSError as error:
         raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    return folder
+    try:
+        write(unfinished)
+        while True:
+            try:
+                unfinished.rename(folder)
+                return folder
+            except OSError:  # another process has just taken the name
+                if out is not None or not folder.exists():
+                    raise
+                folder = _free(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
 
 
-def open_run(folder: Path) -> Run:
-    """Open a run folder that `create_run` made.
-
-    Raises:
-        ValueError: saying what is missing or malformed.
-    """
-    name, experiment = read_config(folder, decode)
-    benchmark = experiment_benchmark(experiment)
-    if not (folder / TEST_TASKS).is_file():
-        raise ValueError(f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew")
-    return Run(folder, name, experiment, benchmark, load_tasks(folder / TEST_TASKS, benchmark.family))
-
-
-def read_config(folder: Path, decode_experiment: Callable[[object], Config]) -> tuple[str, Config]:
-    """The name and the configuration of a run folder's experiment.
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json of a run folder says; its experiment is not decoded.
 
     Raises:
         ValueError: saying what is missing or malformed.
@@ -110,30 +273,29 @@ def read_config(folder: Path, decode_experiment: Callable[[object], Config]) -> 
     path = folder / CONFIG
     if not path.is_file():
         raise ValueError(
-            f"{folder} is not a run folder: expected {path}, which `metarl train` writes before it trains"
-            + ("; if it was killed before that, remove the folder and train anew" if folder.is_dir() else "")
+            f"{folder} is not a run folder: expected {path}, which `metarl train` writes first of all"
         )
     try:
         data = json.loads(path.read_text())
-        return data["name"], decode_experiment(data["experiment"])
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, RecursionError) as error:
+        experiment, name = data["experiment"], data["name"]
+        if not isinstance(experiment, dict) or not isinstance(name, str):
+            raise TypeError("expected an experiment and a name")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    kind = data.setdefault("kind", "few-shot" if "learner" in experiment else "rl")  # older runs do not say it
+    if kind not in ("rl", "few-shot"):
+        raise ValueError(f"{path}: kind must be rl or few-shot, got {kind!r}")
+    result: dict[str, Any] = data
+    return result
 
 
-def on_device(run: Run, device: Device | None) -> Run:
-    """The same run with its networks on another device; its folder keeps the configured one."""
-    return run if device is None else replace(run, experiment=replace(run.experiment, device=device))
-
-
-def checkpointed_iteration(run: AnyRun) -> int:
+def checkpointed_iteration(run: Run) -> int:
     """The iteration that a run's checkpoint is of, 0 if there is none."""
     path = latest_checkpoint(run.folder)
     return 0 if path is None else progress_of(load_checkpoint(path), path).iteration
 
 
-def go_back(run: AnyRun) -> None:
+def go_back(run: Run) -> None:
     """Make the checkpoint before the last one the present one, and keep the last under another name."""
     load_checkpoint(run.folder / PREVIOUS)
     if (run.folder / CHECKPOINT).exists():
@@ -142,21 +304,7 @@ def go_back(run: AnyRun) -> None:
         file.write((run.folder / PREVIOUS).read_bytes())
 
 
-def extend_run(run: Run, iterations: int) -> Run:
-    """The same run with another number of iterations in all, in its folder too."""
-    training = replace(run.experiment.training, iterations=iterations)
-    extended = replace(run, experiment=replace(run.experiment, training=training))
-    rewrite_experiment(run, encode(extended.experiment))
-    return extended
-
-
-def rewrite_experiment(run: AnyRun, encoded: object) -> None:
-    """Put another configuration into a run folder, beside the versions that it began with."""
-    path = run.folder / CONFIG
-    write_json(path, json.loads(path.read_text()) | {"experiment": encoded})
-
-
-def checkpoint_path(run: AnyRun, name: str) -> Path:
+def checkpoint_path(run: Run, name: str) -> Path:
     """The path of one of a run's checkpoints, by file name.
 
     Raises:
@@ -186,11 +334,10 @@ def _git_commit() -> str | None:
         done = subprocess.run(["git", *words], cwd=here.parent, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
-    try:
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
         git("ls-files", "--error-unmatch", here.name)
         return git("describe", "--always", "--dirty", "--abbrev=12")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    return None
 
 
 def _free(first: Path) -> Path:

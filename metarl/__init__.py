@@ -19,12 +19,16 @@ __all__ = [
     "adapt",
     "adapt_to_recording",
     "load_recording",
+    "open_run",
     "save_recording",
+    "train",
 ]
 
 _MODULES = {
     "Trajectories": "metarl.trajectories",
     "Workers": "metarl.workers",
+    "open_run": "metarl.experiments.loading",
+    "train": "metarl.experiments.working",
     "adapt": "metarl.deploy.adapting",
     "adapt_to_recording": "metarl.deploy.adapting",
     "load_recording": "metarl.deploy.recordings",

@@ -18,8 +18,9 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
+from metarl.experiments.loading import open_run, prepare_run
 from metarl.experiments.presets.table import PRESETS
-from metarl.experiments.runs import Run, create_run, open_run
+from metarl.experiments.runs import make_run
 from metarl.loop import TrainingDiverged
 from metarl.runs import files, seeding
 from metarl.runs.checkpoint import BEST, FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
@@ -67,7 +68,11 @@ def _experiment(agent: str, iterations: int = 6, benchmark: str = "point") -> Ex
     )
 
 
-def _train(run: Run, stop: Callable[[], bool] = lambda: False) -> Any:
+def _made(name: str, experiment: Experiment, folder: Path) -> Any:
+    return make_run(prepare_run(name, experiment), folder)
+
+
+def _train(run: Any, stop: Callable[[], bool] = lambda: False) -> Any:
     agent = make_agent(run.experiment, run.benchmark)
     with make_workers(run.experiment, run.benchmark) as workers:
         train(
@@ -130,9 +135,9 @@ def _same(first: Path, second: Path) -> bool:
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:
     experiment = _experiment(agent, benchmark=benchmark)
-    whole = create_run("whole", experiment, tmp_path / "whole")
+    whole = _made("whole", experiment, tmp_path / "whole")
     _train(whole)
-    parts = create_run("parts", experiment, tmp_path / "parts")
+    parts = _made("parts", experiment, tmp_path / "parts")
     _train(parts, _stop_at(3))
     assert load_checkpoint(parts.folder / FILE)["progress"]["iteration"] == 3
     _train(open_run(parts.folder))
@@ -142,9 +147,9 @@ def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tm
 
 def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     experiment = _experiment("promp")
-    whole = create_run("whole", experiment, tmp_path / "whole")
+    whole = _made("whole", experiment, tmp_path / "whole")
     _train(whole)
-    parts = create_run("parts", experiment, tmp_path / "parts")
+    parts = _made("parts", experiment, tmp_path / "parts")
 
     def die() -> bool:
         if len(_rows(parts.folder)) == 5:
@@ -161,8 +166,8 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: P
 
 def test_another_seed_trains_otherwise(tmp_path: Path) -> None:
     experiment = _experiment("promp", iterations=1)
-    runs = [create_run("a", experiment, tmp_path / "a")]
-    runs.append(create_run("b", Experiment(**{**vars(experiment), "seed": 1}), tmp_path / "b"))
+    runs = [_made("a", experiment, tmp_path / "a")]
+    runs.append(_made("b", Experiment(**{**vars(experiment), "seed": 1}), tmp_path / "b"))
     for run in runs:
         _train(run)
     assert runs[0].test_tasks != runs[1].test_tasks
@@ -170,14 +175,14 @@ def test_another_seed_trains_otherwise(tmp_path: Path) -> None:
 
 
 def test_metrics_count_every_step_adaptation_included(tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp", iterations=2, benchmark="half-cheetah-dir"), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=2, benchmark="half-cheetah-dir"), tmp_path / "run")
     _train(run)
     # 2 tasks x 3 episodes x 6 steps, before and after adaptation
     assert [row["env_steps"] for row in _rows(run.folder)] == ["72", "144"]
 
 
 def test_evaluations_are_in_the_metrics_and_cost_no_training_steps(tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    run = _made("run", _experiment("promp"), tmp_path / "run")
     _train(run)
     filled = [row["iteration"] for row in _rows(run.folder) if row["test/return_after_1"]]
     assert filled == ["3", "6"]
@@ -186,7 +191,7 @@ def test_evaluations_are_in_the_metrics_and_cost_no_training_steps(tmp_path: Pat
 def test_tensorboard_has_the_metrics_over_environment_steps(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run = create_run("run", _experiment("promp", iterations=2), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=2), tmp_path / "run")
     _train(run)
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
@@ -203,7 +208,7 @@ def test_divergence_names_iteration_and_task_and_keeps_the_checkpoint(
 ) -> None:
     from metarl.agents.maml import AdaptivePolicy
 
-    run = create_run("run", _experiment("promp", iterations=5), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=5), tmp_path / "run")
     collect = AdaptivePolicy.collect
     calls: list[int] = []
 
@@ -263,9 +268,9 @@ def test_a_foreign_file_is_an_error_and_is_not_executed(
 
 
 def test_a_checkpoint_of_another_network_is_an_error(tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=1), tmp_path / "run")
     _train(run)
-    ant = create_run("ant", _experiment("promp", benchmark="half-cheetah-dir"), tmp_path / "ant")
+    ant = _made("ant", _experiment("promp", benchmark="half-cheetah-dir"), tmp_path / "ant")
     with pytest.raises(
         ValueError, match="a checkpoint of Promp on point, expected one of Promp on half-cheetah-dir"
     ):
@@ -331,7 +336,7 @@ def test_a_malformed_configuration_names_the_field(path: Sequence[str], value: A
         decode(data)
 
 
-def _killed_at(run: Run, iteration: int) -> None:
+def _killed_at(run: Any, iteration: int) -> None:
     """Train until metrics.csv has the row of this iteration, and die there without a checkpoint."""
 
     def die() -> bool:
@@ -345,9 +350,9 @@ def _killed_at(run: Run, iteration: int) -> None:
 
 def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path: Path) -> None:
     experiment = _experiment("promp")
-    whole = create_run("whole", experiment, tmp_path / "whole")
+    whole = _made("whole", experiment, tmp_path / "whole")
     _train(whole)
-    parts = create_run("parts", experiment, tmp_path / "parts")
+    parts = _made("parts", experiment, tmp_path / "parts")
     _killed_at(parts, 1)
     CsvLogger(parts.folder).begin(0, 0)  # as far as a resumed process came before it was killed too
     assert len((parts.folder / "metrics.csv").read_text().splitlines()) == 1
@@ -362,9 +367,9 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
     agent: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     experiment = _experiment(agent)
-    whole = create_run("whole", experiment, tmp_path / "whole")
+    whole = _made("whole", experiment, tmp_path / "whole")
     _train(whole)
-    parts = create_run("parts", experiment, tmp_path / "parts")
+    parts = _made("parts", experiment, tmp_path / "parts")
     _killed_at(parts, 5)
     (parts.folder / FILE).unlink()
     assert load_checkpoint(parts.folder / PREVIOUS)["progress"]["iteration"] == 2
@@ -375,7 +380,7 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
 
 
 def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    run = _made("run", _experiment("promp"), tmp_path / "run")
     _killed_at(run, 5)
     for name in (FILE, PREVIOUS):
         (run.folder / name).unlink()
@@ -385,7 +390,7 @@ def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_pa
     assert (run.folder / "metrics.csv").read_bytes() == before
 
 
-def _tampered(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
+def _tampered(run: Any, change: Callable[[dict[str, Any]], None]) -> None:
     state = load_checkpoint(run.folder / FILE)
     change(state)
     save_checkpoint(run.folder, state)
@@ -413,7 +418,7 @@ def _tampered(run: Run, change: Callable[[dict[str, Any]], None]) -> None:
     ],
 )
 def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=1), tmp_path / "run")
     _train(run)
     _tampered(run, change)
     agent = make_agent(run.experiment, run.benchmark)
@@ -424,7 +429,7 @@ def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: 
 
 
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
-    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    run = _made("run", _experiment("promp"), tmp_path / "run")
     _train(run)
     tested = {
         int(row["iteration"]): float(row["test/success_after_1"])  # success counts where a family has it
@@ -438,7 +443,7 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> N
 
 
 def test_a_failing_write_says_which_checkpoint_is_intact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = create_run("run", _experiment("promp"), tmp_path / "run")
+    run = _made("run", _experiment("promp"), tmp_path / "run")
 
     def fail_at_the_fourth() -> bool:
         if len(_rows(run.folder)) == 3:
@@ -458,7 +463,7 @@ def test_a_failing_write_says_which_checkpoint_is_intact(tmp_path: Path, monkeyp
 def test_the_number_of_threads_is_restored_with_the_checkpoint(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = create_run("run", _experiment("promp", iterations=1), tmp_path / "run")
+    run = _made("run", _experiment("promp", iterations=1), tmp_path / "run")
     _train(run)
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)

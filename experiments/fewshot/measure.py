@@ -1,44 +1,36 @@
 """Measuring a trained few-shot learner on every split, beside the untrained one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from metarl.experiments.configuration import make_device
 from metarl.experiments.console import Waiting, show_table
-from metarl.experiments.fewshot.configuration import make_learner
-from metarl.experiments.fewshot.runs import FewshotRun
-from metarl.experiments.runs import checkpoint_path
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores, summarise
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig
-from metarl.loop import load_state
 from metarl.runs import seeding
 
 Rows = list[dict[str, Any]]
 
 
 def measure(
-    run: FewshotRun, sources: Sources, checkpoint: str, settings: FewshotEvaluationConfig, *, seed: int
+    learner: Learner, untrained: Learner, sources: Sources, settings: FewshotEvaluationConfig, *, seed: int
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint on every split, and the untrained learner on test tasks; show and return the scores.
+    """Evaluate a learner on every split, and the untrained one on test tasks.
 
     Args:
-        run: whose learner.
-        sources: of its tasks.
-        checkpoint: file name of one of the run's checkpoints.
-        settings: numbers of tasks and adaptation steps.
-        seed: of the tasks.
+        learner: Trained.
+        untrained: The same learner before training.
+        sources: Their tasks.
+        settings: Numbers of tasks and of adaptation steps.
+        seed: Seed of the tasks.
+
+    Returns:
+        Scores by adaptation step, as JSON types.
     """
-    device = make_device(run.experiment.device)
-    learner, untrained = (make_learner(run.experiment, device) for _ in range(2))
-    generators = seeding.streams(run.experiment.seed)
-    progress = load_state(learner, generators, checkpoint_path(run, checkpoint), run.identity)
-    name = ""
 
     def rows_of(measured: Learner, source: EpisodeSource, what: str) -> Rows:
-        nonlocal name
         rng = seeding.streams(seed)["evaluation"]
         with Waiting(f"evaluating {what}, task") as waiting:
             name, scores = adaptation_scores(
@@ -55,33 +47,18 @@ def measure(
 
     splits = {split: rows_of(learner, source, f"{split} tasks") for split, source in sources.held_out.items()}
     baseline = rows_of(untrained, sources.held_out["test"], "the untrained learner")
-    normalisation = learner.normalisation
-    what = run.experiment.data.describe()
-    norms = "no batch norm" if normalisation is None else f"batch norm: {normalisation}"
-    seen = "" if settings.views == 1 else f"; {settings.views} views"
-    title = f"{run.name} after {progress.tasks:,} tasks: {settings.num_tasks} episodes of {what}; {norms}{seen}"
-    show_scores(title, name, splits | {"test, untrained": baseline})
-    return {
-        "experiment": run.name,
-        "seed": run.experiment.seed,
-        "evaluation_seed": seed,
-        "num_tasks": settings.num_tasks,
-        "episodes": what,
-        "normalisation": normalisation,
-        "views": settings.views,
-        "train_tasks": progress.tasks,
-        "train_wall_s": round(progress.elapsed_s, 1),
-        "adaptation": splits.pop("test"),
-        "splits": splits,
-        "baselines": {"untrained": baseline},
+    return {"adaptation": splits.pop("test"), "splits": splits, "baselines": {"untrained": baseline}}
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Print scores by adaptation step as a table."""
+    curves = {
+        **result["splits"],
+        "test": result["adaptation"],
+        "test, untrained": result["baselines"]["untrained"],
     }
-
-
-def show_scores(title: str, name: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Print scores by adaptation step, each a sequence of the rows of `summarise`."""
-    percent = 100 if name == "accuracy" else 1
-    digits = 2 if name == "accuracy" else 4
-    label = "accuracy, %" if name == "accuracy" else "mean squared error"
+    name = "accuracy" if "accuracy_mean" in result["adaptation"][0] else "mse"
+    percent, digits, label = (100, 2, "accuracy, %") if name == "accuracy" else (1, 4, "mean squared error")
     lines = []
     for tasks, rows in curves.items():
         for row in rows:
@@ -90,4 +67,12 @@ def show_scores(title: str, name: str, curves: Mapping[str, Sequence[Mapping[str
                 "-" if bounds is None else "[" + ", ".join(f"{percent * b:.{digits}f}" for b in bounds) + "]"
             )
             lines.append([tasks, str(row["step"]), f"{percent * row[f'{name}_mean']:.{digits}f}", interval])
+    views = "" if result["views"] == 1 else f"; {result['views']} views"
+    title = f"{result['experiment']} after {result['train_tasks']:,} tasks: {result['num_tasks']} episodes"
+    title += f" of {result['episodes']}; {norms(result['normalisation'])}{views}"
     show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines)
+
+
+def norms(normalisation: str | None) -> str:
+    """How batch norm is computed, in words."""
+    return "no batch norm" if normalisation is None else f"batch norm: {normalisation}"

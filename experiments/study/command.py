@@ -49,7 +49,7 @@ class StudyArguments:
     num_threads: int | None = None
 
 
-def study_command(words: list[str]) -> int:
+def command(words: list[str]) -> int:
     """Run `metarl study`; returns the exit status."""
     known = ", ".join(STUDIES)
     if words[:1] in (["-h"], ["--help"]):

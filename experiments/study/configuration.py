@@ -144,5 +144,5 @@ def on_benchmark(study: Study, benchmark: str) -> Study:
     learners = tuple(
         replace(learner, experiment=replace(learner.experiment, benchmark=benchmark)) for learner in study.learners
     )
-    benchmark = learners[0].experiment.benchmark  # the path of a file is whole there
+    benchmark = str(learners[0].experiment.benchmark)  # the path of a file is whole there
     return replace(study, benchmark=benchmark, learners=learners, source=f"{study.source}; here of {benchmark}")

@@ -22,18 +22,11 @@ from metarl.agent import Actor
 from metarl.envs import make_benchmark
 from metarl.envs.observed import TaskObserved
 from metarl.evaluation import adaptation_curve, halves
-from metarl.experiments.configuration import Experiment, encode, make_workers
+from metarl.experiments.agent_run import AgentRun
+from metarl.experiments.configuration import Experiment, encode
 from metarl.experiments.console import Waiting, duration, say
-from metarl.experiments.loading import restored
-from metarl.experiments.loggers import make_loggers
-from metarl.experiments.runs import (
-    CONFIG,
-    Run,
-    checkpointed_iteration,
-    create_run,
-    on_device,
-    open_run,
-)
+from metarl.experiments.loading import open_run, prepare_run
+from metarl.experiments.runs import CONFIG, Run, checkpointed_iteration, make_run
 from metarl.experiments.study.configuration import (
     FINE_TUNED,
     FROM_SCRATCH,
@@ -44,7 +37,7 @@ from metarl.experiments.study.configuration import (
 )
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
-from metarl.experiments.train_run import train_run
+from metarl.experiments.working import own_loggers, train_shown
 from metarl.runs import seeding
 from metarl.runs.checkpoint import FILE as CHECKPOINT
 from metarl.runs.files import write_json
@@ -146,14 +139,12 @@ def _experiment(study: Study, learner: Learner) -> Experiment:
 def _trained(study: Study, learner: Learner, folder: Path) -> Run:
     """The learner's run, trained to its end."""
     experiment, place = _experiment(study, learner), folder / "runs" / learner.name
-    run = open_run(place) if (place / CONFIG).is_file() else create_run(learner.name, experiment, place)
+    there = (place / CONFIG).is_file()
+    run = open_run(place) if there else make_run(prepare_run(learner.name, experiment), place)
     if run.experiment != experiment:
         raise ValueError(f"{place} has another configuration than the study; give the study another --out")
-    opened = make_loggers(
-        experiment.loggers, place, name=learner.name, axis="env_steps", config=encode(experiment)
-    )
-    with make_workers(experiment, run.benchmark) as workers, closing(opened) as loggers:
-        progress, interrupted = train_run(run, workers, loggers)
+    with closing(own_loggers(run)) as loggers:
+        progress, interrupted = train_shown(run, loggers)
     if interrupted:
         raise Interrupted
     say(f"trained on {progress.env_steps:,} environment steps in {duration(progress.elapsed_s)}")
@@ -166,7 +157,9 @@ def taken(study: Study, learner: Learner, folder: Path) -> Run:
     Raises:
         ValueError: if it is of something else than the learner, or not trained to its end.
     """
-    run = on_device(open_run(folder), "cpu")
+    run = open_run(folder).on_device("cpu")
+    if not isinstance(run, AgentRun):
+        raise ValueError(f"the run {folder} for {learner.name} must be of an agent, got a {run.kind} run")
     given = replace(learner, experiment=run.experiment)
     for name, found, expected in (
         *((name, getattr(run.experiment, name), getattr(learner.experiment, name)) for name in _SAME),
@@ -191,7 +184,7 @@ def taken(study: Study, learner: Learner, folder: Path) -> Run:
 
 def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldOut]) -> dict[str, Any]:
     """The learner's returns on every set, as JSON types."""
-    agent, progress = restored(run)
+    agent, progress = run.restored()
     per_step = replace(learner, experiment=run.experiment).episodes_per_step
     found: dict[str, Any] = {}
     for name, held_out in sets.items():

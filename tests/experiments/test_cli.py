@@ -132,8 +132,8 @@ def test_list_names_experiments_and_benchmarks(capsys: pytest.CaptureFixture[str
     ("words", "message"),
     [
         (["fly"], "unknown command 'fly'; known: list, train"),
-        (["train"], "train needs an experiment's name; known: quickstart"),
-        (["train", "half-cheetah"], "unknown experiment 'half-cheetah'; known: quickstart"),
+        (["train"], "train needs an experiment: a name of `metarl list`, or FILE.py:NAME"),
+        (["train", "quikstart"], "unknown experiment 'quikstart'; did you mean quickstart?"),
         (["train", "quickstart", "--sed", "3"], "--sed"),
         (["train", "quickstart", "--agent.inner", "3"], "--agent.inner"),
         (["train", "quickstart", "--seed", "three"], "--seed"),

@@ -72,9 +72,9 @@ def test_a_users_class_is_named_and_needs_a_template() -> None:
     data = _json(holder)
     assert data["shape"]["form"] == f"{__name__}:Ring"
     assert data["shape"]["inner"] == {"form": "square", "edge": 2.0}
-    with pytest.raises(ValueError, match=r"x.shape is of the class .*:Ring.*--experiment FILE.py:NAME"):
+    with pytest.raises(codec.NotBuiltIn, match=r"x.shape is of the class .*:Ring, which is not built in"):
         codec.decode(Holder, data, "x", TAGS)
-    with pytest.raises(ValueError, match="not built in"):
+    with pytest.raises(codec.NotBuiltIn, match="not built in"):
         codec.decode(Holder, data, "x", TAGS, Holder(Square()))
     assert codec.decode(Holder, data, "x", TAGS, Holder(Ring())) == holder
 
@@ -83,7 +83,7 @@ def test_an_object_is_named_and_is_the_templates() -> None:
     benchmark = Benchmark("mine", None, None, shared=False, description="")  # type: ignore[arg-type]
     data = _json(Holder(Square(), benchmark))
     assert data["benchmark"] == {"object": "metarl.tasks:Benchmark", "name": "mine"}
-    with pytest.raises(ValueError, match=r"x.benchmark is an object of metarl.tasks:Benchmark"):
+    with pytest.raises(codec.NotBuiltIn, match=r"x.benchmark is an object of metarl.tasks:Benchmark"):
         codec.decode(Holder, data, "x", TAGS)
     assert codec.decode(Holder, data, "x", TAGS, Holder(Square(), benchmark)).benchmark is benchmark
 

@@ -19,7 +19,8 @@ from metarl.envs.dynamics import DynamicsTasks, SimulatorGap, dynamics_family
 from metarl.envs.mujoco.families import HalfCheetahVel
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import Experiment
-from metarl.experiments.runs import Run, open_run
+from metarl.experiments.loading import open_run
+from metarl.experiments.runs import Run
 from metarl.experiments.study import command, running
 from metarl.experiments.study.configuration import Learner, StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import draw
@@ -38,7 +39,6 @@ from metarl.loop import Progress
 from metarl.runs.loggers import Logger
 from metarl.tasks import FiniteTasks, Task
 from metarl.training import EvaluationConfig, TrainingConfig
-from metarl.workers import Workers
 
 _ONCE = (TrainingConfig(2, 2, evaluate_every=0), EvaluationConfig(1, 1, 1))
 
@@ -344,13 +344,13 @@ def test_a_study_that_is_stopped_goes_on_where_it_was(
     done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, folder = _study(stable=None, gap=None), tmp_path / "stopped"
-    learn, trained = running.train_run, []
+    learn, trained = running.train_shown, []
 
-    def stops_at_the_second(run: Run, workers: Workers, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
+    def stops_at_the_second(run: Run, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
         trained.append(run.name)
-        return learn(run, workers, loggers)[0], len(trained) == 2
+        return learn(run, loggers)[0], len(trained) == 2
 
-    monkeypatch.setattr(running, "train_run", stops_at_the_second)
+    monkeypatch.setattr(running, "train_shown", stops_at_the_second)
     assert command.run_study("tiny", study, folder, {}) == 130
     assert f"go on with the same command and --out {folder}" in capsys.readouterr().out
     assert {p.stem for p in (folder / "evaluations").iterdir()} == {"oracle"}

@@ -1,0 +1,192 @@
+"""RL runs: a meta-RL agent, its benchmark, and the test tasks that were drawn when the run was made."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from metarl.agent import Agent, KeepsData
+from metarl.experiments.arguments import overridden
+from metarl.experiments.configuration import (
+    Experiment,
+    encode,
+    experiment_benchmark,
+    make_agent,
+    make_workers,
+)
+from metarl.experiments.measure import measure, show
+from metarl.experiments.options import EvaluationOptions
+from metarl.experiments.runs import Kind, Run, checkpoint_path
+from metarl.loop import Progress, Report
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.loggers import Logger
+from metarl.runs.metrics import Axis
+from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
+from metarl.training import restore, train
+
+TEST_TASKS = "test_tasks.json"
+
+
+@dataclass(frozen=True)
+class AgentRun(Run):
+    """The run of an `Experiment`.
+
+    Attributes:
+        benchmark: Training and test tasks, made from the experiment.
+        test_tasks: Tasks that it is evaluated on, drawn when the run was made.
+    """
+
+    kind: ClassVar[Kind] = "rl"
+    axis: ClassVar[Axis] = "env_steps"
+    options: ClassVar[tuple[str, ...]] = (
+        *(
+            "tasks",
+            "num_tasks",
+            "split",
+            "num_steps",
+            "num_episodes",
+            "horizon",
+            "deterministic",
+            "seed",
+            "checkpoint",
+        ),
+    )
+
+    experiment: Experiment
+    benchmark: Benchmark = None  # type: ignore[assignment]  # fields after one with a default need one; always set
+    test_tasks: tuple[Task, ...] = ()
+
+    @classmethod
+    def prepare(cls, folder: Path, name: str, experiment: Experiment, sources: Mapping[str, Any]) -> "AgentRun":
+        """The run with test tasks drawn by the experiment's seed."""
+        benchmark = experiment_benchmark(experiment)
+        rng = seeding.streams(experiment.seed)["test_tasks"]
+        tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
+        return cls(folder, name, experiment, sources, benchmark, tuple(tasks))
+
+    @classmethod
+    def open(cls, folder: Path, name: str, experiment: Experiment, sources: Mapping[str, Any]) -> "AgentRun":
+        """The run with the test tasks of its folder."""
+        benchmark = experiment_benchmark(experiment)
+        path = folder / TEST_TASKS
+        if not path.is_file():
+            raise ValueError(
+                f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew"
+            )
+        tasks = load_tasks(path, benchmark.family)
+        return cls(folder, name, experiment, sources, benchmark, tuple(tasks))
+
+    def encode(self) -> Any:
+        """The experiment as JSON types."""
+        return encode(self.experiment)
+
+    def write(self, folder: Path) -> None:
+        """Write the test tasks."""
+        save_tasks(folder / TEST_TASKS, self.test_tasks)
+
+    def introduction(self) -> list[str]:
+        """The memory that data take, and the benchmark."""
+        agent = self.untrained()
+        data = [agent.data_summary()] if isinstance(agent, KeepsData) else []
+        return [*data, f"{self.name}: {self.benchmark.description}"]
+
+    def untrained(self) -> Agent[Any]:
+        """The agent before any training."""
+        return make_agent(self.experiment, self.benchmark)
+
+    def train(
+        self,
+        *,
+        loggers: Sequence[Logger],
+        report: Report | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Progress:
+        """Train to the configured number of iterations, from the checkpoint if there is one."""
+        with make_workers(self.experiment, self.benchmark) as workers:
+            return train(
+                self.untrained(),
+                self.benchmark,
+                workers,
+                self.experiment.training,
+                self.experiment.evaluation,
+                folder=self.folder,
+                seed=self.experiment.seed,
+                test_tasks=self.test_tasks,
+                loggers=loggers,
+                report=report or (lambda progress, metrics: None),
+                stop=stop or (lambda: False),
+            )
+
+    def restored(self, checkpoint: str = CHECKPOINT) -> tuple[Agent[Any], Progress]:
+        """The agent as a checkpoint left it, and how far it was trained."""
+        agent, generators = self.untrained(), seeding.streams(self.experiment.seed)
+        return agent, restore(agent, generators, checkpoint_path(self, checkpoint), self.benchmark)
+
+    def measure(self, options: EvaluationOptions) -> dict[str, Any]:
+        """Evaluate on the run's test tasks, on fresh ones or on those of a file, beside the baselines."""
+        run = self
+        if options.horizon is not None:
+            run = replace(self, experiment=replace(self.experiment, horizon=options.horizon))
+        settings = overridden(self.experiment.evaluation, options, "num_steps", "num_episodes", "deterministic")
+        tasks = self._tasks(options)
+        agent, progress = run.restored(options.checkpoint)
+        # The tasks of a user's file are all that is asked about; others may be drawn from a distribution.
+        distribution = self.benchmark.train if options.split == "train" else self.benchmark.test
+        exhaustive = options.tasks is not None or distribution.exhausted_by(tasks)
+        with make_workers(run.experiment, run.benchmark) as workers:
+            measured = measure(
+                {"meta-trained": agent.actor(), "untrained": run.untrained().actor()},
+                workers,
+                tasks,
+                settings,
+                family=run.benchmark.family,
+                seed=options.seed,
+                exhaustive=exhaustive,
+            )
+        split = "file" if options.tasks is not None else options.split
+        return {
+            "experiment": run.name,
+            "seed": run.experiment.seed,
+            "evaluation_seed": options.seed,
+            "split": split,
+            "num_tasks": len(tasks),
+            "num_episodes": settings.num_episodes,
+            "horizon": run.experiment.horizon or run.benchmark.family.horizon,
+            "train_env_steps": progress.env_steps,
+            "train_wall_s": round(progress.elapsed_s, 1),
+            "tasks_exhaust_the_distribution": exhaustive,
+            "tasks_shared_with_training": run.benchmark.shared or split == "train",
+            **measured,
+        }
+
+    def _tasks(self, options: EvaluationOptions) -> tuple[Task, ...]:
+        """The tasks that are asked for."""
+        if options.tasks is not None:
+            return tuple(load_tasks(options.tasks, self.benchmark.family))
+        if options.num_tasks is None:
+            return self.test_tasks
+        drawn_from = self.benchmark.train if options.split == "train" else self.benchmark.test
+        return tuple(drawn_from.sample(options.num_tasks, seeding.streams(options.seed)["fresh_tasks"]))
+
+    def show(self, result: Mapping[str, Any]) -> None:
+        """Print a result of `measure` as tables."""
+        show(result)
+
+    def describe(self, progress: Progress, metrics: Mapping[str, float]) -> list[str]:
+        """Steps, speed, and the returns before and after adaptation if the agent reports them.
+
+        An agent may report `train/return_pre` and `train/return_post`, or other metrics of the group `train`.
+        """
+        parts = [f"{progress.env_steps:,} steps"]
+        if "time/env_steps_per_s" in metrics:
+            parts.append(f"{metrics['time/env_steps_per_s']:,.0f}/s")
+        returns = [metrics[key] for key in ("train/return_pre", "train/return_post") if key in metrics]
+        if returns:
+            return [*parts, "return " + " -> ".join(f"{value:.2f}" for value in returns)]
+        others = [(key.partition("/")[2], value) for key, value in metrics.items() if key.startswith("train/")]
+        return [*parts, *(f"{key} {value:.4g}" for key, value in others[:2])]
+
+    def experience(self, progress: Progress) -> str:
+        """The number of environment steps."""
+        return f"{progress.env_steps:,} environment steps"

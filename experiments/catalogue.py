@@ -1,0 +1,112 @@
+"""Experiments that can be trained, by what a user types: a preset, an installed experiment, FILE.py:NAME, or an algorithm."""
+
+import difflib
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from metarl.envs import benchmark_names
+from metarl.envs.dynamics.files import is_family_file
+from metarl.envs.gymnasium.family import GymnasiumFamily
+from metarl.experiments.configuration import ALGORITHMS, Experiment
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.outside import Source, call_if_function, installed, load_object, names_object
+from metarl.experiments.presets.fewshot import PRESETS as FEWSHOT_PRESETS
+from metarl.experiments.presets.table import PRESETS
+from metarl.tasks import Benchmark
+
+
+class Named(NamedTuple):
+    """An experiment that was found by a word.
+
+    Attributes:
+        name: Name of its runs.
+        experiment: Configuration.
+        source: Origin of the experiment; None for a preset.
+    """
+
+    name: str
+    experiment: Experiment | FewshotExperiment
+    source: Source | None = None
+
+
+def experiment_of_word(word: str) -> Named:
+    """The experiment that a word names.
+
+    Raises:
+        ValueError: if there is none, with what may have been meant; or if a user's file cannot be used.
+    """
+    if word in PRESETS:
+        return Named(word, PRESETS[word].experiment)
+    if word in FEWSHOT_PRESETS:
+        return Named(word, FEWSHOT_PRESETS[word].experiment)
+    if names_object(word):
+        return _outside(word, _slug(word.rpartition(":")[2]))
+    points = installed()
+    if word in points:
+        named = _outside(points[word].value, word)
+        assert named.source is not None
+        return named._replace(source=Source(word, named.source.sha256))
+    if word.endswith(".py"):
+        raise ValueError(f"{word} must say what to take of the file: expected {word}:NAME")
+    raise ValueError(f"unknown experiment {word!r}; {_meant(word, [*PRESETS, *FEWSHOT_PRESETS, *points])}")
+
+
+def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:
+    """The benchmark that FILE.py:FAMILY or module:FAMILY names: a benchmark, or a family with all of its tasks.
+
+    Raises:
+        ValueError: if the file cannot be used, or holds something else there.
+    """
+    value, source = load_object(word)
+    value = call_if_function(value, word)
+    if isinstance(value, GymnasiumFamily):
+        value = value.benchmark()
+    if not isinstance(value, Benchmark):
+        raise ValueError(
+            f"{word} must be a Benchmark or a GymnasiumFamily, or a function without arguments that returns one, "
+            f"got {type(value).__name__}"
+        )
+    return value, source
+
+
+def title(experiment: Experiment) -> str:
+    """The name of what an experiment does: its benchmark and its algorithm."""
+    benchmark = experiment.benchmark
+    if isinstance(benchmark, Benchmark):
+        name = benchmark.name
+    else:
+        name = Path(benchmark).stem if is_family_file(benchmark) else benchmark
+    kind = type(experiment.agent)
+    short = {known: algorithm for algorithm, known in ALGORITHMS.items()}
+    return f"{_slug(name)}-{short.get(kind) or _slug(kind.__name__.removesuffix('Config'))}"
+
+
+def _outside(word: str, name: str) -> Named:
+    value, source = load_object(word)
+    value = call_if_function(value, word)
+    if not isinstance(value, Experiment | FewshotExperiment):
+        raise ValueError(
+            f"{word} must be an Experiment or a FewshotExperiment, or a function without arguments that returns "
+            f"one, got {type(value).__name__}"
+        )
+    return Named(name, value, source)
+
+
+def _meant(word: str, known: list[str]) -> str:
+    """What somebody may have meant who typed a name that there is not."""
+    if word in benchmark_names():
+        using = [name for name, preset in PRESETS.items() if preset.experiment.benchmark == word]
+        with_it = f"experiments on it: {', '.join(using)}" if using else "no experiment uses it"
+        return f"{word} is a benchmark; {with_it}; or `metarl train {'|'.join(ALGORITHMS)} --benchmark {word}`"
+    close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)
+    close = close or [name for name in known if word in name][:3]
+    if close:
+        return f"did you mean {' or '.join(close)}?"
+    return "`metarl list` shows those that there are; or give FILE.py:NAME"
+
+
+def _slug(name: str) -> str:
+    """A name in lower case with dashes, for folders."""
+    words = re.sub(r"([a-z0-9])([A-Z])", r"\1-\2", name)
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-") or "experiment"

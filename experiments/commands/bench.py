@@ -1,0 +1,44 @@
+"""metarl bench NAME: measure this project beside its peers."""
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+
+from metarl.experiments.arguments import UsageError, check_new, parse
+from metarl.experiments.console import say
+from metarl.runs.files import write_json
+
+
+@dataclass(frozen=True)
+class BenchArguments:
+    """Measure this project beside its peers, in one run, and report ratios.
+
+    Attributes:
+        name: Measurement to make.
+        json: New file to write the result to, besides showing it.
+        repeats: Number of measurements of each contender; medians are reported.
+    """
+
+    name: tyro.conf.Positional[
+        Literal["rollout", "dynamics", "metaworld", "meta-gradient", "rl2", "pearl", "fewshot"]
+    ]
+    json: Path | None = None
+    repeats: int = 3
+
+
+def command(words: list[str]) -> int:
+    """Run `metarl bench`; returns the exit status."""
+    arguments = parse(BenchArguments, words, "metarl bench")
+    if arguments.repeats < 1:
+        raise UsageError(f"--repeats must be at least 1, got {arguments.repeats}")
+    check_new(arguments.json)
+    # Imported when asked for: a bench imports its peers.
+    bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
+    result: dict[str, Any] = bench.bench(arguments.repeats)
+    if arguments.json is not None:
+        write_json(arguments.json, result)
+        say(f"written to {arguments.json}")
+    return 0

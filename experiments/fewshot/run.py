@@ -1,0 +1,148 @@
+"""Few-shot runs: a supervised few-shot learner and the episodes that it learns from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+from metarl.experiments.configuration import make_device
+from metarl.experiments.fewshot.configuration import (
+    FewshotExperiment,
+    data_name,
+    encode,
+    make_learner,
+)
+from metarl.experiments.fewshot.measure import measure, norms, show
+from metarl.experiments.options import EvaluationOptions
+from metarl.experiments.runs import Kind, Run, checkpoint_path
+from metarl.fewshot.learner import Learner
+from metarl.fewshot.sources import Sources
+from metarl.fewshot.training import FewshotEvaluationConfig, train
+from metarl.loop import Progress, Report, load_state
+from metarl.runs import seeding
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.loggers import Logger
+from metarl.runs.metrics import Axis
+
+_SIZES = ("num_ways", "num_shots", "num_queries")
+
+
+@dataclass(frozen=True)
+class FewshotRun(Run):
+    """The run of a `FewshotExperiment`."""
+
+    kind: ClassVar[Kind] = "few-shot"
+    axis: ClassVar[Axis] = "tasks"
+    options: ClassVar[tuple[str, ...]] = (
+        *("num_tasks", "num_steps", *_SIZES, "views", "data_folder", "seed", "checkpoint"),
+    )
+
+    experiment: FewshotExperiment
+
+    @classmethod
+    def prepare(
+        cls, folder: Path, name: str, experiment: FewshotExperiment, sources: Mapping[str, Any]
+    ) -> "FewshotRun":
+        """The run of an experiment before there is a folder."""
+        return cls(folder, name, experiment, sources)
+
+    @classmethod
+    def open(
+        cls, folder: Path, name: str, experiment: FewshotExperiment, sources: Mapping[str, Any]
+    ) -> "FewshotRun":
+        """The run of a folder."""
+        return cls(folder, name, experiment, sources)
+
+    @property
+    def identity(self) -> str:
+        """The owner of the checkpoints in the folder."""
+        return f"{type(self.experiment.learner).__name__.removesuffix('Config')} on {data_name(self.experiment)}"
+
+    def encode(self) -> Any:
+        """The experiment as JSON types."""
+        return encode(self.experiment)
+
+    def introduction(self) -> list[str]:
+        """The learner, the data and the batch norm."""
+        self.episodes()
+        return [f"{self.identity}; {norms(self.untrained().normalisation)}"]
+
+    def untrained(self) -> Learner:
+        """The learner before any training."""
+        return make_learner(self.experiment, make_device(self.experiment.device))
+
+    def episodes(self) -> Sources:
+        """The sources of its tasks."""
+        return self.experiment.data.make(make_device(self.experiment.device))
+
+    def train(
+        self,
+        *,
+        loggers: Sequence[Logger],
+        report: Report | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> Progress:
+        """Train to the configured number of iterations, from the checkpoint if there is one."""
+        return train(
+            self.untrained(),
+            self.episodes(),
+            self.experiment.training,
+            self.experiment.evaluation,
+            folder=self.folder,
+            seed=self.experiment.seed,
+            identity=self.identity,
+            loggers=loggers,
+            report=report or (lambda progress, metrics: None),
+            stop=stop or (lambda: False),
+        )
+
+    def restored(self, checkpoint: str = CHECKPOINT) -> tuple[Learner, Progress]:
+        """The learner as a checkpoint left it, and how far it was trained."""
+        learner, generators = self.untrained(), seeding.streams(self.experiment.seed)
+        return learner, load_state(learner, generators, checkpoint_path(self, checkpoint), self.identity)
+
+    def measure(self, options: EvaluationOptions) -> dict[str, Any]:
+        """Evaluate on every split, and the untrained learner on the test split."""
+        data = self.experiment.data.resized(
+            num_ways=options.num_ways,
+            num_shots=options.num_shots,
+            num_queries=options.num_queries,
+            folder=options.data_folder,
+        )
+        run = replace(self, experiment=replace(self.experiment, data=data))
+        settings = _settings(run.experiment.evaluation, options)
+        learner, progress = run.restored(options.checkpoint)
+        return {
+            "experiment": run.name,
+            "seed": run.experiment.seed,
+            "evaluation_seed": options.seed,
+            "num_tasks": settings.num_tasks,
+            "episodes": data.describe(),
+            "normalisation": learner.normalisation,
+            "views": settings.views,
+            "train_tasks": progress.tasks,
+            "train_wall_s": round(progress.elapsed_s, 1),
+            **measure(learner, run.untrained(), run.episodes(), settings, seed=options.seed),
+        }
+
+    def show(self, result: Mapping[str, Any]) -> None:
+        """Print a result of `measure` as tables."""
+        show(result)
+
+    def describe(self, progress: Progress, metrics: Mapping[str, float]) -> list[str]:
+        """Tasks, loss and score."""
+        scores = [
+            f"{name.split('/')[1]} {value:.4f}" for name, value in metrics.items() if name.startswith("train/")
+        ]
+        losses = [f"loss {value:.4f}" for name, value in metrics.items() if name in ("loss/outer", "loss/fitted")]
+        return [f"{progress.tasks:,} tasks", *losses[:1], *scores[:2]]
+
+    def experience(self, progress: Progress) -> str:
+        """The number of tasks."""
+        return f"{progress.tasks:,} tasks"
+
+
+def _settings(settings: FewshotEvaluationConfig, options: EvaluationOptions) -> FewshotEvaluationConfig:
+    """The settings with the numbers that were wanted for."""
+    wanted = {name: getattr(options, name) for name in ("num_tasks", "num_steps", "views")}
+    return replace(settings, **{name: value for name, value in wanted.items() if value is not None})

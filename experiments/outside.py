@@ -1,0 +1,167 @@
+"""Things that a user owns: experiments and benchmarks from FILE.py:NAME, from module:NAME, or installed as entry points.
+
+Only what a user names in a command is imported. A run folder says where its experiment came from, with the hash of
+the file; to open the run again the user names the same thing again.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+GROUP = "metarl.experiments"
+"""The group of entry points that experiments are installed under."""
+
+_LOADED_FROM = "__metarl_file__"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The origin of an object of a user.
+
+    Attributes:
+        word: Words that name it on the command line: FILE.py:NAME, module:NAME, or the name of an entry point.
+        sha256: Hash of the file's content.
+    """
+
+    word: str
+    sha256: str
+
+    def to_json(self) -> dict[str, str]:
+        """The form of it in a run folder; the folder that the file lies in is left out."""
+        return {"source": Path(self.word).name if ".py:" in self.word else self.word, "sha256": self.sha256}
+
+
+def names_object(word: str) -> bool:
+    """True if a word is FILE.py:NAME or module:NAME, and not the name of something built in."""
+    place, separator, name = word.rpartition(":")
+    if place.endswith(".py"):
+        return True
+    return bool(separator and re.fullmatch(r"[A-Za-z_][\w.]*", place) and re.fullmatch(r"[A-Za-z_][\w.]*", name))
+
+
+def load_object(word: str) -> tuple[Any, Source]:
+    """The object that a word names; a function without arguments is not called here.
+
+    Raises:
+        ValueError: if there is no such file, module or name, or the file raises; says the file and the line.
+    """
+    place, _, name = word.rpartition(":")
+    if not place:
+        raise ValueError(f"{word} must say what to take of the file: expected {word}:NAME")
+    if place.endswith(".py"):
+        path = Path(place).expanduser().resolve()
+        if not path.is_file():
+            raise ValueError(f"no such file: {place}; expected FILE.py:NAME")
+        module = _file_module(path, place)
+    else:
+        module = _module(place)
+    value: Any = module
+    for part in name.split("."):
+        if not hasattr(value, part):
+            there = ", ".join(sorted(key for key in vars(module) if not key.startswith("_"))) or "nothing"
+            raise ValueError(f"{place} has no {name!r}; it has {there}")
+        value = getattr(value, part)
+    file = getattr(module, "__file__", None)
+    return value, Source(word, hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else "")
+
+
+def call_if_function(value: Any, word: str) -> Any:
+    """The result of a function without arguments; anything else as it is.
+
+    Raises:
+        ValueError: if the function raises; says the file and the line.
+    """
+    if not callable(value) or isinstance(value, torch.nn.Module):
+        return value
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # so that a network that the function makes is the same every time
+            return value()
+    except Exception as error:  # a user's code may raise anything
+        raise ValueError(_where(error, word)) from error
+
+
+def installed(group: str = GROUP) -> Mapping[str, EntryPoint]:
+    """The experiments that other packages install, by name."""
+    return {point.name: point for point in entry_points(group=group)}
+
+
+def _file_module(path: Path, shown: str) -> ModuleType:
+    """The module of a file, under the name that worker processes will import it by."""
+    name = path.stem
+    if not name.isidentifier():
+        raise ValueError(f"the name of {shown} must be one that Python can import, got {name!r}; rename the file")
+    present, digest = sys.modules.get(name), hashlib.sha256(path.read_bytes()).hexdigest()
+    if present is not None:
+        loaded = getattr(present, _LOADED_FROM, None)
+        if loaded == (path, digest):
+            return present
+        if loaded is None and Path(getattr(present, "__file__", None) or "").resolve() != path:
+            raise ValueError(f"{shown} has the name of another module, {name}; rename the file")
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))  # as `python FILE.py` has it
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    setattr(module, _LOADED_FROM, (path, digest))
+    sys.modules[name] = module
+    try:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)  # so that a network that the file makes is the same every time
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        del sys.modules[name]
+        raise ValueError(_where(error, shown)) from error
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise ValueError(f"no such module: {name}; expected FILE.py:NAME or module:NAME") from error
+        raise ValueError(_where(error, name)) from error
+    except (Exception, SystemExit) as error:  # a user's code may raise anything
+        raise ValueError(_where(error, name)) from error
+
+
+def _where(error: BaseException, shown: str) -> str:
+    """One line on an error of a user's code: the file, the line, and what was raised."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = [frame for frame in frames if "importlib" not in frame.filename]
+    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else shown
+    return f"{place}: {type(error).__name__}: {error}"
+
+
+def source_of(experiment: Any) -> Source | None:
+    """The file that a user's own classes in an experiment come from; None if all that it holds is built in.
+
+    The word names the experiment if it is a variable of the file, and says NAME otherwise.
+    """
+    parts = [getattr(experiment, field.name) for field in dataclasses.fields(experiment)]
+    for module_name in (type(part).__module__ for part in parts):
+        module = sys.modules.get(module_name)
+        file = getattr(module, "__file__", None)
+        if file is None or module_name.split(".")[0] in ("metarl", "torch"):
+            continue
+        name = next((key for key, value in vars(module).items() if value is experiment), "NAME")
+        return Source(f"{Path(file).name}:{name}", hashlib.sha256(Path(file).read_bytes()).hexdigest())
+    return None
