@@ -1,4 +1,4 @@
-"""Experiments that can be trained, by what a user types: a preset, an installed experiment, FILE.py:NAME, or an algorithm."""
+"""Experiments that can be trained, by the word that a user types: a preset, an installed one, or FILE.py:NAME."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Things that a user owns: experiments and benchmarks from FILE.py:NAME, from module:NAME, or installed as entry points.
+"""Things that a user owns: experiments and benchmarks of FILE.py:NAME, of module:NAME, or of entry points.
 
 Only what a user names in a command is imported. A run folder says where its experiment came from, with the hash of
 the file; to open the run again the user names the same thing again.

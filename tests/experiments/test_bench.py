@@ -266,7 +266,7 @@ PEARL = PearlSizes(
         hidden_sizes=(8, 8),
         update_tasks=2,
         batch_size=16,
-        replay_capacity=1000,
+        replay_capacity=2000,
     ),
     num_tasks=3,
     at_least_s=0.01,
@@ -287,7 +287,7 @@ def test_the_pearl_bench_runs() -> None:
     assert set(result) == {"bench", "repeats", "machine", "device", "update", "sampling"}
     assert set(result["update"]["milliseconds"]) >= {"metarl", "plain"}
     _check_ratios(result["update"]["times_as_fast_as_plain"], set(result["update"]["milliseconds"]) - {"plain"})
-    assert result["sampling"]["transitions"] == 3000
+    assert result["sampling"]["transitions"] == 6000
     json.dumps(result, allow_nan=False)
 
 

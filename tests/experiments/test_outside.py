@@ -1,0 +1,106 @@
+"""Experiments of a user's own: from a file, with every command, and from Python."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import metarl
+from metarl.experiments.cli import main
+
+_FILE = """
+from dataclasses import dataclass
+import gymnasium
+from metarl.agents.promp import Promp, PrompConfig
+from metarl.envs import make_benchmark
+from metarl.experiments.configuration import Experiment
+from metarl.training import EvaluationConfig, TrainingConfig
+
+
+@dataclass(frozen=True)
+class OwnConfig(PrompConfig):
+    def make(self, setup):
+        return Promp(setup.env, self, seed=setup.seed, device=setup.device)
+
+
+OWN = Experiment(
+    make_benchmark("point"),
+    OwnConfig(),
+    training=TrainingConfig(iterations=2, meta_batch_size=2),
+    evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
+    horizon=6,
+    num_threads=1,
+)
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A user's file, by a name that no other test has loaded."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / f"own_{tmp_path.name.replace('-', '_')}.py"
+    path.write_text(_FILE)
+    return path.name
+
+
+def test_an_agent_of_a_file_trains_evaluates_resumes_and_loads(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", f"{file}:OWN", "--out", "run"]) == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["kind"] == "rl"
+    assert config["sources"]["experiment"]["source"] == f"{file}:OWN"
+    capsys.readouterr()
+    assert main(["evaluate", "run"]) == 2
+    assert f"add --experiment {file}:OWN" in capsys.readouterr().err
+    assert main(["evaluate", "run", "--experiment", f"{file}:OWN", "--num-tasks", "2"]) == 0
+    assert main(["resume", "run", "--experiment", f"{file}:OWN", "--iterations", "3"]) == 0
+    run = metarl.open_run("run", experiment=f"{file}:OWN")
+    assert type(run.agent().config).__name__ == "OwnConfig"
+
+
+def test_a_file_that_has_changed_is_said(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"{file}:OWN", "--out", "run"]) == 0
+    (tmp_path / file).write_text(_FILE + "\n# changed\n")
+    capsys.readouterr()
+    assert main(["evaluate", "run", "--experiment", f"{file}:OWN", "--num-tasks", "2"]) == 0
+    assert f"{file}:OWN has changed since the run was made" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("nowhere.py:OWN", "no such file: nowhere.py"),
+        ("FILE:ELSE", "has no 'ELSE'"),
+        ("FILE:gymnasium", "must be an Experiment or a FewshotExperiment"),
+    ],
+)
+def test_what_a_file_lacks_is_one_line(
+    word: str, message: str, file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", word.replace("FILE", file)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_run_made_by_python_is_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metarl.agents.promp import PrompConfig
+    from metarl.experiments.configuration import Experiment
+    from metarl.training import EvaluationConfig, TrainingConfig
+
+    monkeypatch.chdir(tmp_path)
+    experiment = Experiment(
+        "point",
+        PrompConfig(),
+        training=TrainingConfig(iterations=1, meta_batch_size=2),
+        evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
+        horizon=6,
+        num_threads=1,
+    )
+    reported: list[int] = []
+    run = metarl.train(experiment, report=lambda progress, metrics: reported.append(progress.iteration))
+    assert reported == [1]
+    assert run.folder.name == "point-promp-seed0"
+    assert len(run.evaluate(num_tasks=3)["tasks"]) == 3
+    assert main(["evaluate", str(run.folder)]) == 0
