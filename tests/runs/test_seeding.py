@@ -23,9 +23,14 @@ def test_states_round_trip() -> None:
     generators["tasks"].random(7)
     dumped = dump_states(generators)
     expected = generators["tasks"].random(3)
-    other = streams(9)
+    other = streams(0)
     load_states(other, dumped)
     np.testing.assert_array_equal(other["tasks"].random(3), expected)
+
+
+def test_states_of_another_seed_are_refused() -> None:
+    with pytest.raises(ValueError, match="stream tasks is one of another seed"):
+        load_states(streams(9), dump_states(streams(0)))
 
 
 def test_every_episode_and_task_has_its_own_seed() -> None:
