@@ -36,13 +36,17 @@ def command(words: list[str]) -> int:
         benchmarks = [make_benchmark(name) for name in benchmark_names()]
         rows = [(b.name, "shared" if b.shared else "disjoint", b.description) for b in benchmarks]
         rows += [(name, "disjoint", description) for name, description in METAWORLD_DESCRIPTIONS.items()]
-        show_table("Benchmarks", ("name", "train and test tasks", "description"), rows, text_columns=3)
+        title, columns = "Benchmarks", ("name", "train and test tasks", "description")
     elif arguments.what == "studies":
         rows = [(name, study.benchmark, study.source) for name, study in STUDIES.items()]
-        show_table("Studies", ("name", "benchmark", "what"), rows, text_columns=3)
+        title, columns = "Studies", ("name", "benchmark", "what")
     else:
         rows = [(name, str(p.experiment.benchmark), p.source) for name, p in PRESETS.items()]
         rows += [(name, data_name(p.experiment), p.source) for name, p in FEWSHOT_PRESETS.items()]
         rows += [(name, "-", f"installed, {point.value}") for name, point in installed().items()]
-        show_table("Experiments", ("name", "benchmark", "source"), rows, text_columns=3)
+        title, columns = "Experiments", ("name", "benchmark", "source")
+    rows = [row for row in rows if arguments.filter.lower() in " ".join(row).lower()]
+    if not rows:
+        raise ValueError(f"nothing of {arguments.what} contains {arguments.filter!r}")
+    show_table(title, columns, rows, text_columns=3)
     return 0
