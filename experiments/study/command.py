@@ -29,14 +29,14 @@ class StudyArguments:
     """Compare agents and baselines on the same held-out tasks.
 
     Attributes:
-        out: folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
-        seed: of everything random.
-        benchmark: learn and compare on another benchmark, by its name or by the path of a YAML family file.
-        runs: NAME=DIR takes a learner from a run folder instead of training it.
-        num_tasks: of every held-out set.
-        num_episodes: of adaptation, at most.
-        num_trials: repetitions of the adaptation on each task; Stable-Baselines3's PPO adapts once.
-        num_threads: simulation threads; one per core by default.
+        out: Folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
+        seed: Seed of all random streams of the study.
+        benchmark: Another benchmark to learn and compare on: its name, or a YAML family file.
+        runs: Trained learners as NAME=DIR, which takes a learner from a run folder instead of training it.
+        num_tasks: Number of tasks of every held-out set.
+        num_episodes: Number of adaptation episodes, at most.
+        num_trials: Number of repetitions of the adaptation on each task; Stable-Baselines3's PPO adapts once.
+        num_threads: Number of simulation threads; one per core by default.
     """
 
     out: Path | None = None
