@@ -24,11 +24,11 @@ episodes replace numbers of steps. With vary_context, training infers from conte
 trial.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -82,8 +82,8 @@ class PearlConfig(AgentConfig):
         learn_temperature: Whether to adjust alpha until the policy's entropy is minus the number of action
             dimensions; use a reward_scale of 1.
         kl_coef: Weight of the KL per task.
-        learning_rate: Adam step size of all networks.
-        final_learning_rate: Adam step size at the last iteration, annealed linearly; None for no change.
+        outer_lr: Adam step size of all networks.
+        final_outer_lr: Adam step size at the last iteration, annealed linearly; None for no change.
         target_rate: Fraction by which the target value moves towards the value at each update, in [0, 1].
         regularisation: Weight of the squares of the policy's means and log standard deviations.
         replay_capacity: Transitions that the replay holds per task.
@@ -92,6 +92,11 @@ class PearlConfig(AgentConfig):
         exploration_episodes: Episodes at the start of a test trial with latents from the prior.
         capture_graph: Whether to run updates as a captured graph on CUDA.
     """
+
+    renamed: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "outer_lr",
+        "final_learning_rate": "final_outer_lr",
+    }
 
     context: ContextConfig = field(default_factory=ContextConfig)
     hidden_sizes: tuple[int, ...] = (300, 300, 300)
@@ -109,8 +114,8 @@ class PearlConfig(AgentConfig):
     temperature: float = 1.0
     learn_temperature: bool = False
     kl_coef: float = 1.6
-    learning_rate: float = 3e-4
-    final_learning_rate: float | None = None
+    outer_lr: float = 3e-4
+    final_outer_lr: float | None = None
     target_rate: float = 0.005
     regularisation: float = 1e-3
     replay_capacity: int = 50_000
@@ -126,9 +131,9 @@ class PearlConfig(AgentConfig):
         check_not_negative(self, "num_posterior_episodes", "num_extra_episodes", "exploration_episodes")
         check_not_negative(self, "kl_coef", "regularisation")
         check_fraction(self, "gamma", "target_rate")
-        check_positive(self, "reward_scale", "temperature", "learning_rate")
-        if self.final_learning_rate is not None:
-            check_positive(self, "final_learning_rate")
+        check_positive(self, "reward_scale", "temperature", "outer_lr")
+        if self.final_outer_lr is not None:
+            check_positive(self, "final_outer_lr")
         if self.vary_context and self.context.kind == "recurrent":
             raise ValueError(
                 "vary_context is for a set of transitions, got a recurrent encoder; turn it off and set "
@@ -248,7 +253,7 @@ class Pearl:
         critic_parameters = [*encoder.parameters(), *self.learner.critics.parameters()]
         actor_parameters = [*self.learner.policy.parameters(), *self.learner.value.parameters()]
         self.critic_optimizer, self.actor_optimizer = (
-            torch.optim.Adam(parameters, lr=self._rate(config.learning_rate), fused=True, capturable=on_cuda)
+            torch.optim.Adam(parameters, lr=self._rate(config.outer_lr), fused=True, capturable=on_cuda)
             for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
         )
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
@@ -297,7 +302,7 @@ class Pearl:
 
     def _descend(self) -> dict[str, float]:
         """All gradient steps of an update; means of METRICS by name."""
-        self._set_learning_rate()
+        self._set_outer_lr()
         step: Callable[[UpdateDraw], Tensor] = self.step
         if self.device.type == "cuda" and self.config.capture_graph:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
@@ -307,15 +312,15 @@ class Pearl:
         for _ in range(self.config.num_updates):
             sums += step(self.draw())
         if not bool(torch.isfinite(sums).all()):
-            raise FloatingPointError("PEARL's loss is not finite; lower learning_rate or reward_scale")
+            raise FloatingPointError("PEARL's loss is not finite; lower outer_lr or reward_scale")
         return dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
 
     def _rate(self, rate: float) -> float | Tensor:
         """A step size as Adam wants it: a captured graph reads it from the device's memory."""
         return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
 
-    def _set_learning_rate(self) -> None:
-        rate = linear(self.config.learning_rate, self.config.final_learning_rate, self.updates, self.iterations)
+    def _set_outer_lr(self) -> None:
+        rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
         for optimizer in (self.critic_optimizer, self.actor_optimizer):
             for group in optimizer.param_groups:
                 if isinstance(group["lr"], Tensor):
@@ -417,9 +422,9 @@ class Pearl:
                 task = place // self.config.replay_capacity
                 raise FloatingPointError(
                     f"PEARL's critic loss is {float(loss.detach())} on training task {task}, {tasks[task]}; "
-                    "lower learning_rate or reward_scale"
+                    "lower outer_lr or reward_scale"
                 )
-        raise FloatingPointError("PEARL's loss is not finite; lower learning_rate, reward_scale or kl_coef")
+        raise FloatingPointError("PEARL's loss is not finite; lower outer_lr, reward_scale or kl_coef")
 
     def data_summary(self) -> str:
         """The replay's sizes and memory.

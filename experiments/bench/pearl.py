@@ -181,7 +181,7 @@ class PlainUpdate:
         self.policy = _sequential(learner.policy.network)
         self.critics = [_sequential(learner.critics, member) for member in range(2)]
         self.value, self.target_value = _sequential(learner.value), _sequential(learner.target_value)
-        lr = agent.config.learning_rate
+        lr = agent.config.outer_lr
         self._optimizers = {
             network: torch.optim.Adam(network.parameters(), lr=lr)
             for network in (self.encoder, *self.critics, self.value, self.policy)

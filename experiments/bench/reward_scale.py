@@ -104,7 +104,7 @@ def _pearl(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
         gamma=0.9,
         reward_scale=5.0,
         kl_coef=0.1,
-        learning_rate=3e-3,
+        outer_lr=3e-3,
         target_rate=0.05,
         exploration_episodes=1,
     )

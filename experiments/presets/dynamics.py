@@ -22,7 +22,7 @@ _PEARL = PearlConfig(
     batch_size=64,
     context_size=100,
     kl_coef=1.0,
-    learning_rate=1e-3,
+    outer_lr=1e-3,
 )
 
 

@@ -39,7 +39,7 @@ def _cpu_sized(
         context=replace(agent.context, hidden_sizes=(encoder_size, encoder_size), latent_size=latent_size),
         hidden_sizes=(hidden_size, hidden_size),
         batch_size=batch_size,
-        learning_rate=1e-3,
+        outer_lr=1e-3,
         target_rate=0.02,
     )
 
@@ -97,7 +97,7 @@ PEARL: dict[str, Described] = {
             num_prior_episodes=5,
             num_posterior_episodes=5,
             num_extra_episodes=5,
-            final_learning_rate=1e-4,
+            final_outer_lr=1e-4,
         ),
         "point-robot-pearl with smaller networks and batches, more goals and latents, and contexts of both phases",
         train_tasks=200,

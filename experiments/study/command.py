@@ -8,11 +8,13 @@ from typing import Any
 
 import tyro
 
+from metarl.envs.dynamics import SimulatorGap
+from metarl.experiments import codec
 from metarl.experiments.arguments import UsageError, parse
-from metarl.experiments.configuration import encode, experiment_benchmark, make_agent
+from metarl.experiments.configuration import decode, encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
 from metarl.experiments.runs import make_folder
-from metarl.experiments.study.configuration import Study, on_benchmark
+from metarl.experiments.study.configuration import StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.presets import STUDIES
@@ -132,11 +134,29 @@ def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> 
         found = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if found != described:
-        fields = found if isinstance(found, dict) else {}
+    fields = _in_todays_words(found) if isinstance(found, dict) else {}
+    if fields != described:
         other = sorted(key for key in {*described, *fields} if fields.get(key) != described.get(key))
         raise ValueError(f"{out} holds another study: it differs in {', '.join(other)}; give another --out")
     return out
+
+
+def _in_todays_words(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored study as `_described` writes it today: renamed fields have their new names, and new ones are there.
+
+    Raises:
+        ValueError: if the study holds a configuration that cannot be read.
+    """
+    learners, stable, gap = stored.get("learners"), stored.get("stable"), stored.get("gap")
+    if isinstance(learners, dict):
+        learners = {name: encode(decode(experiment)) for name, experiment in learners.items()}
+    if isinstance(stable, dict):
+        stable = asdict(codec.decode(StablePpo, stable, "stable", {}))
+        stable.pop("minutes")
+    if isinstance(gap, dict):
+        gap = asdict(codec.decode(SimulatorGap, gap, "gap", {}))
+    current: dict[str, Any] = json.loads(json.dumps({"learners": learners, "stable": stable, "gap": gap}))
+    return stored | current
 
 
 def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The configuration of a study: the learners, their tasks, and the comparison."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.promp import PrompConfig
@@ -56,20 +58,25 @@ class StablePpo:
         num_envs: Number of sub-environments in training; on a held-out task there is one.
         minibatches: Least number of minibatches per rollout of one episode per sub-environment; all have one size.
         epochs: Number of passes over each rollout.
-        learning_rate: Adam step size on the randomised tasks.
-        adaptation_learning_rate: Adam step size on a held-out task.
+        outer_lr: Adam step size on the randomised tasks.
+        inner_lr: Adam step size on a held-out task.
         init_std: Initial standard deviation of the actions, whose bounds are +-1.
         gamma: Discount per environment step, in [0, 1].
         gae_lambda: Weight of longer advantage estimates, in [0, 1].
         minutes: Minutes that training and adapting took on one core; for the estimated time left.
     """
 
+    renamed: ClassVar[Mapping[str, str]] = {
+        "learning_rate": "outer_lr",
+        "adaptation_learning_rate": "inner_lr",
+    }
+
     total_steps: int = 1_000_000
     num_envs: int = 40
     minibatches: int = 4
     epochs: int = 10
-    learning_rate: float = 1e-3
-    adaptation_learning_rate: float = 3e-4
+    outer_lr: float = 1e-3
+    inner_lr: float = 3e-4
     init_std: float = 0.5
     gamma: float = 0.97
     gae_lambda: float = 0.9
@@ -77,7 +84,7 @@ class StablePpo:
 
     def __post_init__(self) -> None:
         check_counts(self, "total_steps", "num_envs", "minibatches", "epochs")
-        check_positive(self, "learning_rate", "adaptation_learning_rate", "init_std", "minutes")
+        check_positive(self, "outer_lr", "inner_lr", "init_std", "minutes")
 
 
 @dataclass(frozen=True)

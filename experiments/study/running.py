@@ -272,7 +272,7 @@ def _randomised(study: Study, config: StablePpo, folder: Path) -> tuple[Snapshot
             env,
             lambda: benchmark.train.sample(config.num_envs, rng),
             config,
-            learning_rate=config.learning_rate,
+            learning_rate=config.outer_lr,
             seed=study.seed,
         )
         try:
@@ -303,7 +303,7 @@ def _stable_curve(
                 env,
                 _Always(task),
                 config,
-                learning_rate=config.adaptation_learning_rate,
+                learning_rate=config.inner_lr,
                 seed=draw_seed(rng),
                 start=start,
             )

@@ -443,7 +443,7 @@ def test_episodes_that_end_early_are_made_up_for() -> None:
         {"num_updates": 0},
         {"gamma": 1.5},
         {"kl_coef": -1.0},
-        {"learning_rate": 0.0},
+        {"outer_lr": 0.0},
         {"vary_context": True, "context": ContextConfig("recurrent")},
     ],
 )
@@ -490,7 +490,7 @@ def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, itera
         gamma=0.9,
         reward_scale=5.0,
         kl_coef=0.1,
-        learning_rate=3e-3,
+        outer_lr=3e-3,
         target_rate=0.05,
         exploration_episodes=1,
     )
@@ -505,10 +505,10 @@ def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, itera
     assert returns[1].mean() > returns[0].mean() + 0.5
 
 
-def test_the_learning_rate_reaches_its_end_in_a_straight_line_and_survives_a_resume(tmp_path: Path) -> None:
+def test_the_step_size_reaches_its_end_in_a_straight_line_and_survives_a_resume(tmp_path: Path) -> None:
     made = make_benchmark("point-uniform-start")
     tasks = made.train.sample(2, np.random.default_rng(0))
-    config = replace(CONFIG, learning_rate=1e-3, final_learning_rate=1e-4)
+    config = replace(CONFIG, outer_lr=1e-3, final_outer_lr=1e-4)
 
     def make() -> Pearl:
         return Pearl(made.family.make_env(1, horizon=6), config, tasks, iterations=4, seed=0, device=CPU)

@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 import pytest
 
 from metarl.agent import AgentSetup
+from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.experiments import codec, configuration
 from metarl.experiments.configuration import Experiment, decode, encode
 from metarl.experiments.fewshot import configuration as fewshot
+from metarl.experiments.study.configuration import StablePpo
 from metarl.tasks import Benchmark
 
 
@@ -120,6 +122,13 @@ def test_the_configuration_of_every_result_is_read_and_survives_json(path: Path)
     reader: Any = fewshot if "learner" in data else configuration
     experiment = reader.decode(data)
     assert reader.decode(json.loads(json.dumps(reader.encode(experiment)))) == experiment
+
+
+def test_old_names_of_step_sizes_are_read() -> None:
+    agent = {"algorithm": "pearl", "learning_rate": 0.5, "final_learning_rate": 0.25}
+    assert decode({"benchmark": "point", "agent": agent}).agent == PearlConfig(outer_lr=0.5, final_outer_lr=0.25)
+    stable = codec.decode(StablePpo, {"learning_rate": 0.5, "adaptation_learning_rate": 0.25}, "x", {})
+    assert stable == StablePpo(outer_lr=0.5, inner_lr=0.25)
 
 
 def test_there_are_results_to_read() -> None:

@@ -215,6 +215,19 @@ def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_
         command.run_study("tiny", _study(), tmp_path / "notes", {})
 
 
+def test_a_study_that_was_begun_with_old_names_of_fields_goes_on(tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[2] / "experiments" / "results"
+    stored = results / "study-half-cheetah-dynamics-seed0" / "study.json"
+    assert "adaptation_learning_rate" in json.loads(stored.read_text())["stable"]
+    shutil.copy(stored, tmp_path)
+    name = "half-cheetah-dynamics"
+    assert command._open(name, STUDIES[name], tmp_path, {}) == tmp_path
+    assert STUDIES[name].stable is not None
+    changed = replace(STUDIES[name], stable=replace(STUDIES[name].stable, inner_lr=1e-3))
+    with pytest.raises(ValueError, match="holds another study: it differs in stable"):
+        command._open(name, changed, tmp_path, {})
+
+
 def test_regret_and_worst_decile_by_hand() -> None:
     tasks = tuple(Task.of("half-cheetah-vel", velocity=float(v)) for v in range(2))
     sets = {"test": HeldOut(HalfCheetahVel(), tasks, "two")}
