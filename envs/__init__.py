@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from metarl.envs.benchmarks import benchmark_names, make_benchmark
     from metarl.envs.gymnasium.family import CustomFamily, GymnasiumFamily
+    from metarl.envs.single import single_env
     from metarl.envs.uniform import UniformTasks
     from metarl.envs.vector import TaskVectorEnv
 
@@ -19,6 +20,7 @@ __all__ = [
     "UniformTasks",
     "benchmark_names",
     "make_benchmark",
+    "single_env",
 ]
 _FILES = {
     "CustomFamily": "gymnasium.family",
@@ -27,6 +29,7 @@ _FILES = {
     "UniformTasks": "uniform",
     "benchmark_names": "benchmarks",
     "make_benchmark": "benchmarks",
+    "single_env": "single",
 }
 
 

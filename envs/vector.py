@@ -80,6 +80,24 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, Infos]:
         """One step of the rows (None: all): observations, rewards, terminated, infos."""
 
+    @property
+    def can_render(self) -> bool:
+        """Whether rows can be drawn by `render_row`."""
+        return type(self).render_row is not TaskVectorEnv.render_row
+
+    @property
+    def render_fps(self) -> int:
+        """Number of steps per second of the simulated world, for pictures that play as it runs."""
+        return 5
+
+    def render_row(self, row: int) -> np.ndarray:
+        """A picture of one sub-environment as it is now, uint8 [height, width, 3].
+
+        Raises:
+            ValueError: if this family's environments cannot be drawn.
+        """
+        raise ValueError(f"environments of {self.family.name!r} cannot be drawn")
+
     def _seeded(self, rows: np.ndarray) -> None:
         """The rows have new generators: forget what was drawn from the old ones."""
 

@@ -149,6 +149,14 @@ class DynamicsFamily(LocomotionFamily):
         """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
         return {name: SENSOR + name for name in self._measured}
 
+    def goals(self, task: Task) -> list[np.ndarray]:
+        """Places of the task's targets, metres, each [3]; axes that a target leaves out are 0."""
+        targets = [r for r in self.randomization.ranges if r.field == "target" and r.targets]
+        places = [np.zeros(3) for _ in targets]
+        for place, r in zip(places, targets, strict=True):
+            place[["xyz".index(axis) for axis in r.targets]] = task[r.name]
+        return places
+
     def healthy(self, motion: Motion) -> np.ndarray | None:
         """Whether rows are healthy by the family's own ranges, bool [row]; None where it has none."""
         return np.all([each.kept(motion) for each in self.health], axis=0) if self.health else None

@@ -131,6 +131,24 @@ class HostRows:
                     )
             self._alive()
 
+    def render(self, row: int) -> np.ndarray:
+        """A picture of one row's environment, uint8 [height, width, 3].
+
+        Raises:
+            ValueError: if the environment cannot be drawn, or returns something else.
+        """
+        env, place = self._envs[row], self._places[row]
+        own: Any = env.unwrapped
+        if "rgb_array" not in (env.metadata or {}).get("render_modes", []):
+            raise ValueError(f"{place}: the environment's metadata has no render mode rgb_array")
+        own.render_mode = "rgb_array"  # most are made without one
+        picture = env.render()
+        if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.dtype != np.uint8:
+            raise ValueError(
+                f"{place}: render must return a picture, uint8 [height, width, 3], got {type(picture).__name__}"
+            )
+        return picture
+
     def repeat(self, row: int, seed: int, actions: np.ndarray) -> None:
         """An episode of one row up to where it was."""
         self.reset(np.array([row]), [seed])

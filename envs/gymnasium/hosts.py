@@ -194,6 +194,10 @@ class InlineHost:
         if self._failure is not None:
             raise self._failure
 
+    def render(self, row: int) -> np.ndarray:
+        """A picture of one of the environments, by its number here."""
+        return self._rows.render(row)
+
     def stop(self) -> None:
         """Nothing runs beside the caller, so there is nothing to stop."""
 

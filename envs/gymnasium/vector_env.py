@@ -149,6 +149,22 @@ class ProcessVectorEnv(TaskVectorEnv):
             raise failure
         self._failed = False
 
+    @property
+    def render_fps(self) -> int:
+        """Number of pictures per second, as usual in Gymnasium."""
+        return 30
+
+    def render_row(self, row: int) -> np.ndarray:
+        """A picture that the row's environment makes of itself; only of rows that this process steps.
+
+        Raises:
+            ValueError: if a worker process has the row, or the environment cannot be drawn.
+        """
+        host = self._start()[row % self._num_processes]
+        if not isinstance(host, InlineHost):
+            raise ValueError("only environments of the calling process can be drawn: make them with num_threads=1")
+        return host.render(row // self._num_processes)
+
     def close_extras(self, **kwargs: object) -> None:
         """End the processes."""
         for host in self._hosts:

@@ -14,8 +14,9 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from metarl.envs.mujoco.camera import Camera
 from metarl.envs.mujoco.engine import BatchedPhysics
-from metarl.envs.mujoco.robots import Robot
+from metarl.envs.mujoco.robots import ASSETS, Robot
 from metarl.envs.vector import Infos, TaskVectorEnv
 from metarl.tasks import Parameter, Task, TaskFamily
 
@@ -79,6 +80,16 @@ class LocomotionFamily(TaskFamily):
         """A fresh nominal model."""
         return self.robot.build_model()
 
+    def build_looks(self) -> mujoco.MjModel:
+        """A model to draw: the robot's own, with its textures; it has the same positions."""
+        return mujoco.MjModel.from_xml_path(str(ASSETS / self.robot.xml_file))
+
+    def goals(self, task: Task) -> list[np.ndarray]:
+        """Places to reach that a task names, metres, each [3], to be drawn."""
+        return [
+            np.append(np.array(task[p.name]), 0.0) for p in self.parameters if p.name == "goal" and p.size == 2
+        ]
+
     def model_for(self, task: Task, nominal: mujoco.MjModel) -> mujoco.MjModel:
         """The model of a task. A family whose dynamics vary returns an edited `copy.copy(nominal)`.
 
@@ -133,6 +144,7 @@ class LocomotionEnv(TaskVectorEnv):
         self._com = int(self._nominal.sensor("com").adr[0]) if self.robot.com_body is not None else 0
         self.dt: float = self._nominal.opt.timestep * family.frame_skip
         self._params: dict[str, np.ndarray] = {}
+        self._camera: Camera | None = None
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
         self._params = dict(params)
@@ -204,6 +216,20 @@ class LocomotionEnv(TaskVectorEnv):
             else self.physics.sensors[index, self._com : self._com + 2]
         )
 
+    @property
+    def render_fps(self) -> int:
+        """Number of control steps per second."""
+        return round(1 / self.dt)
+
+    def render_row(self, row: int) -> np.ndarray:
+        """The robot of a row, followed by a camera, and the goal of its task if it has one."""
+        if self._camera is None:
+            self._camera = Camera(self.family.build_looks())
+        return self._camera.picture(self.physics.qpos[row], self.family.goals(self._tasks[row]))
+
     def close_extras(self, **kwargs: object) -> None:
         """Stop the engine's threads."""
         self.physics.close()
+        if self._camera is not None:
+            self._camera.close()
+            self._camera = None

@@ -6,6 +6,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from metarl.envs.pictures import AGENT, GOAL, LINES, Plane
 from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
 from metarl.tasks import Parameter, Task
 
@@ -67,3 +68,14 @@ class GridNaviEnv(TaskVectorEnv):
         there = (cells == self._goals[index]).all(1)
         rewards = np.where(there, 1.0, -0.1)
         return cells.astype(np.float32), rewards, np.zeros(len(cells), dtype=np.bool_), {"success": there * 1.0}
+
+    def render_row(self, row: int) -> np.ndarray:
+        """The grid, the goal cell and the walker."""
+        plane = Plane((-0.5, SIZE - 0.5))
+        plane.square(tuple(self._goals[row]), 1.0, GOAL)
+        for border in np.arange(-0.5, SIZE):
+            plane.line((-0.5, border), (SIZE - 0.5, border), LINES)
+            plane.line((border, -0.5), (border, SIZE - 0.5), LINES)
+        x, y = self._cells[row].tolist()
+        plane.disk((x, y), 0.3, AGENT)
+        return plane.pixels()

@@ -7,6 +7,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
+from metarl.envs.pictures import AGENT, GOAL, LINES, Plane
 from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
 from metarl.tasks import Parameter, Task
 
@@ -112,3 +113,15 @@ class PointEnv(TaskVectorEnv):
         terminated = np.logical_and(arrived, self.family.ends_at_goal)
         infos = {"dense_reward": -distance, "success": near.astype(np.float64)}
         return self._positions[index], rewards, terminated, infos
+
+    def render_row(self, row: int) -> np.ndarray:
+        """The point and its goal in the plane, with the disk that counts as success."""
+        position, goal = tuple(self._positions[row]), tuple(self._goals[row])
+        reach = max(1.25, 1.1 * float(np.abs([position, goal]).max()))
+        plane = Plane((-reach, reach))
+        plane.line((-reach, 0.0), (reach, 0.0), LINES)
+        plane.line((0.0, -reach), (0.0, reach), LINES)
+        plane.disk(goal, self.GOAL_RADIUS, GOAL, filled=False)
+        plane.disk(goal, reach / 60, GOAL)
+        plane.disk(position, reach / 30, AGENT)
+        return plane.pixels()
