@@ -31,6 +31,7 @@ from metarl.agents.maml import (
     PolicyConfig,
     change_parts,
     check_finite,
+    collect_levels,
     full_parts,
     mean_kl,
 )
@@ -124,7 +125,7 @@ class MamlTrpo:
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes before and after adaptation."""
-        return self.learner.collect(collector, tasks, rng)
+        return collect_levels(self.learner, collector, tasks, rng)
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """One trust-region step on theta."""

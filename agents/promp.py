@@ -31,6 +31,7 @@ from metarl.agents.maml import (
     MetaBatch,
     PolicyConfig,
     check_finite,
+    collect_levels,
     mean_kl,
 )
 from metarl.learning.failures import unchanged_on_failure
@@ -97,7 +98,7 @@ class Promp:
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes before and after adaptation."""
-        return self.learner.collect(collector, tasks, rng)
+        return collect_levels(self.learner, collector, tasks, rng)
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """`outer_steps` Adam steps on the clipped objective; an update that fails leaves the agent as it was.

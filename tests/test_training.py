@@ -206,20 +206,20 @@ def test_tensorboard_has_the_metrics_over_environment_steps(tmp_path: Path) -> N
 def test_divergence_names_iteration_and_task_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metarl.agents.maml import AdaptivePolicy
+    from metarl.agents.promp import Promp
 
     run = _made("run", _experiment("promp", iterations=5), tmp_path / "run")
-    collect = AdaptivePolicy.collect
+    collect = Promp.collect
     calls: list[int] = []
 
-    def poisoned(self: AdaptivePolicy, *arguments: Any) -> MetaBatch:
+    def poisoned(self: Promp, *arguments: Any) -> MetaBatch:
         batch = collect(self, *arguments)
         calls.append(0)
         if len(calls) == 3:
             batch.batches[-1].advantages[1] = torch.nan
         return batch
 
-    monkeypatch.setattr(AdaptivePolicy, "collect", poisoned)
+    monkeypatch.setattr(Promp, "collect", poisoned)
     with pytest.raises(TrainingDiverged, match=r"iteration 3: .* is nan on task 1 .*checkpoint of iteration 2"):
         _train(run)
     state = load_checkpoint(run.folder / FILE)

@@ -1,4 +1,4 @@
-"""The common part of MAML-TRPO and ProMP: a policy adapted by policy gradients, for all tasks at once.
+"""A policy that is adapted by policy gradients, for all tasks at once: its configuration and its inner loop.
 
 Finn et al. 2017 (arXiv:1703.03400), algorithm 3. For each task of a meta-batch:
 
@@ -13,28 +13,28 @@ parameters adapted without a graph; the update repeats the adaptation on the sto
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Collector, Interface, Outcome
+from metarl.agent import Interface
+from metarl.agents.maml.batches import PolicyBatch, full_parts
 from metarl.learning.advantages import Normalisation, linear_baseline_advantages
 from metarl.learning.bilevel import Params, adapt, expand, sgd
-from metarl.learning.losses import masked_mean, policy_gradient_loss, ratio_loss
+from metarl.learning.losses import policy_gradient_loss, ratio_loss
 from metarl.nets.actions import ActionMap, action_map
 from metarl.nets.devices import on_cpu
-from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
+from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import FLAT
 from metarl.nets.networks import Activation
 from metarl.nets.policies import ChoicePolicy, FunctionalPolicy, GaussianPolicy
 from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_fraction, check_positive
-from metarl.runs.seeding import TaskNoise, draw_seed, torch_generator
-from metarl.tasks import Task, TaskEnv
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import TaskEnv
 from metarl.trajectories import Observations, Trajectories
 
 _MAX_FEATURES = 1000
@@ -98,72 +98,6 @@ class AdaptationConfig:
         check_positive(self, "inner_lr")
         check_counts(self, "inner_steps", "num_episodes")
         check_fraction(self, "gamma", "gae_lambda")
-
-
-class PolicyBatch(NamedTuple):
-    """The steps of all episodes of all tasks, as a loss needs them; rows are [episode * time].
-
-    Attributes:
-        observations: Encoded observations, [task, row, feature].
-        actions: The policy's actions, [task, row, ...].
-        advantages: Advantages, [task, row].
-        mask: True for the real steps, [task, row].
-        old: Distribution that the actions were drawn from.
-        old_log_probs: Log probabilities of the actions under it, [task, row].
-    """
-
-    observations: Tensor
-    actions: Tensor
-    advantages: Tensor
-    mask: Tensor
-    old: AnyDistribution
-    old_log_probs: Tensor
-
-    def thin(self, fraction: float) -> "PolicyBatch":
-        """A fraction of the rows, the same ones of each task; in no rhythm that a gait could have."""
-        num_rows = self.mask.shape[1]
-        order = torch.randperm(num_rows, generator=torch_generator(0)).to(self.mask.device)
-        rows = order[: max(1, round(fraction * num_rows))].sort().values
-        return self._cut((slice(None), rows))
-
-    def select(self, tasks: slice | int) -> "PolicyBatch":
-        """The steps of some of the tasks, or of one, without the task axis."""
-        return self._cut((tasks,))
-
-    def _cut(self, index: tuple[slice | int | Tensor, ...]) -> "PolicyBatch":
-        return PolicyBatch(
-            observations=self.observations[index],
-            actions=self.actions[index],
-            advantages=self.advantages[index],
-            mask=self.mask[index],
-            old=change_parts(self.old, lambda part: part[index]),
-            old_log_probs=self.old_log_probs[index],
-        )
-
-
-class MetaBatch(NamedTuple):
-    """The experience of one meta-iteration.
-
-    Attributes:
-        trajectories: Trajectories of each adaptation level, the unadapted policy's first; inner_steps + 1 of them.
-        batches: The same steps as batches.
-    """
-
-    trajectories: list[Trajectories]
-    batches: list[PolicyBatch]
-
-    def metrics(self, policy: FunctionalPolicy) -> dict[str, float]:
-        """Mean returns before and after adaptation, over tasks and episodes, and how random the policy is."""
-        first, last = self.trajectories[0], self.trajectories[-1]
-        metrics = policy.metrics(self.batches[-1].old, self.batches[-1].mask) | {
-            "train/return_pre": float(first.returns().mean()),
-            "train/return_post": float(last.returns().mean()),
-            "train/episode_length": float(last.mask.sum(-1).float().mean()),
-        }
-        successes = last.successes()
-        if successes is not None:
-            metrics["train/success_post"] = float(successes.float().mean())
-        return metrics
 
 
 class AdaptivePolicy:
@@ -269,124 +203,8 @@ class AdaptivePolicy:
         order: Literal["first", "second"] = "first" if self.config.first_order else "second"
         return adapt(self.inner_loss, start, batches, sgd(self.config.inner_lr), order=order)
 
-    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
-        """Episodes before adaptation and after each inner step."""
-        actor = GradientActor(self, None)
-        trajectories: list[Trajectories] = []
-        batches: list[PolicyBatch] = []
-        for step in range(self.config.inner_steps + 1):
-            seed = draw_seed(rng)
-            trajectories.append(collector.collect(actor, tasks, self.config.num_episodes, seed))
-            batches.append(self.batch(trajectories[-1]))
-            if step < self.config.inner_steps:
-                actor = actor.adapt_to(batches[-1])
-        return MetaBatch(trajectories, batches)
-
     def _rows(self, array: Tensor) -> Tensor:
         return array.flatten(1, 2).to(self.device)
-
-
-class GradientActor:
-    """Acts with the meta-parameters, or with each task's adapted ones.
-
-    Args:
-        learner: The policy and its inner loop.
-        params: Adapted parameters [task, ...]; None for the meta-parameters.
-        sampling: True to sample actions, false to take the distribution's mode.
-    """
-
-    sequential = False
-    reads_outcomes = False
-
-    def __init__(self, learner: AdaptivePolicy, params: Params | None, *, sampling: bool = True) -> None:
-        self._learner = learner
-        self._sampling = sampling
-        self._params = params
-        self._acting: Params = {}
-        self._noise: TaskNoise | None = None
-
-    @property
-    def interface(self) -> Interface:
-        """The spaces that the policy was made for."""
-        return self._learner.interface
-
-    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
-        """The policy's actions for environment actions [..., *shape]."""
-        return self._learner.actions.from_env(env_actions)
-
-    def select(self, tasks: slice) -> "GradientActor":
-        """The actor of some of the tasks."""
-        params = self._params
-        if params is not None:
-            params = {name: p[tasks] for name, p in params.items()}
-        return GradientActor(self._learner, params, sampling=self._sampling)
-
-    def deterministic(self) -> "GradientActor":
-        """The same actor, which takes the distribution's mode; its episodes are no data to adapt from."""
-        return GradientActor(self._learner, self._params, sampling=False)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """What worker processes get: parameters on the CPU, so that none of them opens a CUDA context."""
-        params = self._params
-        if params is not None:
-            params = {name: p.detach().cpu() for name, p in params.items()}
-        return vars(self) | {"_params": params, "_learner": self._learner.on_cpu()}
-
-    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
-        """Start parallel episodes of all tasks."""
-        params = self._learner.params() if self._params is None else self._params
-        self._acting = {name: p.detach().cpu() for name, p in params.items()}
-        actions = self._learner.actions
-        self._noise = TaskNoise(task_seeds, (num_parallel, *actions.shape), kind=actions.noise)
-
-    def begin_episode(self) -> None:
-        """Nothing is kept from step to step."""
-
-    def observe(self, outcome: Outcome) -> None:
-        """Nothing is learned while acting."""
-
-    def act(self, observations: Observations) -> Actions:
-        """Sample actions [task, parallel, ...]."""
-        assert self._noise is not None, "begin comes before act"
-        distribution = full_parts(self._learner.distribution(self._acting, observations))
-        actions = distribution.sample(self._noise.next()) if self._sampling else distribution.mode()
-        return Actions(self._learner.actions.to_env(actions), actions, distribution._asdict())
-
-    def adapt(self, trajectories: Trajectories) -> "GradientActor":
-        """One more inner step from these trajectories."""
-        return self.adapt_to(self._learner.batch(trajectories, self._params))
-
-    def adapt_to(self, batch: PolicyBatch) -> "GradientActor":
-        """One more inner step from a batch; no graph is kept."""
-        learner = self._learner
-        start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
-        adapted = adapt(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
-        return GradientActor(learner, adapted, sampling=self._sampling)
-
-
-def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:
-    """Raise a FloatingPointError that names the first task whose loss [task] is not finite."""
-    bad = ~torch.isfinite(losses.detach())
-    if bad.any():
-        index = int(bad.nonzero()[0])
-        raise FloatingPointError(f"{what} is {losses[index].item()} on task {index} of the batch, {tasks[index]}")
-
-
-def mean_kl(new: AnyDistribution, batch: PolicyBatch) -> Tensor:
-    """Mean of KL(old || new) over each task's steps, [task]."""
-    return masked_mean(batch.old.kl(new), batch.mask)  # type: ignore[arg-type]  # both are of one kind
-
-
-def change_parts(distribution: AnyDistribution, change: Callable[[Tensor], Tensor]) -> AnyDistribution:
-    """A distribution of the same kind, whose tensors are changed."""
-    return type(distribution)(*(change(part) for part in distribution))
-
-
-def full_parts(distribution: AnyDistribution) -> AnyDistribution:
-    """The same distribution, with a standard deviation for each of its means."""
-    if isinstance(distribution, DiagonalGaussian):
-        return distribution._replace(log_std=distribution.log_std.expand_as(distribution.mean))
-    return distribution
 
 
 def _make_policy(

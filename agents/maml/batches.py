@@ -1,0 +1,105 @@
+"""The experience that MAML-TRPO and ProMP learn from: batches of steps, and what losses ask of them."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.learning.losses import masked_mean
+from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
+from metarl.nets.policies import FunctionalPolicy
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+
+
+class PolicyBatch(NamedTuple):
+    """The steps of all episodes of all tasks, as a loss needs them; rows are [episode * time].
+
+    Attributes:
+        observations: Encoded observations, [task, row, feature].
+        actions: The policy's actions, [task, row, ...].
+        advantages: Advantages, [task, row].
+        mask: True for the real steps, [task, row].
+        old: Distribution that the actions were drawn from.
+        old_log_probs: Log probabilities of the actions under it, [task, row].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    advantages: Tensor
+    mask: Tensor
+    old: AnyDistribution
+    old_log_probs: Tensor
+
+    def thin(self, fraction: float) -> "PolicyBatch":
+        """A fraction of the rows, the same ones of each task; in no rhythm that a gait could have."""
+        num_rows = self.mask.shape[1]
+        order = torch.randperm(num_rows, generator=torch_generator(0)).to(self.mask.device)
+        rows = order[: max(1, round(fraction * num_rows))].sort().values
+        return self._cut((slice(None), rows))
+
+    def select(self, tasks: slice | int) -> "PolicyBatch":
+        """The steps of some of the tasks, or of one, without the task axis."""
+        return self._cut((tasks,))
+
+    def _cut(self, index: tuple[slice | int | Tensor, ...]) -> "PolicyBatch":
+        return PolicyBatch(
+            observations=self.observations[index],
+            actions=self.actions[index],
+            advantages=self.advantages[index],
+            mask=self.mask[index],
+            old=change_parts(self.old, lambda part: part[index]),
+            old_log_probs=self.old_log_probs[index],
+        )
+
+
+class MetaBatch(NamedTuple):
+    """The experience of one meta-iteration.
+
+    Attributes:
+        trajectories: Trajectories of each adaptation level, the unadapted policy's first; inner_steps + 1 of them.
+        batches: The same steps as batches.
+    """
+
+    trajectories: list[Trajectories]
+    batches: list[PolicyBatch]
+
+    def metrics(self, policy: FunctionalPolicy) -> dict[str, float]:
+        """Mean returns before and after adaptation, over tasks and episodes, and how random the policy is."""
+        first, last = self.trajectories[0], self.trajectories[-1]
+        metrics = policy.metrics(self.batches[-1].old, self.batches[-1].mask) | {
+            "train/return_pre": float(first.returns().mean()),
+            "train/return_post": float(last.returns().mean()),
+            "train/episode_length": float(last.mask.sum(-1).float().mean()),
+        }
+        successes = last.successes()
+        if successes is not None:
+            metrics["train/success_post"] = float(successes.float().mean())
+        return metrics
+
+
+def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:
+    """Raise a FloatingPointError that names the first task whose loss [task] is not finite."""
+    bad = ~torch.isfinite(losses.detach())
+    if bad.any():
+        index = int(bad.nonzero()[0])
+        raise FloatingPointError(f"{what} is {losses[index].item()} on task {index} of the batch, {tasks[index]}")
+
+
+def mean_kl(new: AnyDistribution, batch: PolicyBatch) -> Tensor:
+    """Mean of KL(old || new) over each task's steps, [task]."""
+    return masked_mean(batch.old.kl(new), batch.mask)  # type: ignore[arg-type]  # both are of one kind
+
+
+def change_parts(distribution: AnyDistribution, change: Callable[[Tensor], Tensor]) -> AnyDistribution:
+    """A distribution of the same kind, whose tensors are changed."""
+    return type(distribution)(*(change(part) for part in distribution))
+
+
+def full_parts(distribution: AnyDistribution) -> AnyDistribution:
+    """The same distribution, with a standard deviation for each of its means."""
+    if isinstance(distribution, DiagonalGaussian):
+        return distribution._replace(log_std=distribution.log_std.expand_as(distribution.mean))
+    return distribution

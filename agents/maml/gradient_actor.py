@@ -1,0 +1,109 @@
+"""Acting with the meta-parameters or with each task's adapted ones, and the experience of a meta-iteration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from metarl.agent import Actions, Collector, Interface, Outcome
+from metarl.agents.maml.adaptive_policy import AdaptivePolicy
+from metarl.agents.maml.batches import MetaBatch, PolicyBatch, full_parts
+from metarl.learning.bilevel import Params, adapt, expand, sgd
+from metarl.runs.seeding import TaskNoise, draw_seed
+from metarl.tasks import Task
+from metarl.trajectories import Observations, Trajectories
+
+
+class GradientActor:
+    """Acts with the meta-parameters, or with each task's adapted ones.
+
+    Args:
+        learner: The policy and its inner loop.
+        params: Adapted parameters [task, ...]; None for the meta-parameters.
+        sampling: True to sample actions, false to take the distribution's mode.
+    """
+
+    sequential = False
+    reads_outcomes = False
+
+    def __init__(self, learner: AdaptivePolicy, params: Params | None, *, sampling: bool = True) -> None:
+        self._learner = learner
+        self._sampling = sampling
+        self._params = params
+        self._acting: Params = {}
+        self._noise: TaskNoise | None = None
+
+    @property
+    def interface(self) -> Interface:
+        """The spaces that the policy was made for."""
+        return self._learner.interface
+
+    def to_outputs(self, env_actions: np.ndarray) -> Tensor:
+        """The policy's actions for environment actions [..., *shape]."""
+        return self._learner.actions.from_env(env_actions)
+
+    def select(self, tasks: slice) -> "GradientActor":
+        """The actor of some of the tasks."""
+        params = self._params
+        if params is not None:
+            params = {name: p[tasks] for name, p in params.items()}
+        return GradientActor(self._learner, params, sampling=self._sampling)
+
+    def deterministic(self) -> "GradientActor":
+        """The same actor, which takes the distribution's mode; its episodes are no data to adapt from."""
+        return GradientActor(self._learner, self._params, sampling=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What worker processes get: parameters on the CPU, so that none of them opens a CUDA context."""
+        params = self._params
+        if params is not None:
+            params = {name: p.detach().cpu() for name, p in params.items()}
+        return vars(self) | {"_params": params, "_learner": self._learner.on_cpu()}
+
+    def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
+        """Start parallel episodes of all tasks."""
+        params = self._learner.params() if self._params is None else self._params
+        self._acting = {name: p.detach().cpu() for name, p in params.items()}
+        actions = self._learner.actions
+        self._noise = TaskNoise(task_seeds, (num_parallel, *actions.shape), kind=actions.noise)
+
+    def begin_episode(self) -> None:
+        """Nothing is kept from step to step."""
+
+    def observe(self, outcome: Outcome) -> None:
+        """Nothing is learned while acting."""
+
+    def act(self, observations: Observations) -> Actions:
+        """Sample actions [task, parallel, ...]."""
+        assert self._noise is not None, "begin comes before act"
+        distribution = full_parts(self._learner.distribution(self._acting, observations))
+        actions = distribution.sample(self._noise.next()) if self._sampling else distribution.mode()
+        return Actions(self._learner.actions.to_env(actions), actions, distribution._asdict())
+
+    def adapt(self, trajectories: Trajectories) -> "GradientActor":
+        """One more inner step from these trajectories."""
+        return self.adapt_to(self._learner.batch(trajectories, self._params))
+
+    def adapt_to(self, batch: PolicyBatch) -> "GradientActor":
+        """One more inner step from a batch; no graph is kept."""
+        learner = self._learner
+        start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
+        adapted = adapt(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
+        return GradientActor(learner, adapted, sampling=self._sampling)
+
+
+def collect_levels(
+    learner: AdaptivePolicy, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator
+) -> MetaBatch:
+    """Episodes of the tasks before adaptation and after each inner step."""
+    actor = GradientActor(learner, None)
+    trajectories: list[Trajectories] = []
+    batches: list[PolicyBatch] = []
+    for step in range(learner.config.inner_steps + 1):
+        seed = draw_seed(rng)
+        trajectories.append(collector.collect(actor, tasks, learner.config.num_episodes, seed))
+        batches.append(learner.batch(trajectories[-1]))
+        if step < learner.config.inner_steps:
+            actor = actor.adapt_to(batches[-1])
+    return MetaBatch(trajectories, batches)
