@@ -11,8 +11,7 @@ from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.outside import Source, call_if_function, installed, load_object, names_object
-from metarl.experiments.presets.fewshot import PRESETS as FEWSHOT_PRESETS
-from metarl.experiments.presets.table import PRESETS
+from metarl.experiments.presets.table import PRESETS, RL_PRESETS
 from metarl.tasks import Benchmark
 
 
@@ -37,9 +36,7 @@ def experiment_of_word(word: str) -> Named:
         ValueError: if there is none, with what may have been meant; or if a user's file cannot be used.
     """
     if word in PRESETS:
-        return Named(word, PRESETS[word].experiment)
-    if word in FEWSHOT_PRESETS:
-        return Named(word, FEWSHOT_PRESETS[word].experiment)
+        return Named(word, PRESETS[word].configuration)
     if names_object(word):
         return _outside(word, _slug(word.rpartition(":")[2]))
     points = installed()
@@ -49,7 +46,7 @@ def experiment_of_word(word: str) -> Named:
         return named._replace(source=Source(word, named.source.sha256))
     if word.endswith(".py"):
         raise ValueError(f"{word} must say what to take of the file: expected {word}:NAME")
-    raise ValueError(f"unknown experiment {word!r}; {_meant(word, [*PRESETS, *FEWSHOT_PRESETS, *points])}")
+    raise ValueError(f"unknown experiment {word!r}; {_meant(word, [*PRESETS, *points])}")
 
 
 def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:
@@ -96,7 +93,7 @@ def _outside(word: str, name: str) -> Named:
 def _meant(word: str, known: list[str]) -> str:
     """What somebody may have meant who typed a name that there is not."""
     if word in benchmark_names():
-        using = [name for name, preset in PRESETS.items() if preset.experiment.benchmark == word]
+        using = [name for name, preset in RL_PRESETS.items() if preset.configuration.benchmark == word]
         with_it = f"experiments on it: {', '.join(using)}" if using else "no experiment uses it"
         return f"{word} is a benchmark; {with_it}; or `metarl train {'|'.join(ALGORITHMS)} --benchmark {word}`"
     close = difflib.get_close_matches(word, known, n=3, cutoff=0.6)

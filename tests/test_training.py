@@ -19,7 +19,7 @@ from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
 from metarl.experiments.loading import open_run, prepare_run
-from metarl.experiments.presets.table import PRESETS
+from metarl.experiments.presets.table import RL_PRESETS
 from metarl.experiments.runs import make_run
 from metarl.loop import TrainingDiverged
 from metarl.runs import files, seeding
@@ -307,11 +307,11 @@ def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     assert [row["iteration"] for row in _rows(tmp_path)] == ["1", "2"]
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(RL_PRESETS))
 def test_every_preset_survives_json(name: str) -> None:
     import json
 
-    experiment = PRESETS[name].experiment
+    experiment = RL_PRESETS[name].configuration
     assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
 
 
@@ -327,7 +327,7 @@ def test_every_preset_survives_json(name: str) -> None:
     ],
 )
 def test_a_malformed_configuration_names_the_field(path: Sequence[str], value: Any, message: str) -> None:
-    data = encode(PRESETS["quickstart"].experiment)
+    data = encode(RL_PRESETS["quickstart"].configuration)
     inner = data
     for name in path[:-1]:
         inner = inner[name]

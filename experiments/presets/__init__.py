@@ -1,5 +1,1 @@
-"""The named experiments, each with its source."""
-
-from metarl.experiments.presets.table import PRESETS, preset
-
-__all__ = ["PRESETS", "preset"]
+"""The named experiments and studies, a file for each family, each with the source of its settings."""

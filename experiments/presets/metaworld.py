@@ -9,12 +9,9 @@ from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
-from metarl.experiments.configuration import Experiment
-from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
+from metarl.experiments.presets.locomotion import RL2 as LOCOMOTION_RL2
+from metarl.experiments.presets.preset import Presets, experiment_preset
 from metarl.training import EvaluationConfig, TrainingConfig
-
-Described = tuple[Experiment, str]
-"""An experiment and the source of its settings."""
 
 ML1_ENVIRONMENTS = ("reach", "push", "pick-place")
 _SHORT = 200  # steps of an episode instead of Meta-World's 500: the hand crosses the table in 40
@@ -42,7 +39,7 @@ def _gradient_agents(
     settings: str,
     training: TrainingConfig,
     horizon: int | None = None,
-) -> dict[str, Described]:
+) -> Presets:
     """ProMP and MAML-TRPO with the same inner loop and budget."""
     evaluation = EvaluationConfig(num_tasks=50, num_steps=1, num_episodes=10)
     agents: dict[str, AgentConfig] = {
@@ -51,15 +48,14 @@ def _gradient_agents(
     }
     sources = {"promp": "Yu et al. 2019's MAML with ProMP's outer loss", "maml-trpo": "MAML of Yu et al. 2019"}
     return {
-        f"{benchmark}-{name}": (
-            Experiment(benchmark, agent, training, evaluation, horizon=horizon),
-            f"{sources[name]}; {settings}",
+        f"{benchmark}-{name}": experiment_preset(
+            benchmark, agent, training, evaluation, f"{sources[name]}; {settings}", horizon=horizon
         )
         for name, agent in agents.items()
     }
 
 
-def _ml1(name: str) -> dict[str, Described]:
+def _ml1(name: str) -> Presets:
     """One environment, sized for two cores: shorter episodes, smaller networks."""
     benchmark = f"ml1-{name}"
     # A hand that follows the rising reward needs no long horizon; gamma 0.9 keeps values and their errors small.
@@ -85,19 +81,28 @@ def _ml1(name: str) -> dict[str, Described]:
     trial_evaluation = EvaluationConfig(num_tasks=50, num_steps=2, num_episodes=2)
     off_policy = TrainingConfig(iterations=80, meta_batch_size=20, evaluate_every=10)
     off_policy_evaluation = EvaluationConfig(num_tasks=50, num_steps=4, num_episodes=1)
-    return _gradient_agents(benchmark, _ADAPTATION, settings, gradient, _SHORT) | {
-        f"{benchmark}-rl2": (
-            Experiment(benchmark, _RL2, trials, trial_evaluation, horizon=_SHORT),
+    return {
+        **_gradient_agents(benchmark, _ADAPTATION, settings, gradient, _SHORT),
+        f"{benchmark}-rl2": experiment_preset(
+            benchmark,
+            _RL2,
+            trials,
+            trial_evaluation,
             f"RL2 with the discounts of Zintgraf et al. 2020; {settings}",
+            horizon=_SHORT,
         ),
-        f"{benchmark}-pearl": (
-            Experiment(benchmark, pearl, off_policy, off_policy_evaluation, horizon=_SHORT),
+        f"{benchmark}-pearl": experiment_preset(
+            benchmark,
+            pearl,
+            off_policy,
+            off_policy_evaluation,
             f"PEARL with smaller networks and batches; {settings}",
+            horizon=_SHORT,
         ),
     }
 
 
-def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capacity: int) -> dict[str, Described]:
+def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capacity: int) -> Presets:
     """A benchmark of many environments at published sizes: full episodes, ten to adapt, `steps` steps in all."""
     per_task, millions = 10 * 500, f"{steps // 1_000_000} million steps"
     gradient = TrainingConfig(
@@ -120,24 +125,31 @@ def _published(benchmark: str, *, meta_batch_size: int, steps: int, replay_capac
     )
     # Every training task has a replay, 50 of each environment; together they fit into 5 GB.
     pearl = replace(_PEARL, num_initial_episodes=2, replay_capacity=replay_capacity)
-    return _gradient_agents(benchmark, replace(_ADAPTATION, gae_lambda=1.0), settings, gradient) | {
-        f"{benchmark}-rl2": (
-            Experiment(benchmark, rl2, trials, evaluation),
+    return {
+        **_gradient_agents(benchmark, replace(_ADAPTATION, gae_lambda=1.0), settings, gradient),
+        f"{benchmark}-rl2": experiment_preset(
+            benchmark,
+            rl2,
+            trials,
+            evaluation,
             f"RL2 of Yu et al. 2019 with PPO instead of TRPO; {settings}",
         ),
-        f"{benchmark}-pearl": (
-            Experiment(benchmark, pearl, off_policy, evaluation),
+        f"{benchmark}-pearl": experiment_preset(
+            benchmark,
+            pearl,
+            off_policy,
+            evaluation,
             f"PEARL of Yu et al. 2019: 7 latent variables, 15 tasks per iteration; {millions}",
         ),
     }
 
 
-METAWORLD: dict[str, Described] = {
-    name: described
+METAWORLD: Presets = {
+    name: preset
     for presets in (
         *(_ml1(name) for name in ML1_ENVIRONMENTS),
         _published("ml10", meta_batch_size=20, steps=60_000_000, replay_capacity=20_000),
         _published("ml45", meta_batch_size=45, steps=90_000_000, replay_capacity=5_000),
     )
-    for name, described in presets.items()
+    for name, preset in presets.items()
 }

@@ -13,11 +13,11 @@ from metarl.experiments import codec
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import decode, encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
+from metarl.experiments.presets.studies import STUDIES
 from metarl.experiments.runs import make_folder
 from metarl.experiments.study.configuration import StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
-from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.study.report import DISJOINT, show, summarise
 from metarl.experiments.study.running import Interrupted, run_parts, taken
 from metarl.runs.files import write_json
@@ -66,8 +66,12 @@ def command(words: list[str]) -> int:
         raise UsageError(f"unknown study {name!r}; known: {known}")
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
     asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "benchmark", "runs")}
-    study = STUDIES[name] if arguments.benchmark is None else on_benchmark(STUDIES[name], arguments.benchmark)
+    study, source = STUDIES[name].configuration, STUDIES[name].source
+    if arguments.benchmark is not None:
+        study = on_benchmark(study, arguments.benchmark)
+        source = f"{source}; here of {study.benchmark}"
     study = replace(study, **{key: value for key, value in asked.items() if value is not None})
+    say(f"{name}: {source}")
     return run_study(
         name, study, arguments.out, _given(study, [word for words in arguments.runs for word in words])
     )
@@ -95,7 +99,6 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
             else:
                 make_agent(learner.experiment, experiment_benchmark(learner.experiment))
         folder = _open(name, study, out, given)
-        say(f"{name}: {study.source}")
         say(f"study folder {folder}")
         say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
         with locked(folder):
@@ -163,8 +166,7 @@ def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any
     """The study as JSON types; what only says how long something may take is left out."""
     data = asdict(study)
     data["learners"] = {learner.name: encode(learner.experiment) for learner in study.learners}
-    for key in ("source", "num_threads"):
-        data.pop(key)
+    data.pop("num_threads")
     if data["stable"] is not None:
         data["stable"].pop("minutes")
     described: dict[str, Any] = json.loads(json.dumps({"name": name, **data}))

@@ -97,7 +97,6 @@ class Study:
             another simulator (gap); any other on its test tasks.
         learners: Learners that are compared, trained here or taken from run folders.
         oracle: Name of the learner that observes its task; regret is measured against it.
-        source: One line on the origin of the study.
         stable: Settings of the Stable-Baselines3 baselines; None for no such baselines.
         gap: Changes that make the other simulator, for the interpolation tasks; None for no such test.
         num_tasks: Number of tasks of every held-out set.
@@ -112,7 +111,6 @@ class Study:
     benchmark: str
     learners: tuple[Learner, ...]
     oracle: str
-    source: str
     stable: StablePpo | None = None
     gap: SimulatorGap | None = None
     num_tasks: int = 30
@@ -152,4 +150,4 @@ def on_benchmark(study: Study, benchmark: str) -> Study:
         replace(learner, experiment=replace(learner.experiment, benchmark=benchmark)) for learner in study.learners
     )
     benchmark = str(learners[0].experiment.benchmark)  # the path of a file is whole there
-    return replace(study, benchmark=benchmark, learners=learners, source=f"{study.source}; here of {benchmark}")
+    return replace(study, benchmark=benchmark, learners=learners)

@@ -20,8 +20,8 @@ import pytest
 import torch
 
 from metarl.experiments.cli import main
+from metarl.experiments.presets.studies import STUDIES
 from metarl.experiments.study.command import run_study
-from metarl.experiments.study.presets import STUDIES
 from metarl.runs.checkpoint import FILE, PREVIOUS, load_checkpoint
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -142,7 +142,7 @@ def test_kills_at_random_moments_resume_to_the_same_bits(family: str, tmp_path: 
 
 
 def test_a_killed_study_ends_in_the_same_results(tmp_path: Path) -> None:
-    quick = STUDIES["quick"]
+    quick = STUDIES["quick"].configuration
     learners = tuple(
         replace(
             x, experiment=replace(x.experiment, training=replace(x.experiment.training, iterations=2), horizon=5)

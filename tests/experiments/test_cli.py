@@ -142,7 +142,7 @@ def test_list_names_experiments_and_benchmarks(capsys: pytest.CaptureFixture[str
         (["train", "quickstart", "--horizon", "0"], "horizon must be at least 1, got 0"),
         (["train", "quickstart", "--benchmark", "moon"], "unknown benchmark 'moon'; known: ant-dir"),
         (["train", "quickstart", "--agent.outer-lr", "inf"], "outer_lr must be positive and finite, got inf"),
-        (["list", "agents"], "agents"),
+        (["list", "agents"], "nothing of experiments contains 'agents'"),
         (["resume", "nowhere"], "nowhere is not a run folder: expected nowhere/config.json"),
         (["evaluate", "nowhere"], "nowhere is not a run folder"),
         (["evaluate"], "PATH"),

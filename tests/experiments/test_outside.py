@@ -104,11 +104,3 @@ def test_a_run_made_by_python_is_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert run.folder.name == "point-promp-seed0"
     assert len(run.evaluate(num_tasks=3)["tasks"]) == 3
     assert main(["evaluate", str(run.folder)]) == 0
-
-
-def test_a_list_is_filtered_by_a_text(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list", "experiments", "gridnavi"]) == 0
-    shown = capsys.readouterr().out
-    assert "gridnavi-rl2" in shown
-    assert "quickstart" not in shown
-    assert main(["list", "experiments", "moon"]) == 2

@@ -20,6 +20,7 @@ from metarl.envs.mujoco.families import HalfCheetahVel
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import Experiment
 from metarl.experiments.loading import open_run
+from metarl.experiments.presets.studies import STUDIES
 from metarl.experiments.runs import Run
 from metarl.experiments.study import command, running
 from metarl.experiments.study.configuration import Learner, StablePpo, Study, on_benchmark
@@ -32,7 +33,6 @@ from metarl.experiments.study.held_out import (
     check_disjoint,
     held_out_sets,
 )
-from metarl.experiments.study.presets import STUDIES
 from metarl.experiments.study.report import summarise
 from metarl.experiments.study.running import Schedule
 from metarl.loop import Progress
@@ -60,7 +60,6 @@ def _study(benchmark: str = "half-cheetah-dynamics", **changes: Any) -> Study:
         benchmark=benchmark,
         learners=learners,
         oracle="oracle",
-        source="a test",
         stable=StablePpo(total_steps=20, num_envs=2, minibatches=1, epochs=1),
         gap=SimulatorGap(timestep=0.005, integrator="implicitfast"),
         num_tasks=3,
@@ -221,9 +220,11 @@ def test_a_study_that_was_begun_with_old_names_of_fields_goes_on(tmp_path: Path)
     assert "adaptation_learning_rate" in json.loads(stored.read_text())["stable"]
     shutil.copy(stored, tmp_path)
     name = "half-cheetah-dynamics"
-    assert command._open(name, STUDIES[name], tmp_path, {}) == tmp_path
-    assert STUDIES[name].stable is not None
-    changed = replace(STUDIES[name], stable=replace(STUDIES[name].stable, inner_lr=1e-3))
+    assert command._open(name, STUDIES[name].configuration, tmp_path, {}) == tmp_path
+    assert STUDIES[name].configuration.stable is not None
+    changed = replace(
+        STUDIES[name].configuration, stable=replace(STUDIES[name].configuration.stable, inner_lr=1e-3)
+    )
     with pytest.raises(ValueError, match="holds another study: it differs in stable"):
         command._open(name, changed, tmp_path, {})
 
@@ -337,8 +338,8 @@ def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "studies"]) == 0
     assert all(name in capsys.readouterr().out for name in ["half-cheetah-dynamics"])
     assert main(["study", "--help"]) == 0
-    for study in STUDIES.values():
-        held_out_sets(study)
+    for preset in STUDIES.values():
+        held_out_sets(preset.configuration)
 
 
 def test_the_time_left_follows_the_pace_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:

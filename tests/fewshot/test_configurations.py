@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from metarl.experiments.fewshot.configuration import decode, make_learner
-from metarl.experiments.presets.fewshot import PRESETS
+from metarl.experiments.presets.table import FEWSHOT_PRESETS
 from metarl.fewshot.backbones import StandardBackbone
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.maml import MamlConfig
@@ -57,8 +57,8 @@ def _undocumented(kind: type[Any]) -> list[str]:
 
 def test_every_field_of_an_experiment_is_described_for_the_help() -> None:
     missing = []
-    for preset in PRESETS.values():
-        experiment = preset.experiment
+    for preset in FEWSHOT_PRESETS.values():
+        experiment = preset.configuration
         parts: list[Any] = [
             experiment,
             *(getattr(experiment, field.name) for field in dataclasses.fields(experiment)),
@@ -106,17 +106,17 @@ LAYOUTS: dict[str, dict[str, set[str]]] = {
 @pytest.mark.parametrize("name", sorted(LAYOUTS))
 def test_a_checkpoint_is_laid_out_as_it_was(name: str) -> None:
     """Names that the first checkpoints hold, written down by hand."""
-    experiment = PRESETS[name].experiment
+    experiment = FEWSHOT_PRESETS[name].configuration
     state = make_learner(experiment, torch.device("cpu")).state_dict()
     assert {part: set(_keys(state)[part] or ()) for part in state} == LAYOUTS[name]
 
 
 def test_step_sizes_are_annealed_over_the_whole_run_unless_a_configuration_says_otherwise() -> None:
-    experiment = PRESETS["sinusoid-adml"].experiment
+    experiment = FEWSHOT_PRESETS["sinusoid-adml"].configuration
     num_updates = experiment.training.iterations * experiment.training.updates_per_iteration
     learner: Any = make_learner(experiment, torch.device("cpu"))
     assert learner.outer.config.annealing_updates == num_updates > 1
-    reptile = PRESETS["sinusoid-reptile"].experiment
+    reptile = FEWSHOT_PRESETS["sinusoid-reptile"].configuration
     num_updates = reptile.training.iterations * reptile.training.updates_per_iteration
     for configured, expected in ((None, num_updates), (0, 0), (7, 7)):
         config = replace(reptile.learner, annealing_updates=configured)  # type: ignore[call-arg,type-var]
@@ -125,7 +125,7 @@ def test_step_sizes_are_annealed_over_the_whole_run_unless_a_configuration_says_
 
 
 def test_reptiles_checkpoint_is_laid_out_as_it_was() -> None:
-    experiment = PRESETS["sinusoid-reptile"].experiment
+    experiment = FEWSHOT_PRESETS["sinusoid-reptile"].configuration
     learner = make_learner(experiment, torch.device("cpu"))
     source = experiment.data.make(torch.device("cpu")).train
     learner.update(source.sample(2, np.random.default_rng(0)), np.random.default_rng(0))

@@ -14,7 +14,7 @@ from torch import nn
 
 from metarl.experiments.cli import main
 from metarl.experiments.fewshot.configuration import decode, encode, make_learner
-from metarl.experiments.presets.fewshot import PRESETS
+from metarl.experiments.presets.table import FEWSHOT_PRESETS
 from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.omniglot import OmniglotData
@@ -115,9 +115,9 @@ def test_sinusoids_train_resume_and_evaluate(tmp_path: Path) -> None:
     assert result["normalisation"] is None
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", sorted(FEWSHOT_PRESETS))
 def test_every_preset_survives_json_and_makes_a_learner(name: str) -> None:
-    experiment = PRESETS[name].experiment
+    experiment = FEWSHOT_PRESETS[name].configuration
     assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
     make_learner(experiment, torch.device("cpu"))
 
@@ -325,7 +325,7 @@ def test_evaluate_refuses_what_a_run_cannot_do(
     config["experiment"]["learner"]["algorithm"] = "magic"
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert "unknown algorithm 'magic'; known: maml" in _error(capsys, ["evaluate", str(tmp_path)])
-    maml = PRESETS["omniglot-maml"].experiment
+    maml = FEWSHOT_PRESETS["omniglot-maml"].configuration
     assert isinstance(maml.data, OmniglotData)
     data = replace(maml.data, folder=str(omniglot_archive), episodes=EpisodesConfig(3, 1, 2))
     config["experiment"] = encode(replace(maml, data=data))

@@ -1,18 +1,16 @@
-"""The few-shot experiments by name, each with its source."""
+"""The few-shot experiments on Omniglot, each with its source."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.presets.preset import ANNEALED, FewshotPresets, Preset
 from metarl.fewshot.backbones import Downsampling, StandardBackbone
 from metarl.fewshot.data.class_tasks import EpisodesConfig
-from metarl.fewshot.data.images import ClassFolderData
 from metarl.fewshot.data.omniglot import OmniglotData
-from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
 from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
-from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
 from metarl.fewshot.learners.maml import MamlConfig
 from metarl.fewshot.learners.matching import MatchingConfig
 from metarl.fewshot.learners.proto_maml import ProtoMamlConfig
@@ -22,35 +20,6 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
-
-
-@dataclass(frozen=True)
-class FewshotPreset:
-    """An experiment and where its settings come from."""
-
-    experiment: FewshotExperiment
-    source: str
-
-
-def _sinusoid(learner: LearnerConfig, source: str, *, updates: int = 50_000, num_steps: int = 10) -> FewshotPreset:
-    """10 points per task, 25 tasks per update."""
-    training = FewshotTrainingConfig(
-        iterations=updates // 500,
-        updates_per_iteration=500,
-        meta_batch_size=25,
-        checkpoint_every=10,
-        evaluate_every=10,
-    )
-    evaluation = FewshotEvaluationConfig(num_steps=num_steps, training_tasks=200)
-    return FewshotPreset(
-        FewshotExperiment(SinusoidData(), learner, training=training, evaluation=evaluation), source
-    )
-
-
-# Adam from 1e-3 along half a cosine to 1e-5 over the whole run.
-_ANNEALED = OuterConfig(outer_lr=1e-3, final_outer_lr=1e-5)
-# MAML, one inner step on 10 points: 0.31 with this and a step of 0.01; 0.68 with 1e-3 throughout and 0.1.
-_FAST = OuterConfig(outer_lr=5e-3, final_outer_lr=1e-5)
 
 # MAML on Omniglot, 250 updates of 8 tasks: 79% on validation classes with this, 70% with 1e-3.
 _STEEP = OuterConfig(outer_lr=4e-3, final_outer_lr=1e-5)
@@ -65,12 +34,12 @@ def _adapting(
     num_steps: int = 3,
     score_every: int = 1,
     downsampling: Downsampling = "pool",
-) -> FewshotPreset:
+) -> Preset[FewshotExperiment]:
     """5-way 1-shot Omniglot for learners that take gradient steps.
 
     Strides are a quarter of pooling's work, and 6 points worse when both are trained.
     """
-    return FewshotPreset(
+    return Preset(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_queries=5)),
             learner,
@@ -84,17 +53,17 @@ def _adapting(
     )
 
 
-def _reptile(learner: ReptileConfig, source: str) -> FewshotPreset:
+def _reptile(learner: ReptileConfig, source: str) -> Preset[FewshotExperiment]:
     """As `_adapting`, with 10 examples per class to train on, in minibatches of 10, as published."""
     preset = _adapting(learner, source)
     experiment = replace(
-        preset.experiment,
+        preset.configuration,
         data=OmniglotData(episodes=EpisodesConfig(train_queries=9)),
         training=FewshotTrainingConfig(iterations=20, updates_per_iteration=50, meta_batch_size=5),
         # After 10 of their 50 steps nothing changes any more, and every one costs.
         evaluation=FewshotEvaluationConfig(num_steps=10, training_tasks=20, score_every=10),
     )
-    return replace(preset, experiment=experiment)
+    return replace(preset, configuration=experiment)
 
 
 def _comparing(
@@ -105,13 +74,13 @@ def _comparing(
     ways: int = 60,
     tasks: int = 1,
     rectified: bool = True,
-) -> FewshotPreset:
+) -> Preset[FewshotExperiment]:
     """1-shot Omniglot for learners that compare features, on episodes with more ways than they are tested with.
 
     Those that compare directions take features that have signs: after 500 updates cosines are right on 88.2% of
     the test queries, 82.4% with rectified ones.
     """
-    return FewshotPreset(
+    return Preset(
         FewshotExperiment(
             OmniglotData(episodes=EpisodesConfig(train_ways=ways, train_queries=5)),
             learner,
@@ -125,81 +94,19 @@ def _comparing(
     )
 
 
-def _augmented(preset: FewshotPreset, source: str) -> FewshotPreset:
+def _augmented(preset: Preset[FewshotExperiment], source: str) -> Preset[FewshotExperiment]:
     """With distorted images and classes, the validation classes to train on too, and views in evaluation."""
-    experiment = preset.experiment
+    experiment = preset.configuration
     assert isinstance(experiment.data, OmniglotData)
     assert isinstance(experiment.backbone, StandardBackbone)
     data = replace(experiment.data, augmentation="classes", train_on_validation=True)
     # 3,000 test episodes after 12,000 updates: 95.2 with one view of an image, 96.0 with five, 96.3 with nine.
     evaluation = replace(experiment.evaluation, views=9)
     backbone = replace(experiment.backbone, precision="bfloat16")
-    return FewshotPreset(replace(experiment, data=data, backbone=backbone, evaluation=evaluation), source)
+    return Preset(replace(experiment, data=data, backbone=backbone, evaluation=evaluation), source)
 
 
-_SINUSOIDS: dict[str, FewshotPreset] = {
-    "sinusoid-maml": _sinusoid(
-        MamlConfig(inner_lr=0.01, outer=_FAST), "Finn et al. 2017, section 5.1, with a larger, annealed outer step"
-    ),
-    "sinusoid-cavia": _sinusoid(CaviaConfig(), "Zintgraf et al. 2019, section 5.1", num_steps=3),
-    "sinusoid-first-order-maml": _sinusoid(
-        MamlConfig(inner_lr=0.01, first_order=True, outer=_FAST), "sinusoid-maml without second derivatives"
-    ),
-    "sinusoid-anil": _sinusoid(
-        MamlConfig(inner_lr=0.02, inner_steps=5, adapted="head", outer=_FAST),
-        "Raghu et al. 2020: the last layer adapts",
-    ),
-    "sinusoid-meta-sgd": _sinusoid(
-        MamlConfig(inner_lr=0.01, rates="per_entry", outer=_ANNEALED),
-        "Li et al. 2017, section 4.1: one step, a rate per weight",
-        num_steps=1,  # rates learned for one step diverge over ten
-    ),
-    "sinusoid-maml-plus-plus": _sinusoid(
-        MamlConfig(
-            inner_lr=0.01,
-            inner_steps=5,
-            rates="per_tensor_and_step",
-            rule_lr_factor=0.05,  # 0.025 in training with this, 1.6 with 1, which turns rates negative
-            multi_step_updates=5000,
-            outer=_ANNEALED,
-        ),
-        "Antoniou et al. 2019: rates per tensor and step, multi-step loss, cosine annealing",
-        num_steps=5,  # rates learned for five steps diverge over ten
-    ),
-    "sinusoid-meta-curvature": _sinusoid(
-        MamlConfig(inner_lr=0.01, curvature=True, outer=_ANNEALED),
-        "Park & Oliva 2019: learned matrices along every axis",
-        num_steps=1,  # rates learned for one step diverge over ten
-    ),
-    "sinusoid-reptile": _sinusoid(
-        ReptileConfig(inner_lr=0.005, inner_steps=16, inner_optimizer="sgd", test_steps=32),
-        # Their step size 0.02 is for tanh units; with ReLU the inner loop then diverges after some 1,000 updates.
-        "Nichol et al. 2018, section 4: plain gradient descent, 32 steps at test time",
-        updates=15_000,
-        num_steps=32,
-    ),
-    "sinusoid-implicit-maml": _sinusoid(
-        ImplicitMamlConfig(inner_lr=0.005, regularisation=5.0, outer=_ANNEALED),
-        # The inner problem must be nearly convex: with a pull of 2 nothing is learned, and steps of 0.01 diverge.
-        "Rajeswaran et al. 2019, with a stronger pull: the loss is not convex",
-        updates=8_000,
-        num_steps=16,
-    ),
-    "sinusoid-adml": _sinusoid(
-        AdmlConfig(MamlConfig(inner_lr=0.01, outer=_FAST), attack_size=0.1),
-        "Yin et al. 2018, on points that an adversary moves",
-    ),
-    "sinusoid-kernel-regression": _sinusoid(
-        KernelRegressionConfig(), "matching networks' form with numbers for targets", num_steps=0
-    ),
-    "harmonic-maml": replace(
-        _sinusoid(MamlConfig(inner_lr=0.01, inner_steps=5), "Lacoste et al. 2018's tasks"),
-        experiment=replace(
-            _sinusoid(MamlConfig(inner_lr=0.01, inner_steps=5), "").experiment, data=HarmonicData(num_shots=16)
-        ),
-    ),
-}
-_OMNIGLOT: dict[str, FewshotPreset] = {
+OMNIGLOT: FewshotPresets = {
     "omniglot-maml": _adapting(
         MamlConfig(inner_lr=0.4, outer=_STEEP),
         "Finn et al. 2017, section 5.2, a fifth of their inner step, pooling, on eight alphabets",
@@ -268,66 +175,43 @@ _OMNIGLOT: dict[str, FewshotPreset] = {
         "Nichol et al. 2018, 5-way, ten times their inner step, a hundredth of their tasks",
     ),
     "omniglot-protonet": _comparing(
-        PrototypicalConfig(outer=_ANNEALED),
+        PrototypicalConfig(outer=ANNEALED),
         "Snell et al. 2017, 60-way training, on eight alphabets",
         updates=4000,
     ),
     "omniglot-protonet-augmented": _augmented(
-        _comparing(PrototypicalConfig(outer=_ANNEALED), "", updates=12_000),
+        _comparing(PrototypicalConfig(outer=ANNEALED), "", updates=12_000),
         "omniglot-protonet, longer, in bfloat16, on distorted images and classes and the validation classes too",
     ),
     "omniglot-protonet-cosine": _comparing(
-        PrototypicalConfig(distance="cosine", outer=_ANNEALED),
+        PrototypicalConfig(distance="cosine", outer=ANNEALED),
         "cosines with a learned scale, of features without a last ReLU as in Gidaris & Komodakis 2018",
         rectified=False,
     ),
-    "omniglot-protonet-gaussian": _comparing(
-        PrototypicalConfig(distance="gaussian", outer=_ANNEALED), "Fort 2017"
-    ),
+    "omniglot-protonet-gaussian": _comparing(PrototypicalConfig(distance="gaussian", outer=ANNEALED), "Fort 2017"),
     "omniglot-matching": _comparing(
-        MatchingConfig(outer=_ANNEALED),
+        MatchingConfig(outer=ANNEALED),
         "Vinyals et al. 2016, 60-way instead of 20-way training, features without a last ReLU",
         rectified=False,
     ),
     "omniglot-matching-full-context": _comparing(
-        MatchingConfig(full_context=True, outer=_ANNEALED),
+        MatchingConfig(full_context=True, outer=ANNEALED),
         "omniglot-matching with full context embeddings",
         rectified=False,
     ),
     "omniglot-relation": _comparing(
-        RelationConfig(outer=_ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2
+        RelationConfig(outer=ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2
     ),
     "omniglot-siamese-contrastive": _comparing(
-        SiameseConfig(margin=1.0, outer=_ANNEALED),
+        SiameseConfig(margin=1.0, outer=ANNEALED),
         "Hadsell et al. 2006; Koch et al. 2015; features without a last ReLU",
         rectified=False,
     ),
     "omniglot-siamese-triplet": _comparing(
-        SiameseConfig(loss="triplet", margin=0.3, outer=_ANNEALED),
+        SiameseConfig(loss="triplet", margin=0.3, outer=ANNEALED),
         "Schroff et al. 2015, features without a last ReLU",
         ways=30,
         tasks=2,
         rectified=False,
     ),
 }
-_FOLDERS: dict[str, FewshotPreset] = {
-    "class-folders-maml": FewshotPreset(
-        FewshotExperiment(
-            ClassFolderData(),
-            MamlConfig(inner_lr=0.05, inner_steps=5, outer=OuterConfig(max_grad=10.0)),
-            backbone=StandardBackbone(num_filters=32),
-            training=FewshotTrainingConfig(iterations=1200, updates_per_iteration=50, meta_batch_size=4),
-        ),
-        "Finn et al. 2017 on miniImageNet; their step size 0.01 is 0.05 of a mean loss",
-    ),
-    "class-folders-protonet": FewshotPreset(
-        FewshotExperiment(
-            ClassFolderData(episodes=EpisodesConfig(train_ways=20)),
-            PrototypicalConfig(outer=_ANNEALED),
-            training=FewshotTrainingConfig(iterations=400, updates_per_iteration=50, meta_batch_size=1),
-            evaluation=FewshotEvaluationConfig(num_steps=0),
-        ),
-        "Snell et al. 2017 on miniImageNet, 20-way training",
-    ),
-}
-PRESETS: dict[str, FewshotPreset] = _SINUSOIDS | _OMNIGLOT | _FOLDERS

@@ -1,5 +1,6 @@
-"""The studies by name."""
+"""The studies by name, each with its source."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from metarl.agent import AgentConfig
@@ -8,7 +9,8 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
-from metarl.experiments.presets.rl2_settings import LOCOMOTION_RL2
+from metarl.experiments.presets.locomotion import RL2 as LOCOMOTION_RL2
+from metarl.experiments.presets.preset import Preset
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
 from metarl.training import EvaluationConfig, TrainingConfig
 
@@ -48,51 +50,55 @@ _CHEETAH = "half-cheetah-dynamics"
 # Twice the simulator's steps and another integrator: what a policy knows of contacts is no longer quite so.
 _GAP = SimulatorGap(timestep=0.005, integrator="implicitfast")
 
-STUDIES: dict[str, Study] = {
+STUDIES: Mapping[str, Preset[Study]] = {
     # All are trained on 4 million steps: episodes of 200 steps, 16,000 in an iteration, 20,000 in ProMP's. The
     # oracle has three times as many, since regret is measured against the best that is known: after 4 it had
     # learned less than RL2.
-    "half-cheetah-dynamics": Study(
-        benchmark=_CHEETAH,
-        learners=(
-            # With a memory too, so that no contender has what the oracle lacks.
-            _learner("oracle", _CHEETAH, _ORACLE, iterations=750, tasks=80, minutes=21, observe_task=True),
-            _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=250, tasks=80, minutes=5),
-            _learner("recurrent", _CHEETAH, _RECURRENT, iterations=250, tasks=80, minutes=7),
-            _learner("rl2", _CHEETAH, _RL2, iterations=250, tasks=40, minutes=9),
-            _learner("promp", _CHEETAH, _PROMP, iterations=200, tasks=10, minutes=5),
-        ),
-        oracle="oracle",
-        source="HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
-        stable=StablePpo(total_steps=4_000_000, num_envs=80, minibatches=10, epochs=6, minutes=12),
-        gap=_GAP,
-        num_tasks=30,
-        num_episodes=10,
-        num_trials=2,
-    ),
-    "quick": Study(
-        benchmark=_CHEETAH,
-        learners=(
-            _learner(
-                "oracle",
-                _CHEETAH,
-                _RECURRENT,
-                iterations=10,
-                tasks=40,
-                minutes=0.1,
-                horizon=50,
-                observe_task=True,
+    "half-cheetah-dynamics": Preset(
+        Study(
+            benchmark=_CHEETAH,
+            learners=(
+                # With a memory too, so that no contender has what the oracle lacks.
+                _learner("oracle", _CHEETAH, _ORACLE, iterations=750, tasks=80, minutes=21, observe_task=True),
+                _learner("memoryless", _CHEETAH, _MEMORYLESS, iterations=250, tasks=80, minutes=5),
+                _learner("recurrent", _CHEETAH, _RECURRENT, iterations=250, tasks=80, minutes=7),
+                _learner("rl2", _CHEETAH, _RL2, iterations=250, tasks=40, minutes=9),
+                _learner("promp", _CHEETAH, _PROMP, iterations=200, tasks=10, minutes=5),
             ),
-            _learner("rl2", _CHEETAH, _RL2, iterations=10, tasks=20, minutes=0.2, horizon=50),
-            _learner("promp", _CHEETAH, _PROMP, iterations=5, tasks=10, minutes=0.1, horizon=50),
+            oracle="oracle",
+            stable=StablePpo(total_steps=4_000_000, num_envs=80, minibatches=10, epochs=6, minutes=12),
+            gap=_GAP,
+            num_tasks=30,
+            num_episodes=10,
+            num_trials=2,
         ),
-        oracle="oracle",
-        source="half-cheetah-dynamics cut down to a minute, to see that all works: nothing is learned",
-        stable=StablePpo(total_steps=20_000, num_envs=40, minutes=0.5),
-        gap=_GAP,
-        num_tasks=5,
-        num_episodes=5,
-        num_trials=1,
-        horizon=50,
+        "HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
+    ),
+    "quick": Preset(
+        Study(
+            benchmark=_CHEETAH,
+            learners=(
+                _learner(
+                    "oracle",
+                    _CHEETAH,
+                    _RECURRENT,
+                    iterations=10,
+                    tasks=40,
+                    minutes=0.1,
+                    horizon=50,
+                    observe_task=True,
+                ),
+                _learner("rl2", _CHEETAH, _RL2, iterations=10, tasks=20, minutes=0.2, horizon=50),
+                _learner("promp", _CHEETAH, _PROMP, iterations=5, tasks=10, minutes=0.1, horizon=50),
+            ),
+            oracle="oracle",
+            stable=StablePpo(total_steps=20_000, num_envs=40, minutes=0.5),
+            gap=_GAP,
+            num_tasks=5,
+            num_episodes=5,
+            num_trials=1,
+            horizon=50,
+        ),
+        "half-cheetah-dynamics cut down to a minute, to see that all works: nothing is learned",
     ),
 }
