@@ -106,6 +106,20 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
                 infos["final_obs"][row] = np.concatenate((infos["final_obs"][row], self._vectors[row]))
         return self._extended(observations), rewards, terminated, truncated, infos
 
+    @property
+    def can_render(self) -> bool:
+        """Whether rows can be drawn by `render_row`."""
+        return self._tasked.can_render
+
+    @property
+    def render_fps(self) -> int:
+        """Number of steps per second of the simulated world."""
+        return self._tasked.render_fps
+
+    def render_row(self, row: int) -> np.ndarray:
+        """A picture of one sub-environment, uint8 [height, width, 3]; the shown task is not in it."""
+        return self._tasked.render_row(row)
+
     def _extended(self, observations: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
         vectors = self._vectors if rows is None else self._vectors[rows]
         extended: np.ndarray = np.concatenate((observations, vectors), axis=1)

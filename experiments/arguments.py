@@ -53,12 +53,12 @@ def overridden(settings: Settings, arguments: object, *names: str) -> Settings:
     return replace(settings, **{name: value for name, value in values.items() if value is not None})
 
 
-def check_new(path: Path | None) -> None:
-    """Raise a UsageError unless a new file can be written there."""
+def check_new(path: Path | None, option: str = "--json") -> None:
+    """Raise a UsageError unless a new file can be written there; the message names the option."""
     if path is None:
         return
     if path.exists():
-        raise UsageError(f"{path} exists and is left as it is; give --json another name")
+        raise UsageError(f"{path} exists and is left as it is; give {option} another name")
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise UsageError(f"cannot write {path}: its folder does not exist or is not writable")
 

@@ -14,6 +14,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
@@ -27,6 +28,7 @@ _COMMANDS = {
     "train": "commands.train",
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
+    "video": "commands.video",
     "study": "study.command",
     "bench": "commands.bench",
 }

@@ -1,0 +1,114 @@
+"""metarl video DIR: film a trained agent before adaptation and after each step of it, side by side."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from metarl.experiments.agent_run import AgentRun
+from metarl.experiments.arguments import UsageError, check_new, parse
+from metarl.experiments.console import Waiting, say
+from metarl.experiments.loading import open_run
+from metarl.experiments.video import SUFFIXES, film_task, frames, write_film
+from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.configs import check_counts, check_not_negative
+from metarl.tasks import Task, load_tasks
+
+
+@dataclass(frozen=True)
+class VideoArguments:
+    """Film a trained agent on test tasks: a row per task, a panel before adaptation and one after each step.
+
+    Attributes:
+        folder: Run folder.
+        out: New file to write, ending in .mp4 or .gif; by default the next free DIR/videos/NUMBER.mp4.
+        tasks: JSON file with the tasks to film, instead of the run's test tasks.
+        first: Number of the first task to film, counted from 0.
+        num_tasks: Number of tasks to film, one below the other.
+        num_steps: Number of adaptation steps; the run's own by default, at most 3.
+        num_episodes: Number of episodes that a gradient step is taken on; the run's own by default.
+        horizon: Steps per episode; those of training by default.
+        deterministic: Mode of the policy instead of samples.
+        seed: Seed of the resets and of the actions' noise.
+        checkpoint: File name of the checkpoint, checkpoint.pt or checkpoint.previous.pt.
+        experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
+        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    out: Path | None = None
+    tasks: Path | None = None
+    first: int = 0
+    num_tasks: int = 1
+    num_steps: int | None = None
+    num_episodes: int | None = None
+    horizon: int | None = None
+    deterministic: bool = False
+    seed: int = 0
+    checkpoint: str = CHECKPOINT
+    experiment: str | None = None
+    benchmark: str | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_tasks", "num_episodes", "horizon")
+        check_not_negative(self, "first", "seed", *(["num_steps"] if self.num_steps is not None else []))
+        if self.out is not None and self.out.suffix not in SUFFIXES:
+            raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {self.out}")
+
+
+def command(words: list[str]) -> int:
+    """Run `metarl video`; returns the exit status."""
+    arguments = parse(VideoArguments, words, "metarl video")
+    check_new(arguments.out, "--out")
+    run = open_run(arguments.folder, experiment=arguments.experiment, benchmark=arguments.benchmark)
+    if not isinstance(run, AgentRun):
+        raise UsageError(f"{run.folder} is a few-shot run, which has no environment to film")
+    tasks = run.test_tasks if arguments.tasks is None else load_tasks(arguments.tasks, run.benchmark.family)
+    chosen = tasks[arguments.first : arguments.first + arguments.num_tasks]
+    if len(chosen) < arguments.num_tasks:
+        raise UsageError(
+            f"there are {len(tasks)} tasks, counted from 0; --first {arguments.first} and --num-tasks "
+            f"{arguments.num_tasks} ask for more"
+        )
+    out = arguments.out or _free(run.folder / "videos")
+    settings = run.experiment.evaluation
+    num_steps = min(3, settings.num_steps) if arguments.num_steps is None else arguments.num_steps
+    agent = run.agent(checkpoint=arguments.checkpoint)
+    rows, fps = [], 1
+    with Waiting("filming") as waiting:
+        for number, task in enumerate(chosen):
+            panels, fps = film_task(
+                agent,
+                run.benchmark.test,
+                task,
+                num_steps=num_steps,
+                num_episodes=arguments.num_episodes or settings.num_episodes,
+                horizon=arguments.horizon or run.experiment.horizon,
+                seed=arguments.seed,
+                deterministic=arguments.deterministic,
+            )
+            rows.append((f"{run.name}: {describe_task(task)}", panels))
+            waiting.progress(number + 1, len(chosen))
+    pictures, fps_shown = frames(rows, fps)
+    out.parent.mkdir(exist_ok=True)
+    write_film(out, pictures, fps_shown)
+    for description, panels in rows:
+        returns = ", ".join(f"{panel.title} {panel.returns[-1]:.1f}" for panel in panels)
+        say(f"{description}: return {returns}")
+    say(f"written to {out}")
+    return 0
+
+
+def describe_task(task: Task) -> str:
+    """A task in a few words: "velocity = 2.00", or the family's name if it has many parameters."""
+    parts = [
+        f"{name} = {', '.join(f'{x:.2f}' for x in value)}" if isinstance(value, tuple) else f"{name} = {value:.2f}"
+        for name, value in task.params
+    ]
+    text = "; ".join(parts)
+    return text if text and len(text) <= 60 else task.family
+
+
+def _free(folder: Path) -> Path:
+    """The first NUMBER.mp4 of a folder that is not there yet."""
+    return next(path for number in range(10**6) if not (path := folder / f"{number}.mp4").exists())
