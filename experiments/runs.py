@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -317,13 +317,21 @@ def checkpoint_path(run: Run, name: str) -> Path:
 
 def versions() -> dict[str, Any]:
     """What results depend on: packages, interpreter, processor, and the commit of a checkout."""
-    packages = ("metarl", "torch", "numpy", "gymnasium", "mujoco")
-    found: dict[str, Any] = {name: version(name) for name in packages}
+    packages = ("metarl-toolkit", "torch", "numpy", "gymnasium", "mujoco", "metaworld")
+    found: dict[str, Any] = {name: _version(name) for name in packages}
     found["python"] = sys.version.split()[0]
     found["platform"] = f"{platform.system()} {platform.machine()}"
     found["torch_threads"] = torch.get_num_threads()
     found["git_commit"] = _git_commit()
     return found
+
+
+def _version(distribution: str) -> str | None:
+    """The version of a distribution; None if it is not installed, as in a checkout that is only on the path."""
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

@@ -1,6 +1,7 @@
 """Meta-reinforcement learning: agents that learn how to adapt."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 from metarl.tasks import Benchmark, Task
@@ -34,6 +35,21 @@ _MODULES = {
     "load_recording": "metarl.deploy.recordings",
     "save_recording": "metarl.deploy.recordings",
 }
+
+
+def _refuse_the_other_metarl() -> None:
+    """Raise an ImportError if PyPI's metarl, which overwrites files of this package, is installed too."""
+    for other in importlib.metadata.distributions(name="metarl"):
+        # This package was distributed under the same name before; only this one has a command.
+        if not other.entry_points:
+            raise ImportError(
+                f"the distribution metarl {other.version} is another project with the same import name; run: "
+                "pip uninstall metarl, then: pip install --force-reinstall --no-deps metarl-toolkit",
+                name=__name__,
+            )
+
+
+_refuse_the_other_metarl()
 
 
 def __getattr__(name: str) -> Any:

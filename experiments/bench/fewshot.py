@@ -89,7 +89,7 @@ def bench(
     prototypical = prototypical or PrototypicalSizes()
     missing = [name for name in ("higher", "torchopt", "easyfsl") if not importlib.util.find_spec(name)]
     for package in missing:
-        remedy = "--no-deps easyfsl==1.5.0" if package == "easyfsl" else "metarl[bench]"
+        remedy = "--no-deps easyfsl==1.5.0" if package == "easyfsl" else '"metarl-toolkit[bench]"'
         say(f"{package} is not installed and is left out; pip install {remedy}")
     result: dict[str, Any] = {"bench": "fewshot", "repeats": repeats, "machine": machine(), "sinusoid": {}}
     for steps in sinusoid.inner_steps:

@@ -61,7 +61,7 @@ def bench(
     sinusoid, trust_region = sinusoid or SinusoidSizes(), trust_region or TrustRegionSizes()
     for package in ("higher", "torchopt"):
         if not importlib.util.find_spec(package):
-            say(f"{package} is not installed and is left out; pip install metarl[bench]")
+            say(f'{package} is not installed and is left out; pip install "metarl-toolkit[bench]"')
     result: dict[str, Any] = {"bench": "meta-gradient", "repeats": repeats, "machine": machine(), "sinusoid": {}}
     for steps in sinusoid.inner_steps:
         with Waiting(f"sinusoid, {steps} inner steps: measurement") as waiting:

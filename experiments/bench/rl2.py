@@ -77,7 +77,7 @@ def _measure_update(repeats: int, sizes: Sizes) -> dict[str, Any]:
         name: partial(agent.update, experience) for name, agent in agents.items()
     }
     if importlib.util.find_spec("sb3_contrib") is None:
-        say('sb3-contrib is not installed and left out; pip install -c constraints.txt -e ".[bench]" brings it')
+        say('sb3-contrib is not installed and left out; pip install "metarl-toolkit[bench]"')
     else:
         for shared in (False, True):
             name = "sb3-contrib-shared" if shared else "sb3-contrib"

@@ -7,7 +7,9 @@ from typing import Any
 
 from metarl.runs.files import atomic_file
 
-HOW_TO_INSTALL = 'no figure: matplotlib is not installed; pip install "metarl[report]" and run the study again'
+HOW_TO_INSTALL = (
+    'no figure: matplotlib is not installed; pip install "metarl-toolkit[report]" and run the study again'
+)
 
 
 def can_draw() -> bool:

@@ -154,7 +154,7 @@ class WandbLogger(Logger):
             import wandb  # noqa: PLC0415
         except ImportError as error:
             raise ValueError(
-                "the logger wandb needs the package wandb, which is not installed; pip install wandb"
+                'the logger wandb needs wandb, which is not installed; pip install "metarl-toolkit[wandb]"'
             ) from error
         self._wandb: Any = wandb  # has types only where it is installed
         self._settings = {"dir": str(folder), "name": name, "project": project, "resume": "allow"}

@@ -418,4 +418,4 @@ def test_without_matplotlib_the_study_says_how_to_get_it(
 ) -> None:
     monkeypatch.setattr(command, "can_draw", lambda: False)
     assert command.run_study("tiny", _study(), done[0], {}) == 0
-    assert 'pip install "metarl[report]"' in capsys.readouterr().out
+    assert 'pip install "metarl-toolkit[report]"' in capsys.readouterr().out

@@ -224,5 +224,5 @@ def test_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_wandb_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(ValueError, match="pip install wandb"):
+    with pytest.raises(ValueError, match=r'pip install "metarl-toolkit\[wandb\]"'):
         WandbLogger(tmp_path, name="run")

@@ -1,0 +1,61 @@
+"""What an import brings with it, and what is said where another project took the import name."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _python(*words: str, path: tuple[Path, ...] = (ROOT,)) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, path))}
+    return subprocess.run(
+        [sys.executable, *words], env=environment, cwd=path[0], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def other_project(tmp_path: Path) -> Path:
+    """A folder in which a distribution metarl lies as pip installs PyPI's: its metadata, and a package metarl."""
+    metadata = tmp_path / "metarl-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: metarl\nVersion: 0.1.0\n")
+    (tmp_path / "metarl").mkdir()
+    (tmp_path / "metarl" / "__init__.py").write_text("from maml import MAMLRL\n")
+    return tmp_path
+
+
+def test_beside_the_other_project_an_import_says_what_to_do(other_project: Path) -> None:
+    done = _python("-c", "import metarl", path=(ROOT, other_project))
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError: the distribution metarl 0.1.0 is another project")
+    assert "pip uninstall metarl" in last
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["beside", "in front"])
+def test_the_command_says_in_one_line_that_the_other_project_is_installed(
+    other_project: Path, hidden: bool
+) -> None:
+    """In front: the other package is what Python imports, as over an editable installation of ours."""
+    # The last folder of the path has our entry alone.
+    entry = other_project / "entry"
+    entry.mkdir()
+    (entry / "metarl_toolkit.py").symlink_to(ROOT / "metarl_toolkit.py")
+    path = (other_project, entry) if hidden else (ROOT, other_project)
+    done = _python("-c", "import sys, metarl_toolkit; sys.exit(metarl_toolkit.main())", path=path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("metarl: error: ")
+    assert done.stderr.count("\n") == 1
+    assert "pip install --force-reinstall --no-deps metarl-toolkit" in done.stderr
+
+
+def test_an_earlier_name_of_this_package_is_not_the_other_project(tmp_path: Path) -> None:
+    metadata = tmp_path / "metarl-0.1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: metarl\nVersion: 0.1.0\n")
+    (metadata / "entry_points.txt").write_text("[console_scripts]\nmetarl = metarl.experiments.cli:main\n")
+    assert _python("-c", "import metarl", path=(ROOT, tmp_path)).returncode == 0
