@@ -6,54 +6,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from metarl.agent import Actions, Interface, Outcome
-from metarl.agents.pearl.context import RecurrentEncoder, SetEncoder, transition_inputs
-from metarl.agents.pearl.soft_actor_critic import LatentPolicy
+from metarl.agents.pearl.networks import ActingNetworks
 from metarl.learning.trials import as_trials
-from metarl.nets.actions import ActionMap
 from metarl.nets.devices import on_cpu
-from metarl.nets.encoders import Encoder
 from metarl.nets.memories import Carry
 from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Observations, Trajectories, map_observations
 
 # The latent's noise is a stream of its own, so that exploring in actions does not change what is drawn of latents.
 _LATENT_STREAM = np.uint64(1 << 63)
-
-
-class ActingNetworks(nn.Module):
-    """The parts of an agent that act: the inference network, the policy and the map to the action bounds.
-
-    Args:
-        encoder: Network that infers the latent.
-        policy: Policy that acts on the latent.
-        next_observations: Whether context rows hold the next observation.
-        observations: Encoder of observations, without weights.
-        actions: Action space, bounded.
-    """
-
-    def __init__(
-        self,
-        encoder: SetEncoder | RecurrentEncoder,
-        policy: LatentPolicy,
-        *,
-        next_observations: bool,
-        observations: Encoder,
-        actions: ActionMap,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.policy, self.next_observations = encoder, policy, next_observations
-        self.observations, self.actions = observations, actions
-        self.interface = Interface(observations.space, actions.space)
-
-    def context_rows(
-        self, observations: Observations, actions: Tensor, rewards: Tensor, next_observations: Observations
-    ) -> Tensor:
-        """The encoder's inputs for transitions, [..., in]."""
-        following = self.observations(next_observations) if self.next_observations else None
-        return transition_inputs(self.observations(observations), actions, rewards, following)
 
 
 class LatentActor:

@@ -1,6 +1,7 @@
 """The experience that PEARL collects: trials of enough steps, and their transitions for the replay."""
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from metarl.agent import Collector
 from metarl.agents.pearl.actor import LatentActor
-from metarl.learning.replay import Transitions
+from metarl.learning.replay import Transitions, concatenate_transitions
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories, observation_parts
@@ -86,6 +87,29 @@ def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Tr
         terminated=trajectories.terminated.float(),
         next_observations=trajectories.next_observations(),
     )
+
+
+def transitions_by_task(collection: Collection, learned_reward: str | None) -> dict[Task, tuple[Transitions, int]]:
+    """Every task's transitions, those of its context first, and how many of them are context.
+
+    Args:
+        collection: Trials of the tasks.
+        learned_reward: Name of the info to learn from instead of the reward; None for the reward.
+    """
+    contexts: dict[Task, list[Transitions]] = {}
+    extras: dict[Task, list[Transitions]] = {}
+    for trajectories in collection.rounds:
+        transitions = as_transitions(trajectories, learned_reward)
+        mask, split = trajectories.mask, collection.num_context
+        for row, task in enumerate(trajectories.tasks):
+            for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
+                real = mask[row, episodes]
+                steps = transitions.map(itemgetter((row, episodes))).map(itemgetter(real))
+                parts.setdefault(task, []).append(steps)
+    return {
+        task: (concatenate_transitions([*context, *extras[task]]), sum(len(part.rewards) for part in context))
+        for task, context in contexts.items()
+    }
 
 
 def return_metrics(collection: Collection, num_prior: int) -> dict[str, float]:

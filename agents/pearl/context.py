@@ -13,7 +13,7 @@ posterior is that transition's factor.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,19 +80,6 @@ def product_of_gaussians(precision: Tensor, shift: Tensor) -> Latent:
     """
     variance = torch.where(precision > 0, precision, 1.0).reciprocal()
     return Latent(shift * variance, variance)
-
-
-class InferenceNetwork(Protocol):
-    """A network from contexts to posteriors; its context rows come from `transition_inputs`."""
-
-    def start(self, num_tasks: int) -> Carry:
-        """The carry of an empty context."""
-
-    def read(self, context: Tensor, carry: Carry) -> Carry:
-        """The carry after reading more context, [task, row, in], whose rows are in their order."""
-
-    def posterior(self, carry: Carry) -> Latent:
-        """The posterior after the context that was read."""
 
 
 def transition_inputs(

@@ -28,26 +28,24 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 import torch
-from gymnasium.spaces import Box
 from torch import Tensor
 
 from metarl.agent import AgentConfig, AgentSetup, Collector
-from metarl.agents.pearl.actor import ActingNetworks, LatentActor
-from metarl.agents.pearl.collection import Collection, as_transitions, collect_whole, return_metrics
-from metarl.agents.pearl.context import ContextConfig, make_inference_network
-from metarl.agents.pearl.soft_actor_critic import SoftActorCritic
+from metarl.agents.pearl.actor import LatentActor
+from metarl.agents.pearl.adam import DeviceAdam
+from metarl.agents.pearl.collection import Collection, collect_whole, return_metrics, transitions_by_task
+from metarl.agents.pearl.context import ContextConfig
+from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
+from metarl.agents.pearl.networks import make_networks
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import FILE as REPLAY
-from metarl.learning.replay import MultiTaskReplay, Transitions, concatenate_transitions
+from metarl.learning.replay import MultiTaskReplay, Transitions
 from metarl.learning.schedules import linear
-from metarl.nets.actions import action_map
-from metarl.nets.encoders import FLAT
-from metarl.observations import describe
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import FiniteTasks, Task, TaskEnv
@@ -145,6 +143,17 @@ class PearlConfig(AgentConfig):
         """Number of a training trial's episodes that become the task's context."""
         return self.num_prior_episodes + self.num_posterior_episodes
 
+    def check_capacity(self, horizon: int) -> None:
+        """Raise a ValueError if a collection of episodes of so many steps may be more than the replay holds."""
+        episodes = max(self.num_initial_episodes, self.num_context_episodes + self.num_extra_episodes)
+        # Where episodes end early, the last round of a collection may start one step before it has enough.
+        most = 2 * episodes * horizon - 1
+        if most > self.replay_capacity:
+            raise ValueError(
+                f"replay_capacity must hold a collection of {episodes} episodes of {horizon} steps, "
+                f"up to {most} where episodes end early, got {self.replay_capacity}"
+            )
+
     def make(self, setup: AgentSetup) -> "Pearl":
         """Make an untrained agent with this configuration.
 
@@ -160,22 +169,6 @@ class PearlConfig(AgentConfig):
         return Pearl(
             setup.env, self, train.tasks, iterations=setup.iterations, seed=setup.seed, device=setup.device
         )
-
-
-class UpdateDraw(NamedTuple):
-    """The random numbers of one update.
-
-    Attributes:
-        places: Places of transitions in the replay, [task, row].
-        context_places: Places of the contexts' transitions in the replay, [task, row].
-        latent_noise: Standard normal noise of the latents, [task, latent].
-        action_noise: Standard normal noise of the actions, [task, row, act].
-    """
-
-    places: Tensor
-    context_places: Tensor
-    latent_noise: Tensor
-    action_noise: Tensor
 
 
 class Pearl:
@@ -202,27 +195,20 @@ class Pearl:
         seed: int,
         device: torch.device,
     ) -> None:
-        if not isinstance(env.single_action_space, Box):
-            raise ValueError(
-                f"PEARL takes bounded Box actions, got {describe(env.single_action_space)}; "
-                "RL2, MAML-TRPO and ProMP take discrete ones"
-            )
-        actions = action_map(env.single_action_space, "PEARL")
-        generator = torch_generator(seed)
-        observations = FLAT.make(env.single_observation_space, generator)
-        obs_size, act_size = observations.output_size, actions.num_outputs
-        self.config, self.device = config, device
+        self.config, self.device, self.horizon = config, device, env.max_episode_steps
+        config.check_capacity(self.horizon)
         self.iterations, self.updates = iterations, 0
-        self.horizon = env.max_episode_steps
         self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
-        episodes = max(config.num_initial_episodes, config.num_context_episodes + config.num_extra_episodes)
-        # Where episodes end early, the last round of a collection may start one step before it has enough.
-        most = 2 * episodes * self.horizon - 1
-        if most > config.replay_capacity:
-            raise ValueError(
-                f"replay_capacity must hold a collection of {episodes} episodes of {self.horizon} steps, "
-                f"up to {most} where episodes end early, got {config.replay_capacity}"
-            )
+        self.learner, self.acting = make_networks(
+            env,
+            config.context,
+            config.hidden_sizes,
+            temperature=config.temperature,
+            generator=torch_generator(seed),
+        )
+        self.learner.to(device)
+        self.acting.to(device)
+        act_size = self.learner.policy.act_size
         self.replay = MultiTaskReplay(
             len(self.tasks),
             config.replay_capacity,
@@ -230,31 +216,19 @@ class Pearl:
             act_size=act_size,
             device=device,
         )
-        encoder = make_inference_network(config.context, obs_size, act_size, generator)
-        self.learner = SoftActorCritic(
-            obs_size,
-            act_size,
-            config.context.latent_size,
-            config.hidden_sizes,
-            temperature=config.temperature,
-            generator=generator,
-        )
-        self.acting = ActingNetworks(
-            encoder,
-            self.learner.policy,
-            next_observations=config.context.next_observations,
-            observations=observations,
-            actions=actions,
-        )
-        self.learner.to(device)
-        self.acting.to(device)
         self.target_entropy = -float(act_size) if config.learn_temperature else None
-        on_cuda = device.type == "cuda"
-        critic_parameters = [*encoder.parameters(), *self.learner.critics.parameters()]
-        actor_parameters = [*self.learner.policy.parameters(), *self.learner.value.parameters()]
-        self.critic_optimizer, self.actor_optimizer = (
-            torch.optim.Adam(parameters, lr=self._rate(config.outer_lr), fused=True, capturable=on_cuda)
-            for parameters in (critic_parameters, [*actor_parameters, self.learner.log_temperature])
+        learner, rate = self.learner, config.outer_lr
+        critics = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
+        actors = [*learner.policy.parameters(), *learner.value.parameters(), learner.log_temperature]
+        self.critic_optimizer, self.actor_optimizer = (DeviceAdam(p, rate, device) for p in (critics, actors))
+        self._sizes = UpdateSizes(
+            num_tasks=config.update_tasks,
+            batch_size=config.batch_size,
+            context_size=config.context_size,
+            latent_size=config.context.latent_size,
+            act_size=act_size,
+            ordered=config.context.kind == "recurrent",
+            shortest=self.horizon if config.vary_context else None,
         )
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
         self._sampling = torch_generator(seed, device)
@@ -302,7 +276,9 @@ class Pearl:
 
     def _descend(self) -> dict[str, float]:
         """All gradient steps of an update; means of METRICS by name."""
-        self._set_outer_lr()
+        rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
+        for optimizer in (self.critic_optimizer, self.actor_optimizer):
+            optimizer.set_rate(rate)
         step: Callable[[UpdateDraw], Tensor] = self.step
         if self.device.type == "cuda" and self.config.capture_graph:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
@@ -315,61 +291,16 @@ class Pearl:
             raise FloatingPointError("PEARL's loss is not finite; lower outer_lr or reward_scale")
         return dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
 
-    def _rate(self, rate: float) -> float | Tensor:
-        """A step size as Adam wants it: a captured graph reads it from the device's memory."""
-        return torch.tensor(rate, device=self.device) if self.device.type == "cuda" else rate
-
-    def _set_outer_lr(self) -> None:
-        rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
-        for optimizer in (self.critic_optimizer, self.actor_optimizer):
-            for group in optimizer.param_groups:
-                if isinstance(group["lr"], Tensor):
-                    group["lr"].fill_(rate)  # where a captured graph reads it
-                else:
-                    group["lr"] = rate
-
     def store(self, collection: Collection) -> None:
         """Put trials into the replay; their first episodes become the tasks' contexts, or part of them."""
-        contexts: dict[int, list[Transitions]] = {}
-        extras: dict[int, list[Transitions]] = {}
-        for trajectories in collection.rounds:
-            transitions = as_transitions(trajectories, self.config.learned_reward)
-            mask, split = trajectories.mask, collection.num_context
-            for row, task in enumerate(trajectories.tasks):
-                for parts, episodes in ((contexts, slice(0, split)), (extras, slice(split, None))):
-                    real = mask[row, episodes]
-                    steps = transitions.map(itemgetter((row, episodes))).map(itemgetter(real))
-                    parts.setdefault(self.tasks[task], []).append(steps)
-        for index, context in contexts.items():
-            joined = concatenate_transitions([*context, *extras[index]])
-            self.replay.add(index, joined, num_context=sum(len(part.rewards) for part in context))
+        for task, (transitions, num_context) in transitions_by_task(
+            collection, self.config.learned_reward
+        ).items():
+            self.replay.add(self.tasks[task], transitions, num_context=num_context)
 
     def draw(self) -> UpdateDraw:
         """Tasks, transitions and noise of one update."""
-        config, generator = self.config, self._sampling
-        num_tasks, rows = config.update_tasks, config.batch_size
-        orders = [
-            torch.randperm(len(self.tasks), generator=generator, device=self.device)
-            for _ in range(-(-num_tasks // len(self.tasks)))
-        ]
-        tasks = torch.cat(orders)[:num_tasks]
-        ordered = config.context.kind == "recurrent"
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, device=self.device)
-
-        return UpdateDraw(
-            places=self.replay.draw(tasks, rows, generator),
-            context_places=self.replay.draw_context(
-                tasks,
-                config.context_size,
-                generator,
-                ordered=ordered,
-                shortest=self.horizon if config.vary_context else None,
-            ),
-            latent_noise=normal(num_tasks, config.context.latent_size),
-            action_noise=normal(num_tasks, rows, self.learner.policy.act_size),
-        )
+        return self._sizes.draw(self.replay, self._sampling)
 
     def step(self, draw: UpdateDraw) -> Tensor:
         """Take one gradient step of every network and return the means of METRICS."""
@@ -471,11 +402,6 @@ class Pearl:
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
         self._seeds.set_state(state["seeds"])
         self.updates = int(state["updates"])
-        for optimizer in (self.critic_optimizer, self.actor_optimizer):
-            for group in optimizer.param_groups:
-                # The checkpoint's may be of another device.
-                group["capturable"] = self.device.type == "cuda"
-                group["lr"] = self._rate(float(group["lr"]))
         self._captured = None  # a graph holds on to the moments that were there when it was captured
 
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agents.pearl.context import SetEncoder
-from metarl.agents.pearl.pearl import Pearl, PearlConfig, UpdateDraw
+from metarl.agents.pearl.draws import UpdateDraw
+from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.envs import make_benchmark
 from metarl.experiments.bench.timing import (
     interleave,

@@ -23,7 +23,8 @@ from metarl.agents.pearl.context import (
     make_inference_network,
     product_of_gaussians,
 )
-from metarl.agents.pearl.pearl import Pearl, PearlConfig, UpdateDraw
+from metarl.agents.pearl.draws import UpdateDraw
+from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
