@@ -12,6 +12,7 @@ from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.outside import Source, call_if_function, installed, load_object, names_object
 from metarl.experiments.presets.table import PRESETS, RL_PRESETS
+from metarl.experiments.settings import settings_for
 from metarl.tasks import Benchmark
 
 
@@ -37,6 +38,12 @@ def experiment_of_word(word: str) -> Named:
     """
     if word in PRESETS:
         return Named(word, PRESETS[word].configuration)
+    if word in ALGORITHMS:
+        raise ValueError(
+            f"{word} is an algorithm and needs a benchmark: `metarl train {word} --benchmark point`, gridnavi, "
+            "half-cheetah-vel, ml1-reach, ...; `metarl list benchmarks` has all, FILE.yaml and FILE.py:FAMILY are "
+            "your own"
+        )
     if names_object(word):
         return _outside(word, _slug(word.rpartition(":")[2]))
     points = installed()
@@ -47,6 +54,20 @@ def experiment_of_word(word: str) -> Named:
     if word.endswith(".py"):
         raise ValueError(f"{word} must say what to take of the file: expected {word}:NAME")
     raise ValueError(f"unknown experiment {word!r}; {_meant(word, [*PRESETS, *points])}")
+
+
+def experiment_of_algorithm(algorithm: str, word: str) -> tuple[Named, Source | None]:
+    """The experiment that trains an algorithm on the benchmark of a word, and the origin of a user's benchmark.
+
+    Raises:
+        ValueError: if there is no such benchmark.
+    """
+    benchmark: str | Benchmark = word
+    source = None
+    if names_object(word):
+        benchmark, source = benchmark_of_word(word)
+    experiment = settings_for(algorithm, benchmark)
+    return Named(title(experiment), experiment), source
 
 
 def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:

@@ -12,6 +12,7 @@ USAGE = """usage: metarl COMMAND ...
 
   metarl list [experiments | benchmarks | studies] [TEXT]
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field]
+  metarl train ALGORITHM --benchmark NAME [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
