@@ -19,7 +19,7 @@ from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
 from metarl.loop import Progress, Report
 from metarl.runs import seeding
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks

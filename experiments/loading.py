@@ -17,7 +17,7 @@ from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.outside import Source, installed
 from metarl.experiments.runs import CONFIG, Run, read_config
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 
 AnyExperiment = Experiment | FewshotExperiment
 

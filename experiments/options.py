@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import check_counts, check_not_negative
 
 

@@ -19,8 +19,7 @@ import torch
 from metarl.experiments.configuration import Device
 from metarl.experiments.options import EvaluationOptions
 from metarl.loop import Progress, Report, progress_of
-from metarl.runs.checkpoint import BEST, PREVIOUS, latest_checkpoint, load_checkpoint
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import BEST, CHECKPOINT, PREVIOUS, latest_checkpoint, load_checkpoint
 from metarl.runs.files import atomic_file, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis

@@ -23,7 +23,7 @@ from metarl.experiments.presets.table import RL_PRESETS
 from metarl.experiments.runs import make_run
 from metarl.loop import TrainingDiverged
 from metarl.runs import files, seeding
-from metarl.runs.checkpoint import BEST, FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs.checkpoint import BEST, CHECKPOINT, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
 from metarl.runs.files import WriteError
 from metarl.runs.loggers import TensorBoardLogger
 from metarl.runs.metrics import CsvLogger
@@ -116,7 +116,7 @@ def _tensors(tree: Any) -> list[Any]:
 
 
 def _same(first: Path, second: Path) -> bool:
-    a, b = _tensors(load_checkpoint(first / FILE)), _tensors(load_checkpoint(second / FILE))
+    a, b = _tensors(load_checkpoint(first / CHECKPOINT)), _tensors(load_checkpoint(second / CHECKPOINT))
     assert len(a) == len(b) > 5
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
 
@@ -139,7 +139,7 @@ def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tm
     _train(whole)
     parts = _made("parts", experiment, tmp_path / "parts")
     _train(parts, _stop_at(3))
-    assert load_checkpoint(parts.folder / FILE)["progress"]["iteration"] == 3
+    assert load_checkpoint(parts.folder / CHECKPOINT)["progress"]["iteration"] == 3
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
     assert _rows(whole.folder) == _rows(parts.folder)
@@ -158,7 +158,7 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: P
 
     with pytest.raises(KeyboardInterrupt):
         _train(parts, die)
-    assert load_checkpoint(parts.folder / FILE)["progress"]["iteration"] == 4
+    assert load_checkpoint(parts.folder / CHECKPOINT)["progress"]["iteration"] == 4
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
     assert _rows(whole.folder) == _rows(parts.folder)
@@ -222,7 +222,7 @@ def test_divergence_names_iteration_and_task_and_keeps_the_checkpoint(
     monkeypatch.setattr(Promp, "collect", poisoned)
     with pytest.raises(TrainingDiverged, match=r"iteration 3: .* is nan on task 1 .*checkpoint of iteration 2"):
         _train(run)
-    state = load_checkpoint(run.folder / FILE)
+    state = load_checkpoint(run.folder / CHECKPOINT)
     assert state["progress"]["iteration"] == 2
     assert all(torch.isfinite(p).all() for p in state["agent"]["policy"].values())
 
@@ -230,15 +230,15 @@ def test_divergence_names_iteration_and_task_and_keeps_the_checkpoint(
 def test_checkpoint_round_trips_and_keeps_the_one_before(tmp_path: Path) -> None:
     for number in range(3):
         save_checkpoint(tmp_path, {"x": torch.tensor(float(number)), "name": "a"})
-    assert load_checkpoint(tmp_path / FILE)["x"].item() == 2.0
+    assert load_checkpoint(tmp_path / CHECKPOINT)["x"].item() == 2.0
     assert load_checkpoint(tmp_path / PREVIOUS)["x"].item() == 1.0
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([FILE, PREVIOUS])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
 
 
 def test_a_truncated_checkpoint_is_an_error_that_points_to_the_one_before(tmp_path: Path) -> None:
     for _ in range(2):
         save_checkpoint(tmp_path, {"x": torch.zeros(1000)})
-    path = tmp_path / FILE
+    path = tmp_path / CHECKPOINT
     path.write_bytes(path.read_bytes()[:700])
     with pytest.raises(CheckpointError, match=f"damaged or not a checkpoint.*{PREVIOUS}"):
         load_checkpoint(path)
@@ -257,12 +257,12 @@ def test_a_foreign_file_is_an_error_and_is_not_executed(
     content: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = tmp_path / FILE
+    path = tmp_path / CHECKPOINT
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(CheckpointError, match=FILE):
+    with pytest.raises(CheckpointError, match=CHECKPOINT):
         load_checkpoint(path)
     assert not Path("hostile").exists()
 
@@ -274,10 +274,10 @@ def test_a_checkpoint_of_another_network_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match="a checkpoint of Promp on point, expected one of Promp on half-cheetah-dir"
     ):
-        restore(make_agent(ant.experiment, ant.benchmark), streams(0), run.folder / FILE, ant.benchmark)
+        restore(make_agent(ant.experiment, ant.benchmark), streams(0), run.folder / CHECKPOINT, ant.benchmark)
     wider = replace(run.experiment, agent=replace(AGENTS["promp"], policy=PolicyConfig(hidden_sizes=(9,))))
     with pytest.raises(ValueError, match=r"another agent or network.*size mismatch"):
-        restore(make_agent(wider, run.benchmark), streams(0), run.folder / FILE, run.benchmark)
+        restore(make_agent(wider, run.benchmark), streams(0), run.folder / CHECKPOINT, run.benchmark)
 
 
 def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path:
     _killed_at(parts, 1)
     CsvLogger(parts.folder).begin(0, 0)  # as far as a resumed process came before it was killed too
     assert len((parts.folder / "metrics.csv").read_text().splitlines()) == 1
-    assert not (parts.folder / FILE).exists()
+    assert not (parts.folder / CHECKPOINT).exists()
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
     assert _rows(whole.folder) == _rows(parts.folder)
@@ -371,7 +371,7 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
     _train(whole)
     parts = _made("parts", experiment, tmp_path / "parts")
     _killed_at(parts, 5)
-    (parts.folder / FILE).unlink()
+    (parts.folder / CHECKPOINT).unlink()
     assert load_checkpoint(parts.folder / PREVIOUS)["progress"]["iteration"] == 2
     _train(open_run(parts.folder))
     assert f"going on from {parts.folder / PREVIOUS}" in caplog.text
@@ -382,7 +382,7 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
 def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_path: Path) -> None:
     run = _made("run", _experiment("promp"), tmp_path / "run")
     _killed_at(run, 5)
-    for name in (FILE, PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS):
         (run.folder / name).unlink()
     before = (run.folder / "metrics.csv").read_bytes()
     with pytest.raises(CheckpointError, match=r"no checkpoint, but its metrics\.csv is of 5 iterations"):
@@ -391,7 +391,7 @@ def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_pa
 
 
 def _tampered(run: Any, change: Callable[[dict[str, Any]], None]) -> None:
-    state = load_checkpoint(run.folder / FILE)
+    state = load_checkpoint(run.folder / CHECKPOINT)
     change(state)
     save_checkpoint(run.folder, state)
 
@@ -423,9 +423,9 @@ def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: 
     _tampered(run, change)
     agent = make_agent(run.experiment, run.benchmark)
     with pytest.raises(ValueError, match=message) as raised:
-        restore(agent, streams(0), run.folder / FILE, run.benchmark)
+        restore(agent, streams(0), run.folder / CHECKPOINT, run.benchmark)
     assert "\n" not in str(raised.value)
-    assert str(run.folder / FILE) in str(raised.value)
+    assert str(run.folder / CHECKPOINT) in str(raised.value)
 
 
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
@@ -456,7 +456,7 @@ def test_a_failing_write_says_which_checkpoint_is_intact(tmp_path: Path, monkeyp
     with pytest.raises(WriteError, match=r"cannot write .*No space left.*[\d,]+ bytes.*of iteration 2 is intact"):
         _train(run, fail_at_the_fourth)
     monkeypatch.undo()
-    assert load_checkpoint(run.folder / FILE)["progress"]["iteration"] == 2
+    assert load_checkpoint(run.folder / CHECKPOINT)["progress"]["iteration"] == 2
     assert not list(run.folder.glob(".*.tmp"))
 
 
@@ -468,7 +468,7 @@ def test_the_number_of_threads_is_restored_with_the_checkpoint(
     before = torch.get_num_threads()
     torch.set_num_threads(before + 1)
     try:
-        restore(make_agent(run.experiment, run.benchmark), streams(0), run.folder / FILE, run.benchmark)
+        restore(make_agent(run.experiment, run.benchmark), streams(0), run.folder / CHECKPOINT, run.benchmark)
         assert torch.get_num_threads() == before
     finally:
         torch.set_num_threads(before)

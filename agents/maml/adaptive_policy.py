@@ -23,7 +23,7 @@ from torch import Tensor
 from metarl.agent import Interface
 from metarl.agents.maml.batches import PolicyBatch, full_parts
 from metarl.learning.advantages import Normalisation, linear_baseline_advantages
-from metarl.learning.bilevel import Params, adapt, expand, sgd
+from metarl.learning.bilevel import Params, adapt_params, expand, sgd
 from metarl.learning.losses import policy_gradient_loss, ratio_loss
 from metarl.nets.actions import ActionMap, action_map
 from metarl.nets.devices import on_cpu
@@ -201,7 +201,7 @@ class AdaptivePolicy:
         """Adapt theta to every task with a graph, one step per batch; params are [...], results [task, ...]."""
         start = expand(params, len(batches[0].mask))
         order: Literal["first", "second"] = "first" if self.config.first_order else "second"
-        return adapt(self.inner_loss, start, batches, sgd(self.config.inner_lr), order=order)
+        return adapt_params(self.inner_loss, start, batches, sgd(self.config.inner_lr), order=order)
 
     def _rows(self, array: Tensor) -> Tensor:
         return array.flatten(1, 2).to(self.device)

@@ -9,7 +9,7 @@ from torch import Tensor
 from metarl.agent import Actions, Collector, Interface, Outcome
 from metarl.agents.maml.adaptive_policy import AdaptivePolicy
 from metarl.agents.maml.batches import MetaBatch, PolicyBatch, full_parts
-from metarl.learning.bilevel import Params, adapt, expand, sgd
+from metarl.learning.bilevel import Params, adapt_params, expand, sgd
 from metarl.runs.seeding import TaskNoise, draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Observations, Trajectories
@@ -89,7 +89,7 @@ class GradientActor:
         """One more inner step from a batch; no graph is kept."""
         learner = self._learner
         start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
-        adapted = adapt(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
+        adapted = adapt_params(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
         return GradientActor(learner, adapted, sampling=self._sampling)
 
 

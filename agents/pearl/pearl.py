@@ -43,8 +43,7 @@ from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
 from metarl.agents.pearl.networks import make_networks
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
-from metarl.learning.replay import FILE as REPLAY
-from metarl.learning.replay import MultiTaskReplay, Transitions
+from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions
 from metarl.learning.schedules import linear
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import torch_generator

@@ -26,7 +26,7 @@ from metarl.experiments.bench.timing import (
 )
 from metarl.experiments.bench.trust_region import TrustRegionSizes, measure_trust_region, show_trust_region
 from metarl.experiments.console import Waiting, say, show_table
-from metarl.learning.bilevel import Params, adapt, expand, flatten, sgd
+from metarl.learning.bilevel import Params, adapt_params, expand, flatten, sgd
 from metarl.nets.networks import Mlp
 from metarl.runs.seeding import torch_generator
 
@@ -135,7 +135,7 @@ def _batched_gradient(network: Mlp, support: Points, query: Points, inner_steps:
 
     def gradient() -> Tensor:
         start = expand(params, len(support[0]))
-        adapted = adapt(loss, start, [support] * inner_steps, sgd(inner_lr), order="second")[-1]
+        adapted = adapt_params(loss, start, [support] * inner_steps, sgd(inner_lr), order="second")[-1]
         return flatten(torch.autograd.grad(loss(adapted, query).mean(), list(params.values())))
 
     return gradient

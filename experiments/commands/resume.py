@@ -10,8 +10,7 @@ from metarl.experiments.configuration import Device
 from metarl.experiments.loading import open_run
 from metarl.experiments.runs import go_back
 from metarl.experiments.working import work
-from metarl.runs.checkpoint import FILE as CHECKPOINT
-from metarl.runs.checkpoint import PREVIOUS
+from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
 from metarl.runs.lock import locked
 
 

@@ -10,7 +10,7 @@ from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.console import Waiting, say
 from metarl.experiments.loading import open_run
 from metarl.experiments.video import SUFFIXES, film_task, frames, write_film
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import check_counts, check_not_negative
 from metarl.tasks import Task, load_tasks
 

@@ -20,7 +20,7 @@ from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report, load_state
 from metarl.runs import seeding
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 

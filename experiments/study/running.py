@@ -39,7 +39,7 @@ from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.working import own_loggers, train_shown
 from metarl.runs import seeding
-from metarl.runs.checkpoint import FILE as CHECKPOINT
+from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.files import write_json
 from metarl.runs.loggers import closing
 from metarl.runs.seeding import draw_seed
@@ -53,7 +53,7 @@ class Interrupted(Exception):
     """The user stopped the study; what is done is kept."""
 
 
-class Schedule:
+class TimeLeft:
     """What is left of a study, in the minutes that it took when it was written, and in this machine's.
 
     Args:
@@ -104,21 +104,21 @@ def run_parts(
         (folder / name).mkdir(exist_ok=True)
     for name, held_out in sets.items():
         save_tasks(folder / "tasks" / f"{name}.json", held_out.tasks)
-    schedule = Schedule(_minutes(study))
+    time_left = TimeLeft(_minutes(study))
     for learner in study.learners:
         path = evaluations / f"{learner.name}.json"
         there = path.exists()
         if not there:
-            schedule.begin(learner.name, "taken from a run" if learner.name in given else "training")
+            time_left.begin(learner.name, "taken from a run" if learner.name in given else "training")
             run = taken(study, learner, given[learner.name]) if learner.name in given else None
             write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
-        schedule.end(learner.name, worked=not there and learner.name not in given)
+        time_left.end(learner.name, worked=not there and learner.name not in given)
     if study.stable is not None:
         there = (evaluations / f"{FINE_TUNED}.json").exists() and (evaluations / f"{FROM_SCRATCH}.json").exists()
         if not there:
-            schedule.begin("sb3", "training PPO, then on each held-out task")
+            time_left.begin("sb3", "training PPO, then on each held-out task")
             _run_stable(study, study.stable, folder, sets)
-        schedule.end("sb3", worked=not there)
+        time_left.end("sb3", worked=not there)
     return {name: json.loads((evaluations / f"{name}.json").read_text()) for name in participants(study)}
 
 

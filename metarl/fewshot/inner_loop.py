@@ -13,7 +13,7 @@ from metarl.fewshot.learner import ModuleLearner, Predictor
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import TaskObjective
 from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
-from metarl.learning.bilevel import Order, Params, UpdateRule, adapt, expand
+from metarl.learning.bilevel import Order, Params, UpdateRule, adapt_params, expand
 
 Adapted = Literal["all", "head"]
 
@@ -68,7 +68,9 @@ class InnerLoop:
     def trace_on(self, batches: list[Examples], num_tasks: int, order: Order) -> list[Params]:
         """The parameters after each step, with a batch for every step."""
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
-        return adapt(self.losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
+        return adapt_params(
+            self.losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted
+        )
 
     def outputs(self, params: Params, support: Examples, inputs: Tensor, step: int) -> Tensor:
         """The outputs for query inputs, [task, row, out], of a network that was adapted by some steps."""

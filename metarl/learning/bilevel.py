@@ -1,8 +1,8 @@
 """The bi-level core: adapt parameters to many tasks at once, and differentiate through it.
 
-`adapt` is the one inner loop of the project. It knows no reinforcement learning: an algorithm supplies a loss that
-maps parameters with a leading task axis, and a batch of all tasks, to one loss per task. Since task i's loss
-depends on row i of the parameters alone, the gradient of the sum is every task's own gradient, and all tasks
+`adapt_params` is the one inner loop of the project. It knows no reinforcement learning: an algorithm supplies a
+loss that maps parameters with a leading task axis, and a batch of all tasks, to one loss per task. Since task i's
+loss depends on row i of the parameters alone, the gradient of the sum is every task's own gradient, and all tasks
 adapt in one batched computation (Finn et al. 2017, arXiv:1703.03400, algorithm 1):
 
     theta_i^0     = theta
@@ -82,7 +82,7 @@ def per_task(loss: Callable[[Params, Any], Tensor]) -> TaskLoss[Any]:
     return lifted
 
 
-def adapt(
+def adapt_params(
     loss: TaskLoss[Batch],
     params: Params,
     batches: Sequence[Batch],
@@ -113,7 +113,7 @@ def adapt(
     if adapted is not None and len(names) != len(set(adapted)):
         raise ValueError(f"cannot adapt {sorted(set(adapted) - set(names))}; the parameters are {sorted(params)}")
     if not names:
-        raise ValueError("adapt needs at least one parameter to adapt")
+        raise ValueError("adapt_params needs at least one parameter to adapt")
     num_tasks = len(params[names[0]])
     tracked = order != "none" and torch.is_grad_enabled()
     trace = [params]

@@ -28,7 +28,7 @@ from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.files import open_in_place, write_error
 from metarl.trajectories import Observations, as_tensors, map_observations
 
-FILE = "replay.bin"
+REPLAY = "replay.bin"
 _BLOCK_ROWS = 65_536
 _WORD = torch.float32.itemsize
 _HEADER = struct.Struct("<4q")  # task, number of the first row, number of rows, checksum

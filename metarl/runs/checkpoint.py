@@ -10,7 +10,7 @@ import torch
 from metarl.runs.files import atomic_file
 
 FORMAT = "metarl-checkpoint-1"
-FILE = "checkpoint.pt"
+CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 BEST = "checkpoint.best.pt"
 _LOG = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def save_checkpoint(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         WriteError: if the disk is full or the file cannot be written; the checkpoints are as they were.
     """
-    with atomic_file(folder / FILE, previous=folder / PREVIOUS) as file:
+    with atomic_file(folder / CHECKPOINT, previous=folder / PREVIOUS) as file:
         torch.save({"format": FORMAT, **state}, file)
 
 
@@ -45,11 +45,11 @@ def save_best(folder: Path, state: dict[str, Any]) -> None:
 
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that a run goes on from: the last, or the one before where that is missing; or None."""
-    if (folder / FILE).exists():
-        return folder / FILE
+    if (folder / CHECKPOINT).exists():
+        return folder / CHECKPOINT
     if not (folder / PREVIOUS).exists():
         return None
-    _LOG.warning("%s is missing; going on from %s", folder / FILE, folder / PREVIOUS)
+    _LOG.warning("%s is missing; going on from %s", folder / CHECKPOINT, folder / PREVIOUS)
     return folder / PREVIOUS
 
 
@@ -64,7 +64,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         return _read(path)
     except CheckpointError as error:
         previous = path.with_name(PREVIOUS)
-        if path.name != FILE or not _is_sound(previous):
+        if path.name != CHECKPOINT or not _is_sound(previous):
             raise
         command = f"`metarl resume {path.parent} --checkpoint {PREVIOUS}`"
         raise CheckpointError(f"{error}; {command} goes back to the one before, which is sound") from error

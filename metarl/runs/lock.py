@@ -15,7 +15,7 @@ from pathlib import Path
 
 from metarl.runs.files import lock_file
 
-FILE = "run.lock"
+LOCK = "run.lock"
 _LOG = logging.getLogger(__name__)
 _HOLDERS: dict[Path, int] = {}
 """Thread by folder, of the locks that this process holds."""
@@ -44,13 +44,13 @@ def locked(folder: Path) -> Iterator[None]:
     finally:
         del _HOLDERS[place]
         with contextlib.suppress(OSError):  # the folder may be gone
-            (folder / FILE).unlink()
+            (folder / LOCK).unlink()
         os.close(descriptor)
 
 
 def _acquire(folder: Path) -> int:
     """The descriptor of the folder's locked file."""
-    path = folder / FILE
+    path = folder / LOCK
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from metarl.runs.files import append, write_csv
 from metarl.runs.loggers import Logger
 
-FILE = "metrics.csv"
+METRICS_CSV = "metrics.csv"
 Axis = Literal["env_steps", "tasks"]
 
 
@@ -28,7 +28,7 @@ class CsvLogger(Logger):
 
     def __init__(self, folder: Path, *, axis: Axis = "env_steps") -> None:
         self._axis = axis
-        self._path = folder / FILE
+        self._path = folder / METRICS_CSV
         self._columns: list[str] = []
 
     def begin(self, iteration: int, position: int) -> None:
@@ -65,7 +65,7 @@ def last_iteration(folder: Path, *, axis: Axis = "env_steps") -> int:
     Raises:
         ValueError: if the file is not a run's metrics.
     """
-    path = folder / FILE
+    path = folder / METRICS_CSV
     rows = _read(path, axis)[1] if path.exists() else []
     return int(rows[-1]["iteration"]) if rows else 0
 

@@ -22,7 +22,7 @@ import torch
 from metarl.experiments.cli import main
 from metarl.experiments.presets.studies import STUDIES
 from metarl.experiments.study.command import run_study
-from metarl.runs.checkpoint import FILE, PREVIOUS, load_checkpoint
+from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS, load_checkpoint
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
@@ -112,7 +112,7 @@ def _leaves(tree: Any) -> list[Any]:
 
 def _check_same(one: Path, two: Path) -> None:
     assert _rows(one) == _rows(two)
-    first, second = (_leaves(load_checkpoint(folder / FILE)) for folder in (one, two))
+    first, second = (_leaves(load_checkpoint(folder / CHECKPOINT)) for folder in (one, two))
     assert len(first) == len(second) > 5
     for a, b in zip(first, second, strict=True):
         assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
@@ -193,7 +193,7 @@ def _one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> int:
     return status
 
 
-@pytest.mark.parametrize("name", [FILE, "config.json", "metrics.csv", "test_tasks.json", "replay.bin"])
+@pytest.mark.parametrize("name", [CHECKPOINT, "config.json", "metrics.csv", "test_tasks.json", "replay.bin"])
 def test_damaged_files_are_one_line_or_have_no_effect(
     name: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -214,8 +214,8 @@ def test_damaged_files_are_one_line_or_have_no_effect(
             content[place:place] = rng.choice([b"[" * 5000, b"9" * 400, b"\x00", b"null", b"-", b"\xff\xfe"])
         (folder / name).write_bytes(content)
         statuses.append(_one_line(["resume", str(folder), "--iterations", "4"], capsys))
-        if name == FILE and statuses[-1] == 0:  # a flip in what no checksum covers must change nothing
-            first, second = (_leaves(load_checkpoint(f / FILE)) for f in (folder, trained))
+        if name == CHECKPOINT and statuses[-1] == 0:  # a flip in what no checksum covers must change nothing
+            first, second = (_leaves(load_checkpoint(f / CHECKPOINT)) for f in (folder, trained))
             assert all(
                 torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
                 for a, b in zip(first, second, strict=True)
@@ -308,6 +308,6 @@ def test_hostile_task_and_family_files_are_one_line(
 
 def test_a_deleted_pair_of_checkpoints_is_refused(trained: Path, tmp_path: Path, capsys: Any) -> None:
     shutil.copytree(trained, tmp_path / "run")
-    for name in (FILE, PREVIOUS):
+    for name in (CHECKPOINT, PREVIOUS):
         (tmp_path / "run" / name).unlink()
     assert _one_line(["resume", str(tmp_path / "run")], capsys) == 2

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.cli import main
-from metarl.runs.checkpoint import FILE, PREVIOUS
+from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
 
 TINY = [
     "--horizon", "6",
@@ -46,7 +46,15 @@ def _error(capsys: pytest.CaptureFixture[str], words: list[str]) -> str:
 
 def test_train_leaves_a_whole_run_folder(trained: Path) -> None:
     names = {path.name for path in trained.iterdir()}
-    expected = {"config.json", "test_tasks.json", "metrics.csv", "evaluation.json", "tensorboard", FILE, PREVIOUS}
+    expected = {
+        "config.json",
+        "test_tasks.json",
+        "metrics.csv",
+        "evaluation.json",
+        "tensorboard",
+        CHECKPOINT,
+        PREVIOUS,
+    }
     assert names == expected
     config = json.loads((trained / "config.json").read_text())
     assert config["name"] == "point-promp"
@@ -202,7 +210,7 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_serves(
 ) -> None:
     folder = tmp_path / "run"
     assert main(["train", "point-promp", "--out", str(folder), *TINY]) == 0
-    path = folder / FILE
+    path = folder / CHECKPOINT
     path.write_bytes(path.read_bytes()[:500])
     for command in ("evaluate", "resume"):
         line = _error(capsys, [command, str(folder)])

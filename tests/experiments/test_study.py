@@ -34,7 +34,7 @@ from metarl.experiments.study.held_out import (
     held_out_sets,
 )
 from metarl.experiments.study.report import summarise
-from metarl.experiments.study.running import Schedule
+from metarl.experiments.study.running import TimeLeft
 from metarl.loop import Progress
 from metarl.runs.loggers import Logger
 from metarl.tasks import FiniteTasks, Task
@@ -345,13 +345,13 @@ def test_studies_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_time_left_follows_the_pace_of_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((0.0, 0.0, 240.0, 240.0))
     monkeypatch.setattr("metarl.experiments.study.running.time.monotonic", lambda: next(clock))
-    schedule = Schedule({"a": 2.0, "b": 3.0, "c": 1.0})
-    schedule.begin("a", "training")
-    assert schedule.left_s == 360.0
-    schedule.end("a", worked=True)  # 4 minutes in the place of 2
-    assert schedule.left_s == 480.0
-    schedule.end("b", worked=False)
-    assert schedule.left_s == 120.0
+    time_left = TimeLeft({"a": 2.0, "b": 3.0, "c": 1.0})
+    time_left.begin("a", "training")
+    assert time_left.left_s == 360.0
+    time_left.end("a", worked=True)  # 4 minutes in the place of 2
+    assert time_left.left_s == 480.0
+    time_left.end("b", worked=False)
+    assert time_left.left_s == 120.0
 
 
 def test_a_study_that_is_stopped_goes_on_where_it_was(

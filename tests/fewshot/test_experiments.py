@@ -26,7 +26,7 @@ from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
-from metarl.runs.checkpoint import FILE, load_checkpoint
+from metarl.runs.checkpoint import CHECKPOINT, load_checkpoint
 from metarl.runs.metrics import CsvLogger
 
 TINY = [
@@ -66,7 +66,7 @@ def protonet(tmp_path_factory: pytest.TempPathFactory, omniglot_archive: Path) -
 
 def test_train_leaves_a_whole_run_folder(protonet: Path) -> None:
     names = {path.name for path in protonet.iterdir()}
-    assert {"config.json", "metrics.csv", "evaluation.json", "tensorboard", FILE} <= names
+    assert {"config.json", "metrics.csv", "evaluation.json", "tensorboard", CHECKPOINT} <= names
     with (protonet / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["tasks"] for row in rows] == ["4", "8"]
@@ -108,7 +108,7 @@ def test_sinusoids_train_resume_and_evaluate(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     assert main(["train", "sinusoid-cavia", "--out", str(folder), *TINY]) == 0
     assert main(["resume", str(folder), "--iterations", "3"]) == 0
-    assert load_checkpoint(folder / FILE)["progress"]["iteration"] == 3
+    assert load_checkpoint(folder / CHECKPOINT)["progress"]["iteration"] == 3
     assert main(["evaluate", str(folder), "--num-shots", "5", "--num-tasks", "3"]) == 0
     result = json.loads((folder / "evaluation.json").read_text())
     assert set(result["adaptation"][0]) == {"step", "mse_mean", "mse_ci95"}
@@ -186,7 +186,7 @@ def test_stopped_and_resumed_equals_uninterrupted(name: str, tmp_path: Path) -> 
     _train(name, tmp_path / "parts", stop_at=3)
     torch.rand(7)  # what torch's own generator does outside must not matter
     _train(name, tmp_path / "parts")
-    a, b = (_tensors(load_checkpoint(tmp_path / part / FILE)) for part in ("whole", "parts"))
+    a, b = (_tensors(load_checkpoint(tmp_path / part / CHECKPOINT)) for part in ("whole", "parts"))
     assert len(a) == len(b) > 10
     assert all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
     first, second = ((tmp_path / part / "metrics.csv").read_text() for part in ("whole", "parts"))
@@ -330,7 +330,7 @@ def test_evaluate_refuses_what_a_run_cannot_do(
     data = replace(maml.data, folder=str(omniglot_archive), episodes=EpisodesConfig(3, 1, 2))
     config["experiment"] = encode(replace(maml, data=data))
     (tmp_path / "config.json").write_text(json.dumps(config))
-    (tmp_path / FILE).write_bytes((protonet / FILE).read_bytes())
+    (tmp_path / CHECKPOINT).write_bytes((protonet / CHECKPOINT).read_bytes())
     line = _error(capsys, ["evaluate", str(tmp_path)])
     assert "is a checkpoint of Prototypical on omniglot, expected one of Maml on omniglot" in line
 

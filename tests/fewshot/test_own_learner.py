@@ -25,7 +25,7 @@ from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
-from metarl.learning.bilevel import Order, adapt, sgd
+from metarl.learning.bilevel import Order, adapt_params, sgd
 
 CPU = torch.device("cpu")
 
@@ -73,7 +73,7 @@ class Leo:
             return task_losses(self._logits(features, params["latents"]), batch.targets)
 
         steps = [support] * num_steps
-        return adapt(losses, {"latents": start}, steps, sgd(self.config.inner_lr), order=order)
+        return adapt_params(losses, {"latents": start}, steps, sgd(self.config.inner_lr), order=order)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:
         latents = self._latents(episodes.support, self.num_steps, "second")[-1]["latents"]

@@ -7,7 +7,7 @@ from torch.func import functional_call
 
 from metarl.learning.bilevel import (
     Params,
-    adapt,
+    adapt_params,
     expand,
     flatten,
     init_rates,
@@ -31,7 +31,7 @@ TARGETS = torch.tensor([[1.0, 2.0], [3.0, -4.0]], dtype=torch.float64)
 
 def test_adaptation_on_a_quadratic_by_hand() -> None:
     x = torch.zeros(2, dtype=torch.float64)
-    trace = adapt(quadratic, expand({"x": x}, 2), [TARGETS, TARGETS], sgd(0.5), order="none")
+    trace = adapt_params(quadratic, expand({"x": x}, 2), [TARGETS, TARGETS], sgd(0.5), order="none")
     assert torch.equal(trace[0]["x"], torch.zeros(2, 2, dtype=torch.float64))
     assert torch.equal(trace[1]["x"], 0.5 * TARGETS)
     assert torch.equal(trace[2]["x"], 0.75 * TARGETS)
@@ -41,7 +41,7 @@ def test_adaptation_on_a_quadratic_by_hand() -> None:
 def test_meta_gradient_on_a_quadratic_in_closed_form(order: str, factor: float) -> None:
     # x_2 = (1 - lr)^2 x + const, so d L(x_2) / dx = (x_2 - target) (1 - lr)^2; first order leaves the factor out
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    trace = adapt(quadratic, expand({"x": x}, 2), [TARGETS] * 2, sgd(0.5), order=order)  # type: ignore[arg-type]
+    trace = adapt_params(quadratic, expand({"x": x}, 2), [TARGETS] * 2, sgd(0.5), order=order)  # type: ignore[arg-type]
     quadratic(trace[-1], TARGETS).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None
     assert torch.allclose(x.grad, factor * (-0.25 * TARGETS).sum(0), atol=1e-12)
@@ -51,7 +51,7 @@ def test_first_order_trains_the_learned_rates() -> None:
     # x' = x - r (x - target), so d L(x') / dr = -(x' - target) . (x - target)
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     rates = init_rates({"x": x}, 0.5)
-    trace = adapt(quadratic, expand({"x": x}, 2), [TARGETS], learned_rates(rates), order="first")
+    trace = adapt_params(quadratic, expand({"x": x}, 2), [TARGETS], learned_rates(rates), order="first")
     quadratic(trace[-1], TARGETS).sum().backward()  # type: ignore[no-untyped-call]
     grad = rates["x"].grad
     assert grad is not None
@@ -61,7 +61,7 @@ def test_first_order_trains_the_learned_rates() -> None:
 def test_rates_per_step_are_used_in_their_step() -> None:
     rates = {"x": torch.tensor([0.5, 0.0], dtype=torch.float64)}
     start = expand({"x": torch.zeros(2, dtype=torch.float64)}, 2)
-    trace = adapt(quadratic, start, [TARGETS] * 2, learned_rates(rates), order="none")
+    trace = adapt_params(quadratic, start, [TARGETS] * 2, learned_rates(rates), order="none")
     assert torch.equal(trace[1]["x"], 0.5 * TARGETS)
     assert torch.equal(trace[2]["x"], trace[1]["x"])
 
@@ -71,7 +71,7 @@ def test_only_chosen_parameters_adapt() -> None:
         return quadratic({"x": params["x"] + params["y"]}, target)
 
     theta = {"x": torch.zeros(2, dtype=torch.float64), "y": torch.ones(2, dtype=torch.float64)}
-    after = adapt(loss, expand(theta, 2), [TARGETS], sgd(0.5), order="none", adapted=["x"])[-1]
+    after = adapt_params(loss, expand(theta, 2), [TARGETS], sgd(0.5), order="none", adapted=["x"])[-1]
     assert torch.equal(after["y"], torch.ones(2, 2, dtype=torch.float64))
     assert torch.equal(after["x"], 0.5 * (TARGETS - 1))
 
@@ -79,32 +79,34 @@ def test_only_chosen_parameters_adapt() -> None:
 def test_unknown_parameter_to_adapt_is_named() -> None:
     start = expand({"x": torch.zeros(2)}, 2)
     with pytest.raises(ValueError, match=r"cannot adapt \['z'\]; the parameters are \['x'\]"):
-        adapt(quadratic, start, [TARGETS], sgd(0.5), order="none", adapted=["z"])
+        adapt_params(quadratic, start, [TARGETS], sgd(0.5), order="none", adapted=["z"])
 
 
 def test_loss_must_be_one_per_task() -> None:
     start = expand({"x": torch.zeros(2, dtype=torch.float64)}, 2)
     with pytest.raises(ValueError, match=r"one per task, shape \(2,\), got \(\)"):
-        adapt(lambda p, b: quadratic(p, b).mean(), start, [TARGETS], sgd(0.5), order="none")
+        adapt_params(lambda p, b: quadratic(p, b).mean(), start, [TARGETS], sgd(0.5), order="none")
 
 
 def test_adaptation_leaves_the_start_as_it_was() -> None:
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
     start = {"x": torch.zeros(2, 2, dtype=torch.float64)}
     given = start["x"]
-    adapt(quadratic, start, [TARGETS], sgd(0.5), order="second")
+    adapt_params(quadratic, start, [TARGETS], sgd(0.5), order="second")
     assert start["x"] is given
     assert not given.requires_grad
-    adapt(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="none")
+    adapt_params(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="none")
     assert torch.equal(x, torch.zeros(2, dtype=torch.float64))
     assert x.grad is None
 
 
 def test_no_graph_is_kept_without_order_or_under_no_grad() -> None:
     x = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    assert not adapt(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="none")[-1]["x"].requires_grad
+    assert not adapt_params(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="none")[-1][
+        "x"
+    ].requires_grad
     with torch.no_grad():
-        after = adapt(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="second")[-1]["x"]
+        after = adapt_params(quadratic, expand({"x": x}, 2), [TARGETS], sgd(0.5), order="second")[-1]["x"]
     assert not after.requires_grad
     assert torch.equal(after, 0.5 * TARGETS)
 
@@ -133,7 +135,7 @@ def _meta_loss(network: Mlp, theta: Params, steps: int) -> Tensor:
     def loss(params: Params, batch: Data) -> Tensor:
         return _batched_loss(network, params, batch)
 
-    adapted = adapt(loss, expand(theta, 4), inner, sgd(0.3), order="second")[-1]
+    adapted = adapt_params(loss, expand(theta, 4), inner, sgd(0.3), order="second")[-1]
     return loss(adapted, outer).mean()
 
 
@@ -180,7 +182,7 @@ def test_learned_rates_meta_gradient_equals_finite_differences() -> None:
         def loss(params: Params, batch: Data) -> Tensor:
             return _batched_loss(network, params, batch)
 
-        adapted = adapt(loss, expand(theta, 4), inner[:2], rule, order="second")[-1]
+        adapted = adapt_params(loss, expand(theta, 4), inner[:2], rule, order="second")[-1]
         return loss(adapted, inner[2]).mean()
 
     assert torch.autograd.gradcheck(meta_loss, (flatten(rates).detach().requires_grad_(),))

@@ -14,10 +14,9 @@ import pytest
 import torch
 
 from metarl.runs import files
-from metarl.runs.checkpoint import FILE, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
 from metarl.runs.files import WriteError, atomic_file, atomic_write, open_in_place, write_json
-from metarl.runs.lock import FILE as LOCK
-from metarl.runs.lock import LockedError, locked
+from metarl.runs.lock import LOCK, LockedError, locked
 from metarl.runs.loggers import TensorBoardLogger, WandbLogger, flatten
 from metarl.runs.metrics import CsvLogger
 
@@ -45,7 +44,7 @@ def small_files() -> Iterator[None]:
 def test_links_at_temporary_names_are_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("mine")
-    for name in (f"{FILE}.tmp", f"{PREVIOUS}.tmp", "metrics.tmp", "config.json.tmp"):
+    for name in (f"{CHECKPOINT}.tmp", f"{PREVIOUS}.tmp", "metrics.tmp", "config.json.tmp"):
         (tmp_path / name).symlink_to(precious)
     for number in (1, 2):
         save_checkpoint(tmp_path, {"x": torch.tensor(number)})
@@ -54,7 +53,7 @@ def test_links_at_temporary_names_are_not_followed(tmp_path: Path) -> None:
         logger.log(number, number, {f"m{number}": 1.0})
         write_json(tmp_path / "config.json", number)
     assert precious.read_text() == "mine"
-    assert load_checkpoint(tmp_path / FILE)["x"] == 2
+    assert load_checkpoint(tmp_path / CHECKPOINT)["x"] == 2
     with pytest.raises(OSError, match="symbolic links"):
         open_in_place(tmp_path / "config.json.tmp")
 
@@ -89,11 +88,13 @@ def test_an_error_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) -> Non
 def test_a_full_disk_is_one_line_with_the_file_and_the_bytes_and_keeps_the_checkpoints(tmp_path: Path) -> None:
     for number in (1, 2):
         save_checkpoint(tmp_path, {"x": torch.tensor(number)})
-    with pytest.raises(WriteError, match=rf"cannot write {tmp_path / FILE}: File too large; (8\d,\d{{3}}) bytes"):
+    with pytest.raises(
+        WriteError, match=rf"cannot write {tmp_path / CHECKPOINT}: File too large; (8\d,\d{{3}}) bytes"
+    ):
         save_checkpoint(tmp_path, {"x": torch.zeros(20_000)})
-    assert load_checkpoint(tmp_path / FILE)["x"] == 2
+    assert load_checkpoint(tmp_path / CHECKPOINT)["x"] == 2
     assert load_checkpoint(tmp_path / PREVIOUS)["x"] == 1
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([FILE, PREVIOUS])
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
 
 
 @pytest.mark.usefixtures("small_files")
@@ -109,7 +110,7 @@ def test_loggers_on_a_full_disk_name_their_file(tmp_path: Path) -> None:
 def test_a_flipped_byte_in_a_tensor_is_an_error_that_names_the_command_that_goes_back(tmp_path: Path) -> None:
     for number in (1, 2):
         save_checkpoint(tmp_path, {"x": torch.full((1000,), float(number))})
-    path = tmp_path / FILE
+    path = tmp_path / CHECKPOINT
     content = bytearray(path.read_bytes())
     place = content.find(torch.full((1000,), 2.0).numpy().tobytes())
     assert place > 0

@@ -30,7 +30,7 @@ from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
-from metarl.learning.bilevel import Order, Params, adapt, sgd
+from metarl.learning.bilevel import Order, Params, adapt_params, sgd
 from metarl.learning.trust_region import conjugate_gradient
 from metarl.runs.configs import check_counts, check_not_negative, check_positive
 
@@ -93,7 +93,7 @@ class ProximalLoop(InnerLoop):
             return self.losses(params, batch) + self._regularisation / 2 * pull
 
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
-        return adapt(losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
+        return adapt_params(losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
 
 
 class ImplicitMaml(GradientLearner):

@@ -23,7 +23,7 @@ from metarl.fewshot.metric import check_classes, check_vectors, class_means
 from metarl.fewshot.normalisation import Moments, NormStatistics
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
-from metarl.learning.bilevel import Order, Params, adapt, sgd
+from metarl.learning.bilevel import Order, Params, adapt_params, sgd
 from metarl.runs.configs import check_counts, check_positive
 
 _WEIGHT, _BIAS = "prototypes.weight", "prototypes.bias"
@@ -80,7 +80,9 @@ class PrototypeLoop(InnerLoop):
             head = {_WEIGHT: 2 * prototypes, _BIAS: -prototypes.square().sum(-1)}
         start = self.start(len(support.inputs)) | head
         steps = [StepBatch(step, support) for step in range(num_steps)]
-        return adapt(self.losses, start, steps, self.rule, order=order, adapted=[*self.adapted, _WEIGHT, _BIAS])
+        return adapt_params(
+            self.losses, start, steps, self.rule, order=order, adapted=[*self.adapted, _WEIGHT, _BIAS]
+        )
 
     def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
         """The embedding's own parameters, and the inputs."""
