@@ -4,11 +4,10 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
-from metarl.tasks import Benchmark, Task
-
 if TYPE_CHECKING:
     from metarl.deploy.adapting import adapt, adapt_to_recording
     from metarl.deploy.recordings import load_recording, save_recording
+    from metarl.tasks import Benchmark, Task
     from metarl.trajectories import Trajectories
     from metarl.workers import Workers
 
@@ -26,6 +25,8 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Benchmark": "metarl.tasks",
+    "Task": "metarl.tasks",
     "Trajectories": "metarl.trajectories",
     "Workers": "metarl.workers",
     "open_run": "metarl.experiments.loading",
@@ -53,7 +54,7 @@ _refuse_the_other_metarl()
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs torch when it is first asked for: processes that only simulate do without."""
+    """Import a name's module when the name is first used, so that an import of the package brings nothing else."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

@@ -7,7 +7,23 @@ from pathlib import Path
 
 import pytest
 
+from tests.test_layout import MODULES
+
 ROOT = Path(__file__).resolve().parent.parent
+LOADED_WHEN_USED = [
+    "mujoco",
+    "metaworld",
+    "gymnasium.envs.mujoco",
+    "tensorboard",
+    "torch.utils.tensorboard",
+    "stable_baselines3",
+    "matplotlib",
+    "PIL",
+    "wandb",
+    "rich",
+    "tyro",
+]
+"""Packages that take seconds to import or that most programs have no use for."""
 
 
 def _python(*words: str, path: tuple[Path, ...] = (ROOT,)) -> subprocess.CompletedProcess[str]:
@@ -59,3 +75,37 @@ def test_an_earlier_name_of_this_package_is_not_the_other_project(tmp_path: Path
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: metarl\nVersion: 0.1.0\n")
     (metadata / "entry_points.txt").write_text("[console_scripts]\nmetarl = metarl.experiments.cli:main\n")
     assert _python("-c", "import metarl", path=(ROOT, tmp_path)).returncode == 0
+
+
+def _loaded(code: str) -> set[str]:
+    """The modules that are loaded after some code in a process of its own."""
+    done = _python("-c", f"{code}\nimport sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_an_import_of_the_package_brings_nothing_else() -> None:
+    assert not _loaded("import metarl") & {*LOADED_WHEN_USED, "torch", "numpy", "gymnasium", "yaml"}
+
+
+def test_core_and_agents_bring_no_simulator_and_no_console() -> None:
+    core = [name for name in MODULES if name.split(".")[1:2] not in (["experiments"], ["envs"], ["fewshot"])]
+    assert {"metarl.workers", "metarl.training", "metarl.agents.rl2.rl2"} <= set(core)
+    loaded = _loaded(f"import {', '.join(core)}")
+    assert {"torch", "gymnasium", *core} <= loaded
+    assert not loaded & set(LOADED_WHEN_USED)
+
+
+def test_training_brings_only_what_every_experiment_needs() -> None:
+    loaded = _loaded("import metarl; metarl.train, metarl.open_run")
+    assert "metarl.experiments.working" in loaded
+    unused = {"metaworld", "tensorboard", "torch.utils.tensorboard", "stable_baselines3", "matplotlib", "wandb"}
+    assert not loaded & unused
+
+
+def test_an_interrupt_while_the_package_is_imported_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "metarl").mkdir()
+    (tmp_path / "metarl" / "__init__.py").write_text("raise KeyboardInterrupt\n")
+    (tmp_path / "metarl_toolkit.py").symlink_to(ROOT / "metarl_toolkit.py")
+    done = _python("-c", "import sys, metarl_toolkit; sys.exit(metarl_toolkit.main())", path=(tmp_path,))
+    assert (done.returncode, done.stderr) == (130, "metarl: interrupted\n")
