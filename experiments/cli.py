@@ -16,6 +16,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
+  metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
@@ -30,6 +31,7 @@ _COMMANDS = {
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
     "video": "commands.video",
+    "compare": "commands.compare",
     "study": "study.command",
     "bench": "commands.bench",
 }
