@@ -68,8 +68,10 @@ def _run(words: list[str]) -> int:
     if words[0] not in _COMMANDS:
         raise ValueError(f"unknown command {words[0]!r}; known: {', '.join(_COMMANDS)}")
     from metarl.runs.allocator import keep_freed_memory  # noqa: PLC0415  # not needed for help
+    from metarl.runs.threads import limit_spinning  # noqa: PLC0415
 
     keep_freed_memory()
+    limit_spinning()  # before a command imports torch
     status: int = importlib.import_module(f"metarl.experiments.{_COMMANDS[words[0]]}").command(words[1:])
     return status
 

@@ -71,7 +71,7 @@ def bench(repeats: int, sizes: Sizes | None = None) -> dict[str, Any]:
 
 
 def _measure_update(repeats: int, sizes: Sizes) -> dict[str, Any]:
-    experience = _random_trials(sizes)
+    experience = random_trials(sizes)
     agents = {"metarl-gru": _agent("gru", sizes), "metarl-lstm": _agent("lstm", sizes)}
     updates: dict[str, Callable[[], object]] = {
         name: partial(agent.update, experience) for name, agent in agents.items()
@@ -108,7 +108,7 @@ def _measure_update(repeats: int, sizes: Sizes) -> dict[str, Any]:
     }
 
 
-def _random_trials(sizes: Sizes) -> Trajectories:
+def random_trials(sizes: Sizes) -> Trajectories:
     """Trials of random numbers in HalfCheetah's shapes: an update's cost does not depend on them."""
     generator, shape = torch_generator(0), (sizes.num_trials, 2, sizes.num_steps // 2)
     truncated = torch.zeros(shape, dtype=torch.bool)

@@ -23,7 +23,7 @@ class BenchArguments:
     """
 
     name: tyro.conf.Positional[
-        Literal["rollout", "dynamics", "metaworld", "meta-gradient", "rl2", "pearl", "fewshot"]
+        Literal["rollout", "dynamics", "metaworld", "meta-gradient", "rl2", "pearl", "fewshot", "threads"]
     ]
     json: Path | None = None
     repeats: int = 3
