@@ -24,6 +24,7 @@ from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
 from metarl.training import restore, train
+from metarl.workers import EnvMaker
 
 TEST_TASKS = "test_tasks.json"
 
@@ -63,7 +64,7 @@ class AgentRun(Run):
         benchmark = experiment_benchmark(experiment)
         rng = seeding.streams(experiment.seed)["test_tasks"]
         tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
-        return cls(folder, name, experiment, sources, benchmark, tuple(tasks))
+        return cls(folder, name, experiment, sources, benchmark=benchmark, test_tasks=tuple(tasks))
 
     @classmethod
     def open(cls, folder: Path, name: str, experiment: Experiment, sources: Mapping[str, Any]) -> "AgentRun":
@@ -75,25 +76,34 @@ class AgentRun(Run):
                 f"{folder} lacks {TEST_TASKS}, the tasks it is evaluated on; put it back or train anew"
             )
         tasks = load_tasks(path, benchmark.family)
-        return cls(folder, name, experiment, sources, benchmark, tuple(tasks))
+        return cls(folder, name, experiment, sources, benchmark=benchmark, test_tasks=tuple(tasks))
 
     def encode(self) -> Any:
         """The experiment as JSON types."""
         return encode(self.experiment)
 
     def write(self, folder: Path) -> None:
-        """Write the test tasks."""
+        """Write the test tasks, and the weights that it starts from."""
+        super().write(folder)
         save_tasks(folder / TEST_TASKS, self.test_tasks)
 
     def introduction(self) -> list[str]:
         """The memory that data take, and the benchmark."""
         agent = self.untrained()
         data = [agent.data_summary()] if isinstance(agent, KeepsData) else []
-        return [*data, f"{self.name}: {self.benchmark.description}"]
+        return [*data, f"{self.name}: {self.benchmark.description}", *self.origin()]
 
     def untrained(self) -> Agent[Any]:
         """The agent before any training."""
         return make_agent(self.experiment, self.benchmark)
+
+    def spaces(self) -> Mapping[str, Any]:
+        """The spaces of observations and of actions."""
+        env = EnvMaker(self.benchmark.family, self.experiment.horizon)(1, 1)
+        try:
+            return {"observations": env.single_observation_space, "actions": env.single_action_space}
+        finally:
+            env.close()
 
     def train(
         self,
@@ -105,7 +115,7 @@ class AgentRun(Run):
         """Train to the configured number of iterations, from the checkpoint if there is one."""
         with make_workers(self.experiment, self.benchmark) as workers:
             return train(
-                self.untrained(),
+                self.started(),
                 self.benchmark,
                 workers,
                 self.experiment.training,

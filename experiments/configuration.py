@@ -20,6 +20,7 @@ from metarl.experiments import codec
 from metarl.runs import seeding
 from metarl.runs.configs import check_counts, check_not_negative
 from metarl.runs.loggers import LoggerName, check_loggers
+from metarl.runs.warm_start import check_warm_start
 from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import EnvMaker, Workers
@@ -64,6 +65,9 @@ class Experiment:
         num_threads: Number of simulation threads, or of processes for plain Gymnasium environments; one per
             core by default.
         loggers: Places that metrics are logged to; csv is always one of them.
+        init_from: Folder of another run of the same agent and spaces, whose weights training starts from.
+        init_without: Parts of those weights that are not taken and start fresh, such as value: names of
+            sub-modules, or of single tensors.
     """
 
     benchmark: Annotated[str | Benchmark, _BENCHMARK]
@@ -78,6 +82,8 @@ class Experiment:
     num_workers: int = 1
     num_threads: int | None = None
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    init_from: str | None = None
+    init_without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if isinstance(self.benchmark, str) and is_family_file(
@@ -87,6 +93,7 @@ class Experiment:
         check_not_negative(self, "seed")
         check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
         check_loggers(self.loggers)
+        check_warm_start(self.init_from, self.init_without)
 
 
 def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:

@@ -17,6 +17,7 @@ from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.outside import Source, installed
 from metarl.experiments.runs import CONFIG, Run, read_config
+from metarl.experiments.warm_start import initialised
 from metarl.runs.checkpoint import CHECKPOINT
 
 AnyExperiment = Experiment | FewshotExperiment
@@ -34,11 +35,19 @@ def prepare_run(name: str, experiment: AnyExperiment, sources: Mapping[str, Any]
         ValueError: if it cannot be run.
         TypeError: if it is no experiment.
     """
-    if isinstance(experiment, Experiment):
-        return AgentRun.prepare(Path(), name, experiment, sources or {})
+    if not isinstance(experiment, Experiment | FewshotExperiment):
+        raise TypeError(f"expected an Experiment or a FewshotExperiment, got {type(experiment).__name__}")
     if isinstance(experiment, FewshotExperiment):
-        return FewshotRun.prepare(Path(), name, experiment, sources or {})
-    raise TypeError(f"expected an Experiment or a FewshotExperiment, got {type(experiment).__name__}")
+        run: Run = FewshotRun.prepare(Path(), name, experiment, sources or {})
+    else:
+        run = AgentRun.prepare(Path(), name, experiment, sources or {})
+    if experiment.init_from is None:
+        return run
+    try:
+        source = open_run(experiment.init_from, experiment=experiment)
+    except ValueError:  # of another kind, which is told there; or of objects that only its own experiment has
+        source = None
+    return initialised(run, source)
 
 
 def open_run(

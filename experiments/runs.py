@@ -12,19 +12,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 import torch
+from torch import Tensor
 
 from metarl.experiments.configuration import Device
 from metarl.experiments.options import EvaluationOptions
 from metarl.loop import Progress, Report, progress_of
-from metarl.runs.checkpoint import BEST, CHECKPOINT, PREVIOUS, latest_checkpoint, load_checkpoint
+from metarl.runs.checkpoint import (
+    BEST,
+    CHECKPOINT,
+    INITIAL,
+    PREVIOUS,
+    latest_checkpoint,
+    load_checkpoint,
+    save_initial,
+)
 from metarl.runs.files import atomic_file, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
+from metarl.runs.warm_start import with_weights
 
 Kind = Literal["rl", "few-shot"]
+
+AnyRun = TypeVar("AnyRun", bound="Run")
 
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
@@ -38,7 +50,10 @@ class Run(ABC):
         folder: Folder of the run.
         name: Name of the experiment.
         experiment: Configuration, an `Experiment` or a `FewshotExperiment`.
-        sources: Where the experiment, or a part of it, came from if it is a user's own, as config.json says it.
+        sources: Origins of the experiment, or of parts of it, that are a user's own, and of the weights that it
+            starts from, as config.json says them.
+        initial: Weights that training starts from instead of random ones, before there is a folder; then they lie
+            there.
     """
 
     kind: ClassVar[Kind]
@@ -51,6 +66,7 @@ class Run(ABC):
     name: str
     experiment: Any
     sources: Mapping[str, Any] = field(default_factory=dict)
+    initial: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     @abstractmethod
@@ -70,8 +86,36 @@ class Run(ABC):
     def encode(self) -> Any:
         """The experiment as JSON types."""
 
-    def write(self, folder: Path) -> None:  # noqa: B027  # few-shot runs have nothing more
+    def write(self, folder: Path) -> None:
         """Write what a new folder holds beside its configuration."""
+        if self.initial:
+            save_initial(folder, self.initial)
+
+    @abstractmethod
+    def untrained(self) -> Any:
+        """The agent or learner before any training, with random weights."""
+
+    @abstractmethod
+    def spaces(self) -> Mapping[str, Any]:
+        """Spaces that the networks are made for, by name; empty if the shapes of the weights say it all."""
+
+    def origin(self) -> list[str]:
+        """A line on the weights that training starts from, if they are another run's."""
+        weights = self.sources.get("weights")
+        return (
+            []
+            if weights is None
+            else [f"starts from the weights of {weights['run']}, iteration {weights['iteration']}"]
+        )
+
+    def started(self) -> Any:
+        """The agent or learner that training starts with: untrained, or with the weights of another run."""
+        trained = self.untrained()
+        has_checkpoint = any((self.folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
+        if self.experiment.init_from is not None and not has_checkpoint:
+            weights = load_checkpoint(self.folder / INITIAL)["weights"]
+            trained.load_state_dict(with_weights(trained.state_dict(), weights))
+        return trained
 
     @abstractmethod
     def introduction(self) -> list[str]:

@@ -29,6 +29,7 @@ from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConf
 from metarl.runs.configs import check_not_negative
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
+from metarl.runs.warm_start import check_warm_start
 
 _TAGS: codec.Tags = {
     "kind": {
@@ -67,6 +68,9 @@ class FewshotExperiment:
         seed: Seed of all random streams of the run.
         device: Device of the networks; auto takes CUDA where it is available.
         loggers: Places that metrics are logged to; csv is always one of them.
+        init_from: Folder of another run of the same learner and network, whose weights training starts from.
+        init_without: Parts of those weights that are not taken and start fresh: names of sub-modules, or of single
+            tensors.
     """
 
     data: DataConfig
@@ -77,10 +81,13 @@ class FewshotExperiment:
     seed: int = 0
     device: Device = "auto"
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    init_from: str | None = None
+    init_without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_not_negative(self, "seed")
         check_loggers(self.loggers)
+        check_warm_start(self.init_from, self.init_without)
 
 
 def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:

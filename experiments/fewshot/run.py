@@ -65,11 +65,15 @@ class FewshotRun(Run):
     def introduction(self) -> list[str]:
         """The learner, the data and the batch norm."""
         self.episodes()
-        return [f"{self.identity}; {norms(self.untrained().normalisation)}"]
+        return [f"{self.identity}; {norms(self.untrained().normalisation)}", *self.origin()]
 
     def untrained(self) -> Learner:
         """The learner before any training."""
         return make_learner(self.experiment, make_device(self.experiment.device))
+
+    def spaces(self) -> Mapping[str, Any]:
+        """Nothing: a network's weights have the shapes of what it reads and puts out."""
+        return {}
 
     def episodes(self) -> Sources:
         """The sources of its tasks."""
@@ -84,7 +88,7 @@ class FewshotRun(Run):
     ) -> Progress:
         """Train to the configured number of iterations, from the checkpoint if there is one."""
         return train(
-            self.untrained(),
+            self.started(),
             self.episodes(),
             self.experiment.training,
             self.experiment.evaluation,

@@ -2,10 +2,12 @@
 
 import logging
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from metarl.runs.files import atomic_file
 
@@ -13,6 +15,8 @@ FORMAT = "metarl-checkpoint-1"
 CHECKPOINT = "checkpoint.pt"
 PREVIOUS = "checkpoint.previous.pt"
 BEST = "checkpoint.best.pt"
+INITIAL = "initial.pt"
+"""Weights that a run starts from, if they are another run's."""
 _LOG = logging.getLogger(__name__)
 
 
@@ -41,6 +45,12 @@ def save_best(folder: Path, state: dict[str, Any]) -> None:
     """Write `checkpoint.best.pt`, in place of the one that was the best until now."""
     with atomic_file(folder / BEST) as file:
         torch.save({"format": FORMAT, **state}, file)
+
+
+def save_initial(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write `initial.pt`, the weights that a run starts from."""
+    with atomic_file(folder / INITIAL) as file:
+        torch.save({"format": FORMAT, "weights": dict(weights)}, file)
 
 
 def latest_checkpoint(folder: Path) -> Path | None:

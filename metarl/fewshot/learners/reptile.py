@@ -15,7 +15,7 @@ average, where the original's train one after another.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -104,6 +104,9 @@ class Reptile(ModuleLearner):
         config: Hyperparameters.
         objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
+
+    not_weights: ClassVar[tuple[str, ...]] = ("moments",)
+    """Parts of the state that a warm start leaves out."""
 
     def __init__(
         self, module: nn.Module, config: ReptileConfig, *, objective: TaskObjective = task_losses
