@@ -17,7 +17,7 @@ from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
 from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
-from metarl.tasks import Task
+from metarl.tasks import Task, Transition
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 
@@ -97,6 +97,42 @@ def test_time_limit_truncates() -> None:
     assert not walk.terminated.any()
 
 
+class _CutShort:
+    """Point navigation whose rows are cut by a limit of their own: one step more for each."""
+
+    def __init__(self, env: Any) -> None:
+        self._env, self._elapsed = env, np.zeros(env.num_envs, dtype=np.int64)
+        self.stepped: list[list[int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def advance(self, actions: np.ndarray, rows: np.ndarray | None = None) -> Transition:
+        numbers = np.arange(self._env.num_envs) if rows is None else rows
+        self.stepped.append(numbers.tolist())
+        self._elapsed[numbers] += 1
+        after = self._env.advance(actions, rows)
+        return after._replace(truncated=after.truncated | (self._elapsed[numbers] > numbers))
+
+
+def test_a_truncated_episode_is_over_while_others_go_on() -> None:
+    made: list[_CutShort] = []
+
+    def make(num_envs: int, num_threads: int) -> Any:
+        made.append(_CutShort(EnvMaker(make_benchmark("point").family, 4)(num_envs, num_threads)))
+        return made[-1]
+
+    tasks = [Task.of("point", goal=(3.0, 3.0))] * 3
+    with Workers(make) as workers:
+        walk = workers.collect(Toward(torch.full((3, 2), 3.0)), tasks, 1, seed=0)
+    assert made[-1].stepped == [[0, 1, 2], [1, 2], [2]]
+    assert walk.mask.sum(-1).flatten().tolist() == [1, 2, 3]
+    assert walk.truncated.sum(-1).flatten().tolist() == [1, 1, 1]
+    assert not walk.terminated.any()
+    assert torch.allclose(walk.last_observations[:, 0, 0], torch.tensor([0.1, 0.2, 0.3]))
+    assert torch.equal(walk.rewards != 0, walk.mask)
+
+
 @pytest.mark.parametrize("benchmark", ["point", "half-cheetah-dir"])
 def test_same_result_for_any_number_of_threads(benchmark: str) -> None:
     results = []
@@ -141,12 +177,14 @@ def test_other_seed_gives_other_episodes() -> None:
 
 
 def test_finished_episodes_are_not_simulated_but_padded() -> None:
-    with Workers(EnvMaker(make_benchmark("ant-dir").family, 60)) as workers:
-        actor = _actor("ant-dir")
-        trajectories = workers.collect(actor, _tasks("ant-dir", 2), 4, seed=0)
+    with Workers(EnvMaker(make_benchmark("hopper-dynamics").family, 60)) as workers:
+        actor = _actor("hopper-dynamics")
+        trajectories = workers.collect(actor, _tasks("hopper-dynamics", 2), 4, seed=0)
     ends = trajectories.terminated | trajectories.truncated
     assert (ends.sum(-1) == 1).all()
     lengths = trajectories.mask.sum(-1)
+    assert lengths.min() < 60  # the premise: some episodes end early, at different times
+    assert len(lengths.unique()) > 1
     assert torch.equal(ends.float().argmax(-1) + 1, lengths)
     assert trajectories.rewards[~trajectories.mask].abs().sum() == 0
 

@@ -198,6 +198,27 @@ def test_fisher_product_on_a_fraction_of_the_steps_is_close() -> None:
     assert not torch.equal(full, part)
 
 
+def test_a_thinned_fisher_product_is_that_of_the_parameters_adapted_on_all_steps() -> None:
+    """Fewer steps give the Jacobian and the mean; the policy that they are taken at is the one that collected."""
+    agent, experience = _fisher_case()
+    agent.config = replace(agent.config, fisher_fraction=0.5, cg_damping=0.0)
+    theta = agent.learner.params()
+    thinned = [batch.thin(0.5) for batch in experience.batches]
+    full = agent.learner.adapt_through(theta, experience.batches[:1])[-1]
+    of_fewer = agent.learner.adapt_through(theta, thinned[:1])[-1]
+    moved = {name: p + (full[name] - p).detach() for name, p in of_fewer.items()}
+    assert max(float((full[name] - p).abs().max().detach()) for name, p in of_fewer.items()) > 1e-2
+    distribution = agent.learner.policy.distribution(moved, thinned[1].observations)
+    # The Hessian, at theta, of the KL from the policy that acted to the one that theta is adapted to.
+    kl = mean_kl(distribution, thinned[1]).mean()
+    gradient = flatten(torch.autograd.grad(kl, list(theta.values()), create_graph=True))
+    assert gradient.abs().max() < 1e-10
+    v = torch.randn(len(gradient), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = flatten(torch.autograd.grad(gradient @ v, list(theta.values())))
+    found = agent.linearise(theta, [experience.batches])[2](v)
+    assert torch.allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_a_rejected_step_leaves_the_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
     agent = _agents()[1]
     assert isinstance(agent, MamlTrpo)

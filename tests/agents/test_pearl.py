@@ -289,7 +289,7 @@ def test_the_next_observation_of_an_early_end_is_the_last_one() -> None:
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_acting_uses_the_posterior_of_the_trials_own_transitions(kind: Any) -> None:
-    """Two tasks, three episodes of four steps, by hand; task 1's second episode ends after two."""
+    """Two tasks, four episodes of four steps, by hand; task 1's second episode ends after two."""
     config = replace(CONFIG, context=ContextConfig(kind, latent_size=2, hidden_sizes=(16, 16)))
     agent, _, _ = _agent(config)
     actor = LatentActor(agent.acting, num_prior=1, num_context=2, deterministic=True)
@@ -297,7 +297,7 @@ def test_acting_uses_the_posterior_of_the_trials_own_transitions(kind: Any) -> N
     noise = TaskNoise(np.array([3, 4], np.uint64) ^ np.uint64(1 << 63), (2,))
     encoder, policy = agent.acting.encoder, agent.learner.policy
     read: list[list[Tensor]] = [[], []]
-    for episode in range(3):
+    for episode in range(4):
         actor.begin_episode()
         drawn = noise.next()
         posteriors = [encoder.posterior(_read(encoder, rows)) for rows in read]
@@ -313,8 +313,40 @@ def test_acting_uses_the_posterior_of_the_trials_own_transitions(kind: Any) -> N
             actor.observe(Outcome(following, rewards, nothing, nothing, alive, {}))
             rows = agent.acting.context_rows(observations[:, 0], acted, rewards[:, 0], following[:, 0])
             for task in range(2):
-                if alive[task, 0] and episode < 2:  # the third episode is not read
+                if alive[task, 0] and episode < 2:  # the third episode is not read, as the fourth shows
                     read[task].append(rows[task])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("num_context", [1, 2, None])
+def test_a_context_ends_with_its_last_episode(num_context: int | None) -> None:
+    """A recurrent carry counts the rows that were read."""
+    context = ContextConfig("recurrent", latent_size=2, hidden_sizes=(16, 16))
+    agent, tasks, workers = _agent(replace(CONFIG, context=context))
+    actor = LatentActor(agent.acting, num_prior=1, num_context=num_context, deterministic=False)
+    with workers:
+        trials = workers.collect(actor, tasks, 4, seed=0)
+    lengths = trials.mask.sum(-1)
+    assert lengths.tolist() == [[6] * 4] * 3
+    assert actor._carry[-1].squeeze(1).tolist() == lengths[:, :num_context].sum(1).tolist()
+
+
+def test_the_policys_outputs_are_kept_small() -> None:
+    learner = _agent()[0].learner
+    with torch.no_grad():
+        for p in learner.policy.parameters():
+            p.add_(0.5)
+    observations, latents, noise = _normal(5, 2), _normal(5, 2, seed=1), _normal(5, 2, seed=2)
+
+    def loss(weight: float) -> Tensor:
+        return learner.actor_losses(
+            observations, latents, noise, regularisation=weight, target_entropy=None
+        ).actor.detach()
+
+    distribution = learner.policy.distribution(observations, latents)
+    squares = (distribution.mean.square().mean(), distribution.log_std.square().mean())
+    assert min(squares) > 0.1
+    torch.testing.assert_close(loss(3.0) - loss(0.0), 3 * (squares[0] + squares[1]).detach())
 
 
 def _read(encoder: SetEncoder | RecurrentEncoder, rows: list[Tensor]) -> Carry:

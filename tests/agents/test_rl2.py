@@ -20,7 +20,7 @@ from metarl.workers import Workers
 CPU = torch.device("cpu")
 POINT = make_benchmark("point")
 NEAR_AND_FAR = [Task.of("point", goal=goal) for goal in ((0.0, 0.05), (0.3, 0.3), (-0.5, 0.5))]
-"""Goals of which the first is reached by some of the first steps, so that episodes end at different times."""
+"""Goals, of which the first is so near that an episode may end early; a test that needs this looks for it."""
 
 
 def _agent(**changes: Any) -> Rl2:

@@ -5,6 +5,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from torch import Tensor
 
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
@@ -13,15 +14,21 @@ from metarl.envs import make_benchmark
 from metarl.learning.trials import Trials, as_trials
 from metarl.nets.memories import Memory, RecurrentMemory, TransformerMemory
 from metarl.runs.seeding import torch_generator
-from metarl.tasks import Task
+from metarl.tasks import Task, TaskFamily
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
+from tests.environments import anything
 
 MEMORIES: list[MemoryKind] = ["gru", "lstm", "transformer"]
 
 
-def _policy(benchmark: str, memory: MemoryKind = "gru", seed: int = 0) -> TrialPolicy:
-    env = make_benchmark(benchmark).family.make_env(1)
+ENDS_EARLY = anything(spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-0.1, 0.1, (2,)))
+"""Episodes of one to four steps, whose lengths are random."""
+
+
+def _policy(benchmark: str | TaskFamily, memory: MemoryKind = "gru", seed: int = 0) -> TrialPolicy:
+    family = make_benchmark(benchmark).family if isinstance(benchmark, str) else benchmark
+    env = family.make_env(1)
     told = memory == "gru"  # one kind with all there is to tell, and an embedding
     config = TrialPolicyConfig(
         memory=memory, memory_size=16, head_sizes=(8,), embedding_size=12 * told, read_transitions=told
@@ -30,6 +37,7 @@ def _policy(benchmark: str, memory: MemoryKind = "gru", seed: int = 0) -> TrialP
     with torch.no_grad():  # a fresh head is so near uniform that any mistake would be near right
         policy.policy.get_parameter("weight_1").mul_(100.0)
         policy.reward_scale.fill_(1.0)  # a fresh policy observes no reward
+    env.close()
     return policy
 
 
@@ -113,15 +121,21 @@ def test_an_actor_used_before_starts_a_trial_as_a_new_one_does() -> None:
 
 
 @pytest.mark.parametrize("memory", [*MEMORIES, "none"])
-@pytest.mark.parametrize("benchmark", ["gridnavi", "bernoulli-bandit-k5", "point"])
+@pytest.mark.parametrize("benchmark", ["gridnavi", "bernoulli-bandit-k5", "ends-early"])
 def test_unrolling_in_training_gives_what_acting_recorded(benchmark: str, memory: MemoryKind) -> None:
-    # The point's episodes end at different times, so that some rows wait for others.
-    policy = _policy(benchmark, memory)
-    tasks = make_benchmark(benchmark).train.sample(3, np.random.default_rng(0))
-    if benchmark == "point":
-        tasks = [Task.of("point", goal=(0.1 * i, 0.0)) for i in (0, 1, 2)]
-    with Workers(EnvMaker(make_benchmark(benchmark).family, 6), num_threads=1) as workers:
+    if benchmark == "ends-early":
+        family: TaskFamily = ENDS_EARLY
+        tasks = [Task.of(family.name, number=float(i % 2)) for i in range(3)]
+    else:
+        family = make_benchmark(benchmark).family
+        tasks = make_benchmark(benchmark).train.sample(3, np.random.default_rng(0))
+    policy = _policy(family, memory)
+    with Workers(EnvMaker(family, 6), num_threads=1) as workers:
         trajectories = workers.collect(TrialActor(policy), tasks, 4, seed=3)
+    lengths = trajectories.mask.sum(-1)
+    # Some rows wait for others within an episode, and some trials are shorter than others.
+    assert (len(set(lengths[:, 0].tolist())) > 1) == (benchmark == "ends-early")
+    assert (len(set(lengths.sum(1).tolist())) > 1) == (benchmark == "ends-early")
     trials = as_trials(trajectories)
     inputs = policy.trial_inputs(trials)
     remembered, _ = policy.unroll(inputs, policy.memory.start(len(tasks)))
@@ -150,6 +164,23 @@ def test_a_memory_that_is_set_to_remember_keeps_what_it_holds_for_so_many_steps(
     assert steps.min() >= 2 - 1e-3
     assert steps.max() <= 100 + 1e-3
     assert steps.mean() == pytest.approx(51, abs=4 * 28.3 / 16)  # uniform from 2 to 100
+
+
+def test_an_lstm_that_is_set_to_remember_takes_in_as_much_as_it_forgets() -> None:
+    memory = RecurrentMemory("lstm", 3, 256, generator=torch_generator(0), span=100)
+    with torch.no_grad():
+        memory.cell.get_parameter("weight_hh_l0").zero_()
+        memory.cell.get_parameter("weight_ih_l0").zero_()
+        memory.cell.get_parameter("bias_hh_l0")[512:768] = 100.0  # the candidate of every cell is one
+
+        def after_a_step(cell: float) -> Tensor:
+            carry = (torch.zeros(1, 256), torch.full((1, 256), cell))
+            return memory.unroll(torch.zeros(1, 1, 3), carry)[1][1]
+
+        written = after_a_step(0.0)
+    assert written.max() < 0.51  # the premise: gates that are shut more than open
+    assert written.std() > 0.01
+    torch.testing.assert_close(after_a_step(1.0), torch.ones(1, 256))  # what is forgotten of one is replaced
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
