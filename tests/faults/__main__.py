@@ -1,95 +1,177 @@
 """Puts single-line faults into a copy of the sources, one at a time, and counts those that the tests let through.
 
-    python -m tests.faults                     all faults, two at a time; some twenty minutes on two cores
+    python -m tests.faults                     all faults, one at a time
     python -m tests.faults --only trust_region those whose file or line contains a word
-    python -m tests.faults --whole             faults that survive their own tests meet the whole fast suite too
+    python -m tests.faults --check             only whether every fault's line is still in its file
+    python -m tests.faults --json FILE         the result of every fault, and counts by file
 
-A fault is killed if the tests named beside it fail with it. They must pass without it, which is tried first.
+A fault is killed if the tests named beside it fail with it, crash or hang. They must pass without it, which is
+tried first. Every attempt is a fork of this process, which has imported the libraries once for all of them.
 """
 
 import argparse
+import compileall
+import importlib
+import json
 import os
+import py_compile
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import time
+import types
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 
-from tests.faults import fewshot_lines, single_lines
-from tests.faults.single_lines import Fault
+from tests.faults import agent_lines, core_lines, env_lines, fewshot_lines
+from tests.faults.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
+FAULTS = [*core_lines.FAULTS, *agent_lines.FAULTS, *env_lines.FAULTS, *fewshot_lines.FAULTS]
+_LIBRARIES = (
+    "numpy",
+    "torch",
+    "torch.func",
+    "gymnasium",
+    "gymnasium.vector",
+    "mujoco",
+    "mujoco.rollout",
+    "pytest",
+)
+_TIMEOUT_S = 90  # of one test
 _IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info")
 
 
-def _passes(tree: Path, words: list[str]) -> bool:
-    """Whether pytest passes in a tree."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-    # pytest.ini of the tree; one process, and no more than the first failure.
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:cacheprovider", *words]
-    done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode not in (0, 1, 2):  # 2: an import that fails, which a fault may well cause
-        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-2000:]}")
-    return done.returncode == 0
+def copy_sources(tree: Path) -> None:
+    """Copy the repository but for runs that lie beside the sources, and compile it."""
+    shutil.copytree(
+        ROOT,
+        tree,
+        symlinks=True,
+        ignore=lambda at, names: _IGNORED(at, names) | ({"runs"} if at == str(ROOT) else set()),
+    )
+    # By the sources' contents: a fault is put in within the same second, and may not change a file's length.
+    for folder in ("metarl", "agents", "envs", "experiments", "tests"):
+        compileall.compile_dir(
+            tree / folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
+        )
 
 
-def _survives(tree: Path, fault: Fault, *, whole: bool) -> bool:
+def _run_pytest(tree: Path, words: Sequence[str]) -> int:
+    """The exit status of pytest in a tree, in a process that was forked for it."""
+    log = os.open(tree.parent / "log.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.chdir(tree)
+    os.environ["PYTHONPATH"] = str(tree)
+    sys.path[:] = [str(tree), *(entry for entry in sys.path if Path(entry or ".").resolve() not in (ROOT, tree))]
+    for name in [name for name in sys.modules if name.split(".")[0] in ("tests", "metarl")]:
+        del sys.modules[name]
+    sys.modules["__main__"] = types.ModuleType("__main__")  # which worker processes would import
+    sys.dont_write_bytecode = True
+    pytest = importlib.import_module("pytest")
+    options = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "--tb=line", f"--timeout={_TIMEOUT_S}"]
+    status = int(pytest.main([*options, *words]))
+    if not Path(sys.modules["metarl"].__file__ or "").is_relative_to(tree):
+        return 99
+    return status
+
+
+def passes(tree: Path, words: Sequence[str]) -> bool:
+    """Whether pytest passes in a tree; its output stays in log.txt beside the tree."""
+    child = os.fork()
+    if child == 0:
+        status = 98
+        try:
+            os.setsid()
+            status = _run_pytest(tree, words)
+        finally:
+            os._exit(status)
+    _, waited = os.waitpid(child, 0)
+    with suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)  # worker processes that tests left behind
+    status = os.waitstatus_to_exitcode(waited)
+    if status == 99:
+        raise RuntimeError("the tests imported another metarl than the copy")
+    return status == 0
+
+
+def survives(tree: Path, fault: Fault) -> bool:
     """Whether the tests pass with a fault put into the tree, which is mended afterwards."""
     path = tree / fault.path
     sound = path.read_text()
     path.write_text(fault.put_into(sound))
     try:
-        return _passes(tree, list(fault.tests)) and not (whole and not _passes(tree, ["tests"]))
+        return passes(tree, fault.tests)
     finally:
         path.write_text(sound)
 
 
+def stale(faults: Sequence[Fault]) -> list[str]:
+    """What is wrong with faults: lines that are not in their files, and faults that are there twice."""
+    problems = []
+    for fault in faults:
+        try:
+            fault.put_into((ROOT / fault.path).read_text())
+        except (OSError, ValueError) as error:
+            problems.append(str(error))
+        problems += [f"{test} is not there" for test in fault.tests if not (ROOT / test.split("::")[0]).exists()]
+    twice = Counter((fault.path, fault.before, fault.after) for fault in faults)
+    return problems + [f"{path}: {after!r} is there twice" for (path, _, after), n in twice.items() if n > 1]
+
+
 def main() -> int:
-    """Run the faults that are asked for; the exit status is 1 if more than 3% survive."""
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__.splitlines()[0])
+    """Run the faults that are asked for; the exit status is 1 if more than 3% survive, 2 if they cannot be run."""
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--only", default="", help="Word that a fault's file or line must contain.")
-    parser.add_argument("--whole", action="store_true", help="Try the whole fast suite on survivors.")
-    parser.add_argument("--jobs", type=int, default=2, help="Number of faults tried at the same time.")
+    parser.add_argument("--check", action="store_true", help="Only check that the faults fit the sources.")
+    parser.add_argument("--json", type=Path, help="File that the results are written to.")
     arguments = parser.parse_args()
-    faults = [
-        fault
-        for fault in single_lines.FAULTS + fewshot_lines.FAULTS
-        if arguments.only in f"{fault.path} {fault.before}"
-    ]
-    trees: SimpleQueue[Path] = SimpleQueue()
+    if problems := stale(FAULTS):
+        print("\n".join(problems))
+        return 2
+    faults = [fault for fault in FAULTS if arguments.only in f"{fault.path} {fault.before}"]
+    if arguments.check or not faults:
+        print(f"{len(faults)} faults fit the sources")
+        return 0 if faults else 2
+    os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    for name in _LIBRARIES:
+        importlib.import_module(name)
+    began, results = time.monotonic(), []
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(arguments.jobs):
-            tree = Path(folder) / str(number)
-            # The folder of runs that lies beside the sources stays; the package metarl/runs goes with them.
-            shutil.copytree(
-                ROOT,
-                tree,
-                symlinks=True,
-                ignore=lambda at, names: _IGNORED(at, names) | ({"runs"} if at == str(ROOT) else set()),
-            )
-            trees.put(tree)
-        tests = sorted({test for fault in faults for test in fault.tests})
-        tree = trees.get()
-        if not _passes(tree, tests):
+        tree = Path(folder) / "tree"
+        copy_sources(tree)
+        if not passes(tree, sorted({test for fault in faults for test in fault.tests})):
+            print((tree.parent / "log.txt").read_text()[-3000:])
             print("the tests fail without any fault; mend them first")
             return 2
-        trees.put(tree)
+        print(f"the tests pass without a fault, in {time.monotonic() - began:.0f} s", flush=True)
+        for number, fault in enumerate(faults, 1):
+            start = time.monotonic()
+            survived = survives(tree, fault)
+            seconds = round(time.monotonic() - start, 1)
+            results.append(fault._asdict() | {"survived": survived, "seconds": seconds})
+            word = "SURVIVED" if survived else "killed  "
+            print(f"{number:3} {word} {seconds:5.1f} s {fault.path}: {fault.after.strip()}", flush=True)
+    return report(results, time.monotonic() - began, arguments.json)
 
-        def attempt(fault: Fault) -> bool:
-            own = trees.get()
-            try:
-                survived = _survives(own, fault, whole=arguments.whole)
-            finally:
-                trees.put(own)
-            print(f"{'SURVIVED' if survived else 'killed  '} {fault.path}: {fault.after.strip()}", flush=True)
-            return survived
 
-        with ThreadPoolExecutor(arguments.jobs) as pool:
-            survivors = sum(pool.map(attempt, faults))
-    print(f"{survivors} of {len(faults)} faults survived ({survivors / max(1, len(faults)):.1%})")
-    return int(survivors > 0.03 * len(faults))
+def report(results: Sequence[dict[str, object]], seconds: float, path: Path | None) -> int:
+    """Print how many faults survived by file, and write all results; 1 if more than 3% did."""
+    num_faults = Counter(str(result["path"]) for result in results)
+    survivors = Counter(str(result["path"]) for result in results if result["survived"])
+    by_file = {file: {"faults": count, "survived": survivors[file]} for file, count in sorted(num_faults.items())}
+    for file, counts in by_file.items():
+        print(f"{counts['faults']:4} faults {counts['survived']:3} survived  {file}")
+    total = survivors.total()
+    print(f"{total} of {len(results)} faults survived ({total / len(results):.1%}) in {seconds / 60:.1f} minutes")
+    if path is not None:
+        summary = {"faults": len(results), "survived": total, "seconds": round(seconds), "by_file": by_file}
+        path.write_text(json.dumps(summary | {"results": list(results)}, indent=1) + "\n")
+    return int(total > 0.03 * len(results))
 
 
 if __name__ == "__main__":

@@ -1,36 +1,6 @@
-"""Single-line faults that the tests must notice, each with the tests that are expected to."""
+"""Single-line faults of the learning core, agents, environments and few-shot parts, each with its tests."""
 
-from typing import NamedTuple
-
-
-class Fault(NamedTuple):
-    """One line gone wrong.
-
-    Attributes:
-        path: File, relative to the root of the repository.
-        before: Part of the file that is right; it must occur exactly once.
-        after: What stands there instead.
-        tests: Arguments of pytest for the tests that should fail.
-    """
-
-    path: str
-    before: str
-    after: str
-    tests: tuple[str, ...]
-
-    def put_into(self, source: str) -> str:
-        """The source with the fault in it.
-
-        Raises:
-            ValueError: if the part that is right does not occur exactly once.
-        """
-        count = source.count(self.before)
-        if count != 1:
-            raise ValueError(
-                f"{self.path}: expected {self.before!r} once, it occurs {count} times; mend the fault"
-            )
-        return source.replace(self.before, self.after)
-
+from tests.faults.fault import Fault, faults
 
 _AGENTS = ("tests/agents/test_agents.py",)
 _BILEVEL = ("tests/learning/test_bilevel.py",)
@@ -48,12 +18,8 @@ _EVALUATION = ("tests/test_evaluation.py",)
 _FEWSHOT = ("tests/fewshot",)
 
 
-def _faults(path: str, tests: tuple[str, ...], *pairs: tuple[str, str]) -> list[Fault]:
-    return [Fault(path, before, after, tests) for before, after in pairs]
-
-
 FAULTS: list[Fault] = [
-    *_faults(
+    *faults(
         "metarl/learning/bilevel.py",
         _BILEVEL,
         (
@@ -68,15 +34,14 @@ FAULTS: list[Fault] = [
         ("for step, batch in enumerate(batches):", "for step, batch in enumerate(batches, 1):"),
         ("current = dict(trace[-1]) if tracked", "current = dict(trace[0]) if tracked"),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/advantages.py",
         _ADVANTAGES,
         ("going = (~terminated).to(rewards.dtype)", "going = torch.ones_like(rewards)"),
-        ("running = rewards[..., t] + gamma * running", "running = rewards[..., t] + running"),
-        (
-            "running = deltas[..., t] + gamma * gae_lambda * going[..., t] * running",
-            "running = deltas[..., t] + gamma * gae_lambda * running",
-        ),
+        ("torch.full_like(rewards, gamma)", "torch.ones_like(rewards)"),
+        ("sums = sums + products * later", "sums = sums + later"),
+        ("reach *= 2", "reach += 1"),
+        ("gamma * gae_lambda * going)", "gamma * gae_lambda * torch.ones_like(going))"),
         (
             "deltas = rewards + gamma * values[..., 1:] * going - values[..., :-1]",
             "deltas = rewards + values[..., 1:] * going - values[..., :-1]",
@@ -88,7 +53,7 @@ FAULTS: list[Fault] = [
             "powers = torch.stack((time, time**2, time**2, torch.ones_like(time)), dim=-1)",
         ),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/losses.py",
         _LOSSES,
         (
@@ -111,7 +76,7 @@ FAULTS: list[Fault] = [
             "return (log_temperature * (log_probs.detach() + target_entropy)).mean()",
         ),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/trust_region.py",
         _TRUST,
         (
@@ -126,7 +91,7 @@ FAULTS: list[Fault] = [
         ),
         ("fraction = backtrack_ratio**power", "fraction = backtrack_ratio ** (power + 1)"),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/replay.py",
         _REPLAY,
         (
@@ -135,14 +100,14 @@ FAULTS: list[Fault] = [
         ),
         ("filled = [min(added, self.capacity) for added in self._added]", "filled = list(self._added)"),
         ("latest = (length - num_rows).clamp(min=0) + 1", "latest = (length - num_rows).clamp(min=1)"),
-        ("first = max(self._saved[task], added - self.capacity)", "first = self._saved[task]"),
+        ("[max(saved, added - self.capacity) for saved", "[saved for saved"),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/schedules.py",
         _TRIALS,
         ("return min(1.0, updates / max(1, iterations - 1))", "return min(1.0, updates / max(1, iterations))"),
     ),
-    *_faults(
+    *faults(
         "metarl/learning/trials.py",
         _TRIALS,
         (
@@ -150,7 +115,7 @@ FAULTS: list[Fault] = [
             "order = mask.to(torch.uint8).argsort(dim=1, stable=True)",
         ),
     ),
-    *_faults(
+    *faults(
         "envs/toy/bandits.py",
         _TOY,
         ('{"regret": self._best[index] - expected}', '{"regret": expected - self._best[index]}'),
@@ -160,7 +125,7 @@ FAULTS: list[Fault] = [
         ),
         ("self._noise.discard(rows)", "pass"),
     ),
-    *_faults(
+    *faults(
         "envs/toy/gridnavi.py",
         _TOY,
         (
@@ -170,7 +135,7 @@ FAULTS: list[Fault] = [
         ("rewards = np.where(there, 1.0, -0.1)", "rewards = np.where(there, 1.0, 0.0)"),
         ("self._cells[rows] = 0", "self._cells[rows] = 1"),
     ),
-    *_faults(
+    *faults(
         "envs/toy/point.py",
         _TOY,
         (
@@ -183,7 +148,7 @@ FAULTS: list[Fault] = [
         ),
         ("near = distance <= self.GOAL_RADIUS", "near = distance <= 0.3"),
     ),
-    *_faults(
+    *faults(
         "envs/toy/tabular.py",
         _TOY,
         (
@@ -196,7 +161,7 @@ FAULTS: list[Fault] = [
             "means = rng.normal(0.0, 1.0, (num_tasks, NUM_STATES * NUM_ACTIONS))",
         ),
     ),
-    *_faults(
+    *faults(
         "envs/mujoco/families.py",
         _FAMILIES,
         (
@@ -214,7 +179,7 @@ FAULTS: list[Fault] = [
         ('"reward_ctrl": -0.5 * _squares(actions),', '"reward_ctrl": -0.05 * _squares(actions),'),
         ('"reward_survive": np.full(len(actions), 5.0),', '"reward_survive": np.full(len(actions), 1.0),'),
     ),
-    *_faults(
+    *faults(
         "envs/mujoco/locomotion.py",
         ("tests/envs/test_families.py", "tests/envs/test_mujoco_parity.py"),
         (
@@ -226,7 +191,7 @@ FAULTS: list[Fault] = [
             "terminated = healthy if self.family.terminate_when_unhealthy",
         ),
     ),
-    *_faults(
+    *faults(
         "envs/dynamics/control.py",
         _DYNAMICS,
         ("self._history[rows, steps % self._depth] = commands", "self._history[rows, 0] = commands"),
@@ -236,7 +201,7 @@ FAULTS: list[Fault] = [
             "longest = max(int(loop.delay.max()) for loop in loops)",
         ),
     ),
-    *_faults(
+    *faults(
         "envs/vector.py",
         _VECTOR,
         (
@@ -246,14 +211,14 @@ FAULTS: list[Fault] = [
         ("self._ended[index] = terminated | truncated", "self._ended[index] = terminated"),
         ("self._elapsed[rows] = 0", "self._elapsed[:] = 0"),
     ),
-    *_faults(
+    *faults(
         "agents/promp.py",
         _AGENTS,
         ("loss = losses.mean() + penalty / len(inner_kls)", "loss = losses.mean() - penalty / len(inner_kls)"),
         ("if kl < self.config.target_inner_kl / 1.5:", "if kl > self.config.target_inner_kl / 1.5:"),
         ("clip_ratio=self.config.clip_ratio,", "clip_ratio=1e9,"),
     ),
-    *_faults(
+    *faults(
         "agents/maml_trpo.py",
         _TRUST,
         ("full_step = -scale * direction", "full_step = scale * direction"),
@@ -267,7 +232,7 @@ FAULTS: list[Fault] = [
             "through = dict(through)",
         ),
     ),
-    *_faults(
+    *faults(
         "agents/pearl/context.py",
         _PEARL,
         (
@@ -280,14 +245,14 @@ FAULTS: list[Fault] = [
         ),
         ("return *after, count + context.shape[1]", "return *after, count"),
     ),
-    *_faults(
+    *faults(
         "agents/pearl/soft_actor_critic.py",
         _PEARL,
         ("actor=regularisation * size - values.mean(),", "actor=-regularisation * size - values.mean(),"),
         ("latents = latents.detach()", "pass"),
         ("self.target_value.load_state_dict(self.value.state_dict())", "pass"),
     ),
-    *_faults(
+    *faults(
         "metarl/fewshot/rules.py",
         _FEWSHOT,
         (
@@ -295,7 +260,7 @@ FAULTS: list[Fault] = [
             "turned = torch.tensordot(turned, matrix, dims=([1], [0]))",
         ),
     ),
-    *_faults(
+    *faults(
         "metarl/fewshot/normalisation.py",
         _FEWSHOT,
         (
@@ -304,7 +269,7 @@ FAULTS: list[Fault] = [
         ),
         ("step = min(context.step, len(weight) - 1)", "step = 0"),
     ),
-    *_faults(
+    *faults(
         "metarl/fewshot/objectives.py",
         _FEWSHOT,
         ("return right.masked_fill(outputs.isnan().any(-1), torch.nan).mean(1)", "return right.mean(1)"),

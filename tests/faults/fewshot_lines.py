@@ -1,6 +1,6 @@
 """Single-line faults of few-shot learning that the tests must notice, each with the tests that are expected to."""
 
-from tests.faults.single_lines import Fault
+from tests.faults.fault import Fault
 
 _METRIC = ("tests/fewshot/test_metric_learners.py",)
 _GRADIENT = ("tests/fewshot/test_gradient_learners.py",)
@@ -274,7 +274,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _IMAGES,
         [
             ("        if place in places:", "        if False:"),
-            ("if len(data) < len(pairs):", "if False:"),
+            ("            if name in split_of:", "            if False:"),
         ],
     ),
     "evaluation.py": (

@@ -1,0 +1,283 @@
+"""Single-line faults of agents and of what collects and evaluates for them, each with its tests."""
+
+from tests.faults.fault import Fault, faults
+
+_RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py", "tests/learning/test_trials.py")
+_TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py")
+_PEARL = ("tests/agents/test_pearl.py",)
+_ADAPTIVE = ("tests/agents/test_agents.py",)
+_WORKERS = ("tests/test_workers.py",)
+_NOISE = ("tests/test_workers.py", "tests/runs/test_seeding.py")
+_EVALUATION = ("tests/test_evaluation.py",)
+_DETERMINISTIC = ("tests/agents/test_deterministic.py", "tests/test_evaluation.py")
+_INTERVALS = ("tests/test_intervals.py", "tests/test_evaluation.py")
+_ADAPT = ("tests/deploy/test_adapting.py",)
+_RECORDINGS = ("tests/deploy/test_recordings.py", "tests/deploy/test_adapting.py")
+_CODEC = ("tests/experiments/test_codec.py", "tests/experiments/test_outside.py", "tests/test_training.py")
+
+FAULTS: list[Fault] = [
+    *faults(
+        "agents/rl2/rl2.py",
+        _RL2,
+        ("- entropy_coef * entropy", "+ entropy_coef * entropy"),
+        ("values = (known + float(self.value_scale) *", "values = (known +"),
+        (
+            "gamma = self._now(self.config.gamma, self.config.final_gamma)",
+            "gamma = self.config.gamma",
+        ),
+        (
+            "gae_lambda = self._now(self.config.gae_lambda, self.config.final_gae_lambda)",
+            "gae_lambda = self.config.gae_lambda",
+        ),
+        (
+            "norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)",
+            "norm = loss.detach()",
+        ),
+        ("config.value_coef * value_loss", "value_loss"),
+        ("returns = advantages + values\n", "returns = advantages\n"),
+        ("self._now(config.outer_lr, config.final_outer_lr)", "config.outer_lr"),
+        ("targets=(residuals / scale)", "targets=residuals"),
+        ("advantages = centre_over_others(advantages, mask)\n", "pass\n"),
+        ("self.policy.see(batch.trials)\n", "pass\n"),
+        ("self.updates += 1\n", "pass\n"),
+        ("self.policy.bound_std()\n", "pass\n"),
+        ("for _ in range(config.epochs):", "for _ in range(1):"),
+        ("gains = -experience.infos", "gains = experience.infos"),
+        ("tuple(part.detach() for part in carry)", "carry"),
+        ("for start in range(0, time, length):", "for start in range(0, time - 1, length):"),
+        ('"train/return_pre": float(returns[:, 0].mean())', '"train/return_pre": float(returns[:, -1].mean())'),
+    ),
+    *faults(
+        "agents/rl2/trial_batch.py",
+        _RL2,
+        ("others = mask.sum(1, keepdim=True) - 1", "others = mask.sum(1, keepdim=True)"),
+        ("(count == 1) & (known != 0)", "(count == 1)"),
+        ("known.lerp(mean, _ALONE_RATE)", "mean.lerp(known, _ALONE_RATE)"),
+        ("values.square().sum() / mask.sum()", "values.square().mean()"),
+        ("values[real].unsqueeze(0)", "values.flatten(0, 1).unsqueeze(0)"),
+    ),
+    *faults(
+        "agents/rl2/trial_policy.py",
+        _TRIALS,
+        (
+            "last_step = torch.cat((torch.zeros_like(last_step[:1]), last_step[:-1]))",
+            "last_step = torch.cat((last_step[:1], last_step[:-1]))",
+        ),
+        (".clamp(-self.reward_limit, self.reward_limit)", ""),
+        ("self._alive = alive & ~(terminated | truncated)", "self._alive = alive & ~terminated"),
+        (
+            "self._last_step = torch.where(alive.unsqueeze(1), last_step, self._last_step)",
+            "self._last_step = last_step",
+        ),
+        ("rewards = rewards[rewards != 0]\n", ""),
+        ("/ total) ** -0.5)", "/ total) ** 0.5)"),
+        ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
+        ("self.log_std.clamp_(*self._log_std_range)", "pass"),
+        ("(fixed - self.observation_mean[where]) * self.observation_scale[where]", "fixed"),
+        (
+            "inputs if self.embedding is None else self.embedding(inputs).relu()",
+            "inputs if self.embedding is None else self.embedding(inputs)",
+        ),
+    ),
+    *faults(
+        "metarl/nets/memories.py",
+        ("tests/learning/test_trials.py",),
+        ("bias[:size] = -keep", "bias[:size] = keep"),
+        (
+            "visible = (key[None] <= query[:, None])[None, None]",
+            "visible = (key[None] < query[:, None] + 2)[None, None]",
+        ),
+        (
+            "after = tuple(torch.where(alive.unsqueeze(1), new, old)",
+            "after = tuple(torch.where(alive.unsqueeze(1), new, new)",
+        ),
+        ("(past, count + alive)", "(past, count + 1)"),
+    ),
+    *faults(
+        "agents/pearl/actor.py",
+        _PEARL,
+        ("self._episode > self.num_context", "self._episode > self.num_context + 1"),
+        ("if self._episode < self._num_prior:", "if self._episode <= self._num_prior:"),
+        ("zip(carry, self._carry, strict=True))", "zip(carry, carry, strict=True))"),
+        ("task_seeds ^ _LATENT_STREAM", "task_seeds"),
+    ),
+    *faults(
+        "agents/pearl/collection.py",
+        _PEARL,
+        ("missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()", "missing[rows] = 0"),
+        ("rewards=rewards,", "rewards=trajectories.rewards,"),
+        ("returns[:, :num_prior].mean()", "returns[:, num_prior:].mean()"),
+        (
+            "terminated=trajectories.terminated.float()",
+            "terminated=(trajectories.terminated | trajectories.truncated).float()",
+        ),
+    ),
+    *faults(
+        "agents/pearl/pearl.py",
+        _PEARL,
+        ("(extras, slice(split, None))", "(extras, slice(split + 1, None))"),
+        ("(critic_loss + config.kl_coef * kl)", "(critic_loss - config.kl_coef * kl)"),
+        ("posterior.kl().mean()", "posterior.kl().sum()"),
+        ("shortest=self.horizon if config.vary_context else None", "shortest=None"),
+        ("learner.follow(config.target_rate)", "learner.follow(1 - config.target_rate)"),
+        ("latents.repeat_interleave(batch.rewards.shape[1], 0)", "latents.repeat(batch.rewards.shape[1], 1)"),
+    ),
+    *faults(
+        "agents/pearl/soft_actor_critic.py",
+        _PEARL,
+        ("mean.square().mean() + distribution.log_std.square().mean()", "mean.square().mean()"),
+        (
+            "list(self.target_value.parameters()), list(self.value.parameters())",
+            "list(self.value.parameters()), list(self.target_value.parameters())",
+        ),
+        ("reward_scale * batch.rewards", "batch.rewards"),
+        ("-1), frozen=True).squeeze(-1)", "-1)).squeeze(-1)"),
+    ),
+    *faults(
+        "metarl/workers.py",
+        _WORKERS,
+        (
+            "alive[index] = ~(transition.terminated | transition.truncated)",
+            "alive[index] = ~transition.terminated",
+        ),
+        (
+            "env_actions if rows is None else env_actions[rows]",
+            "env_actions if rows is None else env_actions[: len(rows)]",
+        ),
+        ("self._mask[at] = outcome.alive", "self._mask[at] = True"),
+        ("task_seeds(seed, int(chosen.max()) + 1)[chosen]", "task_seeds(seed, len(chosen))"),
+        ("                seeds = None\n", "                pass\n"),
+        ("for task in tasks for _ in range(num_parallel)]", "for _ in range(num_parallel) for task in tasks]"),
+        ("visible = observations if rows is None else", "visible = observations if True else"),
+        ("recorder.end_episode(observations)", "recorder.end_episode(visible)"),
+        ("self.steps_collected += trajectories.num_steps", "self.steps_collected += trajectories.mask.numel()"),
+        ("full[rows] = values", "full[: len(rows)] = values"),
+        ("self._infos[name][at] = value", "self._infos[name][at] = 1.0"),
+    ),
+    *faults(
+        "metarl/runs/seeding.py",
+        _NOISE,
+        ("[seed, zlib.crc32(name.encode())]", "[seed, len(name)]"),
+        ("SeedSequence([seed, 1])", "SeedSequence([seed, 0])"),
+        ("self._cursors[going] += 1", "self._cursors += 1"),
+        ("self._cursors[task] = 0", "self._cursors[task] = 1"),
+        ("generator.random if self._uniform", "generator.random if not self._uniform"),
+        ("bits.state = state", "pass"),
+        (
+            "num_tasks * num_episodes, np.uint64)",
+            "num_tasks * num_episodes, np.uint64).repeat(num_episodes)[: num_tasks * num_episodes]",
+        ),
+    ),
+    *faults(
+        "metarl/trajectories.py",
+        ("tests/agents/test_pearl.py", "tests/test_workers.py", "tests/test_observations.py"),
+        ("((success > 0) & self.mask).any(-1)", "(success > 0).all(-1)"),
+        (
+            "last_step = (self.mask.sum(-1) - 1).clamp(min=0)",
+            "last_step = self.mask.sum(-1) * 0 + self.mask.shape[-1] - 1",
+        ),
+    ),
+    *faults(
+        "metarl/evaluation.py",
+        _DETERMINISTIC,
+        ("samples[..., : count // 2].mean(-1)", "samples[..., : count // 2].sum(-1)"),
+        ("count = -(-len(measured) // 10)", "count = len(measured) // 10 + 1"),
+        (
+            "(mean_of_worst(chosen_by, measured) + mean_of_worst(measured, chosen_by)) / 2",
+            "mean_of_worst(measured, measured)",
+        ),
+        ("self.returns[:, rows]", "self.returns"),
+        ("for _ in range(values.shape[2]))", "for _ in range(1))"),
+        ("sums = values.sum(1)", "sums = values.mean(1)"),
+        ("if len(pairs) < len(samples):", "if not pairs:"),
+        ("if step < num_steps:", "if step < num_steps - 1:"),
+        ("actor = actor.adapt(trajectories)", "actor.adapt(trajectories)"),
+        (
+            "trajectories = collector.collect(actor, tasks, num_episodes, draw_seed(rng))\n                steps",
+            "collector.collect(actor, tasks, num_episodes, draw_seed(rng))\n                steps",
+        ),
+        (
+            "_finite_returns(trajectories).reshape(shape).transpose(2, 0, 1)",
+            "_finite_returns(trajectories).reshape(shape[2], *shape[:2])",
+        ),
+        ("return replace(curve, exhaustive=exhaustive)", "return curve"),
+    ),
+    *faults(
+        "metarl/intervals.py",
+        _INTERVALS,
+        ("weights = (counts / (counts - 1))[self.strata]", "weights = np.ones(len(self.strata))"),
+        ("- int(self.strata.max()) - 1)", "- 1)"),
+        (
+            "return Sampling(np.arange(len(tasks)), _collapsed(tasks))",
+            "return Sampling(_numbered(tasks), _collapsed(tasks))",
+        ),
+        (
+            "0.5 * (max(rate, 1 - rate) / units) ** 2 if most > units",
+            "0.5 * (min(rate, 1 - rate) / units) ** 2 if most > units",
+        ),
+        ("effective = units  # unless", "effective = most  # unless"),
+        ("t**2 / (2 * effective)) / (1", "t**2 / effective) / (1"),
+        (
+            "deviations = _sums(self.units, values - means[of_measurements])",
+            "deviations = _sums(self.units, values - values.mean(0))",
+        ),
+        ("(5 * z**5 + 16 * z**3 + 3 * z)", "(5 * z**5 - 16 * z**3 + 3 * z)"),
+        ("np.bincount(numbers)[numbers] == 1", "np.bincount(numbers)[numbers] == 0"),
+    ),
+    *faults(
+        "metarl/deploy/adapting.py",
+        _ADAPT,
+        ("if self._waiting and self._needs_outcome:", "if False:"),
+        ("bool(terminated or truncated)", "bool(terminated)"),
+        ("episodes // num_steps, draw_seed(rng)", "episodes, draw_seed(rng)"),
+        ("logs += runs", "logs = list(runs)"),
+        ("if episodes % num_steps:", "if False:"),
+        ("part.shape == other.shape and _whole(part) == _whole(other)", "part.shape == other.shape"),
+        (
+            "for _ in range(num_steps):\n        actor = actor.adapt(trajectories)",
+            "for _ in range(1):\n        actor = actor.adapt(trajectories)",
+        ),
+        ("(actions < low) | (actions > high)", "(actions < low)"),
+    ),
+    *faults(
+        "metarl/deploy/recordings.py",
+        _RECORDINGS,
+        ("ends[-1] = True", "pass"),
+        ("truncated[-1] |= not self.terminated[-1]", "pass"),
+        ("lambda part: part[ends - 1][None]", "lambda part: part[ends - 2][None]"),
+        ("rolled[ends - 1] = last_of_episodes", "pass"),
+        ("if not np.isfinite(values).all():", "if False:"),
+        ("    if path.exists():\n", "    if False:\n"),
+    ),
+    *faults(
+        "metarl/deploy/single_env.py",
+        _ADAPT,
+        ("truncated = bool(truncated) or step == max_episode_steps", "truncated = bool(truncated)"),
+        ("env, None if k else first, max_episode_steps", "env, first, max_episode_steps"),
+        ("self._flags[2, 0, row] = True", "self._flags[2, 0, :] = True"),
+        ("rewards[0, row] = float(reward)", "rewards[0, 0] = float(reward)"),
+        ("batch[0, self._row] = part", "batch[0, 0] = part"),
+        ("any(self.successes)", "all(self.successes)"),
+        ("if not np.isfinite(reward):", "if False:"),
+        ("terminated=flags[:, 0]", "terminated=flags[:, 1]"),
+    ),
+    *faults(
+        "experiments/codec.py",
+        _CODEC,
+        ("renamed.get(name, name)", "name"),
+        ("if isinstance(data, bool):\n        return kind is bool", "if False:\n        return kind is bool"),
+        ("if unknown:", "if False:"),
+        ("return data in typing.get_args(kind)", "return isinstance(data, str)"),
+        ("isinstance(data, int | float) if kind is float", "isinstance(data, float) if kind is float"),
+        (
+            "return tuple(_decode_value(typing.get_args(option)[0], item, where) for item in data)",
+            "return tuple(data)",
+        ),
+        ("if template is None or _object_name", "if False and _object_name"),
+    ),
+    *faults(
+        "agents/promp.py",
+        _ADAPTIVE,
+        ("self.config.target_inner_kl * 1.5", "self.config.target_inner_kl / 1.5"),
+    ),
+]
