@@ -85,7 +85,7 @@ def product_of_gaussians(precision: Tensor, shift: Tensor) -> Latent:
 def transition_inputs(
     observations: Tensor, actions: Tensor, rewards: Tensor, next_observations: Tensor | None
 ) -> Tensor:
-    """Context rows [..., in] of transitions; rewards are [...], and as the environment gives them, not scaled."""
+    """Context rows [..., in] of transitions, whose rewards are [...]."""
     parts = (observations, actions, rewards.unsqueeze(-1))
     return torch.cat(parts if next_observations is None else (*parts, next_observations), -1)
 

@@ -15,6 +15,7 @@ from metarl.agents.pearl.context import (
     transition_inputs,
 )
 from metarl.agents.pearl.soft_actor_critic import LatentPolicy, SoftActorCritic
+from metarl.learning.reward_scale import RewardScale
 from metarl.nets.actions import ActionMap, action_map
 from metarl.nets.encoders import FLAT, Encoder
 from metarl.observations import describe
@@ -31,6 +32,7 @@ class ActingNetworks(nn.Module):
         next_observations: Whether context rows hold the next observation.
         observations: Encoder of observations, without weights.
         actions: Action space, bounded.
+        normalise_rewards: Whether context rows hold rewards in units of their running scale.
     """
 
     def __init__(
@@ -41,10 +43,12 @@ class ActingNetworks(nn.Module):
         next_observations: bool,
         observations: Encoder,
         actions: ActionMap,
+        normalise_rewards: bool,
     ) -> None:
         super().__init__()
         self.encoder, self.policy, self.next_observations = encoder, policy, next_observations
         self.observations, self.actions = observations, actions
+        self.rewards = RewardScale(running=normalise_rewards)
         self.interface = Interface(observations.space, actions.space)
 
     def context_rows(
@@ -52,7 +56,7 @@ class ActingNetworks(nn.Module):
     ) -> Tensor:
         """The encoder's inputs for transitions, [..., in]."""
         following = self.observations(next_observations) if self.next_observations else None
-        return transition_inputs(self.observations(observations), actions, rewards, following)
+        return transition_inputs(self.observations(observations), actions, self.rewards(rewards), following)
 
 
 def make_networks(
@@ -61,6 +65,7 @@ def make_networks(
     hidden_sizes: Sequence[int],
     *,
     temperature: float,
+    normalise_rewards: bool,
     generator: torch.Generator,
 ) -> tuple[SoftActorCritic, ActingNetworks]:
     """The actor and critics, and the networks that act, which share the policy with them.
@@ -70,6 +75,7 @@ def make_networks(
         context: Configuration of the inference network.
         hidden_sizes: Hidden layer sizes of policy, critics and value.
         temperature: Initial temperature of the policy's entropy.
+        normalise_rewards: Whether the context's rewards are in units of their running scale.
         generator: Generator that draws the weights.
 
     Raises:
@@ -98,5 +104,6 @@ def make_networks(
         next_observations=context.next_observations,
         observations=observations,
         actions=actions,
+        normalise_rewards=normalise_rewards,
     )
     return learner, acting

@@ -44,6 +44,7 @@ from metarl.agents.pearl.networks import make_networks
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions
+from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear
 from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
 from metarl.runs.seeding import torch_generator
@@ -75,6 +76,9 @@ class PearlConfig(AgentConfig):
         gamma: Discount per environment step, in [0, 1].
         reward_scale: Factor of the rewards that the critics learn from, not of those in the context; the inverse
             of a temperature.
+        normalise_rewards: Rewards are divided by their running root mean square, zeros aside, before they are
+            multiplied by reward_scale and read by the encoder: learning does not depend on the units of rewards.
+            Off, they are learned from as they are, as published.
         temperature: Temperature alpha of the policy's entropy; its initial value if it is learned.
         learn_temperature: Whether to adjust alpha until the policy's entropy is minus the number of action
             dimensions; use a reward_scale of 1.
@@ -108,6 +112,7 @@ class PearlConfig(AgentConfig):
     vary_context: bool = False
     gamma: float = 0.99
     reward_scale: float = 5.0
+    normalise_rewards: bool = False
     temperature: float = 1.0
     learn_temperature: bool = False
     kl_coef: float = 1.6
@@ -203,6 +208,7 @@ class Pearl:
             config.context,
             config.hidden_sizes,
             temperature=config.temperature,
+            normalise_rewards=config.normalise_rewards,
             generator=torch_generator(seed),
         )
         self.learner.to(device)
@@ -215,6 +221,9 @@ class Pearl:
             act_size=act_size,
             device=device,
         )
+        self.rewards = RewardScale(running=config.normalise_rewards).to(
+            device
+        )  # those that the critics learn from
         self.target_entropy = -float(act_size) if config.learn_temperature else None
         learner, rate = self.learner, config.outer_lr
         critics = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
@@ -295,6 +304,8 @@ class Pearl:
         for task, (transitions, num_context) in transitions_by_task(
             collection, self.config.learned_reward
         ).items():
+            self.rewards.read(transitions.rewards)
+            self.acting.rewards.read(transitions.context_rewards)
             self.replay.add(self.tasks[task], transitions, num_context=num_context)
 
     def draw(self) -> UpdateDraw:
@@ -315,7 +326,9 @@ class Pearl:
         encode = self.acting.observations
         flat = batch.map(lambda part: part.flatten(0, 1))
         flat = flat._replace(
-            observations=encode(flat.observations), next_observations=encode(flat.next_observations)
+            observations=encode(flat.observations),
+            rewards=self.rewards(flat.rewards),
+            next_observations=encode(flat.next_observations),
         )
         critic_loss = learner.critic_loss(flat, repeated, gamma=config.gamma, reward_scale=config.reward_scale)
         if self.device.type == "cpu" and not bool(torch.isfinite(critic_loss + kl)):
@@ -384,6 +397,7 @@ class Pearl:
             "learner": self.learner.state_dict(),
             "critic_optimizer": self.critic_optimizer.state_dict(),
             "actor_optimizer": self.actor_optimizer.state_dict(),
+            "reward_scales": [self.rewards.state_dict(), self.acting.rewards.state_dict()],
             "seeds": self._seeds.get_state(),
             "updates": self.updates,
         }
@@ -399,6 +413,9 @@ class Pearl:
         self.learner.load_state_dict(state["learner"])
         self.critic_optimizer.load_state_dict(state["critic_optimizer"])
         self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        if "reward_scales" in state:  # earlier states have none: their rewards are as they are
+            for scale, values in zip((self.rewards, self.acting.rewards), state["reward_scales"], strict=True):
+                scale.load_state_dict(values)
         self._seeds.set_state(state["seeds"])
         self.updates = int(state["updates"])
         self._captured = None  # a graph holds on to the moments that were there when it was captured

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agent import Actions, Interface, Outcome
+from metarl.learning.reward_scale import updated_scale
 from metarl.learning.trials import Trials, as_trials
 from metarl.nets.actions import action_map
 from metarl.nets.devices import on_cpu
@@ -246,15 +247,10 @@ class TrialPolicy(nn.Module):
         self.observation_count.fill_(total)
 
     def _see_rewards(self, rewards: Tensor) -> None:
-        """The scale is one over the root mean square of all rewards but zeros: rare ones stay of unit size."""
-        rewards = rewards[rewards != 0]
-        count = float(self.reward_count)
-        total = count + len(rewards)
-        if not len(rewards) or math.isinf(count):
-            return
-        before = count * float(self.reward_scale) ** -2 if count else 0.0
-        self.reward_scale.fill_(((before + float(rewards.square().sum())) / total) ** -0.5)
-        self.reward_count.fill_(total)
+        """Take rewards into the running scale."""
+        scale, count = updated_scale(self.reward_scale, self.reward_count, rewards)
+        self.reward_scale.fill_(scale)
+        self.reward_count.fill_(count)
 
 
 def _make_memory(config: TrialPolicyConfig, input_size: int, generator: torch.Generator) -> Memory:

@@ -1,14 +1,15 @@
 """Reward scale: what every algorithm reaches on a small task when all rewards are multiplied by a constant.
 
-A point in the plane looks for one of four goals. Scaling the rewards changes neither the tasks nor the best
-policy, so that an algorithm which learns at one scale and not at another depends on units that nobody should have
-to choose. Returns are reported in the units of the unscaled reward, beside what a blind agent and the best can
-reach.
+A point in the plane looks for its goal, to the left or to the right. Scaling the rewards changes neither the tasks
+nor the best policy, so that an algorithm which learns at one scale and not at another depends on units that nobody
+should have to choose. PEARL is measured twice: with rewards as they are, as published, and in units of their
+running scale. Returns are reported in the units of the unscaled reward, beside what a blind agent and the best can
+reach. The goals are those of training: this measures learning, and no generalisation.
 """
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -24,14 +25,14 @@ from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
+from metarl.envs.toy.point import PointEnv
 from metarl.evaluation import adaptation_curve
 from metarl.experiments.bench.timing import machine
 from metarl.experiments.console import say, show_table
 from metarl.tasks import Task, TaskEnv, Transition
 from metarl.workers import EnvMaker, Workers
 
-GOALS = [Task.of("point", goal=goal) for goal in ((0.5, 0.0), (-0.5, 0.0), (0.0, 0.5), (0.0, -0.5))]
-FACTORS = (0.001, 0.01, 1.0, 100.0, 10_000.0)
+GOALS = [Task.of("point", goal=(x, 0.0)) for x in (-0.5, 0.5)]
 _CPU = torch.device("cpu")
 
 
@@ -40,18 +41,24 @@ class RewardScaleSizes:
     """Lengths of the runs.
 
     Attributes:
+        factors: Factors of the rewards.
         horizon: Steps per episode.
-        rl2: Updates of RL2, on 40 trials each.
-        promp: Updates of ProMP, on 20 tasks each.
-        maml_trpo: Updates of MAML-TRPO, on 20 tasks each.
-        pearl: Updates of PEARL, of 100 gradient steps each.
+        copies: Copies of each goal in a batch of ProMP and MAML-TRPO; twice as many in one of RL2.
+        rl2: Updates of RL2.
+        promp: Updates of ProMP.
+        maml_trpo: Updates of MAML-TRPO.
+        pearl: Updates of PEARL.
+        pearl_steps: Gradient steps in an update of PEARL.
     """
 
+    factors: tuple[float, ...] = (0.001, 0.01, 1.0, 100.0, 10_000.0)
     horizon: int = 15
-    rl2: int = 80
+    copies: int = 10
+    rl2: int = 60
     promp: int = 60
     maml_trpo: int = 40
-    pearl: int = 15
+    pearl: int = 12
+    pearl_steps: int = 200
 
 
 class ScaledMaker:
@@ -73,32 +80,36 @@ class ScaledMaker:
         return env
 
 
-def _rl2(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
-    config = Rl2Config(policy=TrialPolicyConfig(memory_size=32), outer_lr=3e-3)
-    return Rl2(env, config, iterations=iterations, seed=seed, device=_CPU)
+@dataclass(frozen=True)
+class Contender:
+    """An algorithm as it is measured.
+
+    Attributes:
+        make: Makes the agent of an environment and a seed.
+        iterations: Number of updates.
+        copies: Copies of each goal in a batch.
+    """
+
+    make: Callable[[TaskEnv, int], Agent[Any]]
+    iterations: int
+    copies: int
 
 
-def _promp(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
+def contenders(sizes: RewardScaleSizes) -> dict[str, Contender]:
+    """All algorithms by name."""
     adaptation = AdaptationConfig(inner_lr=0.1, num_episodes=10)
     policy = PolicyConfig(hidden_sizes=(32, 32), output_scale=1.0)
-    return Promp(env, PrompConfig(policy=policy, adaptation=adaptation, outer_lr=1e-3), seed=seed, device=_CPU)
-
-
-def _maml_trpo(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
-    adaptation = AdaptationConfig(inner_lr=0.1, num_episodes=10)
-    policy = PolicyConfig(hidden_sizes=(32, 32), output_scale=1.0)
-    return MamlTrpo(env, MamlTrpoConfig(policy=policy, adaptation=adaptation), seed=seed, device=_CPU)
-
-
-def _pearl(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
-    config = PearlConfig(
+    promp = PrompConfig(policy=policy, adaptation=adaptation, outer_lr=1e-3)
+    maml_trpo = MamlTrpoConfig(policy=policy, adaptation=adaptation)
+    rl2 = Rl2Config(policy=TrialPolicyConfig(memory_size=32), outer_lr=3e-3)
+    pearl = PearlConfig(
         context=ContextConfig(latent_size=2, hidden_sizes=(32, 32)),
         hidden_sizes=(64, 64),
         num_initial_episodes=10,
         num_prior_episodes=5,
         num_extra_episodes=5,
-        num_updates=100,
-        update_tasks=4,
+        num_updates=sizes.pearl_steps,
+        update_tasks=len(GOALS),
         batch_size=64,
         context_size=32,
         gamma=0.9,
@@ -108,37 +119,49 @@ def _pearl(env: TaskEnv, iterations: int, seed: int) -> Agent[Any]:
         target_rate=0.05,
         exploration_episodes=1,
     )
-    return Pearl(env, config, GOALS, iterations=iterations, seed=seed, device=_CPU)
 
+    def make_rl2(env: TaskEnv, seed: int) -> Agent[Any]:
+        return Rl2(env, rl2, iterations=sizes.rl2, seed=seed, device=_CPU)
 
-_MAKERS: dict[str, tuple[Callable[[TaskEnv, int, int], Agent[Any]], int]] = {
-    "rl2": (_rl2, 10),
-    "promp": (_promp, 5),
-    "maml-trpo": (_maml_trpo, 5),
-    "pearl": (_pearl, 1),
-}
+    def make_promp(env: TaskEnv, seed: int) -> Agent[Any]:
+        return Promp(env, promp, seed=seed, device=_CPU)
+
+    def make_maml_trpo(env: TaskEnv, seed: int) -> Agent[Any]:
+        return MamlTrpo(env, maml_trpo, seed=seed, device=_CPU)
+
+    def make_pearl(env: TaskEnv, seed: int, *, config: PearlConfig) -> Agent[Any]:
+        return Pearl(env, config, GOALS, iterations=sizes.pearl, seed=seed, device=_CPU)
+
+    normalised = replace(pearl, normalise_rewards=True)
+    return {
+        "rl2": Contender(make_rl2, sizes.rl2, 2 * sizes.copies),
+        "promp": Contender(make_promp, sizes.promp, sizes.copies),
+        "maml-trpo": Contender(make_maml_trpo, sizes.maml_trpo, sizes.copies),
+        "pearl": Contender(partial(make_pearl, config=pearl), sizes.pearl, 1),
+        "pearl, normalise_rewards": Contender(partial(make_pearl, config=normalised), sizes.pearl, 1),
+    }
 
 
 def bench(repeats: int, sizes: RewardScaleSizes | None = None) -> dict[str, Any]:
     """Train every algorithm at every scale with some seeds, show a table and return the same as JSON types."""
     sizes = sizes or RewardScaleSizes()
-    lengths = {"rl2": sizes.rl2, "promp": sizes.promp, "maml-trpo": sizes.maml_trpo, "pearl": sizes.pearl}
     blind = -0.5 * sizes.horizon
-    best = -sum(max(0.0, 0.5 - 0.1 * (step + 1)) for step in range(sizes.horizon))
+    best = -sum(max(0.0, 0.5 - PointEnv.STEP * (step + 1)) for step in range(sizes.horizon))
     results: dict[str, dict[str, list[dict[str, Any]]]] = {}
-    for name in _MAKERS:
+    for name, contender in contenders(sizes).items():
         results[name] = {}
-        for factor in FACTORS:
-            run = partial(_run, name, lengths[name], sizes.horizon, factor)
-            results[name][f"{factor:g}"] = [run(seed) for seed in range(repeats)]
-            say(f"{name}, rewards x {factor:g}: {results[name][f'{factor:g}']}")
+        for factor in sizes.factors:
+            runs = [measure(contender, sizes.horizon, factor, seed) for seed in range(repeats)]
+            results[name][f"{factor:g}"] = runs
+            say(f"{name}, rewards x {factor:g}: {_cell(runs)} ({sum(run['seconds'] for run in runs):.0f} s)")
     rows = [[name, *(_cell(runs) for runs in by_factor.values())] for name, by_factor in results.items()]
     title = f"return after adaptation, in unscaled units; blind {blind:.2f}, best {best:.2f}"
-    show_table(title, ["algorithm", *(f"rewards x {factor:g}" for factor in FACTORS)], rows)
+    show_table(title, ["rewards", *(f"x {factor:,g}" for factor in sizes.factors)], rows)
     return {
         "bench": "reward-scale",
         "repeats": repeats,
         "machine": machine(),
+        "sizes": asdict(sizes),
         "blind": blind,
         "best": best,
         "runs": results,
@@ -150,18 +173,18 @@ def _cell(runs: list[dict[str, Any]]) -> str:
     return "not finite" if None in returns else f"{np.mean(returns):.2f}"
 
 
-def _run(algorithm: str, iterations: int, horizon: int, factor: float, seed: int) -> dict[str, Any]:
+def measure(contender: Contender, horizon: int, factor: float, seed: int) -> dict[str, Any]:
     """Returns of the first and of the second episode or step of a trained agent; None if training failed."""
-    make, copies = _MAKERS[algorithm]
     maker, rng, start = ScaledMaker(horizon, factor), np.random.default_rng(seed), time.perf_counter()
-    agent = make(maker(1, 1), iterations, seed)
+    agent = contender.make(maker(1, 1), seed)
+    result: dict[str, Any] = {"seed": seed, "return_before": None, "return_after": None}
     with Workers(maker, num_threads=1) as workers:
         try:
-            for _ in range(iterations):
-                agent.update(agent.collect(workers, GOALS * copies, rng))
+            for _ in range(contender.iterations):
+                agent.update(agent.collect(workers, GOALS * contender.copies, rng))
+            curve = adaptation_curve(agent.actor(), workers, GOALS, rng, num_steps=1, num_episodes=20)
+            before, after = (float(step.mean() / factor) for step in curve.returns)
+            result |= {"return_before": before, "return_after": after}
         except FloatingPointError as error:
-            return {"seed": seed, "return_before": None, "return_after": None, "error": str(error)}
-        curve = adaptation_curve(agent.actor(), workers, GOALS, rng, num_steps=1, num_episodes=20)
-    before, after = (float(step.mean() / factor) for step in curve.returns)
-    seconds = time.perf_counter() - start
-    return {"seed": seed, "return_before": before, "return_after": after, "seconds": round(seconds, 1)}
+            result["error"] = str(error)
+    return result | {"seconds": round(time.perf_counter() - start, 1)}

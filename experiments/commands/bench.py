@@ -19,11 +19,22 @@ class BenchArguments:
     Attributes:
         name: Measurement to make.
         json: New file to write the result to, besides showing it.
-        repeats: Number of measurements of each contender; medians are reported.
+        repeats: Number of measurements of each contender, whose medians are reported; of reward-scale, number of
+            seeds.
     """
 
     name: tyro.conf.Positional[
-        Literal["rollout", "dynamics", "metaworld", "meta-gradient", "rl2", "pearl", "fewshot", "threads"]
+        Literal[
+            "rollout",
+            "dynamics",
+            "metaworld",
+            "meta-gradient",
+            "rl2",
+            "pearl",
+            "reward-scale",
+            "fewshot",
+            "threads",
+        ]
     ]
     json: Path | None = None
     repeats: int = 3

@@ -9,6 +9,8 @@ from metarl.trajectories import Trajectories
 
 Normalisation = Literal["std", "variance", "none"]
 
+_TINY = 1e-100  # keeps a size of zero out of divisions
+
 
 def discounted_returns(rewards: Tensor, *, gamma: float) -> Tensor:
     """Discounted sum of the rewards from each step on, same shape as the rewards [..., time]."""
@@ -104,14 +106,19 @@ def fit_linear_baseline(features: Tensor, returns: Tensor, *, regularisation: fl
     )
 
 
-def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> Tensor:
+def normalise(
+    advantages: Tensor, mask: Tensor, kind: Normalisation = "std", *, reward_size: Tensor | float = 1.0
+) -> Tensor:
     """Advantages with each task's mean removed and its scale set to one, zero outside the mask.
 
     Args:
         advantages: Advantages of all steps, shape [task, episode, time].
         mask: True for real steps, shape [task, episode, time].
         kind: Divisor of the centred advantages: "std" is the standard deviation. "variance" is the variance, as in
-            garage and metaworld-algorithms, to reproduce their numbers. "none" neither centres nor divides.
+            garage and metaworld-algorithms, to reproduce their numbers: with it learning depends on the units of
+            rewards. "none" neither centres nor divides.
+        reward_size: Size of the rewards, in units of which standard deviations below 1e-8 count as none; a number,
+            or one per task, [task, 1, 1].
     """
     if kind == "none":
         return advantages * mask
@@ -119,8 +126,9 @@ def normalise(advantages: Tensor, mask: Tensor, kind: Normalisation = "std") -> 
     mean = (advantages * mask).sum((1, 2), keepdim=True) / count
     centred = (advantages - mean) * mask
     variance = centred.square().sum((1, 2), keepdim=True) / count
-    scale = variance.sqrt() if kind == "std" else variance
-    return centred / (scale + 1e-8)
+    if kind == "variance":
+        return centred / (variance + 1e-8)
+    return centred / (variance.sqrt() + 1e-8 * reward_size)
 
 
 def linear_baseline_advantages(
@@ -157,4 +165,7 @@ def linear_baseline_advantages(
     values = fit_linear_baseline(features, returns)
     values = torch.nn.functional.pad(values, (0, 1))  # zero features predict zero: so it is outside the mask
     advantages = gae(rewards, values, trajectories.terminated, gamma=gamma, gae_lambda=gae_lambda)
-    return normalise(advantages, trajectories.mask, normalisation).float()
+    count = mask.sum((1, 2), keepdim=True).clamp(min=1)
+    # Relative to the rewards, so that learning does not depend on their units.
+    reward_size = (rewards.square().sum((1, 2), keepdim=True) / count).sqrt().clamp(min=_TINY)
+    return normalise(advantages, trajectories.mask, normalisation, reward_size=reward_size).float()

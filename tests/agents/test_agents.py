@@ -21,6 +21,7 @@ from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
+from metarl.experiments.bench.reward_scale import ScaledMaker
 from metarl.learning.bilevel import Params, flatten
 from metarl.runs.seeding import streams
 from metarl.tasks import Task
@@ -61,6 +62,23 @@ def test_an_update_changes_the_parameters_and_counts_every_step(index: int) -> N
     assert not torch.equal(before, _theta(agent))
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["loss/outer_after"] < metrics["loss/outer"]
+
+
+@pytest.mark.parametrize("factor", [2.0**-40, 2.0**14])
+@pytest.mark.parametrize("index", [0, 1])
+def test_learning_does_not_depend_on_the_units_of_rewards(index: int, factor: float) -> None:
+    # With powers of two nothing is rounded differently, so that the policies are equal to the bit.
+    results = []
+    for by in (1.0, factor):
+        agent, generators = _agents()[index], streams(1)
+        tasks = POINT.train.sample(3, generators["tasks"])
+        start = _theta(agent)
+        with Workers(ScaledMaker(8, by), num_threads=1) as workers:
+            for _ in range(2):
+                agent.update(agent.collect(workers, tasks, generators["workers"]))
+        results.append(_theta(agent))
+        assert not torch.equal(results[-1], start)
+    assert torch.equal(*results)
 
 
 @pytest.mark.parametrize("index", [0, 1])

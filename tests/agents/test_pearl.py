@@ -27,6 +27,7 @@ from metarl.agents.pearl.draws import UpdateDraw
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
+from metarl.experiments.bench.reward_scale import ScaledMaker
 from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
 from metarl.learning.losses import bellman_targets, critic_loss, soft_values, temperature_loss
 from metarl.nets.dense import dense, has_dense
@@ -591,3 +592,69 @@ def test_the_replay_holds_what_early_ends_can_bring() -> None:
     _agent(replace(CONFIG, replay_capacity=47))
     with pytest.raises(ValueError, match="up to 47 where episodes end early, got 46"):
         _agent(replace(CONFIG, replay_capacity=46))
+
+
+NORMALISED = replace(CONFIG, normalise_rewards=True)
+
+
+def _trained(factor: float, config: PearlConfig = NORMALISED, updates: int = 2) -> Pearl:
+    """An agent that was trained on points that pay a multiple of their rewards."""
+    tasks = [Task.of("point", goal=goal) for goal in ((0.0, 0.05), (0.5, 0.5), (-0.5, 0.0))]
+    maker, rng = ScaledMaker(6, factor), np.random.default_rng(0)
+    agent = Pearl(maker(1, 1), config, tasks, iterations=updates, seed=0, device=CPU)
+    with Workers(maker, num_threads=1) as workers:
+        for _ in range(updates):
+            agent.update(agent.collect(workers, tasks, rng))
+    return agent
+
+
+@pytest.mark.parametrize("factor", [2.0**-10, 2.0**14, 2.0**60])
+def test_with_normalised_rewards_learning_does_not_depend_on_their_units(factor: float) -> None:
+    # With powers of two nothing is rounded differently, so that the networks are equal to the bit.
+    plain, scaled = _trained(1.0).learned_state(), _trained(factor).learned_state()
+    for part in ("encoder", "learner"):
+        for name, values in plain[part].items():
+            assert torch.equal(values, scaled[part][name]), name
+
+
+def test_without_normalised_rewards_learning_depends_on_their_units() -> None:
+    plain, scaled = (_trained(factor, CONFIG).learned_state()["encoder"] for factor in (1.0, 2.0))
+    assert any(not torch.equal(values, scaled[name]) for name, values in plain.items())
+
+
+def test_critics_and_context_read_rewards_in_units_of_all_stored_ones() -> None:
+    agent = _filled(replace(NORMALISED, learned_reward="dense_reward"))
+    places = torch.cat([torch.arange(24) + index * CONFIG.replay_capacity for index in range(3)]).unsqueeze(0)
+    stored = agent.replay.gather(places)
+    assert agent.replay.num_transitions == 3 * (6 + 24)
+    sizes = []
+    for index in range(3):
+        rows = (torch.arange(30) + index * CONFIG.replay_capacity).unsqueeze(0)
+        sizes.append(agent.replay.gather(rows))
+    dense = torch.cat([part.rewards for part in sizes]).double()
+    sparse = torch.cat([part.context_rewards for part in sizes]).double()
+    assert not torch.equal(dense, sparse)
+    for scale, rewards in ((agent.rewards, dense), (agent.acting.rewards, sparse)):
+        unit = rewards[rewards != 0].square().mean().sqrt() if (rewards != 0).any() else torch.inf
+        assert float(scale.scale) == pytest.approx(1 / float(unit), rel=1e-5)
+    rows = agent.acting.context_rows(
+        stored.observations, stored.actions, stored.context_rewards, stored.next_observations
+    )
+    torch.testing.assert_close(rows[..., 4], stored.context_rewards * agent.acting.rewards.scale)
+
+
+def test_the_scale_of_rewards_is_part_of_the_state() -> None:
+    agent = _trained(4.0)
+    other = Pearl(ScaledMaker(6, 1.0)(1, 1), NORMALISED, list(agent.tasks), iterations=1, seed=1, device=CPU)
+    assert float(other.rewards.scale) == 0.0
+    other.load_learned_state(agent.learned_state())
+    assert float(other.rewards.scale) == float(agent.rewards.scale) > 0
+    assert float(other.acting.rewards.scale) == float(agent.acting.rewards.scale)
+
+
+def test_a_state_from_before_there_was_a_scale_is_taken_over() -> None:
+    agent = _filled()
+    state = agent.learned_state()
+    del state["reward_scales"]
+    agent.load_learned_state(state)
+    assert float(agent.rewards.scale) == float(agent.acting.rewards.scale) == 1.0

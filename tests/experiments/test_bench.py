@@ -3,7 +3,8 @@
 import json
 import math
 from collections.abc import Callable
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, cast, get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -22,15 +23,28 @@ from metarl.agents.maml import (
 from metarl.agents.maml_trpo import MamlTrpo
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
+from metarl.agents.promp import Promp
 from metarl.envs.benchmarks import make_benchmark
 from metarl.envs.dynamics import dynamics_family
-from metarl.experiments.bench import dynamics, easyfsl_peer, fewshot, meta_gradient, metaworld, pearl, rl2, rollout
+from metarl.experiments.bench import (
+    dynamics,
+    easyfsl_peer,
+    fewshot,
+    meta_gradient,
+    metaworld,
+    pearl,
+    reward_scale,
+    rl2,
+    rollout,
+)
 from metarl.experiments.bench.fewshot import ConvSizes, PrototypicalSizes
 from metarl.experiments.bench.meta_gradient import SinusoidSizes
 from metarl.experiments.bench.pearl import PearlSizes
+from metarl.experiments.bench.reward_scale import GOALS, RewardScaleSizes, ScaledMaker
 from metarl.experiments.bench.rollout import ROBOTS, Replay, Robot, Sizes, make_peer, step_peer
 from metarl.experiments.bench.timing import interleave, ratio, relative_difference, seconds_per_call
 from metarl.experiments.bench.trust_region import LoopOverTasks, TrustRegionSizes, synthetic_experience
+from metarl.experiments.commands.bench import BenchArguments
 from metarl.learning.bilevel import flatten
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.networks import Mlp
@@ -400,3 +414,51 @@ def test_the_dynamics_bench_reports_what_it_measured() -> None:
     one = result["steps_per_cpu_s"]["one"]
     for name, found in result["over_one"].items():
         assert found["median"] == pytest.approx(result["steps_per_cpu_s"][name] / one)
+
+
+def test_every_bench_is_offered_by_its_name() -> None:
+    folder = Path(rollout.__file__).parent
+    modules = {path.stem for path in folder.glob("*.py") if "\ndef bench(" in path.read_text()}
+    assert {"rollout", "reward_scale"} <= modules
+    offered = get_args(get_type_hints(BenchArguments)["name"])
+    assert {name.replace("-", "_") for name in offered} == modules
+
+
+SCALES = RewardScaleSizes(
+    factors=(0.5, 1.0), horizon=4, copies=1, rl2=1, promp=1, maml_trpo=1, pearl=1, pearl_steps=2
+)
+
+
+def test_a_scaled_environment_pays_the_multiple_and_is_the_same_else() -> None:
+    envs = [ScaledMaker(4, factor)(2, 1) for factor in (1.0, 100.0)]
+    for env in envs:
+        env.set_tasks(GOALS)
+        env.reset(seed=[1, 2])
+    actions = np.array([[0.1, 0.0], [0.1, 0.0]], np.float32)
+    for rows in (None, np.array([1])):
+        plain, scaled = (env.advance(actions if rows is None else actions[rows], rows) for env in envs)
+        assert plain.rewards.all()
+        np.testing.assert_allclose(scaled.rewards, 100 * plain.rewards)
+        np.testing.assert_array_equal(scaled.observations, plain.observations)
+
+
+def test_the_reward_scale_bench_measures_every_algorithm_in_unscaled_units() -> None:
+    result = reward_scale.bench(1, SCALES)
+    json.dumps(result)
+    assert (result["blind"], result["best"]) == (-2.0, pytest.approx(-1.0))  # 0.4 + 0.3 + 0.2 + 0.1
+    assert len(result["runs"]) == 5
+    for name, by_factor in result["runs"].items():
+        half, one = (by_factor[factor][0] for factor in ("0.5", "1"))
+        assert half["return_after"] == pytest.approx(one["return_after"], rel=0.5), name
+        if name != "pearl":  # learning is the same to the bit
+            for key in ("return_before", "return_after"):
+                assert half[key] == pytest.approx(one[key], rel=1e-6), name
+
+
+def test_a_run_that_diverges_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def diverge(agent: Promp, experience: Any) -> dict[str, float]:
+        raise FloatingPointError("the outer loss is nan")
+
+    monkeypatch.setattr(Promp, "update", diverge)
+    run = reward_scale.measure(reward_scale.contenders(SCALES)["promp"], 4, 1.0, 0)
+    assert (run["return_after"], run["error"]) == (None, "the outer loss is nan")

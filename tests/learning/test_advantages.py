@@ -1,5 +1,7 @@
 """Returns, GAE and the linear baseline against arithmetic by hand and numpy."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,6 +120,39 @@ def test_normalisation_divides_by_the_standard_deviation_not_the_variance() -> N
     assert torch.allclose(normalise(advantages, mask), torch.tensor([[[-1.0, 1.0]]]), atol=1e-6)
     assert torch.allclose(normalise(advantages, mask, "variance"), torch.tensor([[[-0.5, 0.5]]]), atol=1e-6)
     assert torch.equal(normalise(advantages, mask, "none"), advantages)
+
+
+def test_what_counts_as_no_deviation_is_relative_to_the_rewards() -> None:
+    advantages, mask = torch.tensor([[[1.0, 5.0]]]).double(), torch.ones(1, 1, 2, dtype=torch.bool)
+    for size in (1e-12, 1e12):
+        small = normalise(size * advantages, mask, reward_size=torch.full((1, 1, 1), size).double())
+        assert torch.allclose(small, torch.tensor([[[-1.0, 1.0]]]).double(), rtol=1e-7)
+    # The rounding of rewards of a million is no advantage.
+    noise = normalise(1e-10 * advantages, mask, reward_size=1e6)
+    assert noise.abs().max() < 1e-7
+
+
+@pytest.mark.parametrize("factor", [2.0**-60, 2.0**60])
+def test_advantages_do_not_depend_on_the_units_of_rewards(numbered: Trajectories, factor: float) -> None:
+    uneven = numbered.rewards * (1 + 0.5 * numbered.rewards.sin())  # which the baseline does not explain
+    plain, scaled = (
+        linear_baseline_advantages(
+            replace(numbered, rewards=uneven * by), numbered.observations, gamma=0.9, gae_lambda=0.9
+        )
+        for by in (1.0, factor)
+    )
+    assert plain.abs().max() > 0.5
+    assert torch.equal(plain, scaled)
+
+
+def test_tasks_without_any_reward_have_no_advantages(numbered: Trajectories) -> None:
+    rewards = numbered.rewards.clone()
+    rewards[0] = 0.0
+    advantages = linear_baseline_advantages(
+        replace(numbered, rewards=rewards), numbered.observations, gamma=0.9, gae_lambda=0.9
+    )
+    assert not advantages[0].any()
+    assert advantages[1].any()
 
 
 def test_normalisation_is_per_task_and_ignores_padding() -> None:

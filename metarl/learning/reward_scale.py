@@ -1,0 +1,52 @@
+"""The running scale of rewards: agents that read rewards in units of it learn the same in any units."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def updated_scale(scale: Tensor, count: Tensor, rewards: Tensor) -> tuple[float, float]:
+    """One over the root mean square of all rewards but zeros, so that rare rewards stay of unit size.
+
+    Args:
+        scale: Scale before these rewards; zero before the first.
+        count: Number of non-zero rewards before these; infinity for a scale that stays as it is.
+        rewards: Further rewards, of any shape.
+
+    Returns:
+        The new scale and the new count.
+    """
+    rewards = rewards[rewards != 0].double()
+    before = float(count)
+    total = before + len(rewards)
+    if not len(rewards) or math.isinf(before):
+        return float(scale), before
+    squares = before * float(scale) ** -2 if before else 0.0
+    return ((squares + float(rewards.square().sum())) / total) ** -0.5, total
+
+
+class RewardScale(nn.Module):
+    """A factor of rewards: one for ever, or one over the running root mean square of what was read so far.
+
+    Args:
+        running: Whether the factor is a running one, which is zero until a reward was read.
+    """
+
+    scale: Tensor
+    count: Tensor
+
+    def __init__(self, *, running: bool) -> None:
+        super().__init__()
+        self.register_buffer("scale", torch.tensor(0.0 if running else 1.0))
+        self.register_buffer("count", torch.tensor(0.0 if running else math.inf))
+
+    def forward(self, rewards: Tensor) -> Tensor:
+        """The rewards in units of the scale."""
+        return rewards * self.scale
+
+    def read(self, rewards: Tensor) -> None:
+        """Take further rewards into a running scale."""
+        scale, count = updated_scale(self.scale, self.count, rewards)
+        self.scale.fill_(scale)
+        self.count.fill_(count)
