@@ -85,9 +85,24 @@ def test_known_walk_gives_known_trajectories() -> None:
     assert not walk.truncated.any()
     assert torch.allclose(walk.last_observations[0, 1], torch.tensor([0.25, 0.0]), atol=1e-6)
     assert torch.allclose(walk.observations[1, 0, :5, 1], -0.1 * torch.arange(5.0), atol=1e-6)
+    # A distance of 0.2 is near enough: all steps of the first walk are, and the last three of the second.
+    assert walk.infos["success"][:, 1, :5].tolist() == [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]]
     successes = walk.successes()
     assert successes is not None
     assert successes.all()
+
+
+class TowardInTrials(Toward):
+    """The same walk, one episode after the other."""
+
+    sequential = True
+
+
+def test_the_episodes_of_a_trial_go_on_with_one_random_stream() -> None:
+    tasks, goals = [Task.of("point-uniform-start", goal=(0.5, 0.5))] * 2, torch.full((2, 2), 0.5)
+    with Workers(EnvMaker(make_benchmark("point-uniform-start").family, 2)) as workers:
+        walk = workers.collect(TowardInTrials(goals), tasks, 3, seed=0)
+    assert len(torch.unique(walk.observations[:, :, 0].flatten(0, 1), dim=0)) == 6
 
 
 def test_time_limit_truncates() -> None:

@@ -318,6 +318,29 @@ def test_acting_uses_the_posterior_of_the_trials_own_transitions(kind: Any) -> N
                     read[task].append(rows[task])
 
 
+def test_varied_contexts_are_of_an_episode_or_more() -> None:
+    for varied in (False, True):
+        agent = _filled(replace(CONFIG, vary_context=varied, update_tasks=3, context_size=300))
+        counts = [len(row.unique()) for _ in range(10) for row in agent.draw().context_places]
+        if varied:  # three episodes of six steps make the context
+            assert min(counts) >= 6
+            assert min(counts) < 10
+            assert max(counts) > 14
+        else:
+            assert set(counts) == {18}
+
+
+def test_returns_are_those_of_prior_episodes_and_of_the_last() -> None:
+    agent, tasks, workers = _agent(benchmark="point")
+    with workers:
+        collections = agent.collect(workers, tasks, np.random.default_rng(0))
+    returns = collections[-1].rounds[0].returns()
+    assert len(returns.unique()) == returns.numel() == 12
+    metrics = agent.update(collections)
+    assert metrics["train/return_pre"] == pytest.approx(float(returns[:, :2].mean()))  # num_prior_episodes is 2
+    assert metrics["train/return_post"] == pytest.approx(float(returns[:, 3].mean()))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("num_context", [1, 2, None])
 def test_a_context_ends_with_its_last_episode(num_context: int | None) -> None:
@@ -364,14 +387,13 @@ def test_a_posterior_is_the_product_of_its_transitions_factors() -> None:
         for weight in encoder.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator))
     rows = [_normal(4, seed=number) for number in range(3)]
-    single = [encoder.posterior(_read(encoder, [row])) for row in rows]
-    means = torch.stack([factor.mean for factor in single]).double()
-    precisions = torch.stack([factor.variance for factor in single]).double().reciprocal()
+    means, raw = encoder.network(torch.stack(rows)).double().chunk(2, -1)
+    precisions = torch.nn.functional.softplus(raw).reciprocal()
     assert precisions.std(0).min() > 0.01
     joint = encoder.posterior(_read(encoder, rows))
-    torch.testing.assert_close(joint.variance.double(), 1 / precisions.sum(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(joint.variance[0].double(), 1 / precisions.sum(0), atol=1e-5, rtol=1e-4)
     weighted = (precisions * means).sum(0) / precisions.sum(0)
-    torch.testing.assert_close(joint.mean.double(), weighted, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(joint.mean[0].double(), weighted, atol=1e-5, rtol=1e-4)
 
 
 def test_the_target_value_starts_as_a_copy_of_the_value() -> None:

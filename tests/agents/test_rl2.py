@@ -136,6 +136,18 @@ def test_one_trial_alone_has_advantages_and_learns() -> None:
     assert any(not torch.equal(a, b) for a, b in zip(before, agent.policy.policy.parameters(), strict=True))
 
 
+def test_returns_are_those_of_the_first_and_the_last_episode() -> None:
+    agent = _agent(num_episodes=3)
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        experience = agent.collect(workers, NEAR_AND_FAR, np.random.default_rng(0))
+    returns = experience.returns()
+    assert len(returns.unique()) == 9
+    metrics = agent.update(experience)
+    assert metrics["train/return_pre"] == pytest.approx(float(returns[:, 0].mean()))
+    assert metrics["train/return_post"] == pytest.approx(float(returns[:, 2].mean()))
+    assert metrics["train/trial_return"] == pytest.approx(float(returns.sum()) / 3, rel=1e-6)
+
+
 @pytest.mark.slow
 def test_rl2_solves_a_two_armed_bandit_from_one_trial_per_update() -> None:
     family = make_benchmark("bernoulli-bandit-k2").family

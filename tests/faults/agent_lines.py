@@ -3,10 +3,10 @@
 from tests.faults.fault import Fault, faults
 
 _RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py", "tests/learning/test_trials.py")
-_TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py")
+_TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py", "tests/test_workers.py")
 _PEARL = ("tests/agents/test_pearl.py",)
 _ADAPTIVE = ("tests/agents/test_agents.py",)
-_WORKERS = ("tests/test_workers.py",)
+_WORKERS = ("tests/test_workers.py", "tests/test_observations.py")
 _NOISE = ("tests/test_workers.py", "tests/runs/test_seeding.py")
 _EVALUATION = ("tests/test_evaluation.py",)
 _DETERMINISTIC = ("tests/agents/test_deterministic.py", "tests/test_evaluation.py")
@@ -106,6 +106,7 @@ FAULTS: list[Fault] = [
         _PEARL,
         ("missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()", "missing[rows] = 0"),
         ("rewards=rewards,", "rewards=trajectories.rewards,"),
+        ("(extras, slice(split, None))", "(extras, slice(split + 1, None))"),
         ("returns[:, :num_prior].mean()", "returns[:, num_prior:].mean()"),
         (
             "terminated=trajectories.terminated.float()",
@@ -115,7 +116,6 @@ FAULTS: list[Fault] = [
     *faults(
         "agents/pearl/pearl.py",
         _PEARL,
-        ("(extras, slice(split, None))", "(extras, slice(split + 1, None))"),
         ("(critic_loss + config.kl_coef * kl)", "(critic_loss - config.kl_coef * kl)"),
         ("posterior.kl().mean()", "posterior.kl().sum()"),
         ("shortest=self.horizon if config.vary_context else None", "shortest=None"),

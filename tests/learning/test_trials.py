@@ -8,6 +8,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.agent import Outcome
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import MemoryKind, TrialActor, TrialPolicy, TrialPolicyConfig
 from metarl.envs import make_benchmark
@@ -144,6 +145,64 @@ def test_unrolling_in_training_gives_what_acting_recorded(benchmark: str, memory
     assert trials.mask.any()
     assert torch.allclose(log_probs * trials.mask, trials.records["log_prob"] * trials.mask, atol=1e-5)
     assert torch.allclose(values * trials.mask, trials.records["value"] * trials.mask, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("memory", [*MEMORIES, "none"])
+@pytest.mark.parametrize("end", ["terminated", "truncated"])
+def test_a_trial_whose_episode_has_ended_waits_for_the_others(memory: MemoryKind, end: str) -> None:
+    """Task 0's first episode ends after one step, task 1's after three; in the second both act as if alone."""
+    policy = _policy(ENDS_EARLY, memory)
+    seeds = np.array([5, 6], np.uint64)
+
+    def acted(rows: list[int]) -> Tensor:
+        actor, ends = TrialActor(policy), torch.tensor([[1], [3]])[rows]
+        actor.begin(seeds[rows], 1)
+        actions = []
+        for length in (int(ends.max()), 1):
+            actor.begin_episode()
+            for step in range(length):
+                observations = _normal(step, 2, 1, 3)[rows]
+                actions.append(actor.act(observations).actions)
+                alive = ends > step if length > 1 or rows == [0] else torch.ones_like(ends, dtype=torch.bool)
+                flags = {"terminated": torch.zeros_like(alive), "truncated": torch.zeros_like(alive)}
+                flags[end] = alive & (ends == step + 1)
+                rewards = _normal(step + 7, 2, 1)[rows]
+                actor.observe(Outcome(observations, rewards, **flags, alive=alive, infos={}))
+        return actions[-1]
+
+    together = acted([0, 1])
+    for row in (0, 1):
+        torch.testing.assert_close(together[row], acted([row])[0])
+
+
+def _normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch_generator(seed))
+
+
+def test_inputs_are_embedded_by_rectified_units() -> None:
+    policy = _policy("gridnavi")
+    assert policy.embedding is not None
+    inputs = policy.trial_inputs(as_trials(_hand_made()))
+    weight, bias = policy.embedding.get_parameter("weight_0"), policy.embedding.get_parameter("bias_0")
+    units = inputs @ weight + bias
+    assert units.min() < -0.1
+    expected, _ = policy.memory.unroll(units.clamp(min=0), policy.memory.start(2))
+    torch.testing.assert_close(policy.unroll(inputs, policy.memory.start(2))[0], expected)
+
+
+def test_the_last_observation_is_read_normalised_as_the_present_one_is() -> None:
+    env = make_benchmark("gridnavi").family.make_env(1)
+    config = TrialPolicyConfig(memory_size=4, normalise_observations=True, read_transitions=True)
+    policy = TrialPolicy(env, config, generator=torch_generator(0))
+    trials = as_trials(_hand_made())
+    policy.see(trials)
+    inputs = policy.trial_inputs(trials)
+    present, last = inputs[..., :2], inputs[..., 10:]
+    torch.testing.assert_close(last[1:], present[:-1])
+    rows = trials.observations[trials.mask]
+    expected = (trials.observations - rows.mean(0)) / rows.std(0, correction=0)
+    torch.testing.assert_close(present, expected, rtol=1e-4, atol=1e-4)
 
 
 def _memory(kind: MemoryKind) -> Memory:
