@@ -142,7 +142,7 @@ def build_nominal(
         added.explicitinertial = True
         added.mass, added.inertia = 0.0, [0.0, 0.0, 0.0]
         spec.compiler.fusestatic = False
-    add_sensors(spec, measured, plain)
+    add_sensors(spec, measured, plain, [r.name for r in ranges if r.field == "target"])
     model = spec.compile()
     for i in range(model.nbody):
         if model.body(i).name.endswith(PAYLOAD):

@@ -169,14 +169,23 @@ def check_goals(terms: Sequence[Term], sizes: Mapping[str, int]) -> None:
     for term in terms:
         for name in term.to if isinstance(term.to, tuple) else ():
             if isinstance(name, str) and sizes.get(name, -1) != 0:
-                raise ValueError(f"term {term.name!r}: no task parameter {name!r} of one number in ranges")
+                meant = nearest(name, [key for key, size in sizes.items() if size == 0])
+                raise ValueError(f"term {term.name!r}: no task parameter {name!r} of one number in ranges{meant}")
         if isinstance(term.to, str) and term.to in sizes and max(1, sizes[term.to]) != len(term.axes):
             numbers = max(1, sizes[term.to])
             raise ValueError(f"term {term.name!r}: {term.to!r} has {numbers} numbers, its axes are {term.axes!r}")
 
 
-def add_sensors(spec: mujoco.MjSpec, names: Sequence[str], model: mujoco.MjModel) -> None:
+def add_sensors(
+    spec: mujoco.MjSpec, names: Sequence[str], model: mujoco.MjModel, params: Sequence[str] = ()
+) -> None:
     """Add a sensor to a model for every name: of a position, or of a body's own vertical axis.
+
+    Args:
+        spec: Model to add to.
+        names: Names of bodies and sites, or of bodies and `UPRIGHT`.
+        model: The same model compiled, with its names.
+        params: Names of task parameters that a misspelt name may have meant.
 
     Raises:
         ValueError: if the model has no such body or site; the message suggests the nearest name.
@@ -186,7 +195,9 @@ def add_sensors(spec: mujoco.MjSpec, names: Sequence[str], model: mujoco.MjModel
     for name in names:
         element = name.removesuffix(UPRIGHT)
         if element not in (*bodies, *sites):
-            raise ValueError(f"the model has no body or site {element!r}{nearest(element, (*bodies, *sites))}")
+            raise ValueError(
+                f"the model has no body or site {element!r}{nearest(element, (*bodies, *sites, *params))}"
+            )
         of_site = element not in bodies
         spec.add_sensor(
             name=SENSOR + name,

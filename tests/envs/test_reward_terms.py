@@ -164,6 +164,7 @@ def test_a_function_of_ones_own_reads_the_places_that_are_named(tmp_path: Path) 
         ("distance", "distence", r"reward\[0\]: unknown term 'distence'; did you mean 'distance'"),
         ("axes: xy", "axes: xyz", "'goal' has 2 numbers, its axes are 'xyz'"),
         ("axes: xy", "axes: xw", r"axes must be some of x, y and z, got 'xw'"),
+        ("to: goal", "to: gaol", "no body or site 'gaol'; did you mean 'goal'"),
         ("to: goal", "to: [0.1]", r"to must have a number for each of xy"),
         ("to: goal", "to: [0.1, gool]", "no task parameter 'gool' of one number"),
         ("to: goal, ", "", "term 'distance' needs to"),
