@@ -12,6 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from metarl.runs.reading import shorten
 from metarl.tasks import Benchmark
 
 Tags = Mapping[str, Mapping[str, type[Any]]]
@@ -129,7 +130,12 @@ def _decode_value(kind: Any, data: Any, where: str) -> Any:
                 return tuple(_decode_value(typing.get_args(option)[0], item, where) for item in data)
     if not any(_matches(option, data) for option in options):
         expected = "a list" if origin is tuple else getattr(kind, "__name__", kind)
-        raise ValueError(f"{where} must be {expected}, got {data!r}")
+        raise ValueError(f"{where} must be {expected}, got {shorten(data)}")
+    if type(data) is int and float in options and int not in options:
+        try:
+            return float(data)
+        except OverflowError as error:
+            raise ValueError(f"{where} must be a number of at most 1.8e308, got {shorten(data)}") from error
     return data
 
 

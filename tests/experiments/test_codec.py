@@ -133,3 +133,13 @@ def test_old_names_of_step_sizes_are_read() -> None:
 
 def test_there_are_results_to_read() -> None:
     assert len(RESULTS) >= 60
+
+
+def test_a_whole_number_in_a_field_of_real_numbers_becomes_one() -> None:
+    data = encode(Experiment("point", PrompConfig()))
+    data["agent"]["outer_lr"] = 1
+    outer_lr = decode(data).agent.outer_lr  # type: ignore[attr-defined]  # of ProMP
+    assert type(outer_lr) is float
+    data["agent"]["outer_lr"] = 10**400
+    with pytest.raises(ValueError, match=r"outer_lr must be a number of at most 1\.8e308, got 1000"):
+        decode(data)
