@@ -22,6 +22,7 @@ from metarl.experiments.study.report import DISJOINT, show, summarise
 from metarl.experiments.study.running import Interrupted, run_parts, taken
 from metarl.runs.files import write_json
 from metarl.runs.lock import locked
+from metarl.runs.reading import read_json
 
 STUDY, RESULTS, FIGURE = "study.json", "results.json", "figure.png"
 
@@ -133,11 +134,8 @@ def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> 
     path = out / STUDY
     if not path.is_file():
         raise ValueError(f"{out} exists and is no study's folder (it has no {STUDY}); give another --out")
-    try:
-        found = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from error
-    fields = _in_todays_words(found) if isinstance(found, dict) else {}
+    stored = read_json(path, "study")
+    fields = _in_todays_words(stored) if isinstance(stored, dict) else {}
     if fields != described:
         other = sorted(key for key in {*described, *fields} if fields.get(key) != described.get(key))
         raise ValueError(f"{out} holds another study: it differs in {', '.join(other)}; give another --out")

@@ -8,7 +8,6 @@ evaluations/LEARNER.json       returns by adaptation episode on every task
 results.json  figure.png       see `metarl.experiments.study.report`
 """
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -42,6 +41,7 @@ from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.files import write_json
 from metarl.runs.loggers import closing
+from metarl.runs.reading import read_json
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task, save_tasks
 from metarl.workers import EnvMaker, Workers
@@ -119,7 +119,7 @@ def run_parts(
             time_left.begin("sb3", "training PPO, then on each held-out task")
             _run_stable(study, study.stable, folder, sets)
         time_left.end("sb3", worked=not there)
-    return {name: json.loads((evaluations / f"{name}.json").read_text()) for name in participants(study)}
+    return {name: read_json(evaluations / f"{name}.json", "evaluation") for name in participants(study)}
 
 
 def participants(study: Study) -> list[str]:
@@ -284,7 +284,7 @@ def _randomised(study: Study, config: StablePpo, folder: Path) -> tuple[Snapshot
         finally:
             learner.close()
         write_json(took, {"wall_s": round(time.monotonic() - began, 1)})
-    return Snapshot.load(path), float(json.loads(took.read_text())["wall_s"])
+    return Snapshot.load(path), float(read_json(took, "duration of the training")["wall_s"])
 
 
 def _stable_curve(
