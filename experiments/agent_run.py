@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from metarl.agent import Agent, KeepsData
+from metarl.envs.dynamics.files import copy_family, is_family_file
 from metarl.experiments.arguments import overridden
 from metarl.experiments.configuration import (
     Experiment,
@@ -27,6 +28,8 @@ from metarl.training import restore, train
 from metarl.workers import EnvMaker
 
 TEST_TASKS = "test_tasks.json"
+FAMILY = "family"
+"""Folder of the copies of a family file and all files that it needs."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class AgentRun(Run):
 
     @classmethod
     def open(cls, folder: Path, name: str, experiment: Experiment, sources: Mapping[str, Any]) -> "AgentRun":
-        """The run with the test tasks of its folder."""
-        benchmark = experiment_benchmark(experiment)
+        """The run with the test tasks, and the family file if it has one, of its folder."""
+        copied = _family_file(folder, experiment)
+        benchmark = experiment_benchmark(experiment, copied if copied is not None and copied.exists() else None)
         path = folder / TEST_TASKS
         if not path.is_file():
             raise ValueError(
@@ -83,9 +87,12 @@ class AgentRun(Run):
         return encode(self.experiment)
 
     def write(self, folder: Path) -> None:
-        """Write the test tasks, and the weights that it starts from."""
+        """Write the test tasks, the files of the family, and the weights that it starts from."""
         super().write(folder)
         save_tasks(folder / TEST_TASKS, self.test_tasks)
+        copied = _family_file(folder, self.experiment)
+        if copied is not None:
+            copy_family(str(self.experiment.benchmark), copied.parent)
 
     def introduction(self) -> list[str]:
         """The memory that data take, and the benchmark."""
@@ -156,15 +163,12 @@ class AgentRun(Run):
             )
         split = "file" if options.tasks is not None else options.split
         return {
-            "experiment": run.name,
-            "seed": run.experiment.seed,
-            "evaluation_seed": options.seed,
+            **run.result_head(options, progress),
             "split": split,
             "num_tasks": len(tasks),
             "num_episodes": settings.num_episodes,
             "horizon": run.experiment.horizon or run.benchmark.family.horizon,
             "train_env_steps": progress.env_steps,
-            "train_wall_s": round(progress.elapsed_s, 1),
             "tasks_exhaust_the_distribution": exhaustive,
             "tasks_shared_with_training": run.benchmark.shared or split == "train",
             **measured,
@@ -200,3 +204,11 @@ class AgentRun(Run):
     def experience(self, progress: Progress) -> str:
         """The number of environment steps."""
         return f"{progress.env_steps:,} environment steps"
+
+
+def _family_file(folder: Path, experiment: Experiment) -> Path | None:
+    """The place in a run folder of the copy of its family file; None for other benchmarks."""
+    benchmark = experiment.benchmark
+    if not (isinstance(benchmark, str) and is_family_file(benchmark)):
+        return None
+    return folder / FAMILY / Path(benchmark).name

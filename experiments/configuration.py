@@ -13,7 +13,7 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs import make_benchmark
-from metarl.envs.dynamics.files import is_family_file
+from metarl.envs.dynamics.files import file_benchmark, is_family_file
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
 from metarl.experiments import codec
@@ -116,15 +116,19 @@ def make_device(device: Device) -> torch.device:
     return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def experiment_benchmark(experiment: Experiment) -> Benchmark:
+def experiment_benchmark(experiment: Experiment, family_file: Path | None = None) -> Benchmark:
     """The benchmark of an experiment; its training tasks are drawn here, by the seed, if they are to be fixed.
+
+    Args:
+        experiment: Experiment that names its benchmark.
+        family_file: Copy of the benchmark's family file to read instead; None to read what the experiment names.
 
     Raises:
         ValueError: if there is none, or the experiment asks of it what it cannot do.
     """
     benchmark, num_train_tasks = experiment.benchmark, experiment.num_train_tasks
     if isinstance(benchmark, str):
-        benchmark = make_benchmark(benchmark)
+        benchmark = file_benchmark(benchmark, family_file) if family_file else make_benchmark(benchmark)
     own_name = benchmark.name
     if experiment.observe_task:
         shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"

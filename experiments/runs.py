@@ -1,7 +1,6 @@
 """A run is a folder: configuration, versions, metrics, checkpoints, evaluation; for RL and few-shot alike."""
 
 import contextlib
-import json
 import os
 import platform
 import shutil
@@ -32,6 +31,7 @@ from metarl.runs.checkpoint import (
 from metarl.runs.files import atomic_file, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
+from metarl.runs.reading import read_json
 from metarl.runs.warm_start import with_weights
 
 Kind = Literal["rl", "few-shot"]
@@ -149,6 +149,15 @@ class Run(ABC):
     def measure(self, options: EvaluationOptions) -> dict[str, Any]:
         """Evaluate a checkpoint and its baselines; the result as JSON types."""
 
+    def result_head(self, options: EvaluationOptions, progress: Progress) -> dict[str, Any]:
+        """The entries that begin every result of `measure`."""
+        return {
+            "experiment": self.name,
+            "seed": self.experiment.seed,
+            "evaluation_seed": options.seed,
+            "train_wall_s": round(progress.elapsed_s, 1),
+        }
+
     @abstractmethod
     def show(self, result: Mapping[str, Any]) -> None:
         """Print a result of `measure` as tables."""
@@ -240,7 +249,7 @@ class Run(ABC):
         training = replace(self.experiment.training, iterations=iterations)
         longer = replace(self, experiment=replace(self.experiment, training=training))
         path = self.folder / CONFIG
-        write_json(path, json.loads(path.read_text()) | {"experiment": longer.encode()})
+        write_json(path, read_json(path, "configuration") | {"experiment": longer.encode()})
         return longer
 
 
@@ -318,12 +327,12 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"{folder} is not a run folder: expected {path}, which `metarl train` writes first of all"
         )
+    data = read_json(path, "configuration")
     try:
-        data = json.loads(path.read_text())
         experiment, name = data["experiment"], data["name"]
         if not isinstance(experiment, dict) or not isinstance(name, str):
             raise TypeError("expected an experiment and a name")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
     kind = data.setdefault("kind", "few-shot" if "learner" in experiment else "rl")  # older runs do not say it
     if kind not in ("rl", "few-shot"):

@@ -1,6 +1,7 @@
 """Families from YAML files: a model, its ranges, what changes within an episode, and the terms of its reward."""
 
 import math
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,7 +13,8 @@ from metarl.envs.dynamics.ranges import Change, Randomization, Range
 from metarl.envs.dynamics.splits import DynamicsTasks
 from metarl.envs.dynamics.terms import Health, Term, TermReward
 from metarl.envs.mujoco.robots import ASSETS, ROBOTS, Robot
-from metarl.runs.reading import read_yaml, shorten
+from metarl.runs.files import atomic_write
+from metarl.runs.reading import open_regular, read_yaml, shorten
 from metarl.tasks import Benchmark
 
 T = TypeVar("T", Health, Term)
@@ -26,6 +28,7 @@ _NUMBERS = (
 _TERM = tuple(f.name for f in fields(Term))
 _HEALTH = tuple(f.name for f in fields(Health))
 _FILES = ("file", "fileright", "fileleft", "fileup", "filedown", "filefront", "fileback")
+_MOST_BYTES = 256 * 2**20
 _FOLDERS = ("assetdir", "meshdir", "texturedir")
 _TEXTS = ("field", "scale", "mode", "name")
 _OF_MODELS = ("frame_skip", "hidden_qpos", "reset_noise")
@@ -82,13 +85,17 @@ def is_family_file(benchmark: str) -> bool:
     return benchmark.endswith((".yaml", ".yml"))
 
 
-def file_benchmark(path: str) -> Benchmark:
+def file_benchmark(path: str, copied: Path | None = None) -> Benchmark:
     """The family of a file as a benchmark: trained on combinations of values, and tested on new ones.
+
+    Args:
+        path: Path of the family file, which names the benchmark.
+        copied: Copy of the file to read instead; None to read the file itself.
 
     Raises:
         ValueError: as `load_family` does.
     """
-    family = load_family(path)
+    family = load_family(copied or path)
     train, test = DynamicsTasks(family, "train"), DynamicsTasks(family, "interpolation")
     return Benchmark(path, train, test, shared=False, description=f"{family.name}, tested on new combinations")
 
@@ -170,6 +177,38 @@ def family_files(path: Path | str) -> list[Path]:
         raise ValueError(f"the family file {path}: model: cannot read {entries['model']}: {error}") from error
 
 
+def copy_family(path: Path | str, folder: Path) -> Path:
+    """Copy a family file and all files that it needs into a new folder; the path of the copied family file.
+
+    Raises:
+        ValueError: if a file lies elsewhere than under the family file's folder or is too large, or if the copy is
+            no family.
+    """
+    path = Path(path).resolve()
+    content: dict[Path, bytes] = {}
+    for file in family_files(path):
+        root = next((root for root in (path.parent, ASSETS) if file.is_relative_to(root)), None)
+        if root is None or not file.resolve().is_relative_to(root.resolve()):
+            raise ValueError(
+                f"the family file {path}: {file} lies outside of {path.parent}; a run keeps a copy of all files "
+                "of its family; put it into that folder"
+            )
+        try:
+            with open_regular(file) as opened:
+                content[file.relative_to(root)] = opened.read(_MOST_BYTES + 1)
+        except OSError as error:
+            raise ValueError(f"the family file {path}: cannot read {file}: {error.strerror}") from error
+        if sum(map(len, content.values())) > _MOST_BYTES:
+            raise ValueError(
+                f"the family file {path}: its files must have at most {_MOST_BYTES // 2**20} MiB together"
+            )
+    for place, data in content.items():
+        (folder / place).parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(folder / place, data)
+    load_family(folder / path.name)
+    return folder / path.name
+
+
 def _model_files(xml: Path, above: list[Path]) -> list[Path]:
     """A model file and all files that it names."""
     files = [xml]
@@ -179,16 +218,21 @@ def _model_files(xml: Path, above: list[Path]) -> list[Path]:
     for element in tree.iter():
         for name in (element.get(attribute) for attribute in _FILES):
             places = [root / folder / name for root in roots for folder in folders] if name else []
-            there = next((place.resolve() for place in places if place.is_file()), None)
+            there = next((_plain(place) for place in places if place.is_file()), None)
             if there is None or there in files or there in above:
                 continue
             files += _model_files(there, [*above, xml]) if element.tag == "include" else [there]
     return list(dict.fromkeys(files))
 
 
+def _plain(path: Path) -> Path:
+    """The whole path without dots; links stay, so that a copy has the names that its files know."""
+    return Path(os.path.abspath(path))
+
+
 def _model_file(name: str, folder: Path) -> Path:
     """The model file of a name: beside the family file, or else one of Gymnasium's."""
-    beside = (folder / name).resolve()
+    beside = _plain(folder / name)
     return beside if beside.exists() or not (ASSETS / name).is_file() else ASSETS / name
 
 

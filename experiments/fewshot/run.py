@@ -117,15 +117,12 @@ class FewshotRun(Run):
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)
         return {
-            "experiment": run.name,
-            "seed": run.experiment.seed,
-            "evaluation_seed": options.seed,
+            **run.result_head(options, progress),
             "num_tasks": settings.num_tasks,
             "episodes": data.describe(),
             "normalisation": learner.normalisation,
             "views": settings.views,
             "train_tasks": progress.tasks,
-            "train_wall_s": round(progress.elapsed_s, 1),
             **measure(learner, run.untrained(), run.episodes(), settings, seed=options.seed),
         }
 
