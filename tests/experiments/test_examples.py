@@ -1,63 +1,76 @@
-"""The examples' environments are trained on, adapted in, and told apart by their tasks."""
+"""The examples are trained, evaluated, resumed and adapted, from the shell and from Python."""
 
-import importlib.util
+import json
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 import metarl
-from metarl.agent import AgentConfig, AgentSetup
-from metarl.agents.maml import AdaptationConfig
-from metarl.agents.promp import PrompConfig
-from metarl.agents.rl2 import Rl2Config
-from metarl.envs import CustomFamily
+from metarl.experiments.catalogue import experiment_of_word
+from metarl.experiments.cli import main
+from metarl.experiments.configuration import Experiment
+from metarl.experiments.outside import load_object
 from metarl.tasks import Task
-from metarl.workers import EnvMaker, Workers
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "experiments" / "examples"
-CASES = {
-    "cartpole": ("POLES", "set_length", [Task.of("poles", length=0.25), Task.of("poles", length=2.0)]),
-    "pendulum": (
-        "PENDULUMS",
-        "set_gravity",
-        [Task.of("pendulums", gravity=5.0), Task.of("pendulums", gravity=15.0)],
-    ),
-}
+NAMES = {"cartpole": "poles", "pendulum": "pendulums"}
+LIMITS = {"poles": [{"length": 0.25}, {"length": 2.0}], "pendulums": [{"gravity": 5.0}, {"gravity": 15.0}]}
+TINY = (
+    "--horizon 5 --training.meta-batch-size 2 --num-threads 1 --evaluation.num-tasks 2 --evaluation.num-episodes 1"
+)
 
 
-def _module(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def _object(name: str, part: str) -> Any:
+    return load_object(f"{EXAMPLES / name}.py:{part}")[0]
 
 
-@pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("config", [Rl2Config(), PrompConfig(adaptation=AdaptationConfig(num_episodes=2))])
-def test_an_example_trains_and_adapts(name: str, config: AgentConfig) -> None:
-    module, (family_name, set_task, tasks) = _module(name), CASES[name]
-    family: CustomFamily = getattr(module, family_name)
-    setup = AgentSetup(family.make_env(1), family.benchmark(), 1, 0, torch.device("cpu"))
-    agent, rng = config.make(setup), np.random.default_rng(0)
-    with Workers(EnvMaker(family, horizon=10), num_threads=1) as workers:
-        metrics = agent.update(agent.collect(workers, setup.benchmark.train.sample(2, rng), rng))
-    assert np.isfinite(metrics["train/return_post"])
-    env = module.make()
-    getattr(module, set_task)(env, tasks[0])
-    assert len(metarl.adapt(agent, env, episodes=2, max_episode_steps=5).returns) == 2
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("agent", ["RL2", "PROMP"])
+def test_an_example_is_trained_resumed_and_evaluated_from_the_shell(name: str, agent: str, tmp_path: Path) -> None:
+    word, run = f"{EXAMPLES / name}.py:{agent}", str(tmp_path / "run")
+    assert main(["train", word, *TINY.split(), "--training.iterations", "1", "--out", run]) == 0
+    assert main(["resume", run, "--experiment", word, "--iterations", "2"]) == 0
+    tasks, result = tmp_path / "tasks.json", tmp_path / "result.json"
+    tasks.write_text(json.dumps([{"family": NAMES[name], "params": params} for params in LIMITS[NAMES[name]]]))
+    words = [
+        "evaluate",
+        run,
+        "--experiment",
+        word,
+        "--tasks",
+        str(tasks),
+        "--num-steps",
+        "2",
+        "--json",
+        str(result),
+    ]
+    assert main(words) == 0
+    assert [step["step"] for step in json.loads(result.read_text())["adaptation"]] == [0, 1, 2]
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("agent", ["RL2", "PROMP"])
+def test_an_example_is_trained_and_adapted_from_python(name: str, agent: str, tmp_path: Path) -> None:
+    experiment = experiment_of_word(f"{EXAMPLES / name}.py:{agent}").experiment
+    assert isinstance(experiment, Experiment)
+    training = replace(experiment.training, iterations=1, meta_batch_size=2)
+    evaluation = replace(experiment.evaluation, num_tasks=2, num_episodes=1)
+    experiment = replace(experiment, training=training, evaluation=evaluation, horizon=5, num_threads=1)
+    run = metarl.train(experiment, out=tmp_path / "run")
+    assert len(run.evaluate(num_tasks=2, num_steps=1)["adaptation"]) == 2
+    trained = metarl.open_run(run.folder, experiment=experiment).agent()
+    assert len(metarl.adapt(trained, _object(name, "make")(), episodes=2, max_episode_steps=5).returns) == 2
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_an_examples_tasks_differ(name: str) -> None:
-    module, (family_name, _, tasks) = _module(name), CASES[name]
-    family: CustomFamily = getattr(module, family_name)
-    env = family.make_env(2, num_threads=1)
-    env.set_tasks(tasks)
+    benchmark, family = _object(name, NAMES[name].upper()), NAMES[name]
+    env = benchmark.family.make_env(2, num_threads=1)
+    env.set_tasks([Task.of(family, **params) for params in LIMITS[family]])
     observations, _ = env.reset(seed=[0, 0])
     assert np.array_equal(observations[0], observations[1])
     action = np.ones((2, *(env.single_action_space.shape or ())), env.single_action_space.dtype)
