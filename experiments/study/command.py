@@ -36,6 +36,7 @@ class StudyArguments:
         seed: Seed of all random streams of the study.
         benchmark: Another benchmark to learn and compare on: its name, or a YAML family file.
         runs: Trained learners as NAME=DIR, which takes a learner from a run folder instead of training it.
+        experiment: FILE.py:NAME of the experiment that these runs were made with, if it is not built in.
         num_tasks: Number of tasks of every held-out set.
         num_episodes: Number of adaptation episodes, at most.
         num_trials: Number of repetitions of the adaptation on each task; Stable-Baselines3's PPO adapts once.
@@ -46,6 +47,7 @@ class StudyArguments:
     seed: int | None = None
     benchmark: str | None = None
     runs: tyro.conf.UseAppendAction[tuple[tuple[str, ...], ...]] = ()
+    experiment: str | None = None
     num_tasks: int | None = None
     num_episodes: int | None = None
     num_trials: int | None = None
@@ -66,19 +68,19 @@ def command(words: list[str]) -> int:
     if name not in STUDIES:
         raise UsageError(f"unknown study {name!r}; known: {known}")
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
-    asked = {key: value for key, value in asdict(arguments).items() if key not in ("out", "benchmark", "runs")}
+    others = ("out", "benchmark", "runs", "experiment")
+    asked = {key: value for key, value in asdict(arguments).items() if key not in others}
     study, source = STUDIES[name].configuration, STUDIES[name].source
     if arguments.benchmark is not None:
         study = on_benchmark(study, arguments.benchmark)
         source = f"{source}; here of {study.benchmark}"
     study = replace(study, **{key: value for key, value in asked.items() if value is not None})
     say(f"{name}: {source}")
-    return run_study(
-        name, study, arguments.out, _given(study, [word for words in arguments.runs for word in words])
-    )
+    given = _given(study, [word for words in arguments.runs for word in words])
+    return run_study(name, study, arguments.out, given, arguments.experiment)
 
 
-def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> int:
+def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path], own: str | None = None) -> int:
     """Run a study in a new folder, or go on with it in the one it has; returns the exit status.
 
     Args:
@@ -86,6 +88,7 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
         study: what is compared.
         out: the folder; None for the next free one.
         given: run folders to take learners from.
+        own: FILE.py:NAME of the experiment that they were made with, if it is not built in.
 
     Raises:
         ValueError: if the folder holds something else, or what is asked for cannot be made.
@@ -96,14 +99,14 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path])
         sets = held_out_sets(study)
         for learner in study.learners:  # what cannot be made is to be said now, not in an hour
             if learner.name in given:
-                taken(study, learner, given[learner.name])
+                taken(study, learner, given[learner.name], own)
             else:
                 make_agent(learner.experiment, experiment_benchmark(learner.experiment))
         folder = _open(name, study, out, given)
         say(f"study folder {folder}")
         say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
         with locked(folder):
-            _write(summarise(name, study, sets, run_parts(study, folder, sets, given)), folder)
+            _write(summarise(name, study, sets, run_parts(study, folder, sets, given, own)), folder)
     except (Interrupted, KeyboardInterrupt):
         where = f" and --out {folder}" if folder is not None and folder.exists() else ""
         say(f"stopped; what is done is kept, go on with the same command{where}")

@@ -86,7 +86,7 @@ class TimeLeft:
 
 
 def run_parts(
-    study: Study, folder: Path, sets: Mapping[str, HeldOut], given: Mapping[str, Path]
+    study: Study, folder: Path, sets: Mapping[str, HeldOut], given: Mapping[str, Path], own: str | None = None
 ) -> dict[str, Any]:
     """Train and measure all that is not done yet; the evaluations by name.
 
@@ -95,6 +95,7 @@ def run_parts(
         folder: of the study.
         sets: held-out tasks.
         given: run folders to take learners from instead of training them.
+        own: FILE.py:NAME of the experiment that they were made with, if it is not built in.
 
     Raises:
         Interrupted: if the user stopped it.
@@ -110,7 +111,7 @@ def run_parts(
         there = path.exists()
         if not there:
             time_left.begin(learner.name, "taken from a run" if learner.name in given else "training")
-            run = taken(study, learner, given[learner.name]) if learner.name in given else None
+            run = taken(study, learner, given[learner.name], own) if learner.name in given else None
             write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
         time_left.end(learner.name, worked=not there and learner.name not in given)
     if study.stable is not None:
@@ -151,19 +152,25 @@ def _trained(study: Study, learner: Learner, folder: Path) -> Run:
     return run
 
 
-def taken(study: Study, learner: Learner, folder: Path) -> Run:
-    """A run that was trained elsewhere, in the place of a learner's own.
+def taken(study: Study, learner: Learner, folder: Path, own: str | None = None) -> Run:
+    """A run that was trained elsewhere, instead of a learner's own.
+
+    Args:
+        study: Study that compares the learner.
+        learner: Learner that the run is taken for.
+        folder: Run folder.
+        own: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
 
     Raises:
         ValueError: if it is of something else than the learner, or not trained to its end.
     """
-    run = open_run(folder).on_device("cpu")
+    run = open_run(folder, experiment=own).on_device("cpu")
     if not isinstance(run, AgentRun):
         raise ValueError(f"the run {folder} for {learner.name} must be of an agent, got a {run.kind} run")
     given = replace(learner, experiment=run.experiment)
     for name, found, expected in (
         *((name, getattr(run.experiment, name), getattr(learner.experiment, name)) for name in _SAME),
-        ("agent", type(run.experiment.agent).__name__, type(learner.experiment.agent).__name__),
+        ("agent", _kind_of_agent(run, learner), type(learner.experiment.agent).__name__),
         ("memory or gradient steps", given.adapts, learner.adapts),
     ):
         if found != expected:
@@ -180,6 +187,12 @@ def taken(study: Study, learner: Learner, folder: Path) -> Run:
             f"go on with `metarl resume {folder}` first"
         )
     return run
+
+
+def _kind_of_agent(run: AgentRun, learner: Learner) -> str:
+    """The name of the class of the run's agent; the learner's own for one that derives from it."""
+    expected, actual = type(learner.experiment.agent), type(run.experiment.agent)
+    return (expected if issubclass(actual, expected) else actual).__name__
 
 
 def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldOut]) -> dict[str, Any]:

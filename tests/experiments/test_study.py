@@ -205,6 +205,40 @@ def test_run_folders_are_known_wherever_the_command_is_given(
     assert described["runs"] == {name: str(done[0] / folder) for name, folder in given.items()}
 
 
+_OWN = """
+from dataclasses import dataclass
+from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.experiments.configuration import Experiment
+
+
+@dataclass(frozen=True)
+class OwnRl2(Rl2Config):
+    pass
+
+
+OWN = Experiment("half-cheetah-dynamics", OwnRl2())
+"""
+
+
+def test_a_run_of_an_experiment_from_a_file_is_taken_with_that_file(
+    done: tuple[Path, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "own_of_a_study.py"
+    file.write_text(_OWN)
+    shutil.copytree(done[0] / "runs" / "rl2", tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    config["experiment"]["agent"]["algorithm"] = "own_of_a_study:OwnRl2"
+    path.write_text(json.dumps(config | {"sources": {"experiment": {"source": "own_of_a_study.py:OWN"}}}))
+    study, given = _study(stable=None, gap=None), {"rl2": tmp_path / "run"}
+    given |= {name: done[0] / "runs" / name for name in ("oracle", "promp")}
+    with pytest.raises(ValueError, match=r"add --experiment own_of_a_study\.py:OWN"):
+        command.run_study("tiny", study, tmp_path / "study", given)
+    assert command.run_study("tiny", study, tmp_path / "study", given, f"{file}:OWN") == 0
+    evaluation = json.loads((tmp_path / "study" / "evaluations" / "rl2.json").read_text())
+    assert evaluation["experiment"]["agent"]["algorithm"] == "own_of_a_study:OwnRl2"
+
+
 def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
     folder, _ = done
     with pytest.raises(ValueError, match="holds another study: it differs in num_tasks, seed; give another --out"):
