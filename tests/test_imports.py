@@ -109,3 +109,23 @@ def test_an_interrupt_while_the_package_is_imported_is_one_line(tmp_path: Path) 
     (tmp_path / "metarl_toolkit.py").symlink_to(ROOT / "metarl_toolkit.py")
     done = _python("-c", "import sys, metarl_toolkit; sys.exit(metarl_toolkit.main())", path=(tmp_path,))
     assert (done.returncode, done.stderr) == (130, "metarl: interrupted\n")
+
+
+@pytest.fixture
+def without_metaworld(tmp_path: Path) -> tuple[Path, ...]:
+    """A path of imports on which metaworld fails as if it were not installed."""
+    (tmp_path / "metaworld.py").write_text(
+        'raise ModuleNotFoundError("No module named metaworld", name="metaworld")'
+    )
+    return (tmp_path, ROOT)
+
+
+@pytest.mark.parametrize("words", [["train", "ml1-reach-promp"], ["bench", "metaworld"]])
+def test_without_metaworld_its_benchmarks_say_what_to_install(
+    without_metaworld: tuple[Path, ...], words: list[str]
+) -> None:
+    done = _python("-m", "metarl.experiments.cli", *words, path=without_metaworld)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert 'metaworld]"' in done.stderr
+    assert not (without_metaworld[0] / "runs").exists()

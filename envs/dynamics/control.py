@@ -51,7 +51,7 @@ def observed_names(model: mujoco.MjModel, robot: Robot) -> list[str]:
     positions, velocities = [], []
     for j in range(model.njnt):
         name = model.joint(j).name or f"joint {j}"
-        nq = {mujoco.mjtJoint.mjJNT_FREE: 7, mujoco.mjtJoint.mjJNT_BALL: 4}.get(model.jnt_type[j], 1)
+        nq = {mujoco.mjtJoint.mjJNT_FREE: 7, mujoco.mjtJoint.mjJNT_BALL: 4}.get(int(model.jnt_type[j]), 1)
         nv = {7: 6, 4: 3, 1: 1}[nq]
         positions += [f"qpos.{name}"] if nq == 1 else [f"qpos.{name}.{i}" for i in range(nq)]
         velocities += [f"qvel.{name}"] if nv == 1 else [f"qvel.{name}.{i}" for i in range(nv)]

@@ -120,7 +120,7 @@ def _random_pose(model: mujoco.MjModel, rng: np.random.Generator) -> np.ndarray:
     """Joint positions within the joints' limits, or half a turn or 0.3 m about the model's pose."""
     qpos: np.ndarray = model.qpos0.copy()
     for j in range(model.njnt):
-        at, kind = int(model.jnt_qposadr[j]), model.jnt_type[j]
+        at, kind = int(model.jnt_qposadr[j]), int(model.jnt_type[j])
         if kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL):
             free = kind == mujoco.mjtJoint.mjJNT_FREE
             if free:

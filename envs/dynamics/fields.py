@@ -234,7 +234,8 @@ def _does_nothing(name: str, model: mujoco.MjModel, index: int) -> str:
 
 
 def _no_force(name: str, model: mujoco.MjModel, index: int) -> str:
-    gain_type, bias_type = model.actuator_gaintype[index], model.actuator_biastype[index]
+    # As integers: in MuJoCo 4 an enumeration equals no number of NumPy.
+    gain_type, bias_type = int(model.actuator_gaintype[index]), int(model.actuator_biastype[index])
     if gain_type in _OWN_GAINS or bias_type in _OWN_BIASES:
         return (
             "is a muscle or has a gain of its user's, whose parameters are no forces; leave it out of the targets"
@@ -261,7 +262,7 @@ def _usual(model: mujoco.MjModel, kind: Kind) -> list[int]:
     if kind == "joint":
         on_joints = (mujoco.mjtTrn.mjTRN_JOINT, mujoco.mjtTrn.mjTRN_JOINTINPARENT)
         driven = {
-            int(model.actuator_trnid[i, 0]) for i in range(model.nu) if model.actuator_trntype[i] in on_joints
+            int(model.actuator_trnid[i, 0]) for i in range(model.nu) if int(model.actuator_trntype[i]) in on_joints
         }
         return sorted(driven) or list(range(model.njnt))
     return list(range(model.nu))

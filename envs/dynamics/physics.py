@@ -13,7 +13,7 @@ import numpy as np
 from metarl.envs.dynamics.fields import FIELDS, PAYLOAD, Mode, Write, element_names, find_targets, resolve_writes
 from metarl.envs.dynamics.ranges import Range
 from metarl.envs.dynamics.terms import add_sensors
-from metarl.envs.mujoco.robots import Robot
+from metarl.envs.mujoco.robots import Robot, compiled
 from metarl.tasks import Value
 
 _FRICTIONS = ("friction", "torsional_friction", "rolling_friction")
@@ -143,7 +143,7 @@ def build_nominal(
         added.mass, added.inertia = 0.0, [0.0, 0.0, 0.0]
         spec.compiler.fusestatic = False
     add_sensors(spec, measured, plain, [r.name for r in ranges if r.field == "target"])
-    model = spec.compile()
+    model = compiled(spec)
     for i in range(model.nbody):
         if model.body(i).name.endswith(PAYLOAD):
             model.body_mass[i], model.body_inertia[i], model.body_ipos[i] = 0.0, 0.0, 0.0
@@ -161,7 +161,10 @@ def _strip_looks(spec: mujoco.MjSpec) -> None:
     for owner in (*spec.geoms, *spec.sites, *spec.tendons):
         owner.material = ""
     for decoration in (*spec.materials, *spec.textures, *spec.lights, *spec.cameras):
-        decoration.delete()
+        if hasattr(spec, "delete"):  # MuJoCo 3.3.3 and later
+            spec.delete(decoration)
+        else:
+            decoration.delete()
 
 
 def _name_bodies(spec: mujoco.MjSpec, plain: mujoco.MjModel) -> None:

@@ -17,10 +17,16 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
-from metaworld.sawyer_xyz_env import SawyerXYZEnv
-from metaworld.types import Task as PackageTask
-from metaworld.utils import reward_utils
+
+try:
+    from metaworld.env_dict import ALL_V3_ENVIRONMENTS
+    from metaworld.sawyer_xyz_env import SawyerXYZEnv
+    from metaworld.types import Task as PackageTask
+    from metaworld.utils import reward_utils
+except ImportError as error:
+    raise ValueError(
+        f'Meta-World\'s benchmarks need metaworld ({error}); pip install "metarl-toolkit[metaworld]"'
+    ) from error
 
 Reset = tuple[np.ndarray, dict[str, Any]]
 Step = tuple[np.ndarray, Any, bool, bool, dict[str, Any]]

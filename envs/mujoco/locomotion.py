@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs.mujoco.camera import Camera
 from metarl.envs.mujoco.engine import BatchedPhysics
-from metarl.envs.mujoco.robots import ASSETS, Robot
+from metarl.envs.mujoco.robots import ASSETS, Robot, compiled
 from metarl.envs.vector import Infos, TaskVectorEnv
 from metarl.tasks import Parameter, Task, TaskFamily
 
@@ -82,7 +82,7 @@ class LocomotionFamily(TaskFamily):
 
     def build_looks(self) -> mujoco.MjModel:
         """A model to draw: the robot's own, with its textures; it has the same positions."""
-        return mujoco.MjModel.from_xml_path(str(ASSETS / self.robot.xml_file))
+        return compiled(mujoco.MjSpec.from_file(str(ASSETS / self.robot.xml_file)))
 
     def goals(self, task: Task) -> list[np.ndarray]:
         """Places to reach that a task names, metres, each [3], to be drawn."""

@@ -1,5 +1,6 @@
 """The robots: Gymnasium's v5 models with their frame skip, reset noise, observation and limits of health."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ class Robot:
 
     def build_model(self) -> mujoco.MjModel:
         """A fresh MjModel of the robot."""
-        return self.build_spec().compile()
+        return compiled(self.build_spec())
 
     def build_spec(self) -> mujoco.MjSpec:
         """The robot's model before it is compiled, to add to."""
@@ -93,6 +94,13 @@ class Robot:
         if np.isfinite(self.velocity_limit):
             qvel = np.clip(qvel, -self.velocity_limit, self.velocity_limit)
         return np.concatenate((qpos[:, hidden:], qvel), axis=1)
+
+
+def compiled(spec: mujoco.MjSpec) -> mujoco.MjModel:
+    """The model of a specification, without MuJoCo 4's warning about an attribute of Gymnasium's half-cheetah."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "compiler attribute 'settotalmass' is deprecated", UserWarning)
+        return spec.compile()
 
 
 def _ant_healthy(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:

@@ -47,7 +47,12 @@ def command(words: list[str]) -> int:
         raise UsageError(f"--repeats must be at least 1, got {arguments.repeats}")
     check_new(arguments.json)
     # Imported when asked for: a bench imports its peers.
-    bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
+    try:
+        bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f'metarl bench {arguments.name} needs {error.name}; pip install "metarl-toolkit[bench,metaworld]"'
+        ) from error
     result: dict[str, Any] = bench.bench(arguments.repeats)
     if arguments.json is not None:
         write_json(arguments.json, result)

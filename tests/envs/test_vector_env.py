@@ -154,8 +154,8 @@ def _cheetah_case() -> Case:
 
 def _ant_case() -> Case:
     directions = (1.0, -1.0, -1.0)
-    # With these actions the first ant falls at step 29, the second at step 37, and the third stays up.
-    seeds = (0, 3, 1)
+    # With these actions the first ant falls at step 24, the second at step 32, and the third stays up.
+    seeds = (10, 21, 1)
     actions = [np.random.default_rng(seed).uniform(-1, 1, (50, 8)) for seed in seeds]
     return Case(
         AntDir(),
