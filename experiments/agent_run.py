@@ -63,9 +63,10 @@ class AgentRun(Run):
 
     @classmethod
     def prepare(cls, folder: Path, name: str, experiment: Experiment, sources: Mapping[str, Any]) -> "AgentRun":
-        """The run with test tasks drawn by the experiment's seed."""
+        """The run with test tasks drawn by the experiment's seed, or by one of their own."""
         benchmark = experiment_benchmark(experiment)
-        rng = seeding.streams(experiment.seed)["test_tasks"]
+        seed = experiment.evaluation.task_seed
+        rng = seeding.streams(experiment.seed if seed is None else seed)["test_tasks"]
         tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
         return cls(folder, name, experiment, sources, benchmark=benchmark, test_tasks=tuple(tasks))
 

@@ -51,7 +51,7 @@ class TrainingDisplay:
 
     def report(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         """Show the iteration, the metrics and the time left."""
-        line = self._line(progress, metrics)
+        line = self.line(progress, metrics)
         if self._console.is_terminal:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
             return
@@ -61,7 +61,8 @@ class TrainingDisplay:
             self._console.print(line)
             sys.stdout.flush()
 
-    def _line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+    def line(self, progress: Progress, metrics: Mapping[str, float]) -> str:
+        """The text on an iteration: its number, steps, speed, returns and the time left."""
         now = time.monotonic()
         if self._started is None:
             # The iterations of an earlier process say nothing about this one's speed.

@@ -54,15 +54,19 @@ class EvaluationConfig:
         num_steps: adaptation steps.
         num_episodes: per task and step.
         deterministic: Measure the mode of the policy instead of samples; gradient learners still adapt to samples.
+        task_seed: Seed of the test tasks; by default the run's own, so that other seeds have other tasks.
     """
 
     num_tasks: int = 40
     num_steps: int = 3
     num_episodes: int = 20
     deterministic: bool = False
+    task_seed: int | None = None
 
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", "num_episodes")
+        if self.task_seed is not None:
+            check_not_negative(self, "task_seed")
         check_not_negative(self, "num_steps")
 
 

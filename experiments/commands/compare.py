@@ -1,9 +1,8 @@
 """metarl compare DIR...: tables and figures of runs and groups of runs on the same test tasks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tyro
@@ -14,7 +13,8 @@ from metarl.experiments.comparison import figures, latex
 from metarl.experiments.comparison.figures import Regions, parameter_values
 from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.summary import csv_rows, summarise
-from metarl.experiments.console import say, show_table
+from metarl.experiments.comparison.tables import show
+from metarl.experiments.console import say
 from metarl.experiments.loading import open_run
 from metarl.experiments.runs import CONFIG, EVALUATION, make_folder
 from metarl.runs.files import atomic_write, write_csv, write_json
@@ -66,42 +66,6 @@ def command(words: list[str]) -> int:
         say(figures.HOW_TO_INSTALL)
     say(f"written to {folder}")
     return 0
-
-
-def show(numbers: Mapping[str, Any]) -> None:
-    """Print a comparison as tables of 80 columns."""
-    groups = numbers["groups"]
-    say(f"{numbers['benchmark']}, {numbers['num_tasks']} test tasks; intervals of 95% over seeds and tasks")
-    with_success = any("success_mean" in group["adaptation"][-1] for group in groups.values())
-    columns = ["group", "seeds", "step", "return", "interval", "IQM", *(["success"] if with_success else [])]
-    lines = []
-    for label, group in groups.items():
-        rows = group["adaptation"]
-        for row in rows if len(rows) <= 4 else [rows[0], rows[len(rows) // 2], rows[-1]]:
-            line = [label, str(len(group["seeds"])), str(row["step"]), f"{row['return_mean']:.1f}"]
-            line += [_interval(row["return_ci95"]), f"{row['return_iqm']:.1f}"]
-            line += [f"{row['success_mean']:.2f}" if "success_mean" in row else "-"] if with_success else []
-            lines.append(line)
-    show_table("by adaptation step, or episode of a trial", columns, lines)
-    if numbers["pairs"]:
-        lines = [
-            [
-                f"{pair['first']} - {pair['second']}",
-                f"{pair['difference']:.1f}",
-                _interval(pair["difference_ci95"]),
-                f"{pair['probability_of_improvement']:.2f}",
-                _interval(pair["probability_ci95"], 2),
-            ]
-            for pair in numbers["pairs"]
-        ]
-        columns = ["after the last step", "difference", "interval", "P(better)", "interval"]
-        show_table("paired on the same tasks", columns, lines)
-    if single := [label for label, group in groups.items() if len(group["seeds"]) == 1]:
-        say(f"no interval for {', '.join(single)}: one seed says nothing about others")
-
-
-def _interval(bounds: Sequence[float] | None, digits: int = 1) -> str:
-    return "-" if bounds is None else f"[{bounds[0]:.{digits}f}, {bounds[1]:.{digits}f}]"
 
 
 def _training_regions(folders: Sequence[Path]) -> Regions | None:

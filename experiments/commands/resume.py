@@ -9,6 +9,7 @@ from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import Device
 from metarl.experiments.loading import open_run
 from metarl.experiments.runs import go_back
+from metarl.experiments.seeds import finish_group, is_group, members_of
 from metarl.experiments.working import work
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
 from metarl.runs.lock import locked
@@ -19,7 +20,7 @@ class ResumeArguments:
     """Continue a run that was stopped.
 
     Attributes:
-        folder: Run folder.
+        folder: Run folder, or a folder of runs that --seeds made.
         iterations: Number of iterations in all, instead of the configured number.
         checkpoint: File name of the checkpoint; checkpoint.previous.pt goes back to the one before the last, which
             is kept under another name.
@@ -39,6 +40,14 @@ class ResumeArguments:
 def command(words: list[str]) -> int:
     """Run `metarl resume`; returns the exit status."""
     arguments = parse(ResumeArguments, words, "metarl resume")
+    if is_group(arguments.folder):
+        members = members_of(
+            arguments.folder,
+            experiment=arguments.experiment,
+            benchmark=arguments.benchmark,
+            iterations=arguments.iterations,
+        )
+        return finish_group(arguments.folder, members)
     run = open_run(arguments.folder, experiment=arguments.experiment, benchmark=arguments.benchmark)
     if arguments.checkpoint not in (CHECKPOINT, PREVIOUS):
         raise UsageError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {arguments.checkpoint!r}")

@@ -13,10 +13,12 @@ from metarl.experiments.console import say
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.loading import prepare_run
 from metarl.experiments.outside import names_object
-from metarl.experiments.runs import make_run
+from metarl.experiments.runs import Run, make_folder, make_run
+from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
 
 HELP = """usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
+       metarl train EXPERIMENT ... --seeds 3 [--out DIR] [any field]
 
 EXPERIMENT is one of
   NAME                        an experiment of `metarl list`
@@ -34,11 +36,14 @@ class TrainArguments:
 
     Attributes:
         experiment: Configuration; every field can be overridden.
-        out: Run folder to make; by default the next free runs/NAME-seedN.
+        out: Run folder to make; by default the next free runs/NAME-seedN, or runs/NAME with several seeds.
+        seeds: Seeds of several runs in one folder, on the same test tasks, side by side as cores allow: a number
+            of seeds, or a list like 0,3,7. Several experiments before the options are trained alike.
     """
 
     experiment: Annotated[Experiment | FewshotExperiment, tyro.conf.arg(name="")]
     out: Path | None = None
+    seeds: str | None = None
 
 
 def command(words: list[str]) -> int:
@@ -48,19 +53,43 @@ def command(words: list[str]) -> int:
         return 0
     if not words or words[0].startswith("-"):
         raise UsageError("train needs an experiment: a name of `metarl list`, or FILE.py:NAME")
+    count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
+    prepared = [_prepared(word, words[count:]) for word in words[:count]]
+    out, seeds = prepared[0].out, prepared[0].seeds
+    if seeds is None:
+        if count > 1:
+            raise UsageError(f"expected one experiment, got {', '.join(words[:count])}; several need --seeds")
+        return _train_one(prepared[0], out)
+    return _train_group(prepared, out, parse_seeds(seeds))
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """An experiment with its overridden fields, and where it comes from."""
+
+    name: str
+    experiment: Experiment | FewshotExperiment
+    sources: dict[str, Any]
+    out: Path | None
+    seeds: str | None
+
+    def run(self) -> Run:
+        """The run before there is a folder."""
+        return prepare_run(self.name, self.experiment, self.sources)
+
+
+def _prepared(word: str, options: list[str]) -> _Prepared:
+    """An experiment by its word, with the options applied to it."""
     sources: dict[str, Any] = {}
-    if words[0] in ALGORITHMS:
-        benchmark_word, rest = _benchmark_word(words[1:])
-    else:
-        benchmark_word, rest = None, words[1:]
+    benchmark_word, rest = _benchmark_word(options) if word in ALGORITHMS else (None, options)
     if benchmark_word is None:
-        named = experiment_of_word(words[0])
+        named = experiment_of_word(word)
     else:
-        named, benchmark_source = experiment_of_algorithm(words[0], benchmark_word)
+        named, benchmark_source = experiment_of_algorithm(word, benchmark_word)
         if benchmark_source is not None:
             sources["benchmark"] = benchmark_source.to_json()
     default = TrainArguments(experiment=named.experiment)
-    arguments = parse(TrainArguments, rest, f"metarl train {words[0]}", default)
+    arguments = parse(TrainArguments, rest, f"metarl train {word}", default)
     experiment, name = arguments.experiment, named.name
     if named.source is not None:
         sources["experiment"] = named.source.to_json()
@@ -72,13 +101,47 @@ def command(words: list[str]) -> int:
             sources["benchmark"] = source.to_json()
         if experiment.benchmark != named.experiment.benchmark:
             name = title(experiment)
-    run = prepare_run(name, experiment, sources)
+    return _Prepared(name, experiment, sources, arguments.out, arguments.seeds)
+
+
+def _train_one(prepared: _Prepared, out: Path | None) -> int:
+    run = prepared.run()
     introduction = run.introduction()  # what cannot be made leaves no folder behind
-    run = make_run(run, arguments.out)
+    run = make_run(run, out)
     for line in introduction:
         say(line)
     say(f"run folder {run.folder}")
     return work(run)
+
+
+def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
+    """Train every experiment with every seed, in one folder, on the same test tasks."""
+    by_name = {each.name: each for each in prepared}
+    if len(by_name) < len(prepared):
+        raise UsageError(f"expected distinct experiments, got {', '.join(each.name for each in prepared)}")
+    pairs = [(name, seed) for name in by_name for seed in seeds]
+    runs = {(name, seed): _with_seed(by_name[name], seed).run() for name, seed in pairs}
+    for name in by_name:
+        runs[name, seeds[0]].introduction()  # what cannot be made leaves no folder behind
+    folder = make_folder(out, prepared[0].name if len(prepared) == 1 else "seeds")
+    members = []
+    for (name, seed), run in runs.items():
+        inside = folder if len(prepared) == 1 else folder / name
+        inside.mkdir(exist_ok=True)
+        made = make_run(run, inside / f"seed{seed}")
+        label = f"seed {seed}" if len(prepared) == 1 else f"{name} {seed}"
+        words = [by_name[name].sources.get(kind, {}).get("source") for kind in ("experiment", "benchmark")]
+        members.append(Member(made.folder, label, *words))
+    say(f"{len(members)} runs in {folder}")
+    return finish_group(folder, members)
+
+
+def _with_seed(prepared: _Prepared, seed: int) -> _Prepared:
+    """The experiment with a seed; its test tasks are drawn by seed 0 unless it names another."""
+    experiment = prepared.experiment
+    if isinstance(experiment, Experiment) and experiment.evaluation.task_seed is None:
+        experiment = replace(experiment, evaluation=replace(experiment.evaluation, task_seed=0))
+    return replace(prepared, experiment=replace(experiment, seed=seed))
 
 
 def _benchmark_word(words: list[str]) -> tuple[str | None, list[str]]:

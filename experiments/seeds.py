@@ -1,0 +1,305 @@
+"""Runs that differ by their seeds, as one experiment: a folder of runs, side by side as cores allow.
+
+Each run is trained in a process of its own, with an equal share of the cores, and writes what it prints to log.txt
+in its folder. The processes are in sessions of their own, so that Ctrl-C reaches them through the parent alone.
+One whose parent is gone stops after its iteration, with a checkpoint.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.text import Text
+
+from metarl.experiments.comparison.records import read_groups
+from metarl.experiments.comparison.summary import summarise
+from metarl.experiments.comparison.tables import show
+from metarl.experiments.console import say
+from metarl.experiments.runs import CONFIG, read_config
+from metarl.runs.cores import usable_cores
+
+LOG = "log.txt"
+State = Literal["waiting", "training", "done", "stopped", "failed"]
+_PLAIN_INTERVAL_S = 20.0
+
+
+@dataclass
+class Member:
+    """One run of a group while it is trained.
+
+    Attributes:
+        folder: Run folder.
+        label: Name in the live line.
+        experiment: FILE.py:NAME of the experiment, if it is not built in.
+        benchmark: FILE.py:FAMILY of the benchmark, if it is not built in.
+        iterations: Number of iterations in all; None for the configured number.
+        state: Whether it waits for a core, is trained, is done, was stopped, or failed.
+        line: Last message about it.
+        process: Process that trains it.
+    """
+
+    folder: Path
+    label: str
+    experiment: str | None = None
+    benchmark: str | None = None
+    iterations: int | None = None
+    state: State = "waiting"
+    line: str = "waiting for a core"
+    process: BaseProcess | None = field(default=None, repr=False)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """The seeds that a text names: "3" is 0, 1, 2; "0,3,7" and "4," are those.
+
+    Raises:
+        ValueError: unless they are distinct whole numbers of 0 or more.
+    """
+    message = f"--seeds must be a number of seeds, or seeds with commas like 0,3,7; got {text!r}"
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isascii() and part.isdigit() and len(part) <= 18 for part in parts):
+        raise ValueError(message)
+    numbers = [int(part) for part in parts]
+    if "," not in text:
+        if not 1 <= numbers[0] <= 1000:
+            raise ValueError(f"{message}; a number of seeds is between 1 and 1,000")
+        return tuple(range(numbers[0]))
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"{message}; a seed stands there twice")
+    return tuple(numbers)
+
+
+def train_members(members: Sequence[Member]) -> int:
+    """Train runs side by side until all are done, or until an interruption; the exit status."""
+    context = multiprocessing.get_context("spawn")
+    messages: Any = context.Queue()
+    slots = min(len(members), usable_cores())
+    threads = max(1, usable_cores() // slots)
+    with _Forwarding(members) as forwarding, _Lines(members) as lines:
+        while True:
+            running = [member for member in members if member.state == "training"]
+            waiting = [member for member in members if member.state == "waiting"]
+            if not running and (not waiting or forwarding.requested):
+                break
+            for member in waiting[: 0 if forwarding.requested else slots - len(running)]:
+                words = (str(member.folder), member.experiment, member.benchmark, member.iterations)
+                process = context.Process(
+                    target=_train_one, args=(members.index(member), words, threads, messages), daemon=False
+                )
+                process.start()
+                member.process, member.state, member.line = process, "training", "starting"
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    number, state, line = messages.get(timeout=0.25)
+                    members[number].state, members[number].line = state, line
+                    lines.show()
+            _notice_deaths(members)
+            lines.show()
+    if any(member.state == "failed" for member in members):
+        return 1
+    return 0 if all(member.state == "done" for member in members) else 130
+
+
+def _notice_deaths(members: Sequence[Member]) -> None:
+    for member in members:
+        process = member.process
+        if member.state == "training" and process is not None and process.exitcode is not None:
+            process.join()
+            time.sleep(0.1)  # its last message may be on the way
+            if member.state == "training" and process.exitcode != 0:
+                member.state = "failed"
+                member.line = f"its process ended with status {process.exitcode}; see {member.folder / LOG}"
+
+
+def _train_one(
+    number: int, words: tuple[str, str | None, str | None, int | None], threads: int, messages: Any
+) -> None:
+    """Train and evaluate one run, in a process of its own."""
+    os.setsid()
+    parent = os.getppid()
+    folder, experiment, benchmark, iterations = words
+    log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    # Imported here, behind the log: the parent may be a test or a script that has imported little.
+    import torch  # noqa: PLC0415
+
+    from metarl.experiments.arguments import interruptible  # noqa: PLC0415
+    from metarl.experiments.console import TrainingDisplay  # noqa: PLC0415
+    from metarl.experiments.loading import open_run  # noqa: PLC0415
+    from metarl.experiments.runs import EVALUATION, checkpointed_iteration  # noqa: PLC0415
+    from metarl.experiments.working import keep_evaluation, own_loggers  # noqa: PLC0415
+    from metarl.runs.lock import locked  # noqa: PLC0415
+    from metarl.runs.loggers import closing  # noqa: PLC0415
+
+    torch.set_num_threads(threads)
+    try:
+        run = open_run(folder, experiment=experiment, benchmark=benchmark)
+        with locked(run.folder), interruptible(run.folder) as interrupted:
+            if iterations is not None:
+                run = run.extended(iterations)
+            finished = checkpointed_iteration(run) >= run.experiment.training.iterations
+            if finished and (run.folder / EVALUATION).is_file():
+                messages.put((number, "done", "done before"))
+                return
+            display = TrainingDisplay(run.experiment.training.iterations, run.describe)
+            with closing(own_loggers(run)) as loggers:
+                progress = run.train(
+                    loggers=loggers,
+                    report=lambda progress, metrics: messages.put(
+                        (number, "training", display.line(progress, metrics))
+                    ),
+                    stop=lambda: interrupted() or os.getppid() != parent,
+                )
+                if progress.iteration < run.experiment.training.iterations:
+                    messages.put((number, "stopped", f"stopped at iteration {progress.iteration}"))
+                    return
+                messages.put((number, "training", "evaluating"))
+                result = keep_evaluation(run, progress, loggers)
+        messages.put((number, "done", _result_line(result)))
+    except KeyboardInterrupt:
+        messages.put((number, "stopped", "stopped at once; its checkpoint is as it was"))
+    except Exception as error:
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exc()
+        text = " ".join(str(error).split()) or type(error).__name__
+        messages.put((number, "failed", text))
+
+
+def _result_line(result: dict[str, Any]) -> str:
+    last = result.get("adaptation", [{}])[-1]
+    if "return_mean" in last:
+        return f"done: return {result['adaptation'][0]['return_mean']:.2f} -> {last['return_mean']:.2f} adapted"
+    return "done"
+
+
+class _Forwarding:
+    """Signals to the parent are passed on to the runs: the first stops them after their iteration.
+
+    Args:
+        members: Runs whose processes get the signals.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self.requested = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Forwarding":
+        if threading.current_thread() is threading.main_thread():
+            numbers = [signal.SIGINT, signal.SIGTERM]
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                numbers.append(signal.SIGHUP)
+            self._before = {number: signal.signal(number, self._forward) for number in numbers}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        for member in self._members:
+            if member.process is not None and member.process.is_alive():
+                if error[0] is not None:
+                    member.process.terminate()  # stops after its iteration
+                member.process.join()
+
+    def _forward(self, number: int, frame: object) -> None:
+        if not self.requested:
+            print("\nstopping all runs after their iterations; again to stop at once", file=sys.stderr)
+        self.requested = True
+        for member in self._members:
+            process = member.process
+            if process is not None and process.is_alive() and process.pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(process.pid, signal.SIGTERM)
+
+
+class _Lines:
+    """A live line for each run, or lines now and then if not a terminal.
+
+    Args:
+        members: Runs to show.
+    """
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self._members = members
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, refresh_per_second=4)
+        self._printed: dict[int, tuple[str, float]] = {}
+
+    def __enter__(self) -> "_Lines":
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.show()
+        if self._console.is_terminal:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Show what was last heard of every run."""
+        width = max(len(member.label) for member in self._members)
+        texts = [f"{member.label:<{width}}  {member.line}" for member in self._members]
+        if self._console.is_terminal:
+            self._live.update(Group(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts)))
+            return
+        now = time.monotonic()
+        for number, (member, text) in enumerate(zip(self._members, texts, strict=True)):
+            state, printed_at = self._printed.get(number, ("waiting", now - _PLAIN_INTERVAL_S / 2))
+            if member.state != state or (member.state == "training" and now - printed_at > _PLAIN_INTERVAL_S):
+                self._printed[number] = (member.state, now)
+                self._console.print(text, markup=False)
+                sys.stdout.flush()
+
+
+def finish_group(folder: Path, members: Sequence[Member]) -> int:
+    """Train the runs of a folder to their end, and show what they reach together; the exit status."""
+    status = train_members(members)
+    if status:
+        for member in members:
+            if member.state == "failed":
+                say(f"{member.folder}: {member.line}")
+        say(f"not all runs are done; continue with: metarl resume {folder}")
+        return status
+    groups = list(dict.fromkeys(member.folder.parent for member in members))
+    if read_config(members[0].folder)["kind"] == "rl":
+        show(summarise(read_groups(groups)))
+    say(f"figures and numbers: metarl compare {' '.join(map(str, groups))}")
+    return 0
+
+
+def is_group(folder: Path) -> bool:
+    """Whether a folder is no run, but holds runs, or groups of runs."""
+    return not (folder / CONFIG).exists() and bool(_run_folders(folder))
+
+
+def members_of(
+    folder: Path, *, experiment: str | None = None, benchmark: str | None = None, iterations: int | None = None
+) -> list[Member]:
+    """The runs of a folder that `metarl train --seeds` made.
+
+    Args:
+        folder: Folder of the runs, or of groups of them.
+        experiment: FILE.py:NAME of their experiment, if it is not built in.
+        benchmark: FILE.py:FAMILY of their benchmark, if it is not built in.
+        iterations: Number of iterations in all; None for the configured number.
+    """
+    folders = _run_folders(folder)
+    return [Member(run, str(run.relative_to(folder)), experiment, benchmark, iterations) for run in folders]
+
+
+def _run_folders(folder: Path) -> list[Path]:
+    """The run folders in a folder of runs, or of groups of them, by name."""
+    return [path.parent for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG}"))]
