@@ -25,6 +25,17 @@ resume, evaluate and study take --experiment FILE.py:NAME again.
 `metarl COMMAND --help` describes a command, `metarl train EXPERIMENT --help`
 its fields."""
 
+_MOST_SHOWN = 500
+"""Characters of the beginning, and of the end, of an error that is too long to be read."""
+
+_NO_MEMORY = (
+    "can't allocate memory",
+    "calculation overflowed",
+    "CUDA out of memory",
+    "ould not allocate memory",
+)
+"""Words of torch and MuJoCo."""
+
 _COMMANDS = {
     "list": "commands.listing",
     "train": "commands.train",
@@ -53,10 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if status is None:
             raise
         reason = f"not enough memory for what was asked ({error}); ask for less"
-        print(
-            f"metarl: error: {' '.join((reason if isinstance(error, MemoryError) else str(error)).split())}",
-            file=sys.stderr,
-        )
+        print(f"metarl: error: {_one_line(reason if _is_memory(error) else str(error))}", file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print("metarl: interrupted; a run's checkpoints are as they were", file=sys.stderr)
@@ -85,7 +93,20 @@ def _status(error: Exception) -> int | None:
 
     if isinstance(error, TrainingDiverged | FloatingPointError | WorkerError | WriteError):
         return 1
-    return 2 if isinstance(error, ValueError | OSError | MemoryError) else None
+    return 2 if isinstance(error, ValueError | OSError) or _is_memory(error) else None
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether there was not enough memory; torch says so on a CPU in a RuntimeError like any other."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
+    )
+
+
+def _one_line(text: str) -> str:
+    """The text on one line that fits on a screen, whatever of a user's it repeats."""
+    line = " ".join(text.split())
+    return line if len(line) <= 2 * _MOST_SHOWN else f"{line[:_MOST_SHOWN]} ... {line[-_MOST_SHOWN:]}"
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def _with_benchmark(template: AnyExperiment | None, word: str, sources: Mapping[
 def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
     """Say it in one line if a file is not what the run was made with."""
     before = recorded.get("sha256")
-    if source is not None and before is not None and source.sha256 != before:
+    if source is not None and isinstance(before, str) and source.sha256 != before:
         print(
             f"metarl: warning: {source.word} has changed since the run was made "
             f"(sha256 {before[:12]}, now {source.sha256[:12]})",

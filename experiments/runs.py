@@ -24,6 +24,7 @@ from metarl.runs.checkpoint import (
     CHECKPOINT,
     INITIAL,
     PREVIOUS,
+    CheckpointError,
     latest_checkpoint,
     load_checkpoint,
     save_initial,
@@ -31,7 +32,7 @@ from metarl.runs.checkpoint import (
 from metarl.runs.files import atomic_file, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
-from metarl.runs.reading import read_json
+from metarl.runs.reading import read_json, shorten
 from metarl.runs.warm_start import with_weights
 
 Kind = Literal["rl", "few-shot"]
@@ -40,6 +41,9 @@ AnyRun = TypeVar("AnyRun", bound="Run")
 
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
+
+_SAYS = {"experiment": {"source"}, "benchmark": {"source"}, "weights": {"run", "iteration"}}
+"""What config.json says of each origin of an experiment."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +117,15 @@ class Run(ABC):
         trained = self.untrained()
         has_checkpoint = any((self.folder / name).exists() for name in (CHECKPOINT, PREVIOUS))
         if self.experiment.init_from is not None and not has_checkpoint:
-            weights = load_checkpoint(self.folder / INITIAL)["weights"]
-            trained.load_state_dict(with_weights(trained.state_dict(), weights))
+            path = self.folder / INITIAL
+            weights = load_checkpoint(path).get("weights")
+            if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+                raise CheckpointError(f"{path} holds no weights to start from; train anew with --init-from")
+            try:
+                trained.load_state_dict(with_weights(trained.state_dict(), weights))
+            except (RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise CheckpointError(f"the weights of {path} do not fit the run's networks: {reason}") from error
         return trained
 
     @abstractmethod
@@ -249,7 +260,7 @@ class Run(ABC):
         training = replace(self.experiment.training, iterations=iterations)
         longer = replace(self, experiment=replace(self.experiment, training=training))
         path = self.folder / CONFIG
-        write_json(path, read_json(path, "configuration") | {"experiment": longer.encode()})
+        write_json(path, read_config(self.folder) | {"experiment": longer.encode()})
         return longer
 
 
@@ -328,15 +339,19 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{folder} is not a run folder: expected {path}, which `metarl train` writes first of all"
         )
     data = read_json(path, "configuration")
-    try:
-        experiment, name = data["experiment"], data["name"]
-        if not isinstance(experiment, dict) or not isinstance(name, str):
-            raise TypeError("expected an experiment and a name")
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a run's configuration: {type(error).__name__} {error}") from error
+    experiment, name, sources = (
+        (data.get("experiment"), data.get("name"), data.get("sources", {}))
+        if isinstance(data, dict)
+        else (None, None, {})
+    )
+    if not isinstance(experiment, dict) or not isinstance(name, str):
+        raise ValueError(f"{path} is not a run's configuration: expected an experiment and a name")
+    origins = sources.items() if isinstance(sources, dict) else [("", None)]
+    if not all(isinstance(origin, dict) and _SAYS.get(of, set()) <= set(origin) for of, origin in origins):
+        raise ValueError(f"{path}: sources must say where the experiment came from, got {shorten(sources)}")
     kind = data.setdefault("kind", "few-shot" if "learner" in experiment else "rl")  # older runs do not say it
     if kind not in ("rl", "few-shot"):
-        raise ValueError(f"{path}: kind must be rl or few-shot, got {kind!r}")
+        raise ValueError(f"{path}: kind must be rl or few-shot, got {shorten(kind)}")
     result: dict[str, Any] = data
     return result
 

@@ -38,6 +38,8 @@ def initialised(run: AnyRun, source: Run | None) -> AnyRun:
     if path is None:
         raise CheckpointError(f"{folder} has no checkpoint to start from; train it first")
     state = load_checkpoint(path)
+    if not isinstance(state.get("agent"), dict):
+        raise CheckpointError(f"{path} holds no agent or learner to start from; give another run folder")
     trained = run.untrained()
     not_weights, without = getattr(trained, "not_weights", ()), run.experiment.init_without
     own = weights_of(trained.state_dict(), not_weights)

@@ -22,7 +22,7 @@ from metarl.experiments.study.report import DISJOINT, show, summarise
 from metarl.experiments.study.running import Interrupted, run_parts, taken
 from metarl.runs.files import write_json
 from metarl.runs.lock import locked
-from metarl.runs.reading import read_json
+from metarl.runs.reading import read_json, shorten
 
 STUDY, RESULTS, FIGURE = "study.json", "results.json", "figure.png"
 
@@ -131,17 +131,19 @@ def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> 
     """The folder of the study, new or with exactly this study in it."""
     described = _described(name, study, given)
     if out is None or not out.exists():
-        folder = make_folder(out, f"{name}-seed{study.seed}")
-        write_json(folder / STUDY, described)
-        return folder
+        return make_folder(out, f"{name}-seed{study.seed}", lambda folder: write_json(folder / STUDY, described))
     path = out / STUDY
     if not path.is_file():
         raise ValueError(f"{out} exists and is no study's folder (it has no {STUDY}); give another --out")
     stored = read_json(path, "study")
-    fields = _in_todays_words(stored) if isinstance(stored, dict) else {}
+    try:
+        fields = _in_todays_words(stored) if isinstance(stored, dict) else {}
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     if fields != described:
         other = sorted(key for key in {*described, *fields} if fields.get(key) != described.get(key))
-        raise ValueError(f"{out} holds another study: it differs in {', '.join(other)}; give another --out")
+        differing = ", ".join(shorten(key)[1:-1] for key in other)
+        raise ValueError(f"{out} holds another study: it differs in {differing}; give another --out")
     return out
 
 

@@ -34,6 +34,7 @@ from metarl.experiments.study.configuration import (
     StablePpo,
     Study,
 )
+from metarl.experiments.study.evaluations import read_evaluation
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.working import own_loggers, train_shown
@@ -120,7 +121,7 @@ def run_parts(
             time_left.begin("sb3", "training PPO, then on each held-out task")
             _run_stable(study, study.stable, folder, sets)
         time_left.end("sb3", worked=not there)
-    return {name: read_json(evaluations / f"{name}.json", "evaluation") for name in participants(study)}
+    return {name: read_evaluation(evaluations / f"{name}.json", sets) for name in participants(study)}
 
 
 def participants(study: Study) -> list[str]:
@@ -297,7 +298,11 @@ def _randomised(study: Study, config: StablePpo, folder: Path) -> tuple[Snapshot
         finally:
             learner.close()
         write_json(took, {"wall_s": round(time.monotonic() - began, 1)})
-    return Snapshot.load(path), float(read_json(took, "duration of the training")["wall_s"])
+    entries = read_json(took, "duration of the training")
+    wall_s = entries.get("wall_s") if isinstance(entries, dict) else None
+    if not isinstance(wall_s, int | float):
+        raise ValueError(f"{took} must hold the wall_s of the training, a number; delete it to train again")
+    return Snapshot.load(path), float(wall_s)
 
 
 def _stable_curve(

@@ -25,7 +25,8 @@ from torch.distributions import Normal
 from metarl.agent import Actions, Outcome
 from metarl.experiments.study.configuration import StablePpo
 from metarl.observations import describe
-from metarl.runs.checkpoint import load_checkpoint, save_checkpoint
+from metarl.runs.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from metarl.runs.reading import shorten
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
@@ -137,9 +138,33 @@ class Snapshot(NamedTuple):
 
     @staticmethod
     def load(path: Path) -> "Snapshot":
-        """Read a checkpoint; nothing in it is executed."""
-        values = load_checkpoint(path)["snapshot"]
-        return Snapshot(**{_RENAMED.get(name, name): value for name, value in values.items()})
+        """Read a checkpoint; nothing in it is executed.
+
+        Raises:
+            CheckpointError: if the file is damaged, or holds something else.
+        """
+        values = load_checkpoint(path).get("snapshot")
+        try:
+            if not isinstance(values, dict):
+                raise TypeError("expected a snapshot")
+            snapshot = Snapshot(**{_RENAMED.get(str(name), str(name)): value for name, value in values.items()})
+            _check_snapshot(snapshot)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} is no snapshot of PPO ({error}); delete it to train again") from error
+        return snapshot
+
+
+def _check_snapshot(snapshot: Snapshot) -> None:
+    """Raise a ValueError unless the parts are of the kinds that they should be."""
+    policy = snapshot.policy
+    tensors = list(policy.values()) if isinstance(policy, dict) else [None]
+    for value in (*tensors, snapshot.mean, snapshot.variance):
+        if not isinstance(value, Tensor) or not value.isfinite().all():
+            raise ValueError(f"its policy, mean and variance must be finite tensors, got {shorten(value)}")
+    for name in ("num_observations", "return_mean", "return_variance", "num_returns", "steps"):
+        number = getattr(snapshot, name)
+        if type(number) not in (int, float) or not math.isfinite(number):
+            raise ValueError(f"{name} must be a finite number, got {shorten(number)}")
 
 
 class StableActor:
@@ -230,8 +255,16 @@ class StableLearner:
         self._ppo.set_logger(Logger(None, []))  # SB3's own makes a folder in the temporary one for every PPO
         self._before = 0
         if start is not None:
-            self._ppo.policy.load_state_dict(start.policy)
             units = _statistics(self._units)
+            if not start.mean.shape == start.variance.shape == units.mean.shape:
+                raise ValueError(
+                    f"the snapshot must have observations of shape {units.mean.shape}; train PPO again"
+                )
+            try:
+                self._ppo.policy.load_state_dict(start.policy)
+            except RuntimeError as error:
+                reason = str(error).splitlines()[-1].strip()
+                raise ValueError(f"the snapshot is of another network than the study's PPO: {reason}") from error
             units.mean, units.var, units.count = start.mean.numpy(), start.variance.numpy(), start.num_observations
             returns = self._units.ret_rms  # the value was learned in these units
             returns.mean, returns.var = np.array(start.return_mean), np.array(start.return_variance)
