@@ -70,7 +70,7 @@ def test_a_configuration_that_is_no_plain_json_is_one_line(
     shutil.copytree(trained, tmp_path / "run")
     (tmp_path / "run" / "config.json").write_text(text, errors="surrogatepass")
     for words in (["resume"], ["resume", "--iterations", "9"], ["evaluate"]):
-        assert "run's configuration" in _error(capsys, [words[0], str(tmp_path / "run"), *words[1:]])
+        assert "the configuration" in _error(capsys, [words[0], str(tmp_path / "run"), *words[1:]])
 
 
 def test_an_error_fits_on_a_screen_whatever_it_repeats(capsys: pytest.CaptureFixture[str]) -> None:
