@@ -7,6 +7,7 @@ import pytest
 
 import metarl
 from metarl.experiments.cli import main
+from metarl.experiments.loading import load_agent
 
 _FILE = """
 from dataclasses import dataclass
@@ -104,3 +105,48 @@ def test_a_run_made_by_python_is_a_run(tmp_path: Path, monkeypatch: pytest.Monke
     assert run.folder.name == "point-promp-seed0"
     assert len(run.evaluate(num_tasks=3)["tasks"]) == 3
     assert main(["evaluate", str(run.folder)]) == 0
+
+
+_FEWSHOT = """
+from dataclasses import dataclass
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.fewshot.data.sinusoids import SinusoidData
+from metarl.fewshot.learners.maml import MamlConfig
+from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
+
+
+@dataclass(frozen=True)
+class OwnLearner(MamlConfig):
+    pass
+
+
+FEW = FewshotExperiment(
+    SinusoidData(),
+    OwnLearner(),
+    training=FewshotTrainingConfig(iterations=1, updates_per_iteration=1, meta_batch_size=2),
+    evaluation=FewshotEvaluationConfig(num_tasks=2, num_steps=1),
+)
+"""
+
+
+@pytest.mark.parametrize("name", ["OWN", "FEW"])
+@pytest.mark.parametrize("kind", ["FILE.py", "module", "installed"])
+def test_every_command_takes_an_experiment_from_outside(
+    kind: str, name: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / file).write_text(_FILE + _FEWSHOT)
+    module = file.removesuffix(".py")
+    word = {"FILE.py": f"{file}:{name}", "module": f"{module}:{name}", "installed": "mine"}[kind]
+    again = ["--experiment", word]
+    if kind == "installed":
+        package = tmp_path / "mine-1.0.dist-info"
+        package.mkdir()
+        (package / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+        (package / "entry_points.txt").write_text(f"[metarl.experiments]\nmine = {module}:{name}\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        again = []  # it is found where it is installed
+    assert main(["train", word, "--out", "run"]) == 0
+    assert main(["resume", "run", "--iterations", "3", *again]) == 0
+    assert main(["evaluate", "run", "--num-tasks", "2", *again]) == 0
+    agent = load_agent("run", experiment=word if again else None)
+    assert type(agent.config).__name__ == {"OWN": "OwnConfig", "FEW": "OwnLearner"}[name]
