@@ -76,6 +76,13 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         )
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
 
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, if the environment inside can."""
+        resized = self._tasked.resize(num_envs)
+        if resized:
+            self.observation_space = batch_space(self.single_observation_space, num_envs)
+        return resized
+
     @property
     def tasks(self) -> tuple[Task, ...]:
         """The task of every sub-environment; empty before `set_tasks`."""

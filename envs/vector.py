@@ -31,6 +31,9 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         action_space: Space of one sub-environment's actions.
         max_episode_steps: Time limit; the step that reaches it is truncated.
         autoreset_mode: Behaviour of `step` after an episode ends; `advance` never resets.
+
+    Attributes:
+        capacity: Number of sub-environments that it was made for.
     """
 
     def __init__(
@@ -43,12 +46,9 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         max_episode_steps: int,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
-        if num_envs < 1:
-            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
         if max_episode_steps < 1:
             raise ValueError(f"the horizon must be at least 1 step, got {max_episode_steps}")
         self.family = family
-        self.num_envs = num_envs
         self.max_episode_steps = max_episode_steps
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.metadata = {"render_modes": [], "autoreset_mode": self.autoreset_mode}
@@ -56,15 +56,31 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         self.spec = None
         self.single_observation_space = observation_space
         self.single_action_space = action_space
-        self.observation_space = batch_space(observation_space, num_envs)
-        self.action_space = batch_space(action_space, num_envs)
+        self.capacity = num_envs
+        self._take_rows(num_envs)
+
+    def _take_rows(self, num_envs: int) -> None:
+        """Have so many rows, without tasks and generators."""
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}")
+        self.num_envs = num_envs
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
         self._tasks: tuple[Task, ...] = ()
         self._rngs: list[np.random.Generator] = []
         self._seeds: list[int] = []
         self._elapsed = np.zeros(num_envs, dtype=np.int64)
         self._ended = np.zeros(num_envs, dtype=np.bool_)
-        shape, dtype = row_format(observation_space)
+        shape, dtype = row_format(self.single_observation_space)
         self._observations = np.zeros((num_envs, *shape), dtype=dtype)
+
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, up to the capacity, and keep threads and processes; then come tasks.
+
+        Returns:
+            False where nothing would be kept: make a new environment instead.
+        """
+        return False
 
     @abstractmethod
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from gymnasium import spaces
@@ -158,6 +158,14 @@ class TaskEnv(Protocol):
 
     def close(self) -> None:
         """Release threads and processes."""
+
+
+@runtime_checkable
+class Resizable(Protocol):
+    """What an environment has beside `TaskEnv` if it may keep its threads and processes when rows change."""
+
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, as if it were made with it; False where it must be made anew."""
 
 
 class TaskFamily(ABC):

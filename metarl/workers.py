@@ -23,7 +23,7 @@ from metarl.observations import Arrays, as_arrays, map_parts, put
 from metarl.runs.cores import WorkerError, usable_cores
 from metarl.runs.processes import Alive, WorkerProcess
 from metarl.runs.seeding import episode_seeds, task_seeds
-from metarl.tasks import Task, TaskEnv, TaskFamily, Transition
+from metarl.tasks import Resizable, Task, TaskEnv, TaskFamily, Transition
 from metarl.trajectories import Observations, Trajectories, as_tensors, concatenate, map_observations
 
 MakeEnv = Callable[[int, int], TaskEnv]
@@ -51,7 +51,8 @@ class Workers:
     """Collects episodes of many tasks at once.
 
     Args:
-        make_env: Maker of the vector environments, one per batch size that is asked for.
+        make_env: Maker of the vector environments. A worker has one at a time, of the largest size so far; where
+            that cannot take fewer rows, another one is made whenever the size changes.
         num_workers: Number of workers. 1 simulates in this process; more shards the tasks over spawned processes.
         num_threads: Number of simulation threads of all workers together; one per usable core by default.
         timeout_s: Longest time in seconds that a worker process may take over one step of its environments; None
@@ -163,7 +164,7 @@ class _Simulator:
     def __init__(self, make_env: MakeEnv, num_threads: int, alive: Alive = lambda: None) -> None:
         self._make_env, self._alive = make_env, alive
         self._num_threads = num_threads
-        self._envs: dict[int, TaskEnv] = {}
+        self._made: TaskEnv | None = None
 
     def collect(
         self, actor: Actor, tasks: Sequence[Task], env_seeds: np.ndarray, noise_seeds: np.ndarray
@@ -194,14 +195,20 @@ class _Simulator:
         return recorder.finish()
 
     def _env(self, num_envs: int) -> TaskEnv:
-        if num_envs not in self._envs:
-            self._envs[num_envs] = self._make_env(num_envs, self._num_threads)
-        return self._envs[num_envs]
+        """The one environment, with so many rows: made anew if it cannot have them."""
+        env = self._made
+        if env is not None and env.num_envs == num_envs:
+            return env
+        if isinstance(env, Resizable) and env.resize(num_envs):
+            return env
+        self.close()
+        self._made = self._make_env(num_envs, self._num_threads)
+        return self._made
 
     def close(self) -> None:
-        for env in self._envs.values():
+        env, self._made = self._made, None
+        if env is not None:
             env.close()
-        self._envs = {}
 
 
 def _run_episode(

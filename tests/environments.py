@@ -182,3 +182,35 @@ def anything(observation_space: spaces.Space[Any], action_space: spaces.Space[An
     make = partial(Anything, observation_space, action_space)
     number = Parameter("number", choices=(0.0, 1.0))
     return CustomFamily("anything", (number,), make=make, set_task=set_nothing, horizon=5)
+
+
+class Countdown(gymnasium.Env[np.ndarray, np.ndarray]):
+    """Episodes of as many whole steps as the task says; the class counts the environments that were made."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (1,), np.float64)
+    action_space = spaces.Box(-1.0, 1.0, (1,), np.float32)
+    made = 0
+
+    def __init__(self) -> None:
+        type(self).made += 1
+        self.length = self.steps = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.steps = 0
+        return self.np_random.normal(size=1), {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.steps += 1
+        return self.np_random.normal(size=1), float(action[0]), self.steps == self.length, False, {}
+
+
+def set_length(env: gymnasium.Env, task: Task) -> None:
+    """Give a countdown its length."""
+    assert isinstance(env, Countdown)
+    env.length = int(task["length"])  # type: ignore[arg-type]
+
+
+COUNTDOWNS = CustomFamily(
+    "countdown", (Parameter("length", low=1, high=7),), make=Countdown, set_task=set_length, horizon=6
+)

@@ -302,14 +302,26 @@ class DynamicsEnv(LocomotionEnv):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
     ) -> None:
         super().__init__(family, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
+        self._changes = family.randomization.change is not None
+        self._phase_models: list[list[mujoco.MjModel]] = []
+        self._phase_skips: list[np.ndarray] = []
+        self._take_loops()
+
+    def _take_loops(self) -> None:
+        """Have a control loop for every row."""
+        num_envs, family = self.num_envs, self.family
         self._every = np.arange(num_envs)
         ranges = family.randomization.parameters
         self._loop = ControlLoop(num_envs, self.max_episode_steps, self._nominal.nu, family.num_observed, ranges)
-        self._changes = family.randomization.change is not None
         self._change_steps = np.full(num_envs, np.iinfo(np.int64).max)
         self._changed = np.zeros(num_envs, dtype=np.bool_)
-        self._phase_models: list[list[mujoco.MjModel]] = []
-        self._phase_skips: list[np.ndarray] = []
+
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, up to the capacity, and keep the threads."""
+        resized = super().resize(num_envs)
+        if resized:
+            self._take_loops()
+        return resized
 
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
         self._params = dict(params)

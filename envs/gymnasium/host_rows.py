@@ -208,7 +208,7 @@ class Call:
         """Put the actions, if there are any, into the shared array."""
         if self.actions is not None:
             rows = self.arguments[0]
-            arrays.actions[slice(None) if rows is None else rows] = self.actions
+            arrays.actions[slice(len(self.actions)) if rows is None else rows] = self.actions
 
 
 @dataclass(frozen=True)

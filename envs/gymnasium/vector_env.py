@@ -61,6 +61,14 @@ class ProcessVectorEnv(TaskVectorEnv):
         self._cut = np.zeros(num_envs, dtype=np.bool_)
         self._failed = False
 
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, up to the capacity; the processes keep all environments that they made."""
+        if num_envs > self.capacity:
+            return False
+        self._take_rows(num_envs)
+        self._cut = np.zeros(num_envs, dtype=np.bool_)
+        return True
+
     def _start(self) -> list[HostProcess | InlineHost]:
         """The processes, started when they are first needed."""
         if self.closed:

@@ -61,15 +61,19 @@ class BatchedPhysics:
         threads = min(threads, num_rows)
         disable_warm_start(model)
         self.model = model
-        self.frame_skips = np.full(num_rows, frame_skip)
-        self.states = np.zeros((num_rows, mujoco.mj_stateSize(model, _FULL_PHYSICS)))
-        self.sensors = np.zeros((num_rows, model.nsensordata))
+        self._frame_skip = frame_skip
         self._senses = sense and model.nsensordata > 0
-        self._models = [model] * num_rows
         self._datas = [mujoco.MjData(model) for _ in range(max(1, threads))]
         self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
         self._controls, self._trace = np.zeros(0), np.zeros(0)
-        self.set_frame_skips(self.frame_skips)
+        self.resize(num_rows)
+
+    def resize(self, num_rows: int) -> None:
+        """Have so many simulations, of the engine's own model; the threads stay."""
+        self.states = np.zeros((num_rows, mujoco.mj_stateSize(self.model, _FULL_PHYSICS)))
+        self.sensors = np.zeros((num_rows, self.model.nsensordata))
+        self._models = [self.model] * num_rows
+        self.set_frame_skips(np.full(num_rows, self._frame_skip))
 
     @property
     def qpos(self) -> np.ndarray:

@@ -146,6 +146,14 @@ class LocomotionEnv(TaskVectorEnv):
         self._params: dict[str, np.ndarray] = {}
         self._camera: Camera | None = None
 
+    def resize(self, num_envs: int) -> bool:
+        """Take another number of rows, up to the capacity, and keep the threads."""
+        if num_envs > self.capacity:
+            return False
+        self._take_rows(num_envs)
+        self.physics.resize(num_envs)
+        return True
+
     def _set_task_params(self, params: Mapping[str, np.ndarray], tasks: Sequence[Task]) -> None:
         self._params = dict(params)
         models = {task: self.family.model_for(task, self._nominal) for task in dict.fromkeys(tasks)}
