@@ -14,6 +14,7 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs.gymnasium.checks import Env, checked_env
 from metarl.envs.gymnasium.vector_env import ProcessVectorEnv
 from metarl.envs.uniform import Bounds, UniformTasks
+from metarl.envs.vector import TaskVectorEnv
 from metarl.observations import space_parts
 from metarl.runs.cores import usable_cores
 from metarl.tasks import Benchmark, FiniteTasks, Parameter, Task, TaskDistribution, TaskFamily
@@ -72,7 +73,7 @@ class GymnasiumFamily(TaskFamily):
         num_threads: int | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         timeout_s: float | None = 60.0,
-    ) -> ProcessVectorEnv:
+    ) -> TaskVectorEnv:
         """A vector environment for this family.
 
         Args:
@@ -83,11 +84,7 @@ class GymnasiumFamily(TaskFamily):
             autoreset_mode: What `step` does after an episode ends.
             timeout_s: Longest time in seconds that one environment may take over one call; None for no limit.
         """
-        steps = self.horizon if horizon is None else horizon
-        if self.longest is not None and steps > self.longest:
-            raise ValueError(
-                f"{self.name} has at most {self.longest} steps in an episode, got the horizon {steps}"
-            )
+        steps = self.checked_horizon(horizon)
         cores = usable_cores() if num_threads is None else num_threads
         # A daemon, as a process of `Workers` is, may not have processes of its own.
         wanted = 1 if multiprocessing.current_process().daemon else max(1, min(cores, num_envs))
@@ -100,6 +97,19 @@ class GymnasiumFamily(TaskFamily):
             autoreset_mode=autoreset_mode,
             timeout_s=timeout_s,
         )
+
+    def checked_horizon(self, horizon: int | None) -> int:
+        """The horizon, the family's own if it is None.
+
+        Raises:
+            ValueError: if the environments' episodes are shorter.
+        """
+        steps = self.horizon if horizon is None else horizon
+        if self.longest is not None and steps > self.longest:
+            raise ValueError(
+                f"{self.name} has at most {self.longest} steps in an episode, got the horizon {steps}"
+            )
+        return steps
 
     def benchmark(self, *, train: Tasks = None, test: Tasks = None, name: str | None = None) -> Benchmark:
         """A benchmark of this family in one call: `family.benchmark(train={"gravity": (5, 15)})`.

@@ -4,11 +4,15 @@ from collections.abc import Sequence
 
 import numpy as np
 from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
 
 from metarl.envs.gymnasium.checks import Env
 from metarl.envs.gymnasium.family import GymnasiumFamily
+from metarl.envs.metaworld.batch import MetaWorldEnv
 from metarl.envs.metaworld.sawyer import Sharing, new_environment
 from metarl.envs.metaworld.vectors import VECTORS
+from metarl.envs.vector import TaskVectorEnv
+from metarl.runs.cores import usable_cores
 from metarl.tasks import Parameter, Task
 
 FAMILY = "meta-world"
@@ -26,7 +30,8 @@ class MetaWorld(GymnasiumFamily):
     Args:
         reward_version: Version of the rewards: "v2", between 0 and 10 (Yu et al. 2019), or the older "v1".
         goal_observed: Whether the observation contains the goal, for oracles.
-        fast_step: Whether to step with faster code than the package's; the results are the same to the bit.
+        fast_step: Whether to step all environments as one batch in threads, instead of the package's own code in
+            processes; observations are the same to the bit, rewards to the package's single precision.
     """
 
     name = FAMILY
@@ -52,6 +57,44 @@ class MetaWorld(GymnasiumFamily):
         """Set the task's vector in an environment, without the package's pickles."""
         assert isinstance(env, Sharing)
         env.give(np.array(task[VECTOR]), goal_observed=self.goal_observed)
+
+    def make_env(
+        self,
+        num_envs: int,
+        *,
+        horizon: int | None = None,
+        num_threads: int | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        timeout_s: float | None = 60.0,
+    ) -> TaskVectorEnv:
+        """A vector environment in threads of this process; with the package's step, in processes.
+
+        Args:
+            num_envs: Number of environments.
+            horizon: Steps after which an episode is truncated; 500 by default.
+            num_threads: Number of threads or processes, one per core by default.
+            autoreset_mode: Behaviour of `step` after an episode ends.
+            timeout_s: Longest time in seconds that one environment of a process may take over one call.
+        """
+        if not self.fast_step:
+            return super().make_env(
+                num_envs,
+                horizon=horizon,
+                num_threads=num_threads,
+                autoreset_mode=autoreset_mode,
+                timeout_s=timeout_s,
+            )
+        return MetaWorldEnv(
+            self,
+            num_envs,
+            *self.spaces(),
+            reward_version=self.reward_version,
+            goal_observed=self.goal_observed,
+            vector_of=_vector,
+            num_threads=usable_cores() if num_threads is None else num_threads,
+            max_episode_steps=self.checked_horizon(horizon),
+            autoreset_mode=autoreset_mode,
+        )
 
     def spaces(self) -> tuple[spaces.Box, spaces.Box]:
         """Spaces of observations [39] and actions [4], the same for all environments."""
@@ -81,6 +124,12 @@ class MetaWorld(GymnasiumFamily):
         for task in tasks:
             self.check(task)
         return {}
+
+
+def _vector(task: Task) -> tuple[float, ...]:
+    vector = task[VECTOR]
+    assert isinstance(vector, tuple)  # checked when the task was given
+    return vector
 
 
 def environment(task: Task) -> str:
