@@ -23,7 +23,7 @@ import numpy as np
 
 from metarl.envs.metaworld import DESCRIPTIONS
 from metarl.envs.metaworld.family import FAMILY, VECTOR, MetaWorld, environment
-from metarl.envs.metaworld.vectors import VECTORS
+from metarl.envs.metaworld.vectors import VECTORS, unknown_environment
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution
 
 NUM_GOALS = 50
@@ -145,7 +145,7 @@ def custom_benchmark(
         seed: Seed of the goals.
 
     Raises:
-        ValueError: If an environment is unknown; the message lists the known ones.
+        ValueError: If an environment is unknown; the message names the nearest.
     """
     family = family or MetaWorld()
     to_train, to_test = (
@@ -178,8 +178,7 @@ def _full_names(names: Sequence[str]) -> list[str]:
     full = [name if name.endswith("-v3") else f"{name}-v3" for name in names]
     unknown = [short for short, name in zip(names, full, strict=True) if name not in VECTORS]
     if unknown:
-        known = ", ".join(name.removesuffix("-v3") for name in VECTORS)
-        raise ValueError(f"unknown Meta-World environment {unknown[0]!r}; known: {known}")
+        raise ValueError(unknown_environment(unknown[0]))
     if len(set(full)) < len(full):
         raise ValueError(f"an environment must be given once, got {', '.join(names)}")
     return full

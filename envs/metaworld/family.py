@@ -10,7 +10,7 @@ from metarl.envs.gymnasium.checks import Env
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.metaworld.batch import MetaWorldEnv
 from metarl.envs.metaworld.sawyer import Sharing, new_environment
-from metarl.envs.metaworld.vectors import VECTORS
+from metarl.envs.metaworld.vectors import VECTORS, unknown_environment
 from metarl.envs.vector import TaskVectorEnv
 from metarl.runs.cores import usable_cores
 from metarl.tasks import Parameter, Task
@@ -107,7 +107,9 @@ class MetaWorld(GymnasiumFamily):
     def check(self, task: Task) -> None:
         """Raise a ValueError with the reason unless the task is one of Meta-World's."""
         family, _, name = task.family.partition("/")
-        if family != FAMILY or name not in VECTORS:
+        if family == FAMILY and name and name not in VECTORS:
+            raise ValueError(f"a task of {task.family!r}: {unknown_environment(name)}")
+        if family != FAMILY or not name:
             raise ValueError(
                 f"expected a task of family '{FAMILY}/ENVIRONMENT', e.g. '{FAMILY}/reach-v3', got {task.family!r}"
             )

@@ -6,6 +6,7 @@ would draw for ever. The bounds are those of metaworld 3.1.1, which a test compa
 drawn without building environments.
 """
 
+import difflib
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,10 +36,14 @@ class Vectors:
     def check(self, vector: object) -> None:
         """Raise a ValueError with the reason unless the vector is a task of the environment."""
         if not isinstance(vector, tuple) or len(vector) != len(self.low):
-            raise ValueError(f"rand_vec must be a list of {len(self.low)} numbers, got {vector!r}")
+            kind = "the object's position and the goal's" if len(self.low) == 6 else "one position"
+            raise ValueError(f"rand_vec must be a list of {len(self.low)} numbers, {kind}, got {vector!r}")
         for number, (x, low, high) in enumerate(zip(vector, self.low, self.high, strict=True)):
             if not low <= x <= high:
-                raise ValueError(f"rand_vec[{number}] must be in [{low:g}, {high:g}], got {x!r}")
+                place = ("object", "goal")[number // 3] if len(vector) == 6 else "position"
+                raise ValueError(
+                    f"rand_vec[{number}] ({place} {'xyz'[number % 3]}) must be in [{low:g}, {high:g}], got {x!r}"
+                )
         distance = self._distance(np.array(vector))
         if distance < self.apart:
             raise ValueError(
@@ -129,3 +134,11 @@ VECTORS: dict[str, Vectors] = {
     "window-close-v3": Vectors((0.0, 0.75, 0.2), (0.0, 0.9, 0.2)),
     "window-open-v3": Vectors((-0.1, 0.7, 0.16), (0.1, 0.9, 0.16)),
 }
+
+
+def unknown_environment(name: str) -> str:
+    """The message about a name that no environment has, with or without "-v3": the nearest names, or all."""
+    known = [full.removesuffix("-v3") for full in VECTORS]
+    close = difflib.get_close_matches(name.removesuffix("-v3").lower(), known, n=3)
+    meant = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+    return f"unknown Meta-World environment {name!r}; {meant}"

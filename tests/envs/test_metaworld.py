@@ -205,13 +205,24 @@ def test_tasks_go_through_json(tmp_path: Path) -> None:
     ("task", "said"),
     [
         (Task.of("half-cheetah-dir", direction=1.0), "expected a task of family 'meta-world/ENVIRONMENT'"),
-        (Task.of("meta-world/fly-v3", rand_vec=(0.0, 0.8, 0.1)), "got 'meta-world/fly-v3'"),
+        (
+            Task.of("meta-world/fly-v3", rand_vec=(0.0, 0.8, 0.1)),
+            "environment 'fly-v3'; known: ",
+        ),
         (
             Task.of("meta-world/reach-v3", goal=(0.0, 0.8, 0.1)),
             "exactly the parameter 'rand_vec', got \\['goal'\\]",
         ),
         (Task.of("meta-world/reach-v3", rand_vec=(0.0, 0.8, 0.1)), "must be a list of 6 numbers"),
-        (Task.of("meta-world/reach-v3", rand_vec=(0, 0.6, 0.02, 0, 0.8, 3)), "rand_vec\\[5\\] must be in"),
+        (Task.of("meta-world/reech-v3", rand_vec=(0.0, 0.8, 0.1)), "'reech-v3'; did you mean reach"),
+        (
+            Task.of("meta-world/drawer-open-v3", rand_vec=(0, 0.6, 0)),
+            "open-v3': rand_vec.1. .position y",
+        ),
+        (
+            Task.of("meta-world/reach-v3", rand_vec=(0, 0.6, 0.02, 0, 0.8, 3)),
+            "rand_vec.5. .goal z. must be",
+        ),
         (Task.of("meta-world/box-close-v3", rand_vec=(0, 0.55, 0.02, 0, 0.7, 0.133)), "at least 0.25 m apart"),
     ],
 )
@@ -224,6 +235,7 @@ def test_a_task_that_is_not_one_is_refused(task: Task, said: str) -> None:
     ("name", "said"),
     [
         ("ml1-fly", "unknown Meta-World environment 'fly'; known: assembly, "),
+        ("ml1-pick-plase", "unknown Meta-World environment 'pick-plase'; did you mean pick-place"),
         ("ml11", "unknown benchmark 'ml11'; Meta-World's are: ml1-ENVIRONMENT, ml10"),
         ("ml10+goals", "unknown options in 'ml10\\+goals'"),
         ("ml:reach,reach/push", "an environment must be given once, got reach, reach"),
