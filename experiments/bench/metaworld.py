@@ -1,31 +1,31 @@
-"""Meta-World's steps per second with random actions: our worker processes, the package's, and the physics alone.
+"""Meta-World's steps per second with random actions: our batch, its peers, and the physics alone.
 
-    faster step    our processes, one per core, with our step
-    package step   our processes with the package's own step
-    package alone  the package's environments in plain loops, one process per core without communication: the
-                   ceiling of whatever runs the package's step
+    batch          all environments as one batch in threads
+    package step   our processes, one per core, with the package's own step
     async          gymnasium.make_vec of the package's environments, one process per environment
-    physics        MuJoCo's steps alone in as many threads as there are cores: the ceiling. It replays the controls
-                   of our episodes from the same states, and is checked to end in the same states
+    EnvPool        the rewrite in C++ (package envpool), if it is installed; its goals are its own random ones
+    physics        MuJoCo's steps alone on the package's models, in as many threads as there are cores. It replays
+                   the controls of our episodes from the same states, and is checked to end in the same states
 
-All take the same actions from the start of an episode; resets are not measured.
+All take the same actions from the start of an episode; resets are not measured. Twenty environments are compared
+with all; two hundred, and a mixture of classes, with the peers that run them: the batch simulates models without
+what only a camera sees, and so can be faster than the physics.
 """
 
 import copy
-import multiprocessing
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
-from multiprocessing.connection import Connection
+from importlib.util import find_spec
 from statistics import median
 from typing import Any
 
 import gymnasium
-import metaworld
 import mujoco
 import numpy as np
 from gymnasium.vector import VectorEnv
@@ -39,12 +39,12 @@ from metarl.runs.cores import usable_cores
 from metarl.tasks import Task
 
 _STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
-ENVIRONMENTS = ("reach", "push", "drawer-open")
+BENCHMARKS = ("reach", "push", "drawer-open", "pick-place", "door-close", "sweep-into", "ml10")
 _LABELS = {
-    "faster step": "metarl, faster step",
+    "batch": "metarl, one batch",
     "package step": "metarl, package's step",
-    "package alone": "package's step, no vector environment",
     "async": "gymnasium.make_vec, async",
+    "envpool": "EnvPool",
     "physics": "physics only",
 }
 
@@ -54,67 +54,88 @@ class Sizes:
     """Sizes of the simulation in one measurement.
 
     Attributes:
-        num_envs: Number of environments of each contender, a divisor of 40.
+        num_envs: Numbers of environments of each contender; the package's processes run the first one alone, which
+            must be a divisor of 40.
         num_steps: Steps of each environment.
+        benchmarks: Names of the environments, e.g. "reach", or of mixtures, e.g. "ml10".
     """
 
-    num_envs: int = 20
-    num_steps: int = 200
+    num_envs: tuple[int, ...] = (20, 200)
+    num_steps: int = 100
+    benchmarks: tuple[str, ...] = BENCHMARKS
 
 
 def bench(repeats: int, sizes: Sizes = Sizes()) -> dict[str, Any]:
     """Measure all contenders on all environments, show a table of each and return the same as JSON types."""
     result: dict[str, Any] = {"bench": "metaworld", "repeats": repeats, "machine": machine(), "environments": {}}
-    result["machine"]["metaworld"] = version("metaworld")
-    for name in ENVIRONMENTS:
-        with Waiting(f"{name}: measurement") as waiting:
-            measured = measure_environment(name, sizes, repeats, waiting.progress)
-        _show(name, measured)
-        result["environments"][name] = measured
+    for package in ("metaworld", "envpool"):
+        if find_spec(package) is not None:
+            result["machine"][package] = version(package)
+    for name in sizes.benchmarks:
+        for number, num_envs in enumerate(sizes.num_envs):
+            with Waiting(f"{name}, {num_envs} environments: measurement") as waiting:
+                measured = measure(
+                    name, num_envs, sizes.num_steps, repeats, waiting.progress, processes=number == 0
+                )
+            _show(name, measured)
+            result["environments"][f"{name}, {num_envs}"] = measured
     return result
 
 
-def measure_environment(
-    name: str, sizes: Sizes, repeats: int, progress: Callable[[int, int], None] = lambda done, total: None
+def measure(
+    name: str,
+    num_envs: int,
+    num_steps: int,
+    repeats: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    *,
+    processes: bool = True,
 ) -> dict[str, Any]:
-    """Steps per second of all contenders on one environment, and our ratio to each."""
+    """Steps per second of all contenders on one environment or a mixture, and our ratio to each."""
     rng = np.random.default_rng(0)
-    actions = rng.uniform(-1, 1, (sizes.num_steps, sizes.num_envs, 4)).astype(np.float32)
+    actions = rng.uniform(-1, 1, (num_steps, num_envs, 4)).astype(np.float32)
+    mixed = name.startswith("ml")
+    contenders: dict[str, Callable[[], float]] = {}
     with ExitStack() as stack:
-        # The peer's processes are forked before this one has threads.
-        peer = make_peer(name, sizes.num_envs)
-        stack.callback(peer.close)
-        ours: dict[str, TaskVectorEnv] = {}
-        for label, option in (("faster step", ""), ("package step", "+package-step")):
-            benchmark = metaworld_benchmark(f"ml1-{name}{option}")
-            tasks = benchmark.train.sample(sizes.num_envs, np.random.default_rng(0))
-            env = benchmark.family.make_env(sizes.num_envs)
+        if processes and not mixed:
+            # The peer's processes are forked before this one has threads.
+            peer = make_peer(name, num_envs)
+            stack.callback(peer.close)
+            contenders["async"] = partial(_step_peer, peer, actions)
+        for label, option in (("batch", ""), ("package step", "+package-step")):
+            if option and not processes:
+                continue
+            benchmark = metaworld_benchmark(f"{name if mixed else f'ml1-{name}'}{option}")
+            tasks = benchmark.train.sample(num_envs, np.random.default_rng(0))
+            env = benchmark.family.make_env(num_envs)
             assert isinstance(env, TaskVectorEnv)
             env.set_tasks(tasks)
             stack.callback(env.close)
-            ours[label] = env
-        alone = PackageAlone(name, actions)
-        stack.callback(alone.close)
+            contenders[label] = partial(_step_ours, env, actions)
+        if not mixed and find_spec("envpool") is not None:
+            contenders["envpool"] = partial(_step_peer, make_envpool(name, num_envs), actions)
         physics = Physics(tasks, actions)
         stack.callback(physics.close)
-        contenders: dict[str, Callable[[], float]] = {
-            "faster step": lambda: _step_ours(ours["faster step"], actions),
-            "package step": lambda: _step_ours(ours["package step"], actions),
-            "package alone": alone.run,
-            "async": lambda: _step_peer(peer, actions),
-            "physics": physics.run,
-        }
+        contenders["physics"] = physics.run
         for run in contenders.values():
             run()
         physics.check()
         speeds = interleave(contenders, repeats, progress)
     return {
-        "num_envs": sizes.num_envs,
-        "num_steps": sizes.num_steps,
+        "num_envs": num_envs,
+        "num_steps": num_steps,
         "steps_per_s": {label: median(values) for label, values in speeds.items()},
-        "over_async": {label: ratio(speeds[label], speeds["async"]) for label in speeds if label != "async"},
-        "over_physics": {label: ratio(speeds[label], speeds["physics"]) for label in ours},
+        "batch_over": {label: ratio(speeds["batch"], speeds[label]) for label in speeds if label != "batch"},
     }
+
+
+def make_envpool(name: str, num_envs: int) -> Any:
+    """EnvPool's environments of one class, in as many threads as there are cores."""
+    import envpool  # noqa: PLC0415  # one of the peers that need not be installed
+
+    title = "".join(word.capitalize() for word in name.split("-"))
+    threads = usable_cores()
+    return envpool.make_gymnasium(f"MetaWorld/{title}-v3", num_envs=num_envs, num_threads=threads, seed=0)
 
 
 def make_peer(name: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
@@ -136,62 +157,6 @@ def make_peer(name: str, num_envs: int) -> VectorEnv[Any, Any, Any]:
     return env
 
 
-class PackageAlone:
-    """The package's environments of one class, stepped in loops by one process per core.
-
-    Args:
-        name: Name of the environment, e.g. "reach".
-        actions: Actions of the episodes, [time, env, act].
-    """
-
-    def __init__(self, name: str, actions: np.ndarray) -> None:
-        self._steps: int = actions.shape[0] * actions.shape[1]
-        spawn = multiprocessing.get_context("spawn")
-        self._pipes: list[Connection] = []
-        for number in range(usable_cores()):
-            ours, theirs = spawn.Pipe()
-            share = actions[:, number :: usable_cores()]
-            spawn.Process(target=_loop_package, args=(name, share, theirs), daemon=True).start()
-            theirs.close()
-            self._pipes.append(ours)
-
-    def run(self) -> float:
-        """Step through all episodes once and return the steps per second."""
-        self._tell(True)  # to reset
-        began = time.perf_counter()
-        self._tell(True)  # to step
-        return self._steps / (time.perf_counter() - began)
-
-    def close(self) -> None:
-        """Let the worker processes end."""
-        for pipe in self._pipes:
-            pipe.send(False)
-            pipe.close()
-
-    def _tell(self, message: bool) -> None:
-        for pipe in self._pipes:
-            pipe.send(message)
-        for pipe in self._pipes:
-            pipe.recv()
-
-
-def _loop_package(name: str, actions: np.ndarray, pipe: Connection) -> None:
-    """Reset, then step the package's environments at one message each, until a message says to stop."""
-    benchmark = metaworld.ML1(f"{name}-v3", seed=0)  # type: ignore[no-untyped-call]
-    envs = [benchmark.train_classes[f"{name}-v3"]() for _ in range(actions.shape[1])]
-    for env, task in zip(envs, benchmark.train_tasks, strict=False):
-        env.set_task(task)
-    while pipe.recv():
-        for env in envs:
-            env.reset()
-        pipe.send(True)
-        pipe.recv()
-        for step in actions:
-            for env, action in zip(envs, step, strict=True):
-                env.step(action)
-        pipe.send(True)
-
-
 class Physics:
     """The physics of episodes of our environments, and nothing else.
 
@@ -201,25 +166,33 @@ class Physics:
     """
 
     def __init__(self, tasks: Sequence[Task], actions: np.ndarray) -> None:
-        self._threads = usable_cores()
-        self._pool = ThreadPoolExecutor(self._threads)
+        threads = usable_cores()
+        self._pool = ThreadPoolExecutor(threads)
         self._episodes = [_Episode(task, actions[:, row]) for row, task in enumerate(tasks)]
         self._steps: int = actions.shape[0] * actions.shape[1]
+        self._shares = [self._episodes[number::threads] for number in range(threads)]
+        nominal = {episode.name: episode.model for episode in self._episodes}
+        self._models = [
+            {name: (own := copy.copy(model), mujoco.MjData(own)) for name, model in nominal.items()}
+            for _ in self._shares
+        ]
 
     def run(self) -> float:
         """Simulate all episodes once and return the steps per second."""
-        for episode in self._episodes:
-            episode.restore()
-        shares = [self._episodes[number :: self._threads] for number in range(self._threads)]
         began = time.perf_counter()
-        list(self._pool.map(lambda share: [episode.simulate() for episode in share], shares))
+        list(self._pool.map(self._simulate, self._shares, self._models))
         return self._steps / float(time.perf_counter() - began)
+
+    @staticmethod
+    def _simulate(share: list["_Episode"], models: dict[str, tuple[mujoco.MjModel, mujoco.MjData]]) -> None:
+        for episode in share:
+            episode.simulate(*models[episode.name])
 
     def check(self) -> None:
         """Raise a RuntimeError unless the last run ended where our episodes did."""
         for episode in self._episodes:
-            if not np.array_equal(episode.data.qpos, episode.last_qpos):
-                difference = np.abs(episode.data.qpos - episode.last_qpos).max()
+            if not np.array_equal(episode.qpos, episode.last_qpos):
+                difference = np.abs(episode.qpos - episode.last_qpos).max()
                 raise RuntimeError(f"the physics does not end where the episode did, but {difference:.3g} away")
 
     def close(self) -> None:
@@ -228,15 +201,16 @@ class Physics:
 
 
 class _Episode:
-    """An episode's controls, with the model and the data to step through them again."""
+    """An episode's controls, and what is needed to simulate it again."""
 
     def __init__(self, task: Task, actions: np.ndarray) -> None:
-        env = new_environment(task.family.partition("/")[2])
+        self.name = task.family.partition("/")[2]
+        env = new_environment(self.name)
         assert isinstance(env, FastStep)
         env.give(np.array(task["rand_vec"]), goal_observed=False)
         env.reset()
-        self.model, simulated = copy.copy(env.model), env._named.data
-        self.data = mujoco.MjData(self.model)
+        self.model, simulated = env.model, env._named.data
+        self._body_pos = self.model.body_pos.copy()
         self._start = np.zeros(mujoco.mj_stateSize(self.model, _STATE))
         mujoco.mj_getState(env.model, simulated, self._start, _STATE)
         self._frame_skip = env.frame_skip
@@ -244,20 +218,18 @@ class _Episode:
         for action in actions:
             env.step(action)
             self._controls.append((simulated.mocap_pos.copy(), simulated.ctrl.copy()))
-        self.last_qpos = simulated.qpos.copy()
+        self.last_qpos, self.qpos = simulated.qpos.copy(), simulated.qpos.copy()
 
-    def restore(self) -> None:
-        """Go back to the episode's beginning."""
-        mujoco.mj_setState(self.model, self.data, self._start, _STATE)
-
-    def simulate(self) -> None:
+    def simulate(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
         """Simulate all steps, each followed by the forward pass that an observation needs."""
-        model, data = self.model, self.data
+        model.body_pos[:] = self._body_pos
+        mujoco.mj_setState(model, data, self._start, _STATE)
         for mocap, control in self._controls:
             data.mocap_pos[:], data.ctrl[:] = mocap, control
             data.mocap_quat[:] = (1, 0, 1, 0)
             mujoco.mj_step(model, data, nstep=self._frame_skip)
             mujoco.mj_forward(model, data)
+        self.qpos = data.qpos.copy()
 
 
 def _step_ours(env: TaskVectorEnv, actions: np.ndarray) -> float:
@@ -268,18 +240,20 @@ def _step_ours(env: TaskVectorEnv, actions: np.ndarray) -> float:
     return len(actions) * env.num_envs / (time.perf_counter() - began)
 
 
-def _step_peer(env: VectorEnv[Any, Any, Any], actions: np.ndarray) -> float:
+def _step_peer(env: Any, actions: np.ndarray) -> float:
     env.reset()
     began = time.perf_counter()
     for action in actions:
         env.step(action)
-    return len(actions) * env.num_envs / (time.perf_counter() - began)
+    steps: int = actions.shape[0] * actions.shape[1]
+    return steps / (time.perf_counter() - began)
 
 
 def _show(name: str, measured: dict[str, Any]) -> None:
     lines = [
-        [label, f"{measured['steps_per_s'][key]:,.0f}", *ratio_cells(measured["over_async"].get(key))]
+        [label, f"{measured['steps_per_s'][key]:,.0f}", *ratio_cells(measured["batch_over"].get(key))]
         for key, label in _LABELS.items()
+        if key in measured["steps_per_s"]
     ]
-    title = f"{name}-v3: {measured['num_envs']} environments, {measured['num_steps']} steps each"
-    show_table(title, ("contender", "steps/s", "over async", "lowest, highest"), lines)
+    title = f"{name}: {measured['num_envs']} environments, {measured['num_steps']} steps each"
+    show_table(title, ("contender", "steps/s", "batch over it", "lowest, highest"), lines)
