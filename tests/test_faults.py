@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.__main__ import report, stale
+from tests.faults.__main__ import killed_before, report, stale
 from tests.faults.fault import Fault
 
 
@@ -37,9 +37,15 @@ def test_what_does_not_fit_is_listed() -> None:
 def test_more_than_three_in_a_hundred_survivors_are_a_failure(
     num_survivors: int, status: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = [{"path": "ab"[i % 2], "survived": i < num_survivors} for i in range(100)]
-    assert report(results, 60.0, tmp_path / "faults.json") == status
+    results = [
+        {"path": "ab"[i % 2], "before": str(i), "after": "", "survived": i < num_survivors, "seconds": 1}
+        for i in range(100)
+    ]
+    assert report(results, tmp_path / "faults.json") == status
     assert f"{num_survivors} of 100 faults survived" in capsys.readouterr().out
     written = json.loads((tmp_path / "faults.json").read_text())
     assert written["by_file"]["a"] == {"faults": 50, "survived": (num_survivors + 1) // 2}
     assert len(written["results"]) == 100
+    tried = [Fault("ab"[i % 2], str(i), "", ()) for i in range(3, 6)]
+    killed = killed_before(tmp_path / "faults.json", tried)
+    assert [result["before"] for result in killed] == [str(i) for i in range(max(3, num_survivors), 6)]

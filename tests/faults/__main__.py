@@ -3,7 +3,8 @@
     python -m tests.faults                     all faults, one at a time
     python -m tests.faults --only trust_region those whose file or line contains a word
     python -m tests.faults --check             only whether every fault's line is still in its file
-    python -m tests.faults --json FILE         the result of every fault, and counts by file
+    python -m tests.faults --json FILE         the result of every fault, and counts by file, written as they come
+    python -m tests.faults --json FILE --again all but those that FILE says are killed
 
 A fault is killed if the tests named beside it fail with it, crash or hang. They must pass without it, which is
 tried first. Every attempt is a fork of this process, which has imported the libraries once for all of them.
@@ -25,6 +26,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from tests.faults import agent_lines, core_lines, env_lines, fewshot_lines
 from tests.faults.fault import Fault
@@ -129,6 +131,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="Word that a fault's file or line must contain.")
     parser.add_argument("--check", action="store_true", help="Only check that the faults fit the sources.")
     parser.add_argument("--json", type=Path, help="File that the results are written to.")
+    parser.add_argument("--again", action="store_true", help="Leave out faults that the file says are killed.")
     arguments = parser.parse_args()
     if problems := stale(FAULTS):
         print("\n".join(problems))
@@ -140,7 +143,10 @@ def main() -> int:
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in _LIBRARIES:
         importlib.import_module(name)
-    began, results = time.monotonic(), []
+    began = time.monotonic()
+    results = killed_before(arguments.json, faults) if arguments.again and arguments.json else []
+    before = {(result["path"], result["before"], result["after"]) for result in results}
+    faults = [fault for fault in faults if fault[:3] not in before]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         copy_sources(tree)
@@ -154,23 +160,38 @@ def main() -> int:
             survived = survives(tree, fault)
             seconds = round(time.monotonic() - start, 1)
             results.append(fault._asdict() | {"survived": survived, "seconds": seconds})
+            write(results, arguments.json)
             word = "SURVIVED" if survived else "killed  "
             print(f"{number:3} {word} {seconds:5.1f} s {fault.path}: {fault.after.strip()}", flush=True)
-    return report(results, time.monotonic() - began, arguments.json)
+    return report(results)
 
 
-def report(results: Sequence[dict[str, object]], seconds: float, path: Path | None) -> int:
-    """Print how many faults survived by file, and write all results; 1 if more than 3% did."""
-    num_faults = Counter(str(result["path"]) for result in results)
-    survivors = Counter(str(result["path"]) for result in results if result["survived"])
+def killed_before(path: Path, faults: Sequence[Fault]) -> list[dict[str, Any]]:
+    """The results of an earlier run for those of the faults that it killed; none where there is no file."""
+    wanted = {fault[:3] for fault in faults}
+    results = json.loads(path.read_text())["results"] if path.exists() else []
+    return [r for r in results if not r["survived"] and (r["path"], r["before"], r["after"]) in wanted]
+
+
+def write(results: Sequence[dict[str, Any]], path: Path | None) -> dict[str, dict[str, int]]:
+    """Write the results to a file, if one is named; numbers of faults and of survivors by file."""
+    num_faults = Counter(result["path"] for result in results)
+    survivors = Counter(result["path"] for result in results if result["survived"])
     by_file = {file: {"faults": count, "survived": survivors[file]} for file, count in sorted(num_faults.items())}
+    if path is not None:
+        summary = {"faults": len(results), "survived": survivors.total(), "by_file": by_file}
+        path.write_text(json.dumps(summary | {"results": list(results)}, indent=1) + "\n")
+    return by_file
+
+
+def report(results: Sequence[dict[str, Any]], path: Path | None = None) -> int:
+    """Print how many faults survived by file, and write all results; 1 if more than 3% did."""
+    by_file = write(results, path)
     for file, counts in by_file.items():
         print(f"{counts['faults']:4} faults {counts['survived']:3} survived  {file}")
-    total = survivors.total()
-    print(f"{total} of {len(results)} faults survived ({total / len(results):.1%}) in {seconds / 60:.1f} minutes")
-    if path is not None:
-        summary = {"faults": len(results), "survived": total, "seconds": round(seconds), "by_file": by_file}
-        path.write_text(json.dumps(summary | {"results": list(results)}, indent=1) + "\n")
+    total = sum(counts["survived"] for counts in by_file.values())
+    minutes = sum(result["seconds"] for result in results) / 60
+    print(f"{total} of {len(results)} faults survived ({total / len(results):.1%}) in {minutes:.0f} minutes")
     return int(total > 0.03 * len(results))
 
 

@@ -2,18 +2,47 @@
 
 from tests.faults.fault import Fault, faults
 
-_RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py", "tests/learning/test_trials.py")
-_TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py", "tests/test_workers.py")
+_RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/learning/test_trials.py", "tests/agents/test_rl2.py")
+_TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py")
 _PEARL = ("tests/agents/test_pearl.py",)
 _ADAPTIVE = ("tests/agents/test_agents.py",)
-_WORKERS = ("tests/test_workers.py", "tests/test_observations.py")
-_NOISE = ("tests/test_workers.py", "tests/runs/test_seeding.py")
-_EVALUATION = ("tests/test_evaluation.py",)
-_DETERMINISTIC = ("tests/agents/test_deterministic.py", "tests/test_evaluation.py")
+# Without the tests that start worker processes.
+_WORKERS = (
+    "tests/test_workers.py::test_known_walk_gives_known_trajectories",
+    "tests/test_workers.py::test_the_episodes_of_a_trial_go_on_with_one_random_stream",
+    "tests/test_workers.py::test_a_truncated_episode_is_over_while_others_go_on",
+    "tests/test_workers.py::test_finished_episodes_are_not_simulated_but_padded",
+    "tests/test_observations.py",
+    "tests/test_workers.py::test_a_trial_depends_on_no_other_task_where_episodes_end_early[rl2]",
+)
+_NOISE = (
+    "tests/runs/test_seeding.py",
+    "tests/test_workers.py::test_noise_of_a_task_does_not_depend_on_the_others",
+    "tests/test_workers.py::test_a_stream_of_noise_waits_while_its_task_does",
+    "tests/test_workers.py::test_other_seed_gives_other_episodes",
+)
+_EVALUATION = ("tests/test_evaluation.py", "tests/agents/test_deterministic.py")
 _INTERVALS = ("tests/test_intervals.py", "tests/test_evaluation.py")
-_ADAPT = ("tests/deploy/test_adapting.py",)
-_RECORDINGS = ("tests/deploy/test_recordings.py", "tests/deploy/test_adapting.py")
-_CODEC = ("tests/experiments/test_codec.py", "tests/experiments/test_outside.py", "tests/test_training.py")
+_DEPLOYED = tuple(
+    f"tests/deploy/test_adapting.py::{name}"
+    for name in (
+        "test_episodes_can_be_cut",
+        "test_success_and_times_are_reported",
+        "test_a_policy_that_reads_rewards_says_so",
+        "test_after_an_episodes_end_the_next_one_must_begin",
+        "test_wrong_numbers_are_one_line",
+        "test_what_is_not_finite_is_said",
+        "test_spaces_that_do_not_fit_are_one_line",
+        "test_discrete_actions_are_choices",
+        "test_two_gradient_steps_each_use_their_part_of_the_episodes",
+        "test_a_recording_without_distributions_gives_the_policy_gradient",
+        "test_a_plain_environment_gives_what_the_engine_gives[hopper-gru]",
+        "test_a_plain_environment_gives_what_the_engine_gives[hopper-promp]",
+        "test_a_policy_is_told_what_it_can_use",
+    )
+)
+_RECORDINGS = ("tests/deploy/test_recordings.py", *_DEPLOYED)
+_CODEC = ("tests/experiments/test_codec.py",)
 
 FAULTS: list[Fault] = [
     *faults(
@@ -69,8 +98,6 @@ FAULTS: list[Fault] = [
             "self._last_step = torch.where(alive.unsqueeze(1), last_step, self._last_step)",
             "self._last_step = last_step",
         ),
-        ("rewards = rewards[rewards != 0]\n", ""),
-        ("/ total) ** -0.5)", "/ total) ** 0.5)"),
         ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
         ("self.log_std.clamp_(*self._log_std_range)", "pass"),
         ("(fixed - self.observation_mean[where]) * self.observation_scale[where]", "fixed"),
@@ -78,6 +105,12 @@ FAULTS: list[Fault] = [
             "inputs if self.embedding is None else self.embedding(inputs).relu()",
             "inputs if self.embedding is None else self.embedding(inputs)",
         ),
+    ),
+    *faults(
+        "metarl/learning/reward_scale.py",
+        ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py"),
+        ("rewards = rewards[rewards != 0].double()", "rewards = rewards.double()"),
+        ("/ total) ** -0.5, total", "/ total) ** 0.5, total"),
     ),
     *faults(
         "metarl/nets/memories.py",
@@ -170,7 +203,7 @@ FAULTS: list[Fault] = [
     ),
     *faults(
         "metarl/trajectories.py",
-        ("tests/agents/test_pearl.py", "tests/test_workers.py", "tests/test_observations.py"),
+        (*_PEARL, *_WORKERS),
         ("((success > 0) & self.mask).any(-1)", "(success > 0).all(-1)"),
         (
             "last_step = (self.mask.sum(-1) - 1).clamp(min=0)",
@@ -179,7 +212,7 @@ FAULTS: list[Fault] = [
     ),
     *faults(
         "metarl/evaluation.py",
-        _DETERMINISTIC,
+        _EVALUATION,
         ("samples[..., : count // 2].mean(-1)", "samples[..., : count // 2].sum(-1)"),
         ("count = -(-len(measured) // 10)", "count = len(measured) // 10 + 1"),
         (
@@ -226,7 +259,7 @@ FAULTS: list[Fault] = [
     ),
     *faults(
         "metarl/deploy/adapting.py",
-        _ADAPT,
+        _DEPLOYED,
         ("if self._waiting and self._needs_outcome:", "if False:"),
         ("bool(terminated or truncated)", "bool(terminated)"),
         ("episodes // num_steps, draw_seed(rng)", "episodes, draw_seed(rng)"),
@@ -251,7 +284,7 @@ FAULTS: list[Fault] = [
     ),
     *faults(
         "metarl/deploy/single_env.py",
-        _ADAPT,
+        _DEPLOYED,
         ("truncated = bool(truncated) or step == max_episode_steps", "truncated = bool(truncated)"),
         ("env, None if k else first, max_episode_steps", "env, first, max_episode_steps"),
         ("self._flags[2, 0, row] = True", "self._flags[2, 0, :] = True"),

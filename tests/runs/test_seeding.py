@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from metarl.runs.seeding import STREAMS, dump_states, episode_seeds, load_states, streams, task_seeds
+from metarl.runs.seeding import STREAMS, TaskNoise, dump_states, episode_seeds, load_states, streams, task_seeds
 
 
 def test_streams_are_reproducible_and_differ_by_name_and_seed() -> None:
@@ -42,3 +42,12 @@ def test_every_episode_and_task_has_its_own_seed() -> None:
 def test_negative_seed_is_an_error() -> None:
     with pytest.raises(ValueError, match="non-negative integer, got -1"):
         streams(-1)
+
+
+def test_noise_is_of_its_kind() -> None:
+    normal, uniform = (TaskNoise([1, 2], (500,), kind=kind).next() for kind in ("normal", "uniform"))
+    assert float(normal.mean()) == pytest.approx(0.0, abs=0.15)
+    assert float(normal.std()) == pytest.approx(1.0, abs=0.1)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert float(uniform.mean()) == pytest.approx(0.5, abs=0.05)
