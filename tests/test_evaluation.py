@@ -132,6 +132,24 @@ def test_the_curve_of_a_sequential_actor_is_the_return_per_episode_of_its_trials
     assert curve.tasks == tuple(tasks)
     trial = curve.trial_return()
     assert trial["return_mean"] == np.mean([50 * t + 10 for t in range(6)])
+    assert not curve.exhaustive
+    of_all = adaptation_curve(
+        Trial(), collector, tasks, np.random.default_rng(0), num_steps=4, num_episodes=2, exhaustive=True
+    )
+    assert of_all.exhaustive
+
+
+def test_the_part_of_a_family_has_its_own_tasks_returns_and_successes() -> None:
+    tasks = [Task.of("push", goal=0.0), Task.of("reach", goal=1.0), Task.of("push", goal=2.0)]
+    returns = np.arange(6.0).reshape(1, 3, 2)
+    parts = AdaptationCurve(tuple(tasks), returns, returns > 3, 0).by_family()
+    assert list(parts) == ["push", "reach"]
+    assert parts["push"].tasks == (tasks[0], tasks[2])
+    assert parts["push"].returns.tolist() == [[[0, 1], [4, 5]]]
+    assert parts["reach"].returns.tolist() == [[[2, 3]]]
+    successes = parts["push"].successes
+    assert successes is not None
+    assert successes.tolist() == [[[False, False], [True, True]]]
 
 
 def _directions(noise: np.ndarray, *, exhaustive: bool, successes: np.ndarray | None = None) -> AdaptationCurve:
@@ -208,6 +226,13 @@ def test_the_worst_decile_is_of_distinct_tasks() -> None:
     (row,) = _directions(np.random.default_rng(0).normal(size=(1, 40, 1)), exhaustive=True).summary()
     assert abs(row["return_worst_decile"] + 100) < 0.5  # one of two directions, not the worst four of forty
     assert row["worst_decile_cross_fitted"]
+
+
+def test_one_task_that_was_measured_once_leaves_no_other_episodes_to_choose_by() -> None:
+    tasks = tuple(Task.of("point", goal=(goal, 0.0)) for goal in (0.0, 0.0, 1.0))
+    (row,) = AdaptationCurve(tasks, np.array([[[4.0], [6.0], [3.0]]]), None, 0).summary()
+    assert row["return_worst_decile"] == 3.0
+    assert not row["worst_decile_cross_fitted"]
 
 
 def test_halves_are_means_of_the_first_and_the_other_samples() -> None:
