@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.faults.__main__ as script
 from tests.faults.__main__ import killed_before, report, stale
 from tests.faults.fault import Fault
 
@@ -49,3 +50,15 @@ def test_more_than_three_in_a_hundred_survivors_are_a_failure(
     tried = [Fault("ab"[i % 2], str(i), "", ()) for i in range(3, 6)]
     killed = killed_before(tmp_path / "faults.json", tried)
     assert [result["before"] for result in killed] == [str(i) for i in range(max(3, num_survivors), 6)]
+
+
+def test_with_every_fault_killed_before_no_test_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, fault = tmp_path / "faults.json", script.FAULTS[0]
+    script.write([fault._asdict() | {"survived": False, "seconds": 1}], file)
+    monkeypatch.setattr(script, "FAULTS", [fault])
+    monkeypatch.setattr(script, "passes", lambda tree, words: pytest.fail(f"pytest ran with {words}"))
+    monkeypatch.setattr("sys.argv", ["faults", "--json", str(file), "--again"])
+    assert script.main() == 0
+    assert "0 of 1 faults survived" in capsys.readouterr().out

@@ -140,13 +140,16 @@ def main() -> int:
     if arguments.check or not faults:
         print(f"{len(faults)} faults fit the sources")
         return 0 if faults else 2
+    results = killed_before(arguments.json, faults) if arguments.again and arguments.json else []
+    before = {(result["path"], result["before"], result["after"]) for result in results}
+    faults = [fault for fault in faults if fault[:3] not in before]
+    if not faults:
+        print("every fault was killed before")
+        return report(results)
     os.environ |= {"OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     for name in _LIBRARIES:
         importlib.import_module(name)
     began = time.monotonic()
-    results = killed_before(arguments.json, faults) if arguments.again and arguments.json else []
-    before = {(result["path"], result["before"], result["after"]) for result in results}
-    faults = [fault for fault in faults if fault[:3] not in before]
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
         copy_sources(tree)
