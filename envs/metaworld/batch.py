@@ -10,7 +10,7 @@ for one in single precision, some of the package's rewards for grasping are roun
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import mujoco
@@ -194,9 +194,10 @@ class MetaWorldEnv(TaskVectorEnv):
         try:
             work(0, numbers())
         finally:
-            wait(others)
-        for other in others:
-            other.result()
+            errors = [other.exception() for other in others]  # waits for all of them
+        for error in errors:
+            if error is not None:
+                raise error
 
     @property
     def render_fps(self) -> int:

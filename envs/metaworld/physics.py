@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 
-from metarl.envs.metaworld.rows import Rows
+from metarl.envs.metaworld.rows import Numbers, Rows
 from metarl.envs.metaworld.starts import STATE, Start, Starts
 
 _UPRIGHT = (1, 0, 1, 0)
@@ -27,6 +27,7 @@ class ClassPhysics:
 
     def __init__(self, starts: Starts, num_threads: int) -> None:
         self.starts = starts
+        self._numbers = Numbers(starts.model)
         self._models: list[mujoco.MjModel | None] = [starts.model, *[None] * (num_threads - 1)]
         self._placed: list[Start | None] = [None] * num_threads
         self._datas: list[mujoco.MjData] = []
@@ -84,7 +85,7 @@ class ClassPhysics:
     def rows(self, rows: np.ndarray) -> Rows:
         """The state of rows after their last step."""
         return Rows(
-            self.starts.model,
+            self._numbers,
             lambda name: self._gather(name, rows),
             lambda name: self._note(name)[rows],
             lambda name, values: self._remember(name, values, rows),

@@ -10,11 +10,34 @@ Gather = Callable[[str], np.ndarray]
 """Stacks an array of the simulations by its name in MuJoCo, [row, number]."""
 
 
+_VECDOT = getattr(np, "vecdot", None)  # since numpy 2, and faster than a product of matrices
+
+
+class Numbers:
+    """Numbers of a model's names, looked up once.
+
+    Args:
+        model: Model with the names.
+    """
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self._model = model
+        self._numbers: dict[tuple[str, str], int] = {}
+
+    def of(self, kind: str, name: str) -> int:
+        """The number of a body, site or geom, or the place of a joint among the positions."""
+        number = self._numbers.get((kind, name))
+        if number is None:
+            named = getattr(self._model, kind)(name)
+            number = self._numbers[kind, name] = int(named.qposadr[0]) if kind == "joint" else int(named.id)
+        return number
+
+
 class Rows:
     """Rows of one class after a step: positions by name, and what their resets noted.
 
     Args:
-        model: A model of the class, for the numbers of its names.
+        numbers: Numbers of the names in the class's model.
         gather: Function that stacks an array of the rows' simulations.
         noted: Function that stacks what the rows' resets noted under a name.
         first: Function that returns what it was called with, [row], in the episode's first step, by a name.
@@ -28,13 +51,13 @@ class Rows:
 
     def __init__(
         self,
-        model: mujoco.MjModel,
+        numbers: Numbers,
         gather: Gather,
         noted: Gather,
         first: Callable[[str, np.ndarray], np.ndarray],
         touching: Callable[[np.ndarray, str], np.ndarray],
     ) -> None:
-        self._model, self._gather, self.noted, self.first = model, gather, noted, first
+        self._numbers, self._gather, self.noted, self.first = numbers, gather, noted, first
         self._touching = touching
         self.target = np.zeros((0, 3))
         self._arrays: dict[str, np.ndarray] = {}
@@ -51,33 +74,29 @@ class Rows:
 
     def body(self, name: str) -> np.ndarray:
         """Positions of a body, metres [row, 3]."""
-        return self._triple("xpos", self._model.body(name).id)
+        return self._triple("xpos", self._numbers.of("body", name))
 
     def site(self, name: str) -> np.ndarray:
         """Positions of a site, metres [row, 3]."""
-        return self._triple("site_xpos", self._model.site(name).id)
+        return self._triple("site_xpos", self._numbers.of("site", name))
 
     def geom(self, name: str) -> np.ndarray:
         """Positions of a geom, metres [row, 3]."""
-        return self._triple("geom_xpos", self._model.geom(name).id)
+        return self._triple("geom_xpos", self._numbers.of("geom", name))
 
     def joint(self, name: str) -> np.ndarray:
         """Positions of a joint with one degree of freedom, [row]."""
-        return self._array("qpos")[:, int(self._model.joint(name).qposadr[0])]
+        return self._array("qpos")[:, self._numbers.of("joint", name)]
 
     def body_quaternion(self, name: str) -> np.ndarray:
         """Rotations of a body as MuJoCo has them (w, x, y, z), [row, 4]."""
-        number = self._model.body(name).id
+        number = self._numbers.of("body", name)
         return self._array("xquat")[:, 4 * number : 4 * number + 4]
 
     def rotation(self, kind: str, name: str) -> np.ndarray:
         """Rotations of a geom, body or site from its matrix (x, y, z, w), [row, 4]."""
-        array, number = {
-            "geom": ("geom_xmat", mujoco.mjtObj.mjOBJ_GEOM),
-            "body": ("xmat", mujoco.mjtObj.mjOBJ_BODY),
-            "site": ("site_xmat", mujoco.mjtObj.mjOBJ_SITE),
-        }[kind]
-        first = 9 * mujoco.mj_name2id(self._model, number, name)
+        array = {"geom": "geom_xmat", "body": "xmat", "site": "site_xmat"}[kind]
+        first = 9 * self._numbers.of(kind, name)
         return quaternions(self._array(array)[:, first : first + 9])
 
     @cached_property
@@ -131,7 +150,11 @@ class Rows:
 def norm(vectors: np.ndarray) -> np.ndarray:
     """Euclidean lengths, [row], with the sum that numpy's norm of one vector has."""
     columns = np.ascontiguousarray(vectors)
-    lengths: np.ndarray = np.sqrt(np.matmul(columns[:, None, :], columns[:, :, None])[:, 0, 0])
+    if _VECDOT is None:
+        squares = np.matmul(columns[:, None], columns[..., None])[:, 0, 0]
+    else:
+        squares = _VECDOT(columns, columns)
+    lengths: np.ndarray = np.sqrt(squares)
     return lengths
 
 

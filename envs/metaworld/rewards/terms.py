@@ -36,18 +36,20 @@ def tolerance(
     Raises:
         ValueError: If a margin is negative, as in the package.
     """
-    margins = np.asarray(margin, dtype=np.float64)
-    if (margins < 0).any():
-        raise ValueError(f"`margin` must be non-negative. Current value: {margins.min()}")
-    inside = (lower <= x) & (x <= upper)
-    distances = np.where(x < lower, lower - x, x - upper) / np.where(margins > 0, margins, 1.0)
+    least = margin if isinstance(margin, float) else margin.min()
+    if least < 0:
+        raise ValueError(f"`margin` must be non-negative. Current value: {least}")
+    distances = x - upper if lower == 0.0 and x.min() >= 0 else np.maximum(lower - x, x - upper)
+    margins = margin if least > 0 else np.where(margin > 0, margin, 1.0)
     if sigmoid == "long_tail":
-        scaled = distances * _LONG_TAIL
+        scaled = distances / margins * _LONG_TAIL
         outside = 1 / (scaled * scaled + 1)
     else:
-        scaled = distances * _GAUSSIAN
+        scaled = distances / margins * _GAUSSIAN
         outside = np.exp(-0.5 * (scaled * scaled))
-    result: np.ndarray = np.where(inside, 1.0, np.where(margins > 0, outside, 0.0))
+    if not least > 0:
+        outside = np.where(margin > 0, outside, 0.0)
+    result: np.ndarray = np.where(distances <= 0, 1.0, outside)
     return result
 
 
@@ -57,11 +59,13 @@ def hamacher(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: If a number is not in [0, 1], as in the package.
     """
-    if not (((a >= 0) & (a <= 1)).all() and ((b >= 0) & (b <= 1)).all()):
+    if not (min(a.min(), b.min()) >= 0 and max(a.max(), b.max()) <= 1):
         raise ValueError(f"factors must be between 0 and 1, got {a} and {b}")
-    denominators = a + b - (a * b)
-    positive = denominators > 0
-    result: np.ndarray = np.where(positive, (a * b) / np.where(positive, denominators, 1.0), 0.0)
+    products = a * b
+    denominators = a + b - products
+    if not denominators.min() > 0:  # where both are zero
+        denominators = np.where(denominators > 0, denominators, 1.0)
+    result: np.ndarray = products / denominators
     return result
 
 
