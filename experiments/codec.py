@@ -52,14 +52,14 @@ def _encode(value: Any, kind: Any, tags: Tags) -> Any:
 
 
 def decode(kind: Any, data: Any, where: str, tags: Tags, template: Any = None) -> Any:
-    """The value of an annotation that a JSON value encodes.
+    """The value that JSON encodes, of the kind that an annotation says.
 
     Args:
-        kind: the annotation.
-        data: decoded JSON.
-        where: names the value in errors.
-        tags: how choices were written.
-        template: a value that may lend its class, or be the value if that is an object; None for none.
+        kind: Annotation of the value.
+        data: Decoded JSON.
+        where: Name of the value in errors.
+        tags: Short names of built-in classes, by the key that they are written under.
+        template: Value that lends its class, or is the result itself where an object is stored; None for none.
 
     Raises:
         NotBuiltIn: if the template lacks a class or an object.

@@ -1,4 +1,4 @@
-"""What an experiment is, how it becomes objects, and how it is stored in a run folder."""
+"""Experiments of reinforcement learning: their fields, the objects made of them, their form in a run folder."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -29,7 +29,7 @@ def prepare_run(name: str, experiment: AnyExperiment, sources: Mapping[str, Any]
     Args:
         name: Name of the run.
         experiment: Configuration, of either kind.
-        sources: Where it came from, as config.json says it.
+        sources: Origin of the experiment, in the form that it has in config.json.
 
     Raises:
         ValueError: if it cannot be run.
@@ -45,7 +45,7 @@ def prepare_run(name: str, experiment: AnyExperiment, sources: Mapping[str, Any]
         return run
     try:
         source = open_run(experiment.init_from, experiment=experiment)
-    except ValueError:  # of another kind, which is told there; or of objects that only its own experiment has
+    except ValueError:  # of another kind, which is named there; or of objects that only its own experiment has
         source = None
     return initialised(run, source)
 

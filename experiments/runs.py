@@ -179,7 +179,7 @@ class Run(ABC):
 
     @abstractmethod
     def experience(self, progress: Progress) -> str:
-        """What was trained on, in words."""
+        """The amount of experience behind a progress, in words."""
 
     def agent(self, *, checkpoint: str = CHECKPOINT, device: Device | None = "cpu") -> Any:
         """The trained agent or learner.
@@ -214,7 +214,7 @@ class Run(ABC):
         The arguments are explained in `EvaluationOptions`.
 
         Returns:
-            What `metarl evaluate --json` writes.
+            The result as JSON types, which `metarl evaluate --json` writes.
         """
         options = EvaluationOptions(
             tasks=tasks,
@@ -235,7 +235,7 @@ class Run(ABC):
         return self.on_device(device).evaluated(options)
 
     def evaluated(self, options: EvaluationOptions) -> dict[str, Any]:
-        """What `measure` gives, after the options are checked.
+        """The result of `measure`, after the options are checked.
 
         Raises:
             ValueError: if an option is of the other kind of runs.
@@ -328,7 +328,7 @@ def make_folder(out: Path | None, name: str, write: Callable[[Path], None] = lam
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What config.json of a run folder says; its experiment is not decoded.
+    """The content of a run folder's config.json; its experiment is not decoded.
 
     Raises:
         ValueError: saying what is missing or malformed.
@@ -383,14 +383,14 @@ def checkpoint_path(run: Run, name: str) -> Path:
 
 
 def versions() -> dict[str, Any]:
-    """What results depend on: packages, interpreter, processor, and the commit of a checkout."""
+    """Versions that results depend on: packages, interpreter, platform, and the commit of a checkout."""
     packages = ("metarl-toolkit", "torch", "numpy", "gymnasium", "mujoco", "metaworld")
-    found: dict[str, Any] = {name: _version(name) for name in packages}
-    found["python"] = sys.version.split()[0]
-    found["platform"] = f"{platform.system()} {platform.machine()}"
-    found["torch_threads"] = torch.get_num_threads()
-    found["git_commit"] = _git_commit()
-    return found
+    numbers: dict[str, Any] = {name: _version(name) for name in packages}
+    numbers["python"] = sys.version.split()[0]
+    numbers["platform"] = f"{platform.system()} {platform.machine()}"
+    numbers["torch_threads"] = torch.get_num_threads()
+    numbers["git_commit"] = _git_commit()
+    return numbers
 
 
 def _version(distribution: str) -> str | None:

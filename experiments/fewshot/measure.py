@@ -20,9 +20,9 @@ def measure(
     """Evaluate a learner on every split, and the untrained one on test tasks.
 
     Args:
-        learner: Trained.
+        learner: Trained learner.
         untrained: The same learner before training.
-        sources: Their tasks.
+        sources: Tasks of every split.
         settings: Numbers of tasks and of adaptation steps.
         seed: Seed of the tasks.
 
@@ -74,5 +74,5 @@ def show(result: Mapping[str, Any]) -> None:
 
 
 def norms(normalisation: str | None) -> str:
-    """How batch norm is computed, in words."""
+    """The words for the way that batch norm is computed."""
     return "no batch norm" if normalisation is None else f"batch norm: {normalisation}"

@@ -1,4 +1,4 @@
-"""metarl study: train what is to be compared, measure it on the same held-out tasks, and show what came of it."""
+"""metarl study: train what is to be compared, measure it on the same held-out tasks, and show the results."""
 
 import json
 from collections.abc import Sequence
@@ -69,25 +69,25 @@ def command(words: list[str]) -> int:
         raise UsageError(f"unknown study {name!r}; known: {known}")
     arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
     others = ("out", "benchmark", "runs", "experiment")
-    asked = {key: value for key, value in asdict(arguments).items() if key not in others}
+    changes = {key: value for key, value in asdict(arguments).items() if key not in others}
     study, source = STUDIES[name].configuration, STUDIES[name].source
     if arguments.benchmark is not None:
         study = on_benchmark(study, arguments.benchmark)
         source = f"{source}; here of {study.benchmark}"
-    study = replace(study, **{key: value for key, value in asked.items() if value is not None})
+    study = replace(study, **{key: value for key, value in changes.items() if value is not None})
     say(f"{name}: {source}")
-    given = _given(study, [word for words in arguments.runs for word in words])
-    return run_study(name, study, arguments.out, given, arguments.experiment)
+    trained = _trained_runs(study, [word for words in arguments.runs for word in words])
+    return run_study(name, study, arguments.out, trained, arguments.experiment)
 
 
-def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path], own: str | None = None) -> int:
+def run_study(name: str, study: Study, out: Path | None, trained: dict[str, Path], own: str | None = None) -> int:
     """Run a study in a new folder, or go on with it in the one it has; returns the exit status.
 
     Args:
-        name: of the study.
-        study: what is compared.
-        out: the folder; None for the next free one.
-        given: run folders to take learners from.
+        name: Name of the study.
+        study: Learners, held-out tasks and settings of the comparison.
+        out: Folder of the study; None for the next free one.
+        trained: Run folders that learners are taken from, by the name of the learner.
         own: FILE.py:NAME of the experiment that they were made with, if it is not built in.
 
     Raises:
@@ -95,18 +95,20 @@ def run_study(name: str, study: Study, out: Path | None, given: dict[str, Path],
     """
     folder = out
     try:
-        given = {key: path.resolve() for key, path in given.items()}  # what study.json holds is so from anywhere
+        trained = {
+            key: path.resolve() for key, path in trained.items()
+        }  # what study.json holds is so from anywhere
         sets = held_out_sets(study)
         for learner in study.learners:  # what cannot be made is to be said now, not in an hour
-            if learner.name in given:
-                taken(study, learner, given[learner.name], own)
+            if learner.name in trained:
+                taken(study, learner, trained[learner.name], own)
             else:
                 make_agent(learner.experiment, experiment_benchmark(learner.experiment))
-        folder = _open(name, study, out, given)
+        folder = _open(name, study, out, trained)
         say(f"study folder {folder}")
         say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
         with locked(folder):
-            _write(summarise(name, study, sets, run_parts(study, folder, sets, given, own)), folder)
+            _write(summarise(name, study, sets, run_parts(study, folder, sets, trained, own)), folder)
     except (Interrupted, KeyboardInterrupt):
         where = f" and --out {folder}" if folder is not None and folder.exists() else ""
         say(f"stopped; what is done is kept, go on with the same command{where}")
@@ -127,9 +129,9 @@ def _write(results: dict[str, Any], folder: Path) -> None:
     say(f"written to {' and '.join(written)}")
 
 
-def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> Path:
+def _open(name: str, study: Study, out: Path | None, trained: dict[str, Path]) -> Path:
     """The folder of the study, new or with exactly this study in it."""
-    described = _described(name, study, given)
+    described = _described(name, study, trained)
     if out is None or not out.exists():
         return make_folder(out, f"{name}-seed{study.seed}", lambda folder: write_json(folder / STUDY, described))
     path = out / STUDY
@@ -139,7 +141,7 @@ def _open(name: str, study: Study, out: Path | None, given: dict[str, Path]) -> 
     try:
         fields = _in_todays_words(stored) if isinstance(stored, dict) else {}
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path} cannot be read: {error}") from error
     if fields != described:
         other = sorted(key for key in {*described, *fields} if fields.get(key) != described.get(key))
         differing = ", ".join(shorten(key)[1:-1] for key in other)
@@ -165,7 +167,7 @@ def _in_todays_words(stored: dict[str, Any]) -> dict[str, Any]:
     return stored | current
 
 
-def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any]:
+def _described(name: str, study: Study, trained: dict[str, Path]) -> dict[str, Any]:
     """The study as JSON types; what only says how long something may take is left out."""
     data = asdict(study)
     data["learners"] = {learner.name: encode(learner.experiment) for learner in study.learners}
@@ -173,18 +175,18 @@ def _described(name: str, study: Study, given: dict[str, Path]) -> dict[str, Any
     if data["stable"] is not None:
         data["stable"].pop("minutes")
     described: dict[str, Any] = json.loads(json.dumps({"name": name, **data}))
-    return described | {"runs": {key: str(folder) for key, folder in given.items()}}
+    return described | {"runs": {key: str(folder) for key, folder in trained.items()}}
 
 
-def _given(study: Study, words: Sequence[str]) -> dict[str, Path]:
+def _trained_runs(study: Study, words: Sequence[str]) -> dict[str, Path]:
     """Run folders by learner."""
     names = [learner.name for learner in study.learners]
-    given: dict[str, Path] = {}
+    trained: dict[str, Path] = {}
     for word in words:
         name, separator, folder = word.partition("=")
         if not separator or not folder or name not in names:
             raise UsageError(f"--runs must be NAME=DIR with a NAME of {', '.join(names)}, got {word!r}")
-        if name in given:
-            raise UsageError(f"--runs names {name} twice, {given[name]} and {folder}")
-        given[name] = Path(folder)
-    return given
+        if name in trained:
+            raise UsageError(f"--runs names {name} twice, {trained[name]} and {folder}")
+        trained[name] = Path(folder)
+    return trained

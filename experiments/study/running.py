@@ -1,6 +1,6 @@
-"""Running a study: one learner after the other is trained and measured; what is done is not done again.
+"""Running a study: one learner after the other is trained and measured, and finished parts are not repeated.
 
-study.json                     what the study is
+study.json                     learners, settings and run folders of the study
 tasks/SET.json                 the held-out tasks
 runs/LEARNER/                  a run folder, as `metarl train` makes it
 stable/checkpoint.pt           Stable-Baselines3's PPO, trained on randomised tasks
@@ -55,10 +55,10 @@ class Interrupted(Exception):
 
 
 class TimeLeft:
-    """What is left of a study, in the minutes that it took when it was written, and in this machine's.
+    """Time left of a study: the minutes that its parts once took, at the pace of this machine.
 
     Args:
-        minutes: of every part, in their order.
+        minutes: Minutes of every part, in their order.
     """
 
     def __init__(self, minutes: Mapping[str, float]) -> None:
@@ -67,19 +67,19 @@ class TimeLeft:
         self._began = time.monotonic()
 
     def begin(self, part: str, what: str) -> None:
-        """Say what comes now and how long all that is left may take."""
+        """Say which part begins and how long all that is left may take."""
         self._began = time.monotonic()
         number, count = len(self._minutes) - len(self._left) + 1, len(self._minutes)
         say(f"[{number}/{count}] {part}: {what}; about {duration(self.left_s)} left of the study")
 
     @property
     def left_s(self) -> float:
-        """Seconds that may be left."""
+        """Estimated seconds until the end of the study."""
         pace = self._taken_s / (60 * self._done_minutes) if self._done_minutes else 1.0
         return 60 * pace * sum(self._left.values())
 
     def end(self, part: str, *, worked: bool) -> None:
-        """A part is done; one that had been done before says nothing of the pace."""
+        """Count a part as done; one that had been done before says nothing about the pace."""
         minutes = self._left.pop(part)
         if worked:
             self._done_minutes += minutes
@@ -87,15 +87,15 @@ class TimeLeft:
 
 
 def run_parts(
-    study: Study, folder: Path, sets: Mapping[str, HeldOut], given: Mapping[str, Path], own: str | None = None
+    study: Study, folder: Path, sets: Mapping[str, HeldOut], trained: Mapping[str, Path], own: str | None = None
 ) -> dict[str, Any]:
-    """Train and measure all that is not done yet; the evaluations by name.
+    """Train and measure all that is not done yet; returns the evaluations by the name of the learner.
 
     Args:
-        study: to run.
-        folder: of the study.
-        sets: held-out tasks.
-        given: run folders to take learners from instead of training them.
+        study: Study to run.
+        folder: Folder of the study.
+        sets: Held-out tasks by the name of their set.
+        trained: Run folders that learners are taken from instead of training them, by the name of the learner.
         own: FILE.py:NAME of the experiment that they were made with, if it is not built in.
 
     Raises:
@@ -111,10 +111,10 @@ def run_parts(
         path = evaluations / f"{learner.name}.json"
         there = path.exists()
         if not there:
-            time_left.begin(learner.name, "taken from a run" if learner.name in given else "training")
-            run = taken(study, learner, given[learner.name], own) if learner.name in given else None
+            time_left.begin(learner.name, "taken from a run" if learner.name in trained else "training")
+            run = taken(study, learner, trained[learner.name], own) if learner.name in trained else None
             write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
-        time_left.end(learner.name, worked=not there and learner.name not in given)
+        time_left.end(learner.name, worked=not there and learner.name not in trained)
     if study.stable is not None:
         there = (evaluations / f"{FINE_TUNED}.json").exists() and (evaluations / f"{FROM_SCRATCH}.json").exists()
         if not there:
@@ -168,17 +168,17 @@ def taken(study: Study, learner: Learner, folder: Path, own: str | None = None) 
     run = open_run(folder, experiment=own).on_device("cpu")
     if not isinstance(run, AgentRun):
         raise ValueError(f"the run {folder} for {learner.name} must be of an agent, got a {run.kind} run")
-    given = replace(learner, experiment=run.experiment)
-    for name, found, expected in (
+    candidate = replace(learner, experiment=run.experiment)
+    for name, actual, expected in (
         *((name, getattr(run.experiment, name), getattr(learner.experiment, name)) for name in _SAME),
         ("agent", _kind_of_agent(run, learner), type(learner.experiment.agent).__name__),
-        ("memory or gradient steps", given.adapts, learner.adapts),
+        ("memory or gradient steps", candidate.adapts, learner.adapts),
     ):
-        if found != expected:
-            raise ValueError(f"the run {folder} for {learner.name} must have {name} {expected}, got {found}")
-    if given.episodes_per_step > study.num_episodes:
+        if actual != expected:
+            raise ValueError(f"the run {folder} for {learner.name} must have {name} {expected}, got {actual}")
+    if candidate.episodes_per_step > study.num_episodes:
         raise ValueError(
-            f"the run {folder} for {learner.name} takes {given.episodes_per_step} episodes for a gradient step; "
+            f"the run {folder} for {learner.name} takes {candidate.episodes_per_step} episodes for a step; "
             f"give --num-episodes as many at least, got {study.num_episodes}"
         )
     done, iterations = checkpointed_iteration(run), run.experiment.training.iterations
@@ -200,7 +200,7 @@ def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldO
     """The learner's returns on every set, as JSON types."""
     agent, progress = run.restored()
     per_step = replace(learner, experiment=run.experiment).episodes_per_step
-    found: dict[str, Any] = {}
+    curves: dict[str, Any] = {}
     for name, held_out in sets.items():
         family = TaskObserved(held_out.family) if run.experiment.observe_task else held_out.family
         maker = EnvMaker(family, study.horizon)
@@ -208,7 +208,7 @@ def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldO
             Workers(maker, num_threads=study.num_threads) as workers,
             Waiting(f"measuring {learner.name} on {name}"),
         ):
-            found[name] = _curve(study, agent.actor(), workers, held_out, per_step)
+            curves[name] = _curve(study, agent.actor(), workers, held_out, per_step)
     return {
         "learner": learner.name,
         "experiment": encode(run.experiment),
@@ -216,7 +216,7 @@ def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldO
         "train_env_steps": progress.env_steps,
         "train_wall_s": round(progress.elapsed_s, 1),
         "episodes_per_step": per_step,
-        "sets": found,
+        "sets": curves,
     }
 
 

@@ -167,7 +167,7 @@ def _changed_run(folder: Path, source: Path, change: Callable[[dict[str, Any]], 
     [
         (("rl2", "promp"), {}, "for rl2 must have agent Rl2Config, got PrompConfig"),
         (("rl2", "rl2"), {"policy": {"memory": "none"}}, "must have memory or gradient steps True, got False"),
-        (("promp", "promp"), {"adaptation": {"num_episodes": 5}}, "takes 5 episodes for a gradient step"),
+        (("promp", "promp"), {"adaptation": {"num_episodes": 5}}, "takes 5 episodes for a step"),
         (("rl2", "rl2"), {"training": {"iterations": 9}}, "was trained for 2 of its 9 iterations; go on with"),
     ],
 )
