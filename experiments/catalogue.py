@@ -103,6 +103,10 @@ def title(experiment: Experiment) -> str:
 def _outside(word: str, name: str) -> Named:
     value, source = load_object(word)
     value = call_if_function(value, word)
+    if isinstance(value, Benchmark | GymnasiumFamily):
+        raise ValueError(
+            f"{word} is a benchmark or a family, expected an experiment; give it as --benchmark {word}"
+        )
     if not isinstance(value, Experiment | FewshotExperiment):
         raise ValueError(
             f"{word} must be an Experiment or a FewshotExperiment, or a function without arguments that returns "

@@ -76,16 +76,24 @@ def train_shown(run: Run, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
     return progress, interrupted()
 
 
-def work(run: Run) -> int:
-    """Train until done or interrupted, then evaluate; the exit status."""
+def work(run: Run, *, experiment: str | None = None, benchmark: str | None = None) -> int:
+    """Train until done or interrupted, then evaluate; the exit status.
+
+    Args:
+        run: Run with its folder.
+        experiment: FILE.py:NAME of the experiment if it is a user's own, for the commands that are suggested.
+        benchmark: FILE.py:FAMILY of the benchmark if that is a user's own.
+    """
+    parts = {"experiment": experiment, "benchmark": benchmark}
+    again = " ".join([str(run.folder), *(f"--{part} {word}" for part, word in parts.items() if word is not None)])
     with locked(run.folder), closing(own_loggers(run)) as loggers:
         progress, interrupted = train_shown(run, loggers)
         if interrupted:
-            say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {run.folder}")
+            say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {again}")
             return 130
         say(f"trained on {run.experience(progress)} in {duration(progress.elapsed_s)}")
         run.show(keep_evaluation(run, progress, loggers))
-    say(f"written to {run.folder / EVALUATION}; again, or on other tasks: metarl evaluate {run.folder}")
+    say(f"written to {run.folder / EVALUATION}; again, or on other tasks: metarl evaluate {again}")
     return 0
 
 

@@ -56,4 +56,5 @@ def command(words: list[str]) -> int:
             go_back(run)
         if arguments.iterations is not None:
             run = run.extended(arguments.iterations)
-        return work(run.on_device(arguments.device))
+        run = run.on_device(arguments.device)
+        return work(run, experiment=arguments.experiment, benchmark=arguments.benchmark)

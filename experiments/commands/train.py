@@ -73,6 +73,12 @@ class _Prepared:
     out: Path | None
     seeds: str | None
 
+    @property
+    def words(self) -> tuple[str | None, str | None]:
+        """FILE.py:NAME of the experiment and of the benchmark, each None if it is built in."""
+        experiment, benchmark = (self.sources.get(kind, {}).get("source") for kind in ("experiment", "benchmark"))
+        return experiment, benchmark
+
     def run(self) -> Run:
         """The run before there is a folder."""
         return prepare_run(self.name, self.experiment, self.sources)
@@ -111,7 +117,8 @@ def _train_one(prepared: _Prepared, out: Path | None) -> int:
     for line in introduction:
         say(line)
     say(f"run folder {run.folder}")
-    return work(run)
+    experiment, benchmark = prepared.words
+    return work(run, experiment=experiment, benchmark=benchmark)
 
 
 def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
@@ -130,8 +137,7 @@ def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, 
         inside.mkdir(exist_ok=True)
         made = make_run(run, inside / f"seed{seed}")
         label = f"seed {seed}" if len(prepared) == 1 else f"{name} {seed}"
-        words = [by_name[name].sources.get(kind, {}).get("source") for kind in ("experiment", "benchmark")]
-        members.append(Member(made.folder, label, *words))
+        members.append(Member(made.folder, label, *by_name[name].words))
     say(f"{len(members)} runs in {folder}")
     return finish_group(folder, members)
 

@@ -24,8 +24,9 @@ class OwnConfig(PrompConfig):
         return Promp(setup.env, self, seed=setup.seed, device=setup.device)
 
 
+BENCHMARK = make_benchmark("point")
 OWN = Experiment(
-    make_benchmark("point"),
+    BENCHMARK,
     OwnConfig(),
     training=TrainingConfig(iterations=2, meta_batch_size=2),
     evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
@@ -48,6 +49,7 @@ def test_an_agent_of_a_file_trains_evaluates_resumes_and_loads(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["train", f"{file}:OWN", "--out", "run"]) == 0
+    assert f"metarl evaluate run --experiment {file}:OWN\n" in capsys.readouterr().out
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["kind"] == "rl"
     assert config["sources"]["experiment"]["source"] == f"{file}:OWN"
@@ -58,6 +60,17 @@ def test_an_agent_of_a_file_trains_evaluates_resumes_and_loads(
     assert main(["resume", "run", "--experiment", f"{file}:OWN", "--iterations", "3"]) == 0
     run = metarl.open_run("run", experiment=f"{file}:OWN")
     assert type(run.agent().config).__name__ == "OwnConfig"
+
+
+def test_what_a_benchmark_of_a_file_needs_again_is_said(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = (
+        "--training.iterations 1 --training.meta-batch-size 2 --evaluation.num-tasks 2 --horizon 5 --num-threads 1"
+    )
+    assert main(["train", "promp", "--benchmark", f"{file}:BENCHMARK", *tiny.split(), "--out", "run"]) == 0
+    again = f"run --benchmark {file}:BENCHMARK"
+    assert f"metarl evaluate {again}\n" in capsys.readouterr().out
+    assert main(["resume", *again.split(), "--iterations", "2"]) == 0
+    assert f"metarl evaluate {again}\n" in capsys.readouterr().out
 
 
 def test_a_file_that_has_changed_is_said(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,6 +86,7 @@ def test_a_file_that_has_changed_is_said(file: str, tmp_path: Path, capsys: pyte
     [
         ("nowhere.py:OWN", "no such file: nowhere.py"),
         ("FILE:ELSE", "has no 'ELSE'"),
+        ("FILE:BENCHMARK", "is a benchmark or a family, expected an experiment; give it as --benchmark"),
         ("FILE:gymnasium", "must be an Experiment or a FewshotExperiment"),
     ],
 )
