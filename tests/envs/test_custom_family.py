@@ -188,6 +188,34 @@ def test_an_info_only_at_the_last_step_is_taken_and_counts() -> None:
         assert [t.infos["success"][0] for t in transitions] == [0.0, 0.0, 1.0]
 
 
+def test_an_info_counts_for_the_step_that_reports_it() -> None:
+    def first(env: Own) -> Any:
+        return SEEN, 0.0, env.steps == 3, False, {"success": True} if env.steps == 1 else {}
+
+    transitions = run(own(first, info_names=("success",)), 3)
+    assert [t.infos["success"][0] for t in transitions] == [1.0, 0.0, 0.0]
+
+
+def test_an_info_must_be_reported_in_every_episode() -> None:
+    episodes: list[Own] = []
+
+    def reset(env: Own) -> Any:
+        episodes.append(env)
+        return SEEN, {}
+
+    env = own(
+        lambda env: (SEEN, 0.0, True, False, {"success": True} if len(episodes) == 1 else {}),
+        reset,
+        info_names=("success",),
+    ).make_env(1, num_threads=1)
+    env.set_tasks([TASK])
+    env.reset(seed=0)
+    env.advance(np.zeros((1, 1), np.float32))
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match="the info 'success' of info_names was reported at no step of an episode"):
+        env.advance(np.zeros((1, 1), np.float32))
+
+
 def test_an_info_that_is_no_number_is_told() -> None:
     with pytest.raises(ValueError, match=r"^own \(.*: the info 'success' must be a number, got 'yes' \(str\)$"):
         run(own(lambda env: (SEEN, 0.0, False, False, {"success": "yes"}), info_names=("success",)))

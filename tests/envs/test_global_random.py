@@ -63,3 +63,15 @@ def test_a_row_draws_from_its_own_stream_whoever_draws_beside_it() -> None:
     assert random.getstate() == outside
     assert both[0] == alone[0]
     assert len({*both[0], *both[1]}) == 5
+
+
+def test_a_new_seed_begins_a_new_stream() -> None:
+    watched = GlobalRandom()
+
+    def drawn(seed: int) -> float:
+        with watched.of_rows([0]), watched.of_row(0, seed):
+            return float(np.random.random_sample()) + random.random()  # noqa: NPY002
+
+    first, other, again = drawn(5), drawn(6), drawn(5)
+    assert watched.used
+    assert first == again != other

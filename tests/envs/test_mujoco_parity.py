@@ -492,6 +492,16 @@ def test_models_of_other_sizes_than_the_engines_are_refused(old: str, new: str, 
         BatchedPhysics(ball(), 2, 1, 0).set_models([other if row in rows else ball() for row in range(2)])
 
 
+def test_a_state_that_is_set_begins_at_time_zero() -> None:
+    physics = BatchedPhysics(HALF_CHEETAH.build_model(), 2, 5, 0)
+    physics.step(np.zeros((2, 6)))
+    elapsed = physics.states[1, 0]
+    assert elapsed > 0
+    physics.set_states(np.array([0]), physics.qpos[:1].copy(), physics.qvel[:1].copy())
+    assert physics.states[:, 0].tolist() == [0.0, elapsed]
+    physics.close()
+
+
 def test_a_negative_number_of_threads_is_refused() -> None:
     with pytest.raises(ValueError, match="num_threads must be 0 or more, got -1"):
         BatchedPhysics(ball(), 2, 1, -1)

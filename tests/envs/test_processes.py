@@ -102,6 +102,41 @@ def test_environments_are_kept_and_given_new_tasks() -> None:
     env.close()
 
 
+@pytest.mark.parametrize("mode", [AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP])
+def test_an_environment_that_cuts_its_own_episode_starts_the_next(mode: AutoresetMode) -> None:
+    """Row 1 truncates at every step, long before the horizon; the other row goes on."""
+    env = WALKS.make_env(2, num_threads=1, autoreset_mode=mode)
+    env.set_tasks([walk(5.0), walk(5.0, trouble=300.0)])
+    env.reset(seed=0)
+    zero = np.zeros((2, 1), np.float32)
+    _, _, terminated, truncated, infos = env.step(zero)
+    assert truncated.tolist() == [False, True]
+    assert not terminated.any()
+    if mode == AutoresetMode.SAME_STEP:
+        assert infos["_final_obs"].tolist() == [False, True]
+    else:  # a reset takes the place of the step, and earns nothing
+        _, rewards, _, truncated, _ = env.step(zero)
+        assert (rewards == 0.0).tolist() == [False, True]
+        assert not truncated.any()
+    env.set_tasks([walk(5.0)] * 2)
+    env.reset(seed=0)
+    assert not env.step(zero)[3].any()  # what the last task did is forgotten
+
+
+def test_rows_that_are_not_stepped_stay_where_they_are() -> None:
+    actions = np.array([[0.1], [0.2], [0.3]], np.float32)
+    seen = []
+    for parts in ([[0, 1, 2]], [[0, 2], [1]]):
+        env = WALKS.make_env(3, num_threads=1)
+        env.set_tasks([walk(float(row)) for row in range(3)])
+        env.reset(seed=0)
+        observations = np.zeros((3, 2))
+        for rows in map(np.array, parts):
+            observations[rows] = env.advance(actions[rows], rows).observations
+        seen.append(observations)
+    assert np.array_equal(*seen)
+
+
 @pytest.mark.slow
 def test_some_rows_go_on_while_others_have_ended_and_are_reset(two: ProcessVectorEnv) -> None:
     two.set_tasks([walk(0.0, trouble=300.0 * (row == 2)) for row in range(5)])

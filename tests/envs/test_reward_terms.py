@@ -10,7 +10,7 @@ import pytest
 
 from metarl.envs.dynamics.family import DynamicsFamily
 from metarl.envs.dynamics.files import family_files, load_family
-from metarl.envs.dynamics.terms import Term
+from metarl.envs.dynamics.terms import Health, Term
 from metarl.envs.mujoco.locomotion import Motion
 from metarl.tasks import Task, Transition
 
@@ -218,3 +218,23 @@ def test_the_files_of_a_family_are_enough_elsewhere(tmp_path: Path) -> None:
     shutil.rmtree(here)
     assert load_family(there / "family.yaml").build_model().opt.timestep == 0.004
     assert [f.name for f in family_files(there / "family.yaml")] == [f.name for f in files]
+
+
+def _motion(**positions: list[list[float]]) -> Motion:
+    rows = len(next(iter(positions.values())))
+    nothing = np.zeros((rows, 2))
+    places = {name: np.array(values) for name, values in positions.items()}
+    return Motion(nothing, nothing, np.ones(rows, np.bool_), nothing, nothing, places)
+
+
+def test_a_range_of_health_has_two_ends() -> None:
+    motion = _motion(torso=[[9.0, 0.0, z] for z in (0.5, 0.8, 1.0, 1.2, 1.5)])
+    within = Health("height", "torso", low=0.8, high=1.2).kept(motion)
+    assert within.tolist() == [False, True, True, True, False]
+
+
+@pytest.mark.parametrize(("axes", "expected"), [("x", 3.0), ("z", 12.0), ("xy", 5.0), ("xyz", 13.0)])
+def test_a_distance_between_two_bodies_is_along_its_axes(axes: str, expected: float) -> None:
+    motion = _motion(hand=[[1.0, 2.0, 3.0]], cup=[[4.0, 6.0, 15.0]])
+    term = Term("distance", of="hand", to="cup", axes=axes)
+    assert term.values(motion, np.zeros((1, 1))).tolist() == [expected]

@@ -81,6 +81,18 @@ def test_a_new_seed_forgets_the_noise_that_was_drawn_ahead() -> None:
     np.testing.assert_array_equal(first[0], first[1])
 
 
+def test_a_new_seed_forgets_what_was_drawn_ahead_for_a_tabular_mdp() -> None:
+    env = TabularMdp().make_env(50)
+    env.set_tasks(RandomMdps().sample(1, np.random.default_rng(0)) * 50)
+    steps = []
+    for _ in range(2):
+        env.reset(seed=3)
+        steps.append(env.advance(np.zeros(50, dtype=np.int64)))
+    np.testing.assert_array_equal(steps[0].rewards, steps[1].rewards)
+    np.testing.assert_array_equal(steps[0].observations, steps[1].observations)
+    assert len(set(steps[0].rewards)) == 50
+
+
 def test_row_noise_serves_some_rows_without_touching_the_others() -> None:
     def rngs() -> list[np.random.Generator]:
         return [np.random.default_rng(i) for i in range(3)]
@@ -188,6 +200,16 @@ def test_a_walk_on_the_grid_earns_a_tenth_off_until_the_goal_and_one_on_it() -> 
         assert step.observations.tolist() == [list(cell)]
         assert step.rewards[0] == (1.0 if cell == (2, 1) else -0.1)
         assert step.infos["success"][0] == (cell == (2, 1))
+
+
+def test_every_action_moves_its_own_way_on_the_grid() -> None:
+    env = GridNavi().make_env(5)
+    env.set_tasks([Task.of("gridnavi", goal=(4.0, 4.0))] * 5)
+    env.reset(seed=0)
+    for action in (1, 2):  # to (1, 1), away from the walls
+        env.advance(np.full(5, action))
+    step = env.advance(np.arange(5))  # no-op, up, right, down, left
+    assert step.observations.tolist() == [[1, 1], [1, 2], [2, 1], [1, 0], [0, 1]]
 
 
 def test_the_grid_has_a_wall_on_all_four_sides() -> None:

@@ -385,6 +385,29 @@ def test_reset_mask_resets_its_rows_and_leaves_the_others_as_they_were(mode: Aut
     assert not terminated.any()
 
 
+def test_a_partial_reset_leaves_other_rows_ended() -> None:
+    env = make_points((9.0, 0.0), (9.0, 0.0), horizon=1, mode=AutoresetMode.DISABLED)
+    env.reset(seed=0)
+    assert env.step(np.zeros((2, 2)))[3].all()
+    env.reset(options={"reset_mask": np.array([True, False])})
+    with pytest.raises(ValueError, match=r"sub-environments \[1\] have ended"):
+        env.step(np.zeros((2, 2)))
+
+
+def test_rows_end_in_the_step_that_resets_another() -> None:
+    """Row 0 reaches its goal in one step, row 1 in two, row 2 never: it is cut after three."""
+    env = SmallStart().make_env(3, horizon=3)
+    env.set_tasks(point_tasks((0.1, 0.0), (0.2, 0.0), (0.9, 0.0), family="small-start"))
+    env.reset(seed=0)
+    flags = [env.step(np.tile([0.1, 0.0], (3, 1)))[2:4] for _ in range(3)]
+    assert [terminated.tolist() for terminated, _ in flags] == [
+        [True, False, False],
+        [False, True, False],  # row 0 is reset
+        [True, False, False],  # row 1 is reset
+    ]
+    assert [truncated.tolist() for _, truncated in flags] == [[False] * 3, [False] * 3, [False, False, True]]
+
+
 def test_infos_of_a_partial_reset_are_masked() -> None:
     env = CASES["half-cheetah"].make()
     env.reset(seed=0)

@@ -2,10 +2,15 @@
 
 from tests.faults.fault import Fault, faults
 
-_VECTOR = ("tests/envs/test_vector_env.py",)
+_VECTOR = ("tests/envs/test_vector_env.py", "tests/envs/test_toy_families.py")
 _TOY = ("tests/envs/test_toy_families.py", "tests/envs/test_families.py")
 _ENGINE = ("tests/envs/test_mujoco_parity.py", "tests/envs/test_dynamics_env.py", "tests/envs/test_vector_env.py")
-_LOCOMOTION = ("tests/envs/test_families.py", "tests/envs/test_mujoco_parity.py", "tests/envs/test_vector_env.py")
+_LOCOMOTION = (
+    "tests/envs/test_reward_terms.py",
+    "tests/envs/test_families.py",
+    "tests/envs/test_mujoco_parity.py",
+    "tests/envs/test_vector_env.py",
+)
 _DYNAMICS = ("tests/envs/test_dynamics_env.py", "tests/envs/test_dynamics_tasks.py")
 _MODELS = ("tests/envs/test_dynamics_models.py", "tests/envs/test_dynamics_env.py")
 _EFFECTS = ("tests/envs/test_dynamics_effects.py",)
