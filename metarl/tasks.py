@@ -162,7 +162,7 @@ class TaskEnv(Protocol):
 
 @runtime_checkable
 class Resizable(Protocol):
-    """What an environment has beside `TaskEnv` if it may keep its threads and processes when rows change."""
+    """An environment that keeps its threads and processes when its number of rows changes."""
 
     def resize(self, num_envs: int) -> bool:
         """Take another number of rows, as if it were made with it; False where it must be made anew."""

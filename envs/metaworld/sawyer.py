@@ -31,7 +31,9 @@ except ImportError as error:
 Reset = tuple[np.ndarray, dict[str, Any]]
 Step = tuple[np.ndarray, Any, bool, bool, dict[str, Any]]
 
-ENVIRONMENTS: tuple[str, ...] = tuple(ALL_V3_ENVIRONMENTS)
+CLASSES: dict[str, Any] = dict(ALL_V3_ENVIRONMENTS)
+"""The package's classes by the names of their environments."""
+ENVIRONMENTS: tuple[str, ...] = tuple(CLASSES)
 """The names of Meta-World's 50 environments, e.g. "reach-v3"."""
 
 

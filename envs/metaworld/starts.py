@@ -13,9 +13,8 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from metaworld.env_dict import ALL_V3_ENVIRONMENTS
 
-from metarl.envs.metaworld.sawyer import FastStep
+from metarl.envs.metaworld.sawyer import CLASSES, FastStep
 
 STATE = mujoco.mjtState.mjSTATE_INTEGRATION.value
 _MOST_STARTS = 4096
@@ -81,7 +80,7 @@ class Starts:
     """
 
     def __init__(self, name: str, reward_version: str, goal_observed: bool) -> None:
-        own = ALL_V3_ENVIRONMENTS[name]
+        own = CLASSES[name]
         self._class = type(own.__name__, (_Resetting, own), {"__module__": __name__})
         self._reward_version, self.goal_observed = reward_version, goal_observed
         self._free: list[Any] = [self._new()]

@@ -129,8 +129,8 @@ def _curve(data: Any, name: str, value: Any) -> Any:
     [
         (lambda data: [data], "holds another study"),
         (lambda data: data | {"num_tasks": 9}, "differs in num_tasks"),
-        (lambda data: data | {"learners": {"oracle": {}}}, "study.json: "),
-        (lambda data: data | {"stable": {"x": 1}}, "study.json: "),
+        (lambda data: data | {"learners": {"oracle": {}}}, "study.json cannot be read: "),
+        (lambda data: data | {"stable": {"x": 1}}, "study.json cannot be read: "),
     ],
 )
 def test_a_damaged_description_of_a_study_is_one_line(
