@@ -17,7 +17,7 @@ from tests.chaos.forked import check_one_line, command, fork, run_all, run_comma
 
 pytestmark = [pytest.mark.chaos, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
-NUM_COMMANDS = 500
+NUM_PARTS, PART = 10, 50
 _PATIENCE_S = 3.0
 Options = dict[str, str]
 """The kind of value of every option, as the help shows it."""
@@ -143,11 +143,19 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-def test_random_command_lines_are_one_line_or_work(runs: Path, tmp_path: Path) -> None:
-    helps = {name: _help_of(["train", experiment[0]], tmp_path) for name, experiment in FAMILIES.items()}
-    helps |= {name: _help_of([name], tmp_path) for name in ("evaluate", "resume", "bench")}
-    helps["study"] = _help_of(["study", "quick"], tmp_path)
+@pytest.fixture(scope="module")
+def helps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Options]:
+    """The options of every command, as its help names them."""
+    place = tmp_path_factory.mktemp("helps")
+    options = {name: _help_of(["train", experiment[0]], place) for name, experiment in FAMILIES.items()}
+    options |= {name: _help_of([name], place) for name in ("evaluate", "resume", "bench")}
+    return options | {"study": _help_of(["study", "quick"], place)}
 
+
+@pytest.mark.parametrize("part", range(NUM_PARTS))
+def test_random_command_lines_are_one_line_or_work(
+    part: int, runs: Path, helps: dict[str, Options], tmp_path: Path
+) -> None:
     def run(number: int) -> list[int]:
         rng = random.Random(f"line {number}")
         line = _line(rng, helps)
@@ -163,9 +171,9 @@ def test_random_command_lines_are_one_line_or_work(runs: Path, tmp_path: Path) -
         shutil.rmtree(folder)
         return [ended.status, int(ended.parsed)]
 
-    done: list[Any] = run_all([lambda n=n: run(n) for n in range(NUM_COMMANDS)], limit_s=120)
+    done: list[Any] = run_all([lambda n=n: run(n) for n in range(part * PART, (part + 1) * PART)], limit_s=120)
     statuses, parsed = [one[0] for one in done], sum(one[1] for one in done)
     counts = {status: statuses.count(status) for status in sorted(set(statuses))}
     print(f"\n{len(done)} command lines: {parsed} reached a command; by exit status {counts}")
-    assert parsed >= NUM_COMMANDS / 3
-    assert counts[0] >= NUM_COMMANDS / 10
+    assert parsed >= PART / 3
+    assert counts[0] >= PART / 10
