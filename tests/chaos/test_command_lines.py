@@ -161,7 +161,7 @@ def test_random_command_lines_are_one_line_or_work(
         line = _line(rng, helps)
         folder = tmp_path / str(number)
         folder.mkdir()
-        for word in line:
+        for word in dict.fromkeys(line):
             if word.startswith("run-") and (runs / word).is_dir():
                 shutil.copytree(runs / word, folder / word)
         ended = run_command(line, folder, patience_s=_PATIENCE_S, limit_s=60)
