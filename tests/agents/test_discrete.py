@@ -189,11 +189,11 @@ def test_rl2_finds_out_within_a_trial_what_an_image_means() -> None:
     rng = np.random.default_rng(0)
     benchmark = family.benchmark(train=[Task.of("corners", shift=0), Task.of("corners", shift=1)])
     with Workers(EnvMaker(family), num_threads=1) as workers:
-        for _ in range(160):
+        for _ in range(240):
             agent.update(agent.collect(workers, benchmark.train.sample(100, rng), rng))
         returns = agent.collect(workers, benchmark.train.sample(400, rng), rng).returns().mean(0)
     assert returns[0] < 1.8  # nobody can know: half of the tasks fail at once, the others give 3
-    assert returns[3] > 2.1
+    assert returns[3] > 2.2
 
 
 def test_the_entropy_of_choices_is_reported() -> None:

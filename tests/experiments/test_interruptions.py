@@ -195,7 +195,7 @@ env.reset(seed=0)
 _METAWORLD = """
 import numpy as np
 from metarl.envs import make_benchmark
-benchmark = make_benchmark("ml1-reach")
+benchmark = make_benchmark("ml1-reach+package-step")
 env = benchmark.family.make_env(2, horizon=3, num_threads=2)
 env.set_tasks(benchmark.train.sample(2, np.random.default_rng(0)))
 env.reset(seed=0)
@@ -214,7 +214,8 @@ _TRAIN = """
 import tempfile
 from pathlib import Path
 import metarl
-metarl.train("ml1-reach-promp", out=Path(tempfile.mkdtemp()) / "run")
+from metarl.experiments.settings import settings_for
+metarl.train(settings_for("promp", "ml1-reach+package-step"), out=Path(tempfile.mkdtemp()) / "run")
 """
 
 
