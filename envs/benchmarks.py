@@ -40,7 +40,7 @@ class ContinuousTasks(TaskDistribution):
     draw: Draw
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw independent tasks."""
+        """Draw tasks that are independent of each other."""
         return [Task(self.family.name, ((self.parameter, self.draw(rng)),)) for _ in range(num_tasks)]
 
 
@@ -54,8 +54,8 @@ def make_benchmark(name: str) -> Benchmark:
         return file_benchmark(name)
     if name.startswith("ml"):  # imported when it is needed: a simulator of its own
         metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
-        found: Benchmark = metaworld.metaworld_benchmark(name)
-        return found
+        benchmark: Benchmark = metaworld.metaworld_benchmark(name)
+        return benchmark
     if name not in _MAKERS:
         known = f"{', '.join(sorted(_MAKERS))}, Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45, and FILE.yaml"
         raise ValueError(f"unknown benchmark {name!r}; known: {known}")

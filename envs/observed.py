@@ -1,8 +1,8 @@
-"""TaskObserved: a family whose environments show their task, for oracles that need not find out which it is.
+"""TaskObserved: a family whose environments show their task, for oracles that need not infer which it is.
 
-A policy trained on it is told what others must infer, and so says about what adaptation can be worth; a trained
-agent like the others, it is no bound. The tasks are the wrapped family's own: an oracle and the agents it is
-compared with run on the very same ones.
+A policy trained on it observes what others must infer, and so shows about how much adaptation can be worth. It is
+a trained agent like the others, not a bound. The tasks are the wrapped family's own: an oracle and the agents that
+it is compared with run on the very same ones.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class TaskObserved(TaskFamily):
     """A family whose observations end with the task's parameters, each scaled from its bounds to [-1, 1].
 
     Args:
-        family: whose tasks are shown; its name and tasks stay what they are.
+        family: Family whose tasks are shown; its name and tasks stay the same.
 
     Raises:
         ValueError: if a parameter has no finite bounds.
@@ -36,11 +36,11 @@ class TaskObserved(TaskFamily):
         self._high = np.concatenate([high for _, high in bounds] or [np.zeros(0)])
 
     def check(self, task: Task) -> None:
-        """As the family does."""
+        """Check a task in the way of the wrapped family."""
         self.family.check(task)
 
     def vectors(self, tasks: Sequence[Task]) -> np.ndarray:
-        """What is shown of tasks, float64 in [-1, 1], [task, number]; parameters in the family's order."""
+        """Parameters of tasks as they are observed, in the family's order; float64 in [-1, 1], [task, number]."""
         stacked = self.stack(tasks)
         columns = [stacked[p.name].reshape(len(tasks), max(1, p.size)) for p in self.parameters]
         values = np.concatenate([np.zeros((len(tasks), 0)), *columns], axis=1)
@@ -137,8 +137,8 @@ class TasksOf(TaskDistribution):
     """The tasks of a distribution, run in another family's environments.
 
     Args:
-        family: makes the environments; must take the same tasks.
-        tasks: draws.
+        family: Family that makes the environments; it must take the same tasks.
+        tasks: Distribution that draws the tasks.
     """
 
     def __init__(self, family: TaskFamily, tasks: TaskDistribution) -> None:

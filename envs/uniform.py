@@ -40,19 +40,19 @@ class UniformTasks(TaskDistribution):
         ]
 
 
-def _range(family: str, parameter: Parameter, asked: Bounds | None) -> Bounds | tuple[float, ...]:
+def _range(family: str, parameter: Parameter, bounds: Bounds | None) -> Bounds | tuple[float, ...]:
     """The range, or the choices, that a parameter is drawn from."""
     if parameter.choices:
-        low, high = asked or (-math.inf, math.inf)
+        low, high = bounds or (-math.inf, math.inf)
         choices = tuple(choice for choice in parameter.choices if low <= choice <= high)
         if not choices:
             raise ValueError(f"{family}: no choice of {parameter.name!r} lies in [{low:g}, {high:g}]")
         return choices
     try:
-        low, high = (float(bound) for bound in (asked if asked is not None else (parameter.low, parameter.high)))
+        low, high = (float(bound) for bound in (bounds if bounds is not None else (parameter.low, parameter.high)))
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{family}: the range of {parameter.name!r} must be (low, high), got {asked!r}"
+            f"{family}: the range of {parameter.name!r} must be (low, high), got {bounds!r}"
         ) from error
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(

@@ -101,7 +101,7 @@ class Interface(NamedTuple):
 
 @runtime_checkable
 class Deployable(Protocol):
-    """What an actor has beside `Actor` if it can act in a single plain Gymnasium environment."""
+    """An actor that can act in a single plain Gymnasium environment."""
 
     @property
     def interface(self) -> Interface:
@@ -117,7 +117,7 @@ class Deployable(Protocol):
 
 @runtime_checkable
 class ActsDeterministically(Protocol):
-    """What an actor has beside `Actor` if it can act without sampling."""
+    """An actor that can act without sampling."""
 
     def deterministic(self) -> Actor:
         """The same actor, which takes the mode of its distribution instead of a sample."""
@@ -203,7 +203,7 @@ class AgentConfig(ABC):
 
 @runtime_checkable
 class KeepsData(Protocol):
-    """What an agent has beside `Agent` if it stores more than a checkpoint should hold, in a file of its own."""
+    """An agent that stores more than a checkpoint should hold, in a file of its own."""
 
     def data_summary(self) -> str:
         """Sizes of the stored data and the memory that they take when full, in one line."""

@@ -26,13 +26,13 @@ from metarl.tasks import Benchmark, Task
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How long to train.
+    """The length of a training, and the time between its tests and checkpoints.
 
     Attributes:
-        iterations: outer updates.
-        meta_batch_size: tasks per update.
-        checkpoint_every: iterations between checkpoints; one more is written at the end.
-        evaluate_every: iterations between evaluations on test tasks; 0 for none while training.
+        iterations: Number of outer updates.
+        meta_batch_size: Number of tasks per update.
+        checkpoint_every: Number of iterations between checkpoints; one more is written at the end.
+        evaluate_every: Number of iterations between evaluations on test tasks; 0 for none while training.
     """
 
     iterations: int = 100
@@ -47,12 +47,12 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to evaluate.
+    """Sizes of an evaluation, and the tasks that it is made on.
 
     Attributes:
-        num_tasks: held-out tasks, drawn once per run.
-        num_steps: adaptation steps.
-        num_episodes: per task and step.
+        num_tasks: Number of held-out tasks, drawn once per run.
+        num_steps: Number of adaptation steps.
+        num_episodes: Number of episodes per task and adaptation step.
         deterministic: Measure the mode of the policy instead of samples; gradient learners still adapt to samples.
         task_seed: Seed of the test tasks; by default the run's own, so that other seeds have other tasks.
     """
@@ -132,7 +132,7 @@ def train(
 
 @dataclass
 class _AgentTraining:
-    """What is repeated: episodes of fresh tasks, and an update of the agent."""
+    """The repeated part of training: episodes of fresh tasks, and an update of the agent."""
 
     agent: Agent[Any]
     benchmark: Benchmark
@@ -146,11 +146,35 @@ class _AgentTraining:
     def iterate(self, progress: Progress) -> dict[str, float]:
         """One meta-iteration."""
         tasks = self.benchmark.train.sample(self.config.meta_batch_size, self.generators["tasks"])
-        return _iterate(self.agent, self.collector, tasks, self.generators["workers"], progress)
+        started, steps_before = time.perf_counter(), self.collector.steps_collected
+        experience = self.agent.collect(self.collector, tasks, self.generators["workers"])
+        collected = time.perf_counter()
+        metrics = self.agent.update(experience)
+        updated = time.perf_counter()
+        steps = self.collector.steps_collected - steps_before
+        progress.env_steps += steps
+        return metrics | {
+            "time/collect_s": collected - started,
+            "time/update_s": updated - collected,
+            "time/env_steps_per_s": steps / (updated - started),
+        }
 
     def test(self) -> Tested:
         """The adaptation curve on test tasks, and success, or return where there is none, at its end."""
-        return _test(self.agent, self.collector, self.test_tasks, self.evaluation, self.generators["evaluation"])
+        curve = adaptation_curve(
+            self.agent.actor(),
+            self.collector,
+            self.test_tasks,
+            self.generators["evaluation"],
+            num_steps=self.evaluation.num_steps,
+            num_episodes=self.evaluation.num_episodes,
+            deterministic=self.evaluation.deterministic,
+        )
+        metrics = {f"test/return_after_{k}": float(r.mean()) for k, r in enumerate(curve.returns)}
+        if curve.successes is not None:
+            metrics |= {f"test/success_after_{k}": float(s.mean()) for k, s in enumerate(curve.successes)}
+        best_by = curve.returns if curve.successes is None else curve.successes
+        return Tested(metrics, float(best_by[-1].mean()))
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """The agent and its random streams."""
@@ -160,28 +184,6 @@ class _AgentTraining:
         """The agent's data, if it keeps any."""
         if isinstance(self.agent, KeepsData):
             self.agent.save_data(self.folder)
-
-
-def _iterate(
-    agent: Agent[Any],
-    collector: Collector,
-    tasks: Sequence[Task],
-    rng: np.random.Generator,
-    progress: Progress,
-) -> dict[str, float]:
-    """One outer update on the tasks; counts its steps and returns the metrics."""
-    started, steps_before = time.perf_counter(), collector.steps_collected
-    experience = agent.collect(collector, tasks, rng)
-    collected = time.perf_counter()
-    metrics = agent.update(experience)
-    updated = time.perf_counter()
-    steps = collector.steps_collected - steps_before
-    progress.env_steps += steps
-    return metrics | {
-        "time/collect_s": collected - started,
-        "time/update_s": updated - collected,
-        "time/env_steps_per_s": steps / (updated - started),
-    }
 
 
 def restore(
@@ -197,28 +199,5 @@ def restore(
 
 
 def _identity(agent: Agent[Any], benchmark: Benchmark) -> str:
-    """Whose checkpoint it is: networks of two benchmarks may have the same shapes."""
+    """Agent and benchmark of a checkpoint: networks of two benchmarks may have the same shapes."""
     return f"{type(agent).__name__} on {benchmark.name}"
-
-
-def _test(
-    agent: Agent[Any],
-    collector: Collector,
-    tasks: Sequence[Task],
-    evaluation: EvaluationConfig,
-    rng: np.random.Generator,
-) -> Tested:
-    curve = adaptation_curve(
-        agent.actor(),
-        collector,
-        tasks,
-        rng,
-        num_steps=evaluation.num_steps,
-        num_episodes=evaluation.num_episodes,
-        deterministic=evaluation.deterministic,
-    )
-    metrics = {f"test/return_after_{k}": float(r.mean()) for k, r in enumerate(curve.returns)}
-    if curve.successes is not None:
-        metrics |= {f"test/success_after_{k}": float(s.mean()) for k, s in enumerate(curve.successes)}
-    best_by = curve.returns if curve.successes is None else curve.successes
-    return Tested(metrics, float(best_by[-1].mean()))

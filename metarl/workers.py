@@ -91,11 +91,11 @@ class Workers:
         """Run `num_episodes` episodes of every task: in parallel, or one after the other as one trial.
 
         Args:
-            actor: acts for all tasks; if adapted, to exactly these tasks. If it is sequential, each entry of
+            actor: Actor of all tasks; if adapted, to exactly these tasks. If it is sequential, each entry of
                 `tasks` is a trial.
-            tasks: one per task index.
-            num_episodes: per task.
-            seed: of everything random in this call.
+            tasks: Tasks, one per task index.
+            num_episodes: Number of episodes per task.
+            seed: Seed of all random numbers of this call.
             places: Numbers by which the seed tells the tasks apart; None for their order. The rest of a batch
                 gets the same episodes as in the whole if it keeps its places.
 
@@ -300,7 +300,7 @@ class _Recorder:
             self._records[name][at] = value
 
     def write_outcome(self, t: int, alive: np.ndarray, rows: np.ndarray | None, transition: Transition) -> Outcome:
-        """What step t led to, in the rows that took it."""
+        """Store the outcome of step t in the rows that took it."""
 
         def of_all(values: np.ndarray) -> np.ndarray:
             if rows is None:

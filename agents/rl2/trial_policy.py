@@ -164,7 +164,7 @@ class TrialPolicy(nn.Module):
     def last_step(
         self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
-        """What the next step reads of this one: action, reward, flags, perhaps observation, [..., last]."""
+        """The part of a step that the next step reads: action, reward, flags, perhaps observation, [..., last]."""
         acted = self.actions.encode(actions)
         rewards = (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
@@ -192,7 +192,7 @@ class TrialPolicy(nn.Module):
         """Inputs of every step of whole trials; with a learned encoder, those beside its features.
 
         Returns:
-            [time, trial, in]; the first step of a trial reads nothing of a last one.
+            Inputs, [time, trial, in]; the first step of a trial reads nothing of a last one.
         """
         last_step = self.last_step(
             trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated

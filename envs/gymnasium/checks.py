@@ -1,4 +1,4 @@
-"""What Gymnasium environments return, checked: each mistake is one line with the environment and the value."""
+"""Checks of what Gymnasium environments return: each mistake is one line with the environment and the value."""
 
 import numbers
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Stored = np.ndarray | tuple[np.ndarray, ...]
 
 
 class Step(NamedTuple):
-    """What an environment returned from one step, checked."""
+    """The checked values of one step of an environment."""
 
     observation: Stored
     reward: float
@@ -51,7 +51,7 @@ def checked_reset(where: str, result: object, like: np.ndarray) -> Stored:
 
 
 def checked_step(where: str, result: object, like: np.ndarray) -> Step:
-    """What a step returned, with an observation as the array `like` has it.
+    """The values of a step, with an observation as the array `like` has it.
 
     Raises:
         ValueError: if the step returned something else than Gymnasium's five values.
@@ -130,7 +130,7 @@ def _checked_array(where: str, observation: object, like: np.ndarray) -> np.ndar
 
 
 def checked_info(where: str, name: str, value: object) -> float:
-    """A reported number.
+    """A number that an environment reported.
 
     Raises:
         ValueError: if it is no number.

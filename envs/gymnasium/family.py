@@ -47,7 +47,7 @@ class GymnasiumFamily(TaskFamily):
         """Set the task of an environment; takes effect at its next reset."""
 
     def kind(self, task: Task) -> str:
-        """Which environments can be given this task: those that were made for its kind."""
+        """The kind of environments that can be given this task: those that were made for it."""
         return ""
 
     def spaces(self) -> tuple[spaces.Space[Any], spaces.Space[Any]]:
@@ -81,7 +81,7 @@ class GymnasiumFamily(TaskFamily):
             horizon: Steps after which an episode is truncated; the family's own by default.
             num_threads: Number of processes, one per core by default. With 1 the calling process steps all
                 environments.
-            autoreset_mode: What `step` does after an episode ends.
+            autoreset_mode: Behaviour of `step` after an episode ends.
             timeout_s: Longest time in seconds that one environment may take over one call; None for no limit.
         """
         steps = self.checked_horizon(horizon)

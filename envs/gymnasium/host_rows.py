@@ -21,7 +21,7 @@ _SAME_INFO = {"success": "is_success"}
 
 
 class EnvProvider(Protocol):
-    """What makes environments and gives them tasks; picklable, because every process has a copy."""
+    """A maker of environments that gives them tasks; picklable, because every process has a copy."""
 
     name: str
     info_names: tuple[str, ...]
@@ -37,7 +37,7 @@ class EnvProvider(Protocol):
         """Set the task of an environment; takes effect at its next reset."""
 
     def kind(self, task: Task) -> str:
-        """Which environments can be given this task: those that were made for its kind."""
+        """The kind of environments that can be given this task: those that were made for it."""
 
 
 class HostRows:
@@ -163,7 +163,7 @@ class HostRows:
         self._made.clear()
 
     def take_warnings(self) -> list[str]:
-        """What the user should know and was not told yet."""
+        """Warnings for the user that were not taken before."""
         warnings, self._warnings = self._warnings, []
         return warnings
 
@@ -213,7 +213,7 @@ class Call:
 
 @dataclass(frozen=True)
 class HostSettings:
-    """What a host of environments has.
+    """The settings of a host of environments.
 
     Attributes:
         provider: Maker of the environments.

@@ -1,4 +1,4 @@
-"""Where plain Gymnasium environments live: in the caller's process, or in a spawned one.
+"""Hosts of plain Gymnasium environments: in the caller's process, or in a spawned one.
 
 A host steps the environments of some rows. What goes in and out lies in memory that all share, so that a step
 costs one short message, however many environments it steps. Environments are kept and given new tasks.
@@ -202,5 +202,5 @@ class InlineHost:
         """Nothing runs beside the caller, so there is nothing to stop."""
 
     def close(self, deadline: float) -> None:
-        """Close the environments."""
+        """Close the environments that were made."""
         self._rows.close()

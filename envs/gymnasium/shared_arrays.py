@@ -13,7 +13,7 @@ from metarl.observations import describe, row_format
 
 @dataclass(frozen=True)
 class SharedArrays:
-    """What goes in and out of the environments, by row.
+    """Actions, observations, rewards and flags of the environments, by row.
 
     Attributes:
         observations: Latest observations, [row, ...], as `metarl.observations.row_format` stores them.
@@ -38,7 +38,7 @@ class SharedArrays:
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """Where the arrays lie in shared memory: one after the other.
+    """Places of the arrays in shared memory: one after the other.
 
     Attributes:
         num_rows: Number of environments.

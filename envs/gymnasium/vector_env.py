@@ -25,7 +25,7 @@ class ProcessVectorEnv(TaskVectorEnv):
         num_processes: Number of processes. With 1 the calling process steps all environments; it also steps the
             last share where the provider `steps_here_too`.
         max_episode_steps: Time limit in steps; an environment may truncate sooner.
-        autoreset_mode: What `step` does after an episode ends.
+        autoreset_mode: Behaviour of `step` after an episode ends.
         timeout_s: Longest time in seconds that one environment may take over one call; None for no limit.
     """
 
@@ -174,7 +174,7 @@ class ProcessVectorEnv(TaskVectorEnv):
         return host.render(row // self._num_processes)
 
     def close_extras(self, **kwargs: object) -> None:
-        """End the processes."""
+        """End the processes and close the environments."""
         for host in self._hosts:
             host.stop()
         deadline = time.monotonic() + 5

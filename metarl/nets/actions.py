@@ -29,7 +29,7 @@ from metarl.observations import describe
 
 
 class ActionMap(ABC):
-    """What a policy needs to know of an action space.
+    """The properties of an action space that a policy needs.
 
     Attributes:
         space: Action space of the environment.
@@ -75,7 +75,7 @@ class ActionMap(ABC):
 
 
 class Choice(ActionMap):
-    """One choice.
+    """One choice out of several.
 
     Args:
         space: Space with any first choice.
@@ -89,7 +89,7 @@ class Choice(ActionMap):
         self.shape = ()
 
     def distribution(self, outputs: Tensor, log_std: Tensor | None = None) -> Categorical:
-        """A categorical distribution."""
+        """The categorical distribution over the choices."""
         return Categorical.of(outputs)
 
     def to_env(self, actions: Tensor) -> np.ndarray:
@@ -101,12 +101,12 @@ class Choice(ActionMap):
         return torch.from_numpy(env_actions.astype(np.int64) - self._start)
 
     def encode(self, actions: Tensor) -> Tensor:
-        """One-hot."""
+        """The choice as a one-hot vector."""
         return nn.functional.one_hot(actions, self.num_outputs).float()
 
 
 class Choices(ActionMap):
-    """Several choices.
+    """Several choices at the same time.
 
     Args:
         space: Space of any shape.
@@ -147,7 +147,7 @@ class Choices(ActionMap):
 
 
 class Bits(ActionMap):
-    """Several bits.
+    """Several bits at the same time.
 
     Args:
         space: Space of any shape.
@@ -161,7 +161,7 @@ class Bits(ActionMap):
         self.shape = (self.num_outputs,)
 
     def distribution(self, outputs: Tensor, log_std: Tensor | None = None) -> Bernoulli:
-        """Independent bits."""
+        """The distribution of independent bits."""
         return Bernoulli(outputs)
 
     def to_env(self, actions: Tensor) -> np.ndarray:
@@ -174,7 +174,7 @@ class Bits(ActionMap):
         return torch.from_numpy(env_actions.astype(np.int64).reshape(*self._inside(env_actions), -1))
 
     def encode(self, actions: Tensor) -> Tensor:
-        """Zeros and ones."""
+        """The bits as zeros and ones."""
         return actions.float()
 
 
@@ -227,7 +227,7 @@ class Continuous(ActionMap):
         return torch.from_numpy(((listed - self._middle) / width).astype(np.float32))
 
     def encode(self, actions: Tensor) -> Tensor:
-        """What the environment got, in units of its bounds: within +-1."""
+        """The environment's action, in units of its bounds: within +-1."""
         return (self._scale * actions).clamp(-1, 1) if self._scale != 1 else actions.clamp(-1, 1)
 
 

@@ -28,7 +28,7 @@ from metarl.trajectories import Observations
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How observations become a list of features.
+    """Settings of the encoder that turns observations into a list of features.
 
     Attributes:
         images: Network that reads image observations (Box spaces of rank 3): "cnn" is a small convolutional
@@ -61,7 +61,7 @@ FLAT = EncoderConfig(images="flat")
 
 
 class Encoder(nn.Module):
-    """Features of observations.
+    """Network that computes features of observations.
 
     Args:
         config: Kind and sizes of the networks for images.

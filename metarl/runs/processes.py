@@ -33,7 +33,7 @@ Alive = Callable[[], None]
 
 
 class Servant(Protocol):
-    """What works in a process: it lives there, and answers requests."""
+    """The worker in a process: it lives there, and answers requests."""
 
     def answer(self, request: Any) -> Any:
         """The answer to a request; both are picklable."""
@@ -53,7 +53,7 @@ class WorkerProcess:
         name: Name of the process, for messages: "worker 1".
         start: Maker of the servant, called in the process; picklable.
         timeout_s: Longest silence in seconds of a process that was asked something; None for no limit.
-        contents: What `start` carries into the process, for messages: "the task family 'walk'".
+        contents: Cargo that `start` carries into the process, for messages: "the task family 'walk'".
 
     Raises:
         ValueError: if what the process needs cannot be pickled.
@@ -201,8 +201,8 @@ def _serve(connection: Connection, make: Callable[[Alive], Servant]) -> None:
 
     servant = make(alive)
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):  # the parent has stopped
-        while (asked := pickle.loads(connection.recv_bytes())) is not None:
-            number, request = asked
+        while (message := pickle.loads(connection.recv_bytes())) is not None:
+            number, request = message
             last_sign = time.monotonic()
             try:
                 answer = _DONE, servant.answer(request)
