@@ -9,6 +9,7 @@ import numpy as np
 
 from metarl.envs.dynamics.benchmarks import dynamics_benchmark, dynamics_names
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
+from metarl.envs.dynamics.own_reward import Reward
 from metarl.envs.mujoco.families import (
     AntDir,
     AntDir2D,
@@ -44,14 +45,20 @@ class ContinuousTasks(TaskDistribution):
         return [Task(self.family.name, ((self.parameter, self.draw(rng)),)) for _ in range(num_tasks)]
 
 
-def make_benchmark(name: str) -> Benchmark:
+def make_benchmark(name: str, reward: Reward | None = None) -> Benchmark:
     """The benchmark of a name, or of the path of a family file, which ends in .yaml or .yml.
+
+    Args:
+        name: Name or path.
+        reward: Reward of a step instead of that of the family file; None for the file's.
 
     Raises:
         ValueError: if there is none; the message names those that exist.
     """
     if is_family_file(name):
-        return file_benchmark(name)
+        return file_benchmark(name, reward=reward)
+    if reward is not None:
+        raise ValueError(f"a reward of your own needs a YAML family as the benchmark, got {name}")
     if name.startswith("ml"):  # imported when it is needed: a simulator of its own
         metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
         benchmark: Benchmark = metaworld.metaworld_benchmark(name)

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from metarl.agent import Agent, KeepsData
 from metarl.envs.dynamics.files import copy_family, is_family_file
 from metarl.experiments.arguments import overridden
@@ -93,11 +95,13 @@ class AgentRun(Run):
         save_tasks(folder / TEST_TASKS, self.test_tasks)
         copied = _family_file(folder, self.experiment)
         if copied is not None:
-            copy_family(str(self.experiment.benchmark), copied.parent)
+            copy_family(str(self.experiment.benchmark), copied.parent, self.experiment.reward)
 
     def introduction(self) -> list[str]:
         """The memory that data take, and the benchmark."""
         agent = self.untrained()
+        if self.experiment.reward is not None:
+            _try_reward(self.benchmark)
         data = [agent.data_summary()] if isinstance(agent, KeepsData) else []
         return [*data, f"{self.name}: {self.benchmark.description}", *self.origin()]
 
@@ -205,6 +209,17 @@ class AgentRun(Run):
     def experience(self, progress: Progress) -> str:
         """The number of environment steps."""
         return f"{progress.env_steps:,} environment steps"
+
+
+def _try_reward(benchmark: Benchmark) -> None:
+    """Step an environment once, so that a mistake in a user's reward is said at once."""
+    env = benchmark.family.make_env(1, num_threads=1)
+    try:
+        env.set_tasks(benchmark.train.sample(1, np.random.default_rng(0)))
+        env.reset(seed=0)
+        env.advance(np.zeros((1, *(env.single_action_space.shape or ())), np.float32))
+    finally:
+        env.close()
 
 
 def _family_file(folder: Path, experiment: Experiment) -> Path | None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from metarl.envs import benchmark_names
 from metarl.envs.dynamics.files import is_family_file
+from metarl.envs.dynamics.own_reward import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
@@ -56,8 +57,15 @@ def experiment_of_word(word: str) -> Named:
     raise ValueError(f"unknown experiment {word!r}; {_meant(word, [*PRESETS, *points])}")
 
 
-def experiment_of_algorithm(algorithm: str, word: str) -> tuple[Named, Source | None]:
+def experiment_of_algorithm(
+    algorithm: str, word: str, reward: Reward | None = None
+) -> tuple[Named, Source | None]:
     """The experiment that trains an algorithm on the benchmark of a word, and the origin of a user's benchmark.
+
+    Args:
+        algorithm: Name of the algorithm.
+        word: Name of the benchmark, a YAML family file, or FILE.py:FAMILY.
+        reward: Reward of a user's own for a YAML family; None for the family's.
 
     Raises:
         ValueError: if there is no such benchmark.
@@ -66,7 +74,7 @@ def experiment_of_algorithm(algorithm: str, word: str) -> tuple[Named, Source | 
     source = None
     if names_object(word):
         benchmark, source = benchmark_of_word(word)
-    experiment = settings_for(algorithm, benchmark)
+    experiment = settings_for(algorithm, benchmark, reward)
     return Named(title(experiment), experiment), source
 
 
@@ -84,6 +92,23 @@ def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:
         raise ValueError(
             f"{word} must be a Benchmark or a GymnasiumFamily, or a function without arguments that returns one, "
             f"got {type(value).__name__}"
+        )
+    return value, source
+
+
+def reward_of_word(word: str) -> tuple[Reward, Source]:
+    """The reward that FILE.py:NAME or module:NAME names: a function, or an object that is called like one.
+
+    Raises:
+        ValueError: if the file cannot be used, or holds something else there.
+    """
+    if not names_object(word):
+        raise ValueError(f"--reward must be FILE.py:NAME or module:NAME, got {word!r}")
+    value, source = load_object(word)
+    if not callable(value) or isinstance(value, type):
+        raise ValueError(
+            f"{word} must be a function of (motion, actions) that returns named terms, or an object like one, "
+            f"got {'the class ' + value.__name__ if isinstance(value, type) else type(value).__name__}"
         )
     return value, source
 

@@ -156,7 +156,8 @@ def _is_class(kind: Any) -> bool:
 
 
 def _is_configuration(value: Any) -> bool:
-    return dataclasses.is_dataclass(value) and not isinstance(value, type | Benchmark)
+    """Whether a value is written by its fields; functions, and what is called like one, are objects."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type | Benchmark) and not callable(value)
 
 
 def _tag(kind: Any, tags: Tags, options: typing.Sequence[type[Any]] = ()) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from metarl.agent import Agent, AgentConfig, AgentSetup
@@ -14,6 +15,7 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
+from metarl.envs.dynamics.own_reward import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
 from metarl.experiments import codec
@@ -68,6 +70,7 @@ class Experiment:
         init_from: Folder of another run of the same agent and spaces, whose weights training starts from.
         init_without: Parts of those weights that are not taken and start fresh, such as value: names of
             sub-modules, or of single tensors.
+        reward: Reward of a step of your own, for the robot of a YAML family; None for the family's.
     """
 
     benchmark: Annotated[str | Benchmark, _BENCHMARK]
@@ -84,6 +87,7 @@ class Experiment:
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     init_from: str | None = None
     init_without: tuple[str, ...] = ()
+    reward: Annotated[Reward | None, tyro.conf.Suppress] = None
 
     def __post_init__(self) -> None:
         if isinstance(self.benchmark, str) and is_family_file(
@@ -128,7 +132,13 @@ def experiment_benchmark(experiment: Experiment, family_file: Path | None = None
     """
     benchmark, num_train_tasks = experiment.benchmark, experiment.num_train_tasks
     if isinstance(benchmark, str):
-        benchmark = file_benchmark(benchmark, family_file) if family_file else make_benchmark(benchmark)
+        benchmark = (
+            file_benchmark(benchmark, family_file, experiment.reward)
+            if family_file
+            else make_benchmark(benchmark, experiment.reward)
+        )
+    elif experiment.reward is not None:
+        raise ValueError(f"a reward of your own needs a YAML family as the benchmark, got {benchmark.name}")
     own_name = benchmark.name
     if experiment.observe_task:
         shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"

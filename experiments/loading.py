@@ -9,13 +9,13 @@ from typing import Any
 from metarl.agents.promp import PrompConfig
 from metarl.experiments import configuration
 from metarl.experiments.agent_run import AgentRun
-from metarl.experiments.catalogue import benchmark_of_word, experiment_of_word
+from metarl.experiments.catalogue import benchmark_of_word, experiment_of_word, reward_of_word
 from metarl.experiments.codec import NotBuiltIn
 from metarl.experiments.configuration import Device, Experiment
 from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.fewshot.run import FewshotRun
-from metarl.experiments.outside import Source, installed
+from metarl.experiments.outside import OwnWords, Source, installed
 from metarl.experiments.runs import CONFIG, Run, read_config
 from metarl.experiments.warm_start import initialised
 from metarl.runs.checkpoint import CHECKPOINT
@@ -51,7 +51,11 @@ def prepare_run(name: str, experiment: AnyExperiment, sources: Mapping[str, Any]
 
 
 def open_run(
-    folder: Path | str, *, experiment: AnyExperiment | str | None = None, benchmark: str | None = None
+    folder: Path | str,
+    *,
+    experiment: AnyExperiment | str | None = None,
+    benchmark: str | None = None,
+    reward: str | None = None,
 ) -> Run:
     """Open a run folder.
 
@@ -59,7 +63,8 @@ def open_run(
         folder: Folder that `metarl train` or `metarl.train` made.
         experiment: The experiment that the run was made with, or FILE.py:NAME or module:NAME; needed if it holds
             classes or objects that are not built in.
-        benchmark: FILE.py:FAMILY of the run's benchmark, if that is all that is not built in.
+        benchmark: FILE.py:FAMILY of the run's benchmark, if that is not built in.
+        reward: FILE.py:NAME of the reward of the run's YAML family, if that is a function of your own.
 
     Raises:
         ValueError: saying what is missing or malformed, or what to give.
@@ -70,6 +75,8 @@ def open_run(
     template = _template(sources, experiment)
     if benchmark is not None:
         template = _with_benchmark(template, benchmark, sources)
+    if reward is not None:
+        template = _with_reward(template, reward, sources)
     path, kind = folder / CONFIG, data["kind"]
     expected = Experiment if kind == "rl" else FewshotExperiment
     if template is not None and not isinstance(template, expected):
@@ -92,10 +99,17 @@ def open_run(
     return FewshotRun.open(folder, data["name"], few, sources)
 
 
+def open_again(folder: Path | str, own: OwnWords) -> Run:
+    """The run of a folder, with what the options of a command name."""
+    return open_run(folder, experiment=own.experiment, benchmark=own.benchmark, reward=own.reward)
+
+
 def load_agent(
     folder: Path | str,
     *,
     experiment: AnyExperiment | str | None = None,
+    benchmark: str | None = None,
+    reward: str | None = None,
     checkpoint: str = CHECKPOINT,
     device: Device | None = "cpu",
 ) -> Any:
@@ -104,13 +118,16 @@ def load_agent(
     Args:
         folder: Folder that `metarl train` or `metarl.train` made.
         experiment: The experiment that the run was made with, or FILE.py:NAME; see `open_run`.
+        benchmark: FILE.py:FAMILY of the run's benchmark; see `open_run`.
+        reward: FILE.py:NAME of the run's reward; see `open_run`.
         checkpoint: File name of one of the run's checkpoints.
         device: Device of its networks; None for the configured one.
 
     Raises:
         ValueError: saying what is missing or malformed.
     """
-    return open_run(folder, experiment=experiment).agent(checkpoint=checkpoint, device=device)
+    run = open_run(folder, experiment=experiment, benchmark=benchmark, reward=reward)
+    return run.agent(checkpoint=checkpoint, device=device)
 
 
 def _template(sources: Mapping[str, Any], experiment: AnyExperiment | str | None) -> AnyExperiment | None:
@@ -136,6 +153,14 @@ def _with_benchmark(template: AnyExperiment | None, word: str, sources: Mapping[
     return Experiment(benchmark, PrompConfig())  # only the benchmark is read of it
 
 
+def _with_reward(template: AnyExperiment | None, word: str, sources: Mapping[str, Any]) -> Experiment:
+    reward, source = reward_of_word(word)
+    _compare(source, sources.get("reward", {}))
+    if isinstance(template, Experiment):
+        return replace(template, reward=reward)
+    return Experiment("", PrompConfig(), reward=reward)  # only the reward is read of it
+
+
 def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
     """Say it in one line if a file is not what the run was made with."""
     before = recorded.get("sha256")
@@ -148,9 +173,8 @@ def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
 
 
 def _how_to_give(sources: Mapping[str, Any]) -> str:
-    """The argument that gives what a run folder does not hold."""
-    if "experiment" in sources:
-        return f"--experiment {sources['experiment']['source']}"
-    if "benchmark" in sources:
-        return f"--benchmark {sources['benchmark']['source']}"
+    """The options that give what a run folder does not hold."""
+    parts = [part for part in ("experiment", "benchmark", "reward") if part in sources]
+    if parts:
+        return " ".join(f"--{part} {sources[part]['source']}" for part in parts)
     return "--experiment FILE.py:NAME with the experiment that the run was made with"

@@ -43,6 +43,27 @@ class Source:
         return {"source": Path(self.word).name if ".py:" in self.word else self.word, "sha256": self.sha256}
 
 
+@dataclass(frozen=True)
+class OwnWords:
+    """Words for what a run was made with and its folder does not hold, because it is a user's own code.
+
+    Attributes:
+        experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
+        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+        reward: FILE.py:NAME of the reward that the run was made with, if it is a function of your own.
+    """
+
+    experiment: str | None = None
+    benchmark: str | None = None
+    reward: str | None = None
+
+    @property
+    def options(self) -> str:
+        """The options that name them on a command line, each behind a space; empty if nothing is a user's own."""
+        words = {"experiment": self.experiment, "benchmark": self.benchmark, "reward": self.reward}
+        return "".join(f" --{part} {word}" for part, word in words.items() if word is not None)
+
+
 def names_object(word: str) -> bool:
     """True if a word is FILE.py:NAME or module:NAME, and not the name of something built in."""
     place, separator, name = word.rpartition(":")
@@ -151,17 +172,20 @@ def _where(error: BaseException, shown: str) -> str:
     return f"{place}: {type(error).__name__}: {error}"
 
 
-def source_of(experiment: Any) -> Source | None:
-    """The file that a user's own classes in an experiment come from; None if all that it holds is built in.
+def sources_of(experiment: Any) -> dict[str, Source]:
+    """The files that a user's own things in an experiment come from, as "reward" or else as "experiment".
 
-    The word names the experiment if it is a variable of the file, and says NAME otherwise.
+    The word names the experiment, or the reward, if it is a variable of the file, and says NAME otherwise.
     """
-    parts = [getattr(experiment, field.name) for field in dataclasses.fields(experiment)]
-    for module_name in (type(part).__module__ for part in parts):
-        module = sys.modules.get(module_name)
+    sources: dict[str, Source] = {}
+    for field in dataclasses.fields(experiment):
+        part = getattr(experiment, field.name)
+        module = sys.modules.get(getattr(part, "__module__", None) or "")
         file = getattr(module, "__file__", None)
-        if file is None or module_name.split(".")[0] in ("metarl", "torch"):
+        if module is None or file is None or module.__name__.split(".")[0] in ("metarl", "torch"):
             continue
-        name = next((key for key, value in vars(module).items() if value is experiment), "NAME")
-        return Source(f"{Path(file).name}:{name}", hashlib.sha256(Path(file).read_bytes()).hexdigest())
-    return None
+        what, value = ("reward", part) if field.name == "reward" else ("experiment", experiment)
+        name = next((key for key, known in vars(module).items() if known is value), "NAME")
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        sources.setdefault(what, Source(f"{Path(file).name}:{name}", digest))
+    return sources

@@ -42,7 +42,7 @@ AnyRun = TypeVar("AnyRun", bound="Run")
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
 
-_SAYS = {"experiment": {"source"}, "benchmark": {"source"}, "weights": {"run", "iteration"}}
+_SAYS = {"experiment": {"source"}, "benchmark": {"source"}, "reward": {"source"}, "weights": {"run", "iteration"}}
 """What config.json says of each origin of an experiment."""
 
 

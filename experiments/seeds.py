@@ -27,6 +27,7 @@ from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.summary import summarise
 from metarl.experiments.comparison.tables import show
 from metarl.experiments.console import say
+from metarl.experiments.outside import OwnWords
 from metarl.experiments.runs import CONFIG, read_config
 from metarl.runs.cores import usable_cores
 
@@ -42,8 +43,7 @@ class Member:
     Attributes:
         folder: Run folder.
         label: Name in the live line.
-        experiment: FILE.py:NAME of the experiment, if it is not built in.
-        benchmark: FILE.py:FAMILY of the benchmark, if it is not built in.
+        own: Words for what it was made with and its folder does not hold.
         iterations: Number of iterations in all; None for the configured number.
         state: Whether it waits for a core, is trained, is done, was stopped, or failed.
         line: Last message about it.
@@ -52,8 +52,7 @@ class Member:
 
     folder: Path
     label: str
-    experiment: str | None = None
-    benchmark: str | None = None
+    own: OwnWords = field(default_factory=OwnWords)
     iterations: int | None = None
     state: State = "waiting"
     line: str = "waiting for a core"
@@ -93,7 +92,7 @@ def train_members(members: Sequence[Member]) -> int:
             if not running and (not waiting or forwarding.requested):
                 break
             for member in waiting[: 0 if forwarding.requested else slots - len(running)]:
-                words = (str(member.folder), member.experiment, member.benchmark, member.iterations)
+                words = (str(member.folder), member.own, member.iterations)
                 process = context.Process(
                     target=_train_one, args=(members.index(member), words, threads, messages), daemon=False
                 )
@@ -122,13 +121,11 @@ def _notice_deaths(members: Sequence[Member]) -> None:
                 member.line = f"its process ended with status {process.exitcode}; see {member.folder / LOG}"
 
 
-def _train_one(
-    number: int, words: tuple[str, str | None, str | None, int | None], threads: int, messages: Any
-) -> None:
+def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: int, messages: Any) -> None:
     """Train and evaluate one run, in a process of its own."""
     os.setsid()
     parent = os.getppid()
-    folder, experiment, benchmark, iterations = words
+    folder, own, iterations = words
     log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     for stream in (1, 2):
         os.dup2(log, stream)
@@ -137,7 +134,7 @@ def _train_one(
 
     from metarl.experiments.arguments import interruptible  # noqa: PLC0415
     from metarl.experiments.console import TrainingDisplay  # noqa: PLC0415
-    from metarl.experiments.loading import open_run  # noqa: PLC0415
+    from metarl.experiments.loading import open_again  # noqa: PLC0415
     from metarl.experiments.runs import EVALUATION, checkpointed_iteration  # noqa: PLC0415
     from metarl.experiments.working import keep_evaluation, own_loggers  # noqa: PLC0415
     from metarl.runs.lock import locked  # noqa: PLC0415
@@ -145,7 +142,7 @@ def _train_one(
 
     torch.set_num_threads(threads)
     try:
-        run = open_run(folder, experiment=experiment, benchmark=benchmark)
+        run = open_again(folder, own)
         with locked(run.folder), interruptible(run.folder) as interrupted:
             if iterations is not None:
                 run = run.extended(iterations)
@@ -285,19 +282,16 @@ def is_group(folder: Path) -> bool:
     return not (folder / CONFIG).exists() and bool(_run_folders(folder))
 
 
-def members_of(
-    folder: Path, *, experiment: str | None = None, benchmark: str | None = None, iterations: int | None = None
-) -> list[Member]:
+def members_of(folder: Path, own: OwnWords, *, iterations: int | None = None) -> list[Member]:
     """The runs of a folder that `metarl train --seeds` made.
 
     Args:
         folder: Folder of the runs, or of groups of them.
-        experiment: FILE.py:NAME of their experiment, if it is not built in.
-        benchmark: FILE.py:FAMILY of their benchmark, if it is not built in.
+        own: Words for what they were made with and their folders do not hold.
         iterations: Number of iterations in all; None for the configured number.
     """
     folders = _run_folders(folder)
-    return [Member(run, str(run.relative_to(folder)), experiment, benchmark, iterations) for run in folders]
+    return [Member(run, str(run.relative_to(folder)), own, iterations) for run in folders]
 
 
 def _run_folders(folder: Path) -> list[Path]:

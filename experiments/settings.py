@@ -27,6 +27,7 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
+from metarl.envs.dynamics.own_reward import Reward
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.presets import bandits, gridnavi, locomotion, point
 from metarl.experiments.presets.table import RL_FAMILIES, preset
@@ -40,7 +41,7 @@ _GRID_STEPS, _POINT_STEPS, _POINT_OBSERVATIONS = 30, 100, 10
 _NUM_TRAIN_TASKS = 100  # of PEARL, which keeps the transitions of every task, where the benchmark has no number
 
 
-def settings_for(algorithm: str, benchmark: str | Benchmark) -> Experiment:
+def settings_for(algorithm: str, benchmark: str | Benchmark, reward: Reward | None = None) -> Experiment:
     """The experiment that trains an algorithm on a benchmark, with settings for benchmarks of its kind.
 
         run = metarl.train(settings_for("rl2", "point"))
@@ -48,6 +49,7 @@ def settings_for(algorithm: str, benchmark: str | Benchmark) -> Experiment:
     Args:
         algorithm: Name of the algorithm: promp, maml-trpo, rl2 or pearl.
         benchmark: Name of a benchmark, a YAML family file, or a benchmark of your own.
+        reward: Reward of your own for the robot of a YAML family; None for the family's.
 
     Raises:
         ValueError: if there is no such algorithm or benchmark. What an algorithm cannot do on a benchmark is said
@@ -60,12 +62,12 @@ def settings_for(algorithm: str, benchmark: str | Benchmark) -> Experiment:
             experiment = known.configuration
             if experiment.benchmark == benchmark and type(experiment.agent) is ALGORITHMS[algorithm]:
                 return experiment
-    made = make_benchmark(benchmark) if isinstance(benchmark, str) else benchmark
+    made = make_benchmark(benchmark, reward) if isinstance(benchmark, str) else benchmark
     kind = kind_of(made)
     if kind == "meta-world":
         like = "ml1-reach" if made.name.startswith("ml1-") else "ml10"
         return replace(preset(f"{like}-{algorithm}"), benchmark=benchmark)
-    experiment = replace(_MAKERS[algorithm](kind), benchmark=benchmark)
+    experiment = replace(_MAKERS[algorithm](kind), benchmark=benchmark, reward=reward)
     if algorithm != "pearl" or not isinstance(made.train, FiniteTasks):
         return experiment
     return replace(experiment, num_train_tasks=None)  # all that there are

@@ -13,7 +13,7 @@ from metarl.experiments.fewshot.configuration import FewshotExperiment, data_nam
 from metarl.experiments.loading import AnyExperiment, prepare_run
 from metarl.experiments.loggers import log_evaluation, make_loggers
 from metarl.experiments.options import EvaluationOptions
-from metarl.experiments.outside import source_of
+from metarl.experiments.outside import OwnWords, sources_of
 from metarl.experiments.runs import EVALUATION, Run, make_run
 from metarl.loop import Progress, Report
 from metarl.runs.files import write_json
@@ -49,12 +49,12 @@ def train(
     """
     if isinstance(experiment, str):
         word = experiment_of_word(experiment)
-        experiment, name, source = word.experiment, name or word.name, word.source
+        experiment, name = word.experiment, name or word.name
+        sources = {} if word.source is None else {"experiment": word.source}
     else:
-        source = source_of(experiment)
-    run = prepare_run(
-        name or name_of(experiment), experiment, {} if source is None else {"experiment": source.to_json()}
-    )
+        sources = sources_of(experiment)
+    origins = {part: source.to_json() for part, source in sources.items()}
+    run = prepare_run(name or name_of(experiment), experiment, origins)
     run.introduction()  # what cannot be made leaves no folder behind
     run = make_run(run, None if out is None else Path(out))
     with locked(run.folder), closing([*own_loggers(run), *loggers]) as receivers:
@@ -76,16 +76,14 @@ def train_shown(run: Run, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
     return progress, interrupted()
 
 
-def work(run: Run, *, experiment: str | None = None, benchmark: str | None = None) -> int:
+def work(run: Run, own: OwnWords) -> int:
     """Train until done or interrupted, then evaluate; the exit status.
 
     Args:
         run: Run with its folder.
-        experiment: FILE.py:NAME of the experiment if it is a user's own, for the commands that are suggested.
-        benchmark: FILE.py:FAMILY of the benchmark if that is a user's own.
+        own: Words for what is a user's own, for the commands that are suggested.
     """
-    parts = {"experiment": experiment, "benchmark": benchmark}
-    again = " ".join([str(run.folder), *(f"--{part} {word}" for part, word in parts.items() if word is not None)])
+    again = f"{run.folder}{own.options}"
     with locked(run.folder), closing(own_loggers(run)) as loggers:
         progress, interrupted = train_shown(run, loggers)
         if interrupted:

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import mujoco
@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.effects import fields_without_effect
 from metarl.envs.dynamics.fields import FIELDS
+from metarl.envs.dynamics.own_reward import Reward, own_terms
 from metarl.envs.dynamics.physics import (
     LITERATURE,
     NO_GAP,
@@ -31,8 +32,6 @@ from metarl.envs.vector import Infos
 from metarl.runs.configs import check_counts
 from metarl.tasks import Parameter, Task
 
-Reward = Callable[[Motion, np.ndarray], Mapping[str, np.ndarray]]
-"""Named reward terms, each [row], of a step and its actions [row, action]; the reward is their sum."""
 _LOOP = ("control", "sensor")
 
 
@@ -263,7 +262,9 @@ class DynamicsFamily(LocomotionFamily):
         self, motion: Motion, actions: np.ndarray, params: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The terms of the family's reward."""
-        return dict(self.reward(motion, actions))
+        if isinstance(self.reward, ForwardReward | TermReward):
+            return self.reward(motion, actions)
+        return own_terms(self.name, self.reward, motion, actions)
 
     def make_env(
         self,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward, Reward
+from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward
+from metarl.envs.dynamics.own_reward import Reward
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
 from metarl.envs.dynamics.splits import DynamicsTasks
@@ -85,17 +86,18 @@ def is_family_file(benchmark: str) -> bool:
     return benchmark.endswith((".yaml", ".yml"))
 
 
-def file_benchmark(path: str, copied: Path | None = None) -> Benchmark:
+def file_benchmark(path: str, copied: Path | None = None, reward: Reward | None = None) -> Benchmark:
     """The family of a file as a benchmark: trained on combinations of values, and tested on new ones.
 
     Args:
         path: Path of the family file, which names the benchmark.
         copied: Copy of the file to read instead; None to read the file itself.
+        reward: Reward of a step instead of the file's; None for the file's.
 
     Raises:
         ValueError: as `load_family` does.
     """
-    family = load_family(copied or path)
+    family = load_family(copied or path, reward)
     train, test = DynamicsTasks(family, "train"), DynamicsTasks(family, "interpolation")
     return Benchmark(path, train, test, shared=False, description=f"{family.name}, tested on new combinations")
 
@@ -177,8 +179,13 @@ def family_files(path: Path | str) -> list[Path]:
         raise ValueError(f"the family file {path}: model: cannot read {entries['model']}: {error}") from error
 
 
-def copy_family(path: Path | str, folder: Path) -> Path:
+def copy_family(path: Path | str, folder: Path, reward: Reward | None = None) -> Path:
     """Copy a family file and all files that it needs into a new folder; the path of the copied family file.
+
+    Args:
+        path: Path of the family file.
+        folder: Folder to copy into.
+        reward: Reward of a user's own, which stays where it is; None for the file's.
 
     Raises:
         ValueError: if a file lies elsewhere than under the family file's folder or is too large, or if the copy is
@@ -205,7 +212,7 @@ def copy_family(path: Path | str, folder: Path) -> Path:
     for place, data in content.items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         atomic_write(folder / place, data)
-    load_family(folder / path.name)
+    load_family(folder / path.name, reward)
     return folder / path.name
 
 
@@ -249,7 +256,7 @@ def _reward(entries: dict[str, Any], robot: Robot) -> ForwardReward | TermReward
     if "model" in entries:
         raise ValueError(
             "reward is missing: a model file has none of its own; "
-            f"give a list of terms or a mapping with {', '.join(_REWARD)} here, or load_family a function"
+            f"give a list of terms or a mapping with {', '.join(_REWARD)} here, or --reward FILE.py:NAME"
         )
     return ForwardReward(robot.healthy_reward, robot.ctrl_weight, robot.forward_weight)
 

@@ -9,8 +9,9 @@ import tyro
 from metarl.experiments.arguments import check_new, parse
 from metarl.experiments.configuration import Device
 from metarl.experiments.console import say
-from metarl.experiments.loading import open_run
+from metarl.experiments.loading import open_again
 from metarl.experiments.options import EvaluationOptions
+from metarl.experiments.outside import OwnWords
 from metarl.runs.files import write_json
 
 
@@ -23,23 +24,21 @@ class EvaluateArguments:
         options: Tasks, sizes and checkpoint of the evaluation.
         json: New file to write the result to, besides showing it.
         device: Device of the networks, instead of the configured one.
-        experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
-        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+        own: Words for what the run was made with and its folder does not hold.
     """
 
     folder: tyro.conf.Positional[Path]
     options: Annotated[EvaluationOptions, tyro.conf.arg(name="")] = field(default_factory=EvaluationOptions)
     json: Path | None = None
     device: Device | None = None
-    experiment: str | None = None
-    benchmark: str | None = None
+    own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
 
 def command(words: list[str]) -> int:
     """Run `metarl evaluate`; returns the exit status."""
     arguments = parse(EvaluateArguments, words, "metarl evaluate")
     check_new(arguments.json)
-    run = open_run(arguments.folder, experiment=arguments.experiment, benchmark=arguments.benchmark)
+    run = open_again(arguments.folder, arguments.own)
     run = run.on_device(arguments.device)
     result = run.evaluated(arguments.options)
     run.show(result)

@@ -1,13 +1,15 @@
 """metarl resume DIR: continue a run that was stopped."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import Device
-from metarl.experiments.loading import open_run
+from metarl.experiments.loading import open_again
+from metarl.experiments.outside import OwnWords
 from metarl.experiments.runs import go_back
 from metarl.experiments.seeds import finish_group, is_group, members_of
 from metarl.experiments.working import work
@@ -25,30 +27,23 @@ class ResumeArguments:
         checkpoint: File name of the checkpoint; checkpoint.previous.pt goes back to the one before the last, which
             is kept under another name.
         device: Device of the networks, instead of the configured one.
-        experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
-        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+        own: Words for what the run was made with and its folder does not hold.
     """
 
     folder: tyro.conf.Positional[Path]
     iterations: int | None = None
     checkpoint: str = CHECKPOINT
     device: Device | None = None
-    experiment: str | None = None
-    benchmark: str | None = None
+    own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
 
 def command(words: list[str]) -> int:
     """Run `metarl resume`; returns the exit status."""
     arguments = parse(ResumeArguments, words, "metarl resume")
     if is_group(arguments.folder):
-        members = members_of(
-            arguments.folder,
-            experiment=arguments.experiment,
-            benchmark=arguments.benchmark,
-            iterations=arguments.iterations,
-        )
+        members = members_of(arguments.folder, arguments.own, iterations=arguments.iterations)
         return finish_group(arguments.folder, members)
-    run = open_run(arguments.folder, experiment=arguments.experiment, benchmark=arguments.benchmark)
+    run = open_again(arguments.folder, arguments.own)
     if arguments.checkpoint not in (CHECKPOINT, PREVIOUS):
         raise UsageError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {arguments.checkpoint!r}")
     with locked(run.folder):
@@ -57,4 +52,4 @@ def command(words: list[str]) -> int:
         if arguments.iterations is not None:
             run = run.extended(arguments.iterations)
         run = run.on_device(arguments.device)
-        return work(run, experiment=arguments.experiment, benchmark=arguments.benchmark)
+        return work(run, arguments.own)

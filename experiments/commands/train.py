@@ -2,17 +2,23 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from metarl.experiments.arguments import UsageError, parse
-from metarl.experiments.catalogue import benchmark_of_word, experiment_of_algorithm, experiment_of_word, title
+from metarl.experiments.catalogue import (
+    benchmark_of_word,
+    experiment_of_algorithm,
+    experiment_of_word,
+    reward_of_word,
+    title,
+)
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.console import say
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.loading import prepare_run
-from metarl.experiments.outside import names_object
+from metarl.experiments.outside import OwnWords, Source, names_object
 from metarl.experiments.runs import Run, make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
@@ -36,12 +42,15 @@ class TrainArguments:
 
     Attributes:
         experiment: Configuration; every field can be overridden.
+        reward: FILE.py:NAME of a reward of your own, instead of that of a YAML family: a function of a step's
+            motion and actions that returns named terms.
         out: Run folder to make; by default the next free runs/NAME-seedN, or runs/NAME with several seeds.
         seeds: Seeds of several runs in one folder, on the same test tasks, side by side as cores allow: a number
             of seeds, or a list like 0,3,7. Several experiments before the options are trained alike.
     """
 
     experiment: Annotated[Experiment | FewshotExperiment, tyro.conf.arg(name="")]
+    reward: str | None = None
     out: Path | None = None
     seeds: str | None = None
 
@@ -69,42 +78,48 @@ class _Prepared:
 
     name: str
     experiment: Experiment | FewshotExperiment
-    sources: dict[str, Any]
+    sources: dict[str, Source]
     out: Path | None
     seeds: str | None
 
     @property
-    def words(self) -> tuple[str | None, str | None]:
-        """FILE.py:NAME of the experiment and of the benchmark, each None if it is built in."""
-        experiment, benchmark = (self.sources.get(kind, {}).get("source") for kind in ("experiment", "benchmark"))
-        return experiment, benchmark
+    def own(self) -> OwnWords:
+        """Words for what is a user's own."""
+        words = {part: source.word for part, source in self.sources.items()}
+        return OwnWords(words.get("experiment"), words.get("benchmark"), words.get("reward"))
 
     def run(self) -> Run:
         """The run before there is a folder."""
-        return prepare_run(self.name, self.experiment, self.sources)
+        return prepare_run(self.name, self.experiment, {part: s.to_json() for part, s in self.sources.items()})
 
 
 def _prepared(word: str, options: list[str]) -> _Prepared:
     """An experiment by its word, with the options applied to it."""
-    sources: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    reward = None
+    if (reward_word := _option(options, "--reward")[0]) is not None:
+        reward, sources["reward"] = reward_of_word(reward_word)
     benchmark_word, rest = _benchmark_word(options) if word in ALGORITHMS else (None, options)
     if benchmark_word is None:
         named = experiment_of_word(word)
     else:
-        named, benchmark_source = experiment_of_algorithm(word, benchmark_word)
+        named, benchmark_source = experiment_of_algorithm(word, benchmark_word, reward)
         if benchmark_source is not None:
-            sources["benchmark"] = benchmark_source.to_json()
+            sources["benchmark"] = benchmark_source
     default = TrainArguments(experiment=named.experiment)
     arguments = parse(TrainArguments, rest, f"metarl train {word}", default)
     experiment, name = arguments.experiment, named.name
     if named.source is not None:
-        sources["experiment"] = named.source.to_json()
+        sources["experiment"] = named.source
+    if reward is not None:
+        if not isinstance(experiment, Experiment):
+            raise UsageError(f"--reward is of meta-RL on YAML families, got the few-shot experiment {word}")
+        experiment = replace(experiment, reward=reward)
     if isinstance(experiment, Experiment):
         assert isinstance(named.experiment, Experiment)
         if isinstance(experiment.benchmark, str) and names_object(experiment.benchmark):
-            benchmark, source = benchmark_of_word(experiment.benchmark)
+            benchmark, sources["benchmark"] = benchmark_of_word(experiment.benchmark)
             experiment = replace(experiment, benchmark=benchmark)
-            sources["benchmark"] = source.to_json()
         if experiment.benchmark != named.experiment.benchmark:
             name = title(experiment)
     return _Prepared(name, experiment, sources, arguments.out, arguments.seeds)
@@ -117,8 +132,7 @@ def _train_one(prepared: _Prepared, out: Path | None) -> int:
     for line in introduction:
         say(line)
     say(f"run folder {run.folder}")
-    experiment, benchmark = prepared.words
-    return work(run, experiment=experiment, benchmark=benchmark)
+    return work(run, prepared.own)
 
 
 def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
@@ -137,7 +151,7 @@ def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, 
         inside.mkdir(exist_ok=True)
         made = make_run(run, inside / f"seed{seed}")
         label = f"seed {seed}" if len(prepared) == 1 else f"{name} {seed}"
-        members.append(Member(made.folder, label, *by_name[name].words))
+        members.append(Member(made.folder, label, by_name[name].own))
     say(f"{len(members)} runs in {folder}")
     return finish_group(folder, members)
 
@@ -155,10 +169,16 @@ def _benchmark_word(words: list[str]) -> tuple[str | None, list[str]]:
 
     Help without a benchmark describes the fields as for point navigation.
     """
+    value, rest = _option(words, "--benchmark")
+    return ("point" if value is None and {"-h", "--help"} & set(words) else value), rest
+
+
+def _option(words: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option, None if it is not there, and the words without it."""
     for place, word in enumerate(words):
-        option, separator, value = word.partition("=")
-        if option == "--benchmark" and separator:
+        name, separator, value = word.partition("=")
+        if name == option and separator:
             return value, words[:place] + words[place + 1 :]
-        if option == "--benchmark" and place + 1 < len(words):
+        if name == option and place + 1 < len(words):
             return words[place + 1], words[:place] + words[place + 2 :]
-    return ("point" if {"-h", "--help"} & set(words) else None), words
+    return None, words

@@ -1,14 +1,16 @@
 """metarl video DIR: film a trained agent before adaptation and after each step of it, side by side."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.console import Waiting, say
-from metarl.experiments.loading import open_run
+from metarl.experiments.loading import open_again
+from metarl.experiments.outside import OwnWords
 from metarl.experiments.video import SUFFIXES, film_task, frames, write_film
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import check_counts, check_not_negative
@@ -31,8 +33,7 @@ class VideoArguments:
         deterministic: Mode of the policy instead of samples.
         seed: Seed of the resets and of the actions' noise.
         checkpoint: File name of the checkpoint, checkpoint.pt or checkpoint.previous.pt.
-        experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
-        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+        own: Words for what the run was made with and its folder does not hold.
     """
 
     folder: tyro.conf.Positional[Path]
@@ -46,8 +47,7 @@ class VideoArguments:
     deterministic: bool = False
     seed: int = 0
     checkpoint: str = CHECKPOINT
-    experiment: str | None = None
-    benchmark: str | None = None
+    own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", "num_episodes", "horizon")
@@ -60,7 +60,7 @@ def command(words: list[str]) -> int:
     """Run `metarl video`; returns the exit status."""
     arguments = parse(VideoArguments, words, "metarl video")
     check_new(arguments.out, "--out")
-    run = open_run(arguments.folder, experiment=arguments.experiment, benchmark=arguments.benchmark)
+    run = open_again(arguments.folder, arguments.own)
     if not isinstance(run, AgentRun):
         raise UsageError(f"{run.folder} is a few-shot run, which has no environment to film")
     tasks = run.test_tasks if arguments.tasks is None else load_tasks(arguments.tasks, run.benchmark.family)
