@@ -2,330 +2,60 @@
 
     repeat:
         collect one trial of num_episodes episodes for each task; the memory is kept from episode to episode
-        A_t = GAE over the whole trial: episode boundaries do not cut it, the trial's end does
-        repeat epochs times, for every minibatch of whole trials (without a memory, of single steps):
-            unroll the memory over the trial                 (gradients may be truncated to chunks of it)
-            loss = -mean min(r A, clip(r, 1 - eps, 1 + eps) A) + c_v (V - return)^2 - c_e entropy
-            Adam step on its gradient, clipped
+        PPO on the trials, which unrolls the memory over each  (gradients may be truncated to chunks of it);
+        see `metarl.agents.trials.ppo`
 
 How we differ: PPO instead of TRPO, as in every later implementation. Advantages and the value's targets are
-centred at every step of the trial over the trials of the batch: what follows a step depends first of all on how
-much of the trial is left, and the value network need not learn that. On bandits (n=100, k=5, equal time) centring
-the advantages raised the mean reward from 74.9 to 75.4, and centring both to 77.2. Advantages are centred on the
-mean of the other trials; a trial that is alone at a step is measured against the value network only. The policy
-observes rewards in units of a running scale, so that learning does not depend on the scale of rewards. Step size,
-entropy bonus, gamma and gae_lambda can be annealed over the run: a short horizon finds the reward, a longer one
-learns to explore. Where the environment reports what each action loses against the best one, training may add up
-minus these regrets instead of the rewards (`objective`): undiscounted, the gradient is the same in expectation,
-without the noise of the rewards and of what a task has to offer. The agent observes rewards only, in training as
-in evaluation.
+centred over the trials of the batch. The policy observes rewards in units of a running scale, so that learning
+does not depend on the scale of rewards. Step size, entropy bonus, gamma and gae_lambda can be annealed over the
+run: a short horizon finds the reward, a longer one learns to explore. Where the environment reports what each
+action loses against the best one, training may add up minus these regrets instead of the rewards (`objective`):
+undiscounted, the gradient is the same in expectation, without the noise of the rewards and of what a task has to
+offer. The agent observes rewards only, in training as in evaluation.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from operator import itemgetter
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from metarl.agent import AgentConfig, AgentSetup, Collector
-from metarl.agents.rl2.trial_batch import (
-    TrialBatch,
-    baseline,
-    centre_over_others,
-    raise_not_finite,
-    root_mean_square,
-)
-from metarl.agents.rl2.trial_policy import UNSCALED_REWARDS, TrialActor, TrialPolicy, TrialPolicyConfig
-from metarl.learning.advantages import gae
-from metarl.learning.failures import unchanged_on_failure
-from metarl.learning.losses import clipped_surrogate
-from metarl.learning.schedules import geometric, linear
-from metarl.learning.trials import as_trials
-from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
-from metarl.runs.seeding import draw_seed, torch_generator
-from metarl.tasks import Task, TaskEnv
-from metarl.trajectories import Trajectories, observation_parts
-
-_TINY = 1e-30  # keeps a scale of zero out of divisions
+from metarl.agent import AgentSetup
+from metarl.agents.rl2.trial_policy import TrialPolicy, TrialPolicyConfig
+from metarl.agents.trials.ppo import TrialPpo, TrialPpoConfig
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import TaskEnv
 
 
 @dataclass(frozen=True)
-class Rl2Config(AgentConfig):
+class Rl2Config(TrialPpoConfig):
     """Hyperparameters of RL2 with PPO. Names that begin with final_ are values at the end of annealing.
 
     Attributes:
         policy: Memory and heads of the policy.
-        num_episodes: Number of episodes in a trial.
-        objective: Sum over a trial that is maximised: "reward", or minus the "regret" that the environment reports
-            at every step in its infos, as bandits and tabular MDPs do. The undiscounted sums differ, in
-            expectation, by what the best actions earn in the task, whatever the policy does.
-        gamma: Discount per environment step, through the whole trial, in [0, 1].
-        final_gamma: Discount at the end of the run, reached linearly; None for no change.
-        gae_lambda: Weight of longer advantage estimates, in [0, 1]; 1 gives Monte-Carlo returns.
-        final_gae_lambda: Weight of longer advantage estimates at the end of the run, reached linearly; None for no
-            change.
-        outer_lr: Adam step size.
-        final_outer_lr: Adam step size at the end of the run, reached linearly; None for no change.
-        entropy_coef: Weight c_e of the entropy bonus.
-        final_entropy_coef: Weight of the entropy bonus at the end of the run; None for no change.
-        entropy_schedule: Shape of the annealing of the entropy bonus: "linear", or "geometric" by equal
-            factors.
-        epochs: Passes over the trials of an iteration.
-        minibatches: Adam steps per pass.
-        clip_ratio: PPO's clip ratio eps of the likelihood ratio.
-        value_coef: Weight c_v of the value loss.
-        max_grad_norm: Norm to which longer gradients are shortened.
-        backprop_steps: Steps of the trial that gradients flow through at a time; None for all. Values are the same
-            either way; memory and the reach of the gradient are not.
     """
 
     policy: TrialPolicyConfig = field(default_factory=TrialPolicyConfig)
-    num_episodes: int = 2
-    objective: Literal["reward", "regret"] = "reward"
-    gamma: float = 0.99
-    final_gamma: float | None = None
-    gae_lambda: float = 0.3
-    final_gae_lambda: float | None = None
-    outer_lr: float = 3e-3
-    final_outer_lr: float | None = None
-    entropy_coef: float = 0.01
-    final_entropy_coef: float | None = None
-    entropy_schedule: Literal["linear", "geometric"] = "linear"
-    epochs: int = 4
-    minibatches: int = 4
-    clip_ratio: float = 0.2
-    value_coef: float = 0.5
-    max_grad_norm: float = 1.0
-    backprop_steps: int | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(self, "num_episodes", "epochs", "minibatches", "backprop_steps")
-        check_fraction(self, "gamma", "gae_lambda")
-        check_positive(self, "outer_lr", "clip_ratio", "max_grad_norm")
-        check_not_negative(self, "entropy_coef", "value_coef")
-        finals = [name for name in ("outer_lr", "entropy_coef") if getattr(self, f"final_{name}") is not None]
-        check_not_negative(self, *(f"final_{name}" for name in finals))
-        finals = [name for name in ("gamma", "gae_lambda") if getattr(self, f"final_{name}") is not None]
-        check_fraction(self, *(f"final_{name}" for name in finals))
-        ends = (self.entropy_coef, self.final_entropy_coef)
-        if self.entropy_schedule == "geometric" and not all(ends):
-            raise ValueError(
-                "a geometric schedule needs an entropy_coef and a final_entropy_coef above zero, "
-                f"got {ends[0]} and {ends[1]}"
-            )
 
     def make(self, setup: AgentSetup) -> "Rl2":
         """Make an untrained agent with this configuration."""
         return Rl2(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
-class Rl2:
+class Rl2(TrialPpo[TrialPolicy, Rl2Config]):
     """An RL2 agent; see `metarl.agent.Agent`.
 
     Args:
-        env: An environment of the family, read for its spaces and its time limit.
+        env: Environment of the family, read for its spaces and its time limit.
         config: Hyperparameters.
         iterations: Number of updates of the whole run, for annealing.
         seed: Seed of the initial weights and of the order of minibatches.
         device: Device of the network and the losses; acting is on the CPU.
     """
 
+    algorithm: ClassVar[str] = "RL2"
+
     def __init__(
         self, env: TaskEnv, config: Rl2Config, *, iterations: int, seed: int, device: torch.device
     ) -> None:
-        self.config = config
-        self.policy = TrialPolicy(env, config.policy, generator=torch_generator(seed)).to(device)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=config.outer_lr, eps=1e-5)
-        self.iterations, self.updates = iterations, 0
-        # The value head's units: V_t = value_mean[t] + value_scale * output; zeros as long as no reward is known.
-        self.value_mean = torch.zeros(env.max_episode_steps * config.num_episodes, device=device)
-        self.value_scale = torch.zeros((), device=device)
-        self._shuffling = torch_generator(seed)
-        self._device = device
-
-    def actor(self) -> TrialActor:
-        """An actor at the start of its trials."""
-        return TrialActor(self.policy)
-
-    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> Trajectories:
-        """One trial per task."""
-        return collector.collect(self.actor(), tasks, self.config.num_episodes, draw_seed(rng))
-
-    def update(self, experience: Trajectories) -> dict[str, float]:
-        """PPO on the trials; an update that fails leaves the agent as it was.
-
-        Raises:
-            FloatingPointError: if the experience or a loss is not finite, naming the task.
-        """
-        with unchanged_on_failure(self):
-            batch = self.batch(experience)
-            losses = self._descend(batch, experience.tasks)
-            self.policy.see(batch.trials)
-            self.updates += 1
-        return losses | _return_metrics(experience)
-
-    def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:
-        """All Adam steps of an update; mean losses by name."""
-        config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._now(config.outer_lr, config.final_outer_lr)
-        sums = torch.zeros(4, device=self._device)
-        # Without a memory the steps of a trial need not stay together, and minibatches of steps from all tasks are
-        # less alike than those of a few tasks' trials.
-        rows = batch if self.policy.remembers else batch.single_steps()
-        steps = 0
-        for _ in range(config.epochs):
-            order = torch.randperm(rows.advantages.shape[1], generator=self._shuffling).to(self._device)
-            for chosen in order.chunk(config.minibatches):
-                sums += self.step(rows.map(partial(torch.index_select, dim=1, index=chosen)), tasks)
-                steps += 1
-        names = ("loss/policy", "loss/value", "policy/entropy", "policy/kl")
-        return dict(zip(names, (sums / steps).tolist(), strict=True))
-
-    def batch(self, experience: Trajectories) -> TrialBatch:
-        """Inputs, advantages and value targets of the trials; takes the value's new units."""
-        numbers = (experience.rewards, *observation_parts(experience.observations))
-        finite = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in numbers]).all(0)
-        wrong = (~finite).nonzero()
-        if len(wrong):
-            index = int(wrong[0])
-            raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
-        # In float64 and on the CPU, where the experience is: finite rewards of any size have finite squares.
-        trials = as_trials(self._with_gains(experience))
-        time, mask = len(trials.rewards), trials.mask.double()
-        known = self.value_mean[:time].cpu().double().unsqueeze(1)
-        values = (known + float(self.value_scale) * trials.records["value"]) * mask
-        gains = trials.records["gain"].double() * mask
-        # Nothing follows a trial: the value after its last step is zero, as is that of padding.
-        following = torch.nn.functional.pad(values.T, (0, 1))
-        going = torch.zeros_like(trials.mask.T)
-        gamma = self._now(self.config.gamma, self.config.final_gamma)
-        gae_lambda = self._now(self.config.gae_lambda, self.config.final_gae_lambda)
-        advantages = gae(gains.T, following, going, gamma=gamma, gae_lambda=gae_lambda).T * mask
-        returns = advantages + values
-        mean = baseline(returns, mask, known)
-        residuals = (returns - mean) * mask
-        unit = 1e-3 * root_mean_square(gains, mask)  # of an epsilon that scales with the rewards
-        scale = max(root_mean_square(residuals, mask) + unit, _TINY)
-        self.value_mean[:time] = mean.squeeze(1)
-        self.value_scale.fill_(scale)
-        advantages = centre_over_others(advantages, mask)
-        advantages = advantages / max(root_mean_square(advantages, mask), _TINY)
-        trials = trials.map(lambda part: part.to(self._device))
-        return TrialBatch(
-            trials=trials,
-            inputs=self.policy.trial_inputs(trials),
-            advantages=advantages.float().to(self._device),
-            targets=(residuals / scale).float().to(self._device),
-            task_indices=torch.arange(mask.shape[1]).expand(mask.shape).to(self._device),
-        )
-
-    def _with_gains(self, experience: Trajectories) -> Trajectories:
-        """The experience with what the objective adds up as the record "gain", [task, episode, time]."""
-        gains = experience.rewards
-        if self.config.objective == "regret":
-            if "regret" not in experience.infos:
-                raise ValueError(
-                    f"objective 'regret' needs an environment that reports it, and {experience.tasks[0].family} "
-                    "does not: use objective 'reward'"
-                )
-            gains = -experience.infos["regret"]
-        return replace(experience, records=experience.records | {"gain": gains})
-
-    def step(self, batch: TrialBatch, tasks: Sequence[Task]) -> Tensor:
-        """One Adam step; policy loss, value loss, entropy and KL, [4].
-
-        Args:
-            batch: A minibatch with at least one real step.
-            tasks: Tasks that the batch's indices mean, for errors.
-
-        Raises:
-            FloatingPointError: if the loss or its gradient is not finite; no step is taken then.
-        """
-        config = self.config
-        entropy_coef = self._entropy_coef()
-        total = batch.trials.mask.sum()
-        sums = torch.zeros(4, device=self._device)
-        self.optimizer.zero_grad()
-        for chunk, remembered in self._unroll(batch):
-            trials, weights = chunk.trials, chunk.trials.mask / total
-            distribution, values = self.policy.decide(remembered, chunk.inputs)
-            log_probs = distribution.log_prob(trials.actions)
-            old = trials.records["log_prob"]
-            surrogate = clipped_surrogate(log_probs, old, chunk.advantages, config.clip_ratio)
-            terms = (-surrogate, (values - chunk.targets).square(), distribution.entropy())
-            policy_loss, value_loss, entropy = ((term * weights).sum() for term in terms)
-            loss = policy_loss + config.value_coef * value_loss - entropy_coef * entropy
-            if not bool(torch.isfinite(loss)):
-                raise_not_finite(terms, chunk, tasks)
-            loss.backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                kl = ((old - log_probs) * weights).sum()
-                sums += torch.stack((policy_loss, value_loss, entropy, kl))
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
-        if not bool(torch.isfinite(norm)):
-            raise FloatingPointError("the gradient of RL2's loss is not finite; lower outer_lr")
-        self.optimizer.step()
-        self.policy.bound_std()
-        return sums
-
-    def _unroll(self, batch: TrialBatch) -> Iterator[tuple[TrialBatch, Tensor]]:
-        """Chunks of the trials with the memory's outputs; the carry crosses from one to the next, no gradient."""
-        time, num_trials = batch.inputs.shape[:2]
-        carry = self.policy.memory.start(num_trials)
-        length = self.config.backprop_steps or time
-        for start in range(0, time, length):
-            chunk = batch.map(itemgetter(slice(start, start + length)))
-            chunk = chunk._replace(inputs=self.policy.with_features(chunk.inputs, chunk.trials.observations))
-            remembered, carry = self.policy.unroll(chunk.inputs, tuple(part.detach() for part in carry))
-            yield chunk, remembered
-
-    def _now(self, start: float, final: float | None) -> float:
-        """The annealed value at this point of the run."""
-        return linear(start, final, self.updates, self.iterations)
-
-    def _entropy_coef(self) -> float:
-        """The weight of the entropy bonus at this point of the run."""
-        start, final = self.config.entropy_coef, self.config.final_entropy_coef
-        if self.config.entropy_schedule == "geometric" and final:
-            return geometric(start, final, self.updates, self.iterations)
-        return self._now(start, final)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The network, Adam's moments, the value's units, the number of updates and the order of minibatches."""
-        return {
-            "policy": self.policy.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "value_mean": self.value_mean,
-            "value_scale": self.value_scale,
-            "updates": self.updates,
-            "shuffling": self._shuffling.get_state(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.policy.load_state_dict(UNSCALED_REWARDS | state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.value_mean = state["value_mean"].to(self._device)
-        self.value_scale = state["value_scale"].to(self._device)
-        self.updates = int(state["updates"])
-        self._shuffling.set_state(state["shuffling"])
-
-
-def _return_metrics(experience: Trajectories) -> dict[str, float]:
-    """Mean returns of the first and the last episode, and of the whole trial."""
-    returns = experience.returns()
-    metrics = {
-        "train/return_pre": float(returns[:, 0].mean()),
-        "train/return_post": float(returns[:, -1].mean()),
-        "train/trial_return": float(returns.sum(1).mean()),
-        "train/episode_length": float(experience.mask.sum(-1).float().mean()),
-    }
-    successes = experience.successes()
-    if successes is not None:
-        metrics["train/success_post"] = float(successes[:, -1].float().mean())
-    return metrics
+        policy = TrialPolicy(env, config.policy, generator=torch_generator(seed))
+        super().__init__(policy, env, config, iterations=iterations, seed=seed, device=device)

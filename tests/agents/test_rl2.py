@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
-from metarl.agents.rl2.trial_batch import baseline, centre_over_others
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.trials.batch import baseline, centre_over_others
 from metarl.envs import make_benchmark
 from metarl.experiments.configuration import EnvMaker
 from metarl.tasks import Task

@@ -46,7 +46,7 @@ _CODEC = ("tests/experiments/test_codec.py",)
 
 FAULTS: list[Fault] = [
     *faults(
-        "agents/rl2/rl2.py",
+        "agents/trials/ppo.py",
         _RL2,
         ("- entropy_coef * entropy", "+ entropy_coef * entropy"),
         ("values = (known + float(self.value_scale) *", "values = (known +"),
@@ -59,7 +59,7 @@ FAULTS: list[Fault] = [
             "gae_lambda = self.config.gae_lambda",
         ),
         (
-            "norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)",
+            "norm = torch.nn.utils.clip_grad_norm_(self._reinforced, config.max_grad_norm)",
             "norm = loss.detach()",
         ),
         ("config.value_coef * value_loss", "value_loss"),
@@ -71,13 +71,13 @@ FAULTS: list[Fault] = [
         ("self.updates += 1\n", "pass\n"),
         ("self.policy.bound_std()\n", "pass\n"),
         ("for _ in range(config.epochs):", "for _ in range(1):"),
-        ("gains = -experience.infos", "gains = experience.infos"),
+        ("return -experience.infos", "return experience.infos"),
         ("tuple(part.detach() for part in carry)", "carry"),
         ("for start in range(0, time, length):", "for start in range(0, time - 1, length):"),
         ('"train/return_pre": float(returns[:, 0].mean())', '"train/return_pre": float(returns[:, -1].mean())'),
     ),
     *faults(
-        "agents/rl2/trial_batch.py",
+        "agents/trials/batch.py",
         _RL2,
         ("others = mask.sum(1, keepdim=True) - 1", "others = mask.sum(1, keepdim=True)"),
         ("(count == 1) & (known != 0)", "(count == 1)"),
@@ -92,19 +92,24 @@ FAULTS: list[Fault] = [
             "last_step = torch.cat((torch.zeros_like(last_step[:1]), last_step[:-1]))",
             "last_step = torch.cat((last_step[:1], last_step[:-1]))",
         ),
-        (".clamp(-self.reward_limit, self.reward_limit)", ""),
-        ("self._alive = alive & ~(terminated | truncated)", "self._alive = alive & ~terminated"),
-        (
-            "self._last_step = torch.where(alive.unsqueeze(1), last_step, self._last_step)",
-            "self._last_step = last_step",
-        ),
-        ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
-        ("self.log_std.clamp_(*self._log_std_range)", "pass"),
+        ("torch.where(alive.unsqueeze(1), last_step, carry[-1])", "last_step"),
         ("(fixed - self.observation_mean[where]) * self.observation_scale[where]", "fixed"),
         (
             "inputs if self.embedding is None else self.embedding(inputs).relu()",
             "inputs if self.embedding is None else self.embedding(inputs)",
         ),
+    ),
+    *faults(
+        "agents/trials/network.py",
+        _TRIALS,
+        (".clamp(-self.reward_limit, self.reward_limit)", ""),
+        ("self.log_std.clamp_(*self._log_std_range)", "pass"),
+    ),
+    *faults(
+        "agents/trials/actor.py",
+        _TRIALS,
+        ("self._alive = alive & ~(terminated | truncated)", "self._alive = alive & ~terminated"),
+        ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
     ),
     *faults(
         "metarl/learning/reward_scale.py",

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from metarl.agent import Outcome
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
-from metarl.agents.rl2.trial_policy import MemoryKind, TrialActor, TrialPolicy, TrialPolicyConfig
+from metarl.agents.rl2.trial_policy import MemoryKind, TrialPolicy, TrialPolicyConfig
+from metarl.agents.trials.actor import TrialActor
 from metarl.envs import make_benchmark
 from metarl.learning.trials import Trials, as_trials
 from metarl.nets.memories import Memory, RecurrentMemory, TransformerMemory

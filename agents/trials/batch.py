@@ -1,4 +1,4 @@
-"""The batch that RL2 learns from: trials with inputs, advantages and value targets, and their baseline."""
+"""The batch that PPO on trials learns from: trials with inputs, advantages, value targets, and their baseline."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, NoReturn
@@ -74,7 +74,9 @@ def root_mean_square(values: Tensor, mask: Tensor) -> float:
     return float((values.square().sum() / mask.sum()).sqrt())
 
 
-def raise_not_finite(terms: Sequence[Tensor], chunk: TrialBatch, tasks: Sequence[Task]) -> NoReturn:
+def raise_not_finite(
+    terms: Sequence[Tensor], chunk: TrialBatch, tasks: Sequence[Task], algorithm: str
+) -> NoReturn:
     """Raise a FloatingPointError that names the first task with a loss that is not finite."""
     for name, term in zip(("policy loss", "value loss", "entropy"), terms, strict=True):
         values = term.detach().expand_as(chunk.advantages)
@@ -82,7 +84,7 @@ def raise_not_finite(terms: Sequence[Tensor], chunk: TrialBatch, tasks: Sequence
         if bad.any():
             index = int(chunk.task_indices[bad][0])
             raise FloatingPointError(
-                f"RL2's {name} is {float(values[bad][0])} on task {index} of the batch, {tasks[index]}; "
+                f"{algorithm}'s {name} is {float(values[bad][0])} on task {index} of the batch, {tasks[index]}; "
                 "lower outer_lr"
             )
-    raise FloatingPointError("RL2's loss is not finite; lower outer_lr")
+    raise FloatingPointError(f"{algorithm}'s loss is not finite; lower outer_lr")

@@ -1,0 +1,225 @@
+"""The part that all networks share which act through trials: inputs, statistics, policy head and value head.
+
+What the heads read beside the present observation is a context: a memory's outputs, or a belief about the task.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from metarl.agent import Interface
+from metarl.learning.reward_scale import updated_scale
+from metarl.learning.trials import Trials, TrialSteps
+from metarl.nets.actions import action_map
+from metarl.nets.distributions import AnyDistribution
+from metarl.nets.encoders import EncoderConfig
+from metarl.nets.memories import Carry
+from metarl.nets.networks import Mlp
+from metarl.runs.configs import check_positive
+from metarl.tasks import TaskEnv
+from metarl.trajectories import Observations
+
+_REWARD_LIMIT = 10.0  # of observed rewards, in units of their running scale
+
+UNSCALED_REWARDS = {
+    "reward_scale": torch.ones(()),
+    "reward_count": torch.tensor(math.inf),
+    "reward_limit": torch.tensor(math.inf),
+}
+"""State of a policy that always observes rewards as they are: of one that was saved before there was a scale."""
+
+
+@dataclass(frozen=True)
+class TrialNetworkConfig:
+    """A policy that acts through trials.
+
+    Attributes:
+        head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
+            features, or the belief, and the inputs.
+        init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
+        min_std: Least standard deviation of continuous actions, with action bounds of +-1.
+        max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
+        normalise_observations: Observations are normalised by their running mean and standard deviation; learned
+            features of images are not.
+        encoder: Network that makes features of images.
+    """
+
+    head_sizes: tuple[int, ...] = ()
+    init_std: float = 0.5
+    min_std: float = 1e-3
+    max_std: float = 4.0
+    normalise_observations: bool = False
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        check_positive(self, "init_std", "min_std", "max_std")
+        if not self.min_std <= self.init_std <= self.max_std:
+            raise ValueError(
+                "init_std must lie between min_std and max_std, "
+                f"got {self.init_std}, {self.min_std} and {self.max_std}"
+            )
+        if any(size < 1 for size in self.head_sizes):
+            raise ValueError(f"head_sizes must be positive, got {self.head_sizes}")
+
+
+class Decision(NamedTuple):
+    """Outputs of the policy's heads.
+
+    Attributes:
+        distribution: Distribution over actions.
+        values: Values in units of the normalised return, [...].
+    """
+
+    distribution: AnyDistribution
+    values: Tensor
+
+
+class TrialNetwork(nn.Module, ABC):
+    """A network that acts through trials; it is trained by PPO, in whole or in part.
+
+    Args:
+        env: Environment of the family, read for its spaces alone.
+        config: Sizes of the heads, and how observations are read.
+        agent: Name of the algorithm, for messages.
+        generator: Source of the weights.
+
+    Attributes:
+        remembers: Whether PPO trains a memory, so that the steps of a trial stay together.
+        reads_outcomes: Whether the network learns of a task while it acts.
+
+    Raises:
+        ValueError: if the policy cannot act in these spaces.
+    """
+
+    remembers: bool
+    reads_outcomes: bool
+    policy: Mlp
+    value: Mlp
+    observation_mean: Tensor
+    observation_scale: Tensor
+    observation_count: Tensor
+    reward_scale: Tensor
+    reward_count: Tensor
+    reward_limit: Tensor
+
+    def __init__(self, env: TaskEnv, config: TrialNetworkConfig, agent: str, generator: torch.Generator) -> None:
+        super().__init__()
+        self.interface = Interface(env.single_observation_space, env.single_action_space)
+        self.actions = action_map(env.single_action_space, agent)
+        self.encoder = config.encoder.make(env.single_observation_space, generator)
+        obs_size = self.encoder.output_size
+        self.num_fixed = int(self.encoder.fixed.sum())
+        self._normalises = config.normalise_observations and self.num_fixed > 0
+        self.log_std: nn.Parameter | None = None
+        if self.actions.noise == "normal":
+            self.log_std = nn.Parameter(torch.full((self.actions.num_outputs,), math.log(config.init_std)))
+        self._log_std_range = (math.log(config.min_std), math.log(config.max_std))
+        self.register_buffer("observation_mean", torch.zeros(obs_size))
+        self.register_buffer("observation_scale", torch.ones(obs_size))
+        self.register_buffer("observation_count", torch.zeros(()))
+        # Before the first update no scale is known and the policy observes no reward: one of 10,000 would drive
+        # its outputs so far that the first update's likelihood ratios overflow.
+        self.register_buffer("reward_scale", torch.zeros(()))
+        self.register_buffer("reward_count", torch.zeros(()))
+        self.register_buffer("reward_limit", torch.tensor(_REWARD_LIMIT))
+
+    def add_heads(
+        self, config: TrialNetworkConfig, context_size: int, input_size: int, generator: torch.Generator
+    ) -> None:
+        """Make the policy's and the value's network, for so many numbers of context and of inputs."""
+        features, outputs = context_size + input_size, self.actions.num_outputs
+        self.policy = Mlp(features, config.head_sizes, outputs, activation="tanh", generator=generator)
+        self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
+        with torch.no_grad():  # start near uniform, so that exploration does
+            getattr(self.policy, f"weight_{self.policy.num_layers - 1}").mul_(0.01)
+
+    @abstractmethod
+    def start(self, num_trials: int) -> Carry:
+        """The carry of so many trials before their first step, while acting."""
+
+    @abstractmethod
+    def act(
+        self, observations: Observations, carry: Carry, alive: Tensor
+    ) -> tuple[Decision, dict[str, Tensor], Carry]:
+        """The decision at observations [trial, ...], numbers to record beside it, and the carry after it.
+
+        Args:
+            observations: Observations before the step, each part [trial, *shape].
+            carry: Carry of the trials.
+            alive: True where an episode goes on, [trial]; of other rows the carry stays as it is.
+        """
+
+    @abstractmethod
+    def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
+        """The carry after the outcome of a step, [trial, ...], where it took place: where alive [trial]."""
+
+    @abstractmethod
+    def trial_inputs(self, trials: Trials) -> Tensor:
+        """Inputs of every step of whole trials, [time, trial, in]; without the features of a learned encoder."""
+
+    @abstractmethod
+    def start_unroll(self, num_trials: int) -> Carry:
+        """The carry of so many trials before their first step, while PPO reads them."""
+
+    @abstractmethod
+    def decisions(self, inputs: Tensor, observations: Observations, carry: Carry) -> tuple[Decision, Carry]:
+        """Decisions at all steps [time, trial] from inputs of `trial_inputs`, and the carry after the last."""
+
+    def reinforced(self) -> list[nn.Parameter]:
+        """The parameters that PPO trains, which are all unless another loss trains some."""
+        return list(self.parameters())
+
+    def normalised(self, features: Tensor) -> Tensor:
+        """Encoded observations [..., feature], perhaps normalised."""
+        if not self._normalises:
+            return features
+        return ((features - self.observation_mean) * self.observation_scale).clamp(-10, 10)
+
+    def features(self, observations: Observations) -> Tensor:
+        """Encoded and perhaps normalised observations, [..., feature]."""
+        return self.normalised(self.encoder(observations))
+
+    def scaled_rewards(self, rewards: Tensor) -> Tensor:
+        """Rewards in units of their running scale, as the network observes them, of any shape."""
+        return (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
+
+    def decide(self, context: Tensor, inputs: Tensor) -> Decision:
+        """Distribution and value, from the context and the inputs of the same steps."""
+        features = torch.cat((context, inputs), -1)
+        distribution = self.actions.distribution(self.policy(features), self.log_std)
+        return Decision(distribution, self.value(features).squeeze(-1))
+
+    def bound_std(self) -> None:
+        """Put the standard deviation back into its range; called after each optimiser step.
+
+        The parameter itself is bounded: of a bound in the forward pass it would never get a gradient again.
+        """
+        if self.log_std is not None:
+            with torch.no_grad():
+                self.log_std.clamp_(*self._log_std_range)
+
+    def see(self, trials: Trials) -> None:
+        """Take the trials' rewards and observations into the running statistics that inputs are scaled by."""
+        self._see_rewards(trials.rewards[trials.mask].double())
+        if not self._normalises:
+            return
+        fixed = self.encoder.fixed
+        rows = self.encoder.fixed_features(trials.observations)[trials.mask].double()
+        count, total = float(self.observation_count), float(self.observation_count) + len(rows)
+        mean, variance = self.observation_mean[fixed].double(), self.observation_scale[fixed].double() ** -2
+        shift = rows.mean(0) - mean
+        between = shift.square() * (count * len(rows) / total**2)
+        spread = (count * variance + len(rows) * rows.var(0, correction=0)) / total + between
+        self.observation_mean[fixed] = (mean + shift * (len(rows) / total)).float()
+        self.observation_scale[fixed] = spread.clamp(min=1e-6).rsqrt().float()
+        self.observation_count.fill_(total)
+
+    def _see_rewards(self, rewards: Tensor) -> None:
+        """Take rewards into the running scale."""
+        scale, count = updated_scale(self.reward_scale, self.reward_count, rewards)
+        self.reward_scale.fill_(scale)
+        self.reward_count.fill_(count)
