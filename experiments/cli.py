@@ -17,6 +17,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
+  metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
@@ -43,6 +44,7 @@ _COMMANDS = {
     "evaluate": "commands.evaluate",
     "video": "commands.video",
     "compare": "commands.compare",
+    "queue": "commands.queue",
     "study": "study.command",
     "bench": "commands.bench",
 }

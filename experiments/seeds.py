@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -34,6 +34,7 @@ from metarl.runs.cores import usable_cores
 LOG = "log.txt"
 State = Literal["waiting", "training", "done", "stopped", "failed"]
 _PLAIN_INTERVAL_S = 20.0
+_MOST_LINES = 12  # of a live display; of more runs only those are shown that are trained or have failed
 
 
 @dataclass
@@ -47,6 +48,7 @@ class Member:
         iterations: Number of iterations in all; None for the configured number.
         state: Whether it waits for a core, is trained, is done, was stopped, or failed.
         line: Last message about it.
+        make: Function that makes the folder when the run's turn comes; None if it is there.
         process: Process that trains it.
     """
 
@@ -56,6 +58,7 @@ class Member:
     iterations: int | None = None
     state: State = "waiting"
     line: str = "waiting for a core"
+    make: Callable[[], object] | None = field(default=None, repr=False)
     process: BaseProcess | None = field(default=None, repr=False)
 
 
@@ -79,11 +82,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def train_members(members: Sequence[Member]) -> int:
-    """Train runs side by side until all are done, or until an interruption; the exit status."""
+def train_members(members: Sequence[Member], jobs: int | None = None, most_s: float | None = None) -> int:
+    """Train runs side by side until all are done, or until an interruption; the exit status.
+
+    Args:
+        members: Runs in the order in which they begin.
+        jobs: Number of runs at a time; None for one per core.
+        most_s: Seconds after which all are stopped as by an interruption; None for as long as it takes.
+    """
+    begun = time.monotonic()
     context = multiprocessing.get_context("spawn")
     messages: Any = context.Queue()
-    slots = min(len(members), usable_cores())
+    slots = min(len(members), jobs or usable_cores())
     threads = max(1, usable_cores() // slots)
     with _Forwarding(members) as forwarding, _Lines(members) as lines:
         while True:
@@ -91,7 +101,11 @@ def train_members(members: Sequence[Member]) -> int:
             waiting = [member for member in members if member.state == "waiting"]
             if not running and (not waiting or forwarding.requested):
                 break
+            if most_s is not None and time.monotonic() - begun > most_s:
+                forwarding.stop(f"{most_s / 3600:g} hours are over: ")
             for member in waiting[: 0 if forwarding.requested else slots - len(running)]:
+                if not _is_made(member):
+                    continue
                 words = (str(member.folder), member.own, member.iterations)
                 process = context.Process(
                     target=_train_one, args=(members.index(member), words, threads, messages), daemon=False
@@ -103,20 +117,33 @@ def train_members(members: Sequence[Member]) -> int:
                     number, state, line = messages.get(timeout=0.25)
                     members[number].state, members[number].line = state, line
                     lines.show()
-            _notice_deaths(members)
+            _notice_deaths(members, forwarding.requested)
             lines.show()
     if any(member.state == "failed" for member in members):
         return 1
     return 0 if all(member.state == "done" for member in members) else 130
 
 
-def _notice_deaths(members: Sequence[Member]) -> None:
+def _is_made(member: Member) -> bool:
+    """Make the folder of a run whose turn has come; false, with the reason in its line, if it cannot be made."""
+    try:
+        if member.make is not None:
+            member.make()
+    except (ValueError, OSError) as error:
+        member.state, member.line = "failed", " ".join(str(error).split())
+        return False
+    return True
+
+
+def _notice_deaths(members: Sequence[Member], stopping: bool) -> None:
     for member in members:
         process = member.process
         if member.state == "training" and process is not None and process.exitcode is not None:
             process.join()
             time.sleep(0.1)  # its last message may be on the way
-            if member.state == "training" and process.exitcode != 0:
+            if member.state == "training" and stopping and process.exitcode == -signal.SIGTERM:
+                member.state, member.line = "stopped", "stopped before it began"
+            elif member.state == "training" and process.exitcode != 0:
                 member.state = "failed"
                 member.line = f"its process ended with status {process.exitcode}; see {member.folder / LOG}"
 
@@ -214,6 +241,15 @@ class _Forwarding:
     def _forward(self, number: int, frame: object) -> None:
         if not self.requested:
             print("\nstopping all runs after their iterations; again to stop at once", file=sys.stderr)
+        self._send()
+
+    def stop(self, reason: str) -> None:
+        """Stop all runs after their iterations, once."""
+        if not self.requested:
+            print(f"\n{reason}stopping all runs after their iterations", file=sys.stderr)
+            self._send()
+
+    def _send(self) -> None:
         self.requested = True
         for member in self._members:
             process = member.process
@@ -250,7 +286,15 @@ class _Lines:
         width = max(len(member.label) for member in self._members)
         texts = [f"{member.label:<{width}}  {member.line}" for member in self._members]
         if self._console.is_terminal:
-            self._live.update(Group(*(Text(text, no_wrap=True, overflow="ellipsis") for text in texts)))
+            shown = texts
+            if len(texts) > _MOST_LINES:
+                states = [member.state for member in self._members]
+                counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
+                shown = [
+                    text for text, state in zip(texts, states, strict=True) if state in ("training", "failed")
+                ]
+                shown = [*shown[-_MOST_LINES:], ", ".join(counts)]
+            self._live.update(Group(*(Text(text, no_wrap=True, overflow="ellipsis") for text in shown)))
             return
         now = time.monotonic()
         for number, (member, text) in enumerate(zip(self._members, texts, strict=True)):

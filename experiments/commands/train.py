@@ -1,5 +1,6 @@
 """metarl train EXPERIMENT: train in a new run folder, and evaluate."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,7 @@ from metarl.experiments.console import say
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.loading import prepare_run
 from metarl.experiments.outside import OwnWords, Source, names_object
+from metarl.experiments.queue import Planned
 from metarl.experiments.runs import Run, make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
@@ -63,7 +65,7 @@ def command(words: list[str]) -> int:
     if not words or words[0].startswith("-"):
         raise UsageError("train needs an experiment: a name of `metarl list`, or FILE.py:NAME")
     count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
-    prepared = [_prepared(word, words[count:]) for word in words[:count]]
+    prepared = [prepared_by(word, words[count:]) for word in words[:count]]
     out, seeds = prepared[0].out, prepared[0].seeds
     if seeds is None:
         if count > 1:
@@ -73,7 +75,7 @@ def command(words: list[str]) -> int:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class Prepared:
     """An experiment with its overridden fields, and where it comes from."""
 
     name: str
@@ -93,7 +95,7 @@ class _Prepared:
         return prepare_run(self.name, self.experiment, {part: s.to_json() for part, s in self.sources.items()})
 
 
-def _prepared(word: str, options: list[str]) -> _Prepared:
+def prepared_by(word: str, options: list[str]) -> Prepared:
     """An experiment by its word, with the options applied to it."""
     sources: dict[str, Source] = {}
     reward = None
@@ -122,10 +124,25 @@ def _prepared(word: str, options: list[str]) -> _Prepared:
             experiment = replace(experiment, benchmark=benchmark)
         if experiment.benchmark != named.experiment.benchmark:
             name = title(experiment)
-    return _Prepared(name, experiment, sources, arguments.out, arguments.seeds)
+    return Prepared(name, experiment, sources, arguments.out, arguments.seeds)
 
 
-def _train_one(prepared: _Prepared, out: Path | None) -> int:
+def planned(words: Sequence[str]) -> list[Planned]:
+    """The runs that the words of one `metarl train` name, before there are folders; one of seed 0 without --seeds.
+
+    Raises:
+        ValueError: if they name no single experiment, or a folder to make.
+    """
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"expected an experiment first, got {words[0] if words else 'nothing'!r}")
+    prepared = prepared_by(words[0], list(words[1:]))
+    if prepared.out is not None:
+        raise UsageError("the list's folder holds all its runs; leave --out away")
+    seeds = (prepared.experiment.seed,) if prepared.seeds is None else parse_seeds(prepared.seeds)
+    return [Planned(prepared.name, seed, prepared.own, with_seed(prepared, seed).run) for seed in seeds]
+
+
+def _train_one(prepared: Prepared, out: Path | None) -> int:
     run = prepared.run()
     introduction = run.introduction()  # what cannot be made leaves no folder behind
     run = make_run(run, out)
@@ -135,13 +152,13 @@ def _train_one(prepared: _Prepared, out: Path | None) -> int:
     return work(run, prepared.own)
 
 
-def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
+def _train_group(prepared: list[Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
     """Train every experiment with every seed, in one folder, on the same test tasks."""
     by_name = {each.name: each for each in prepared}
     if len(by_name) < len(prepared):
         raise UsageError(f"expected distinct experiments, got {', '.join(each.name for each in prepared)}")
     pairs = [(name, seed) for name in by_name for seed in seeds]
-    runs = {(name, seed): _with_seed(by_name[name], seed).run() for name, seed in pairs}
+    runs = {(name, seed): with_seed(by_name[name], seed).run() for name, seed in pairs}
     for name in by_name:
         runs[name, seeds[0]].introduction()  # what cannot be made leaves no folder behind
     folder = make_folder(out, prepared[0].name if len(prepared) == 1 else "seeds")
@@ -156,7 +173,7 @@ def _train_group(prepared: list[_Prepared], out: Path | None, seeds: tuple[int, 
     return finish_group(folder, members)
 
 
-def _with_seed(prepared: _Prepared, seed: int) -> _Prepared:
+def with_seed(prepared: Prepared, seed: int) -> Prepared:
     """The experiment with a seed; its test tasks are drawn by seed 0 unless it names another."""
     experiment = prepared.experiment
     if isinstance(experiment, Experiment) and experiment.evaluation.task_seed is None:

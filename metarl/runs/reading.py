@@ -33,7 +33,7 @@ def read_json(path: Path, name: str) -> Any:
     Raises:
         ValueError: If the file cannot be read, is not JSON, or holds what is no plain value; one line.
     """
-    text = _read_text(path, name, MAX_JSON_BYTES)
+    text = read_text(path, name, MAX_JSON_BYTES)
     try:
         return _checked(json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole))
     except json.JSONDecodeError as error:
@@ -57,7 +57,7 @@ def read_yaml(path: Path, name: str) -> Any:
     Raises:
         ValueError: If the file cannot be read, is not YAML, or holds what is no plain value; one line.
     """
-    text = _read_text(path, name, MAX_YAML_BYTES)
+    text = read_text(path, name, MAX_YAML_BYTES)
     try:
         return _checked(yaml.load(text, _Loader))  # a SafeLoader
     except yaml.YAMLError as error:
@@ -92,7 +92,17 @@ def shorten(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _read_text(path: Path, name: str, most: int) -> str:
+def read_text(path: Path, name: str, most: int) -> str:
+    """The text of a regular file in UTF-8, or in UTF-16 with a byte order mark.
+
+    Args:
+        path: Path of the file.
+        name: Noun for the file in errors, e.g. "task file".
+        most: Number of bytes above which it is refused.
+
+    Raises:
+        ValueError: If the file cannot be read, is too large, or is not text; one line.
+    """
     try:
         with open_regular(path) as file:
             data = file.read(most + 1)
