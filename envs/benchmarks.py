@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.envs.dynamics.benchmarks import dynamics_benchmark, dynamics_names
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
-from metarl.envs.dynamics.own_reward import Reward
+from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.mujoco.families import (
     AntDir,
     AntDir2D,

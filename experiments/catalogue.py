@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from metarl.envs import benchmark_names
 from metarl.envs.dynamics.files import is_family_file
-from metarl.envs.dynamics.own_reward import Reward
+from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment

@@ -1,4 +1,4 @@
-"""The command line: metarl list | train | resume | evaluate | study | bench.
+"""The command line: metarl list | train | resume | evaluate | video | compare | queue | study | bench.
 
 Commands are imported when they are run, so that help and mistyped commands are answered at once.
 """

@@ -15,7 +15,7 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
-from metarl.envs.dynamics.own_reward import Reward
+from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
 from metarl.experiments import codec

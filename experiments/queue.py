@@ -23,7 +23,7 @@ from metarl.experiments.seeds import Member
 from metarl.runs.loggers import flatten
 from metarl.runs.reading import read_text
 
-_MOST_BYTES = 1_000_000
+_MOST_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -126,8 +126,10 @@ def _maker(planned: Planned, target: Path) -> Callable[[], object]:
 
     def make() -> None:
         if not target.exists():
+            run = planned.prepare()
+            run.introduction()  # what cannot be made leaves no folder behind
             target.parent.mkdir(parents=True, exist_ok=True)
-            make_run(planned.prepare(), target)
+            make_run(run, target)
 
     return make
 

@@ -27,7 +27,7 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
-from metarl.envs.dynamics.own_reward import Reward
+from metarl.envs.dynamics.rewards import Reward
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.presets import bandits, gridnavi, locomotion, point
 from metarl.experiments.presets.table import RL_FAMILIES, preset

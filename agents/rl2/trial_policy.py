@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
-from metarl.learning.trials import Trials, TrialSteps
+from metarl.learning.trials import Trials, TrialStep
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
 from metarl.runs.configs import check_counts, check_not_negative
@@ -85,18 +85,16 @@ class TrialPolicy(TrialNetwork):
         nothing = self.reward_scale.new_zeros(num_trials, self.last_step_size)
         return (*self.memory.start(num_trials), nothing)
 
-    def act(
-        self, observations: Observations, carry: Carry, alive: Tensor
-    ) -> tuple[Decision, dict[str, Tensor], Carry]:
+    def act(self, observations: Observations, carry: Carry, alive: Tensor) -> tuple[Decision, Carry]:
         """The decision at observations [trial, ...], and the carry of the memory that has read them."""
         *memory, last_step = carry
         inputs = self.inputs(observations, last_step)
         remembered, after = self.step(inputs, tuple(memory), alive)
-        return self.decide(remembered, inputs), {}, (*after, last_step)
+        return self.decide(remembered, inputs), (*after, last_step)
 
-    def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
+    def read(self, step: TrialStep, carry: Carry, alive: Tensor) -> Carry:
         """The carry with the part of a step [trial, ...] that the next one reads, where alive [trial]."""
-        last_step = self.last_step(*step[:5])
+        last_step = self.last_step(*step)
         return (*carry[:-1], torch.where(alive.unsqueeze(1), last_step, carry[-1]))
 
     def last_step(

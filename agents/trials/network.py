@@ -1,6 +1,6 @@
 """The part that all networks share which act through trials: inputs, statistics, policy head and value head.
 
-What the heads read beside the present observation is a context: a memory's outputs, or a belief about the task.
+What the heads read beside the present observation is a context, such as a memory's outputs.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from metarl.agent import Interface
 from metarl.learning.reward_scale import updated_scale
-from metarl.learning.trials import Trials, TrialSteps
+from metarl.learning.trials import Trials, TrialStep
 from metarl.nets.actions import action_map
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
@@ -39,7 +39,7 @@ class TrialNetworkConfig:
 
     Attributes:
         head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
-            features, or the belief, and the inputs.
+            features and the inputs.
         init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
         min_std: Least standard deviation of continuous actions, with action bounds of +-1.
         max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
@@ -79,7 +79,7 @@ class Decision(NamedTuple):
 
 
 class TrialNetwork(nn.Module, ABC):
-    """A network that acts through trials; it is trained by PPO, in whole or in part.
+    """A network that acts through trials and is trained by PPO.
 
     Args:
         env: Environment of the family, read for its spaces alone.
@@ -142,10 +142,8 @@ class TrialNetwork(nn.Module, ABC):
         """The carry of so many trials before their first step, while acting."""
 
     @abstractmethod
-    def act(
-        self, observations: Observations, carry: Carry, alive: Tensor
-    ) -> tuple[Decision, dict[str, Tensor], Carry]:
-        """The decision at observations [trial, ...], numbers to record beside it, and the carry after it.
+    def act(self, observations: Observations, carry: Carry, alive: Tensor) -> tuple[Decision, Carry]:
+        """The decision at observations [trial, ...], and the carry after it.
 
         Args:
             observations: Observations before the step, each part [trial, *shape].
@@ -154,7 +152,7 @@ class TrialNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
-    def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
+    def read(self, step: TrialStep, carry: Carry, alive: Tensor) -> Carry:
         """The carry after the outcome of a step, [trial, ...], where it took place: where alive [trial]."""
 
     @abstractmethod
@@ -168,10 +166,6 @@ class TrialNetwork(nn.Module, ABC):
     @abstractmethod
     def decisions(self, inputs: Tensor, observations: Observations, carry: Carry) -> tuple[Decision, Carry]:
         """Decisions at all steps [time, trial] from inputs of `trial_inputs`, and the carry after the last."""
-
-    def reinforced(self) -> list[nn.Parameter]:
-        """The parameters that PPO trains, which are all unless another loss trains some."""
-        return list(self.parameters())
 
     def normalised(self, features: Tensor) -> Tensor:
         """Encoded observations [..., feature], perhaps normalised."""

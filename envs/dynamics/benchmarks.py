@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward
+from metarl.envs.dynamics.family import DynamicsFamily
 from metarl.envs.dynamics.physics import LITERATURE
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
+from metarl.envs.dynamics.rewards import ForwardReward
 from metarl.envs.dynamics.splits import DynamicsSplit, DynamicsTasks, split
 from metarl.envs.mujoco.robots import ANT, HALF_CHEETAH, HOPPER, WALKER2D, Robot
 from metarl.tasks import Benchmark

@@ -1,9 +1,8 @@
 """A task family whose tasks are simulator parameters, on the batched engine."""
 
-import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 import mujoco
 import numpy as np
@@ -12,7 +11,6 @@ from gymnasium.vector import AutoresetMode
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.effects import fields_without_effect
 from metarl.envs.dynamics.fields import FIELDS
-from metarl.envs.dynamics.own_reward import Reward, own_terms
 from metarl.envs.dynamics.physics import (
     LITERATURE,
     NO_GAP,
@@ -25,6 +23,7 @@ from metarl.envs.dynamics.physics import (
     make_edit,
 )
 from metarl.envs.dynamics.ranges import AFTER, CHANGE_STEP, Randomization, Range
+from metarl.envs.dynamics.rewards import ForwardReward, Reward, own_terms
 from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_goals, measured_names
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import Robot
@@ -33,31 +32,6 @@ from metarl.runs.configs import check_counts
 from metarl.tasks import Parameter, Task
 
 _LOOP = ("control", "sensor")
-
-
-@dataclass(frozen=True)
-class ForwardReward:
-    """Forward velocity, a bonus for every step, and a cost of control.
-
-    Their sum is forward_weight * v_x + alive_bonus - ctrl_weight |a|^2.
-    """
-
-    alive_bonus: float = 0.0
-    ctrl_weight: float = 0.0
-    forward_weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        for each in fields(self):
-            if not math.isfinite(value := getattr(self, each.name)):
-                raise ValueError(f"{each.name} must be finite, got {value}")
-
-    def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
-        """The reward terms of every row, by name, each [row]."""
-        return {
-            "reward_forward": self.forward_weight * motion.velocity[:, 0],
-            "reward_survive": np.full(len(actions), self.alive_bonus),
-            "reward_ctrl": -self.ctrl_weight * np.square(actions).sum(1),
-        }
 
 
 @dataclass(frozen=True)

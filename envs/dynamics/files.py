@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 from xml.etree import ElementTree
 
-from metarl.envs.dynamics.family import DynamicsFamily, ForwardReward
-from metarl.envs.dynamics.own_reward import Reward
+from metarl.envs.dynamics.family import DynamicsFamily
 from metarl.envs.dynamics.physics import LITERATURE, PHYSICAL
 from metarl.envs.dynamics.ranges import Change, Randomization, Range
+from metarl.envs.dynamics.rewards import ForwardReward, Reward
 from metarl.envs.dynamics.splits import DynamicsTasks
 from metarl.envs.dynamics.terms import Health, Term, TermReward
 from metarl.envs.mujoco.robots import ASSETS, ROBOTS, Robot

@@ -128,13 +128,15 @@ def prepared_by(word: str, options: list[str]) -> Prepared:
 
 
 def planned(words: Sequence[str]) -> list[Planned]:
-    """The runs that the words of one `metarl train` name, before there are folders; one of seed 0 without --seeds.
+    """The runs that the words of one `metarl train` name, before there are folders; one without --seeds.
 
     Raises:
         ValueError: if they name no single experiment, or a folder to make.
     """
     if not words or words[0].startswith("-"):
         raise UsageError(f"expected an experiment first, got {words[0] if words else 'nothing'!r}")
+    if {"-h", "--help"} & set(words):
+        raise UsageError(f"help is not a training; see `metarl train {words[0]} --help`")
     prepared = prepared_by(words[0], list(words[1:]))
     if prepared.out is not None:
         raise UsageError("the list's folder holds all its runs; leave --out away")

@@ -7,9 +7,9 @@ import numpy as np
 
 from metarl.evaluation import worst_decile
 from metarl.experiments.console import SELECTED, say, show_table
-from metarl.experiments.runs import versions
 from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, TEST_EPISODES, Study
 from metarl.experiments.study.held_out import HeldOut
+from metarl.experiments.versions import versions
 from metarl.intervals import Sampling
 
 DISJOINT = "no held-out task is in training, and none in two sets; the gap has the interpolation tasks"

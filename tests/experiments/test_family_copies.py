@@ -8,6 +8,7 @@ import pytest
 
 import metarl
 from metarl.experiments.cli import main
+from tests.experiments.tiny import TINY
 
 FAMILY = """
 name: slider
@@ -19,17 +20,7 @@ reward: [{term: position, of: hand}]
 MODEL = """<mujoco><include file="parts/option.xml"/>
 <worldbody><body name="hand"><joint name="j" type="slide" damping="1"/><geom size="0.1"/></body></worldbody>
 <actuator><motor joint="j" ctrlrange="-1 1" ctrllimited="true"/></actuator></mujoco>"""
-WORDS = [
-    "--training.iterations", "1",
-    "--training.meta-batch-size", "2",
-    "--training.evaluate-every", "0",
-    "--agent.adaptation.num-episodes", "2",
-    "--agent.policy.hidden-sizes", "8",
-    "--evaluation.num-tasks", "2",
-    "--evaluation.num-steps", "1",
-    "--evaluation.num-episodes", "2",
-    "--num-threads", "1",
-]  # fmt: skip
+WORDS = [*TINY, "--agent.policy.hidden-sizes", "8"]
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from metarl.experiments.outside import load_object
 from metarl.experiments.seeds import Member
 from metarl.experiments.settings import settings_for
 from metarl.training import EvaluationConfig, TrainingConfig
+from tests.experiments.tiny import TINY
 
 FAMILY = """
 name: slider
@@ -57,16 +58,6 @@ def infinite(motion, actions):
 def elsewhere(motion, actions):
     return {"near": motion.positions["foot"][:, 0]}
 """
-TINY = [
-    "--training.iterations", "1",
-    "--training.meta-batch-size", "2",
-    "--training.evaluate-every", "0",
-    "--agent.adaptation.num-episodes", "2",
-    "--evaluation.num-tasks", "2",
-    "--evaluation.num-steps", "1",
-    "--evaluation.num-episodes", "2",
-    "--num-threads", "1",
-]  # fmt: skip
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ import pytest
 from metarl.experiments.cli import main
 from metarl.experiments.commands.train import planned
 from metarl.experiments.queue import members_of_list, read_list
+from tests.experiments.tiny import TINY
 
-TINY = (
-    "--training.meta-batch-size 2 --evaluation.num-tasks 3 --evaluation.num-steps 1 --evaluation.num-episodes 2 "
-)
-TINY += "--num-threads 1 --horizon 5 --agent.adaptation.num-episodes 2 --agent.policy.hidden-sizes 8"
+LINE = f"point-promp {' '.join(TINY)} --horizon 5 --agent.policy.hidden-sizes 8 --training.iterations"
 
 
 def written(folder: Path, text: str) -> Path:
@@ -43,6 +41,7 @@ def test_a_list_has_words_names_and_remarks(tmp_path: Path) -> None:
         ("point-promp --seeds 0\n", "line 1: --seeds must be"),
         ("point-promp --out x\n", "line 1: the list's folder holds all its runs"),
         ("--seeds 3\n", "line 1: expected an experiment first, got '--seeds'"),
+        ("point-promp --help\n", "line 1: help is not a training; see `metarl train point-promp --help`"),
         ("point-promp\npoint-promp --seed 1\n", "line 2: line 1 is called point-promp too"),
     ],
 )
@@ -56,11 +55,15 @@ def test_a_line_that_cannot_be_run_is_named_before_anything_starts(
     assert not out.exists()
 
 
+def test_a_list_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected at most 1 MiB"):
+        read_list(written(tmp_path, "x" * (2**20 + 1)))
+
+
 def test_a_queue_trains_what_is_missing_and_refuses_other_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    line = f"point-promp {TINY} --training.iterations"
-    path, out = written(tmp_path, f"{line} 2\n"), tmp_path / "out"
+    path, out = written(tmp_path, f"{LINE} 2\n"), tmp_path / "out"
     assert main(["queue", str(path), "--out", str(out), "--jobs", "1"]) == 0
     assert "point-promp 0" in capsys.readouterr().out
     metrics = out / "point-promp" / "seed0" / "metrics.csv"
@@ -69,7 +72,7 @@ def test_a_queue_trains_what_is_missing_and_refuses_other_settings(
     assert main(["queue", str(path), "--out", str(out)]) == 0
     assert "done before" in capsys.readouterr().out
     assert os.stat(metrics).st_mtime_ns == before
-    other = written(tmp_path, f"{line} 3\n")
+    other = written(tmp_path, f"{LINE} 3\n")
     assert main(["queue", str(other), "--out", str(out)]) == 2
     error = capsys.readouterr().err
     assert "was made with training.iterations 2, the list says 3" in error
@@ -77,12 +80,22 @@ def test_a_queue_trains_what_is_missing_and_refuses_other_settings(
 
 
 def test_a_queue_stops_after_its_hours_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path, out = written(tmp_path, f"point-promp {TINY} --training.iterations 100000\n"), tmp_path / "out"
+    path, out = written(tmp_path, f"{LINE} 100000\n"), tmp_path / "out"
     assert main(["queue", str(path), "--out", str(out), "--hours", "0.0001"]) == 130
     printed = capsys.readouterr()
     assert "0.0001 hours are over" in printed.err
     assert "the same command goes on" in printed.out
     assert (out / "point-promp" / "seed0" / "config.json").exists()
+
+
+def test_what_cannot_be_made_fails_alone_and_leaves_no_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = written(tmp_path, f"omniglot-protonet --data.folder none\n{LINE} 1\n"), tmp_path / "out"
+    assert main(["queue", str(path), "--out", str(out), "--jobs", "1"]) == 1
+    assert "no Omniglot at none" in capsys.readouterr().out
+    assert not (out / "omniglot-protonet").exists()
+    assert (out / "point-promp" / "seed0" / "evaluation.json").exists()
 
 
 @pytest.mark.parametrize(

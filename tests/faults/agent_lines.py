@@ -59,7 +59,7 @@ FAULTS: list[Fault] = [
             "gae_lambda = self.config.gae_lambda",
         ),
         (
-            "norm = torch.nn.utils.clip_grad_norm_(self._reinforced, config.max_grad_norm)",
+            "norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)",
             "norm = loss.detach()",
         ),
         ("config.value_coef * value_loss", "value_loss"),

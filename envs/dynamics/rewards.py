@@ -1,7 +1,9 @@
-"""Rewards that are functions of a user's own: a mistake in one is a line that names it and the value."""
+"""Rewards of a step: forward velocity, or a function of a user's own, whose mistakes are one line each."""
 
+import math
 import traceback
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -9,6 +11,31 @@ from metarl.envs.mujoco.locomotion import Motion
 
 Reward = Callable[[Motion, np.ndarray], Mapping[str, np.ndarray]]
 """Named reward terms, each [row], of a step and its actions [row, action]; the reward is their sum."""
+
+
+@dataclass(frozen=True)
+class ForwardReward:
+    """Forward velocity, a bonus for every step, and a cost of control.
+
+    Their sum is forward_weight * v_x + alive_bonus - ctrl_weight |a|^2.
+    """
+
+    alive_bonus: float = 0.0
+    ctrl_weight: float = 0.0
+    forward_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            if not math.isfinite(value := getattr(self, each.name)):
+                raise ValueError(f"{each.name} must be finite, got {value}")
+
+    def __call__(self, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
+        """The reward terms of every row, by name, each [row]."""
+        return {
+            "reward_forward": self.forward_weight * motion.velocity[:, 0],
+            "reward_survive": np.full(len(actions), self.alive_bonus),
+            "reward_ctrl": -self.ctrl_weight * np.square(actions).sum(1),
+        }
 
 
 def own_terms(where: str, reward: Reward, motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
