@@ -1,21 +1,18 @@
-"""The batched MuJoCo engine: many simulations advanced by `mujoco.rollout`'s persistent thread pool.
+"""The batched MuJoCo engine: many simulations advanced by MuJoCo's own thread pool.
 
 The state of all simulations is one array, [row, state], and each row may have a model of its own. MuJoCo's
 constraint warm start is disabled: the next state is then a pure function of state and control, so results do
-not depend on threads, batch or order, and a run resumes exactly. (With the warm start, a rollout one step at a
-time leaves Gymnasium's trajectory within tens of steps, because the pool cannot return it.)
+not depend on threads, batch, order or backend, and a run resumes exactly. (With the warm start, a rollout one step
+at a time leaves Gymnasium's trajectory within tens of steps, because the pool cannot return it.)
 """
 
 from collections.abc import Sequence
 
 import mujoco
 import numpy as np
-from mujoco import rollout
 
+from metarl.envs.mujoco.backends import FULL_PHYSICS, new_backend
 from metarl.runs.cores import usable_cores
-
-_FULL_PHYSICS = mujoco.mjtState.mjSTATE_FULLPHYSICS.value
-_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 
 # The engine's MjData are laid out by these, so a model that differs in one would be written out of bounds.
 _SIZES = (
@@ -39,6 +36,8 @@ class BatchedPhysics:
         frame_skip: Number of physics steps per control step; `set_frame_skips` gives rows their own.
         num_threads: Number of threads in the pool; one per usable core by default, 0 for the calling thread.
         sense: Whether to compute position sensors; they cost a loop over rows.
+        backend: MuJoCo's module that steps, "batch" or "rollout", with the same results; by default the first that
+            the installed MuJoCo has.
 
     Attributes:
         states: Full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
@@ -54,6 +53,7 @@ class BatchedPhysics:
         num_threads: int | None = None,
         *,
         sense: bool = True,
+        backend: str | None = None,
     ) -> None:
         threads = num_threads if num_threads is not None else usable_cores()
         if threads < 0:
@@ -63,16 +63,16 @@ class BatchedPhysics:
         self.model = model
         self._frame_skip = frame_skip
         self._senses = sense and model.nsensordata > 0
-        self._datas = [mujoco.MjData(model) for _ in range(max(1, threads))]
-        self._pool = rollout.Rollout(nthread=threads if threads > 1 else 0)
-        self._controls, self._trace = np.zeros(0), np.zeros(0)
+        self._data = mujoco.MjData(model)
+        self._backend = new_backend(model, max(1, threads), backend)
         self.resize(num_rows)
 
     def resize(self, num_rows: int) -> None:
         """Have so many simulations, of the engine's own model; the threads stay."""
-        self.states = np.zeros((num_rows, mujoco.mj_stateSize(self.model, _FULL_PHYSICS)))
+        self.states = np.zeros((num_rows, mujoco.mj_stateSize(self.model, FULL_PHYSICS)))
         self.sensors = np.zeros((num_rows, self.model.nsensordata))
         self._models = [self.model] * num_rows
+        self._backend.set_models(self._models)
         self.set_frame_skips(np.full(num_rows, self._frame_skip))
 
     @property
@@ -104,6 +104,7 @@ class BatchedPhysics:
             disable_warm_start(model)
         for row, model in zip(rows.tolist(), models, strict=True):
             self._models[row] = model
+        self._backend.set_models(self._models)
 
     def set_frame_skips(self, frame_skips: np.ndarray) -> None:
         """Give each row its own number of physics steps per control step, int [row].
@@ -113,10 +114,6 @@ class BatchedPhysics:
         if frame_skips.shape != (len(self.states),) or frame_skips.min() < 1:
             raise ValueError(f"expected {len(self.states)} frame skips of 1 or more, got {frame_skips}")
         self.frame_skips = frame_skips.astype(np.int64)
-        size = len(self.states) * int(self.frame_skips.max())
-        if len(self._trace) < size:
-            self._controls = np.zeros((size, self.model.nu))
-            self._trace = np.zeros((size, self.states.shape[1]))
 
     def model_of(self, row: int) -> mujoco.MjModel:
         """The model that a row is simulated with."""
@@ -138,18 +135,18 @@ class BatchedPhysics:
         skips = self.frame_skips if rows is None else self.frame_skips[rows]
         first = int(skips[0])
         if (skips == first).all():
-            self._roll(controls, rows, first)
+            self._backend.step(self.states, controls, rows, first)
         else:
             indices = np.arange(len(self.states)) if rows is None else rows
             for skip in np.unique(skips).tolist():
-                self._roll(controls[skips == skip], indices[skips == skip], skip)
+                self._backend.step(self.states, controls[skips == skip], indices[skips == skip], skip)
         self._sense(np.arange(len(self.states)) if rows is None else rows)
 
     def _sense(self, rows: np.ndarray) -> None:
         """Compute the rows' sensors; those of a rollout are one physics step older than its states."""
         if not self._senses:
             return
-        data = self._datas[0]
+        data = self._data
         for row in rows:
             model = self._models[row]
             data.qpos[:] = self.qpos[row]
@@ -158,28 +155,9 @@ class BatchedPhysics:
             mujoco.mj_sensorPos(model, data)
             self.sensors[row] = data.sensordata
 
-    def _roll(self, controls: np.ndarray, rows: np.ndarray | None, skip: int) -> None:
-        """One control step of rows (None: all) that take the same number of physics steps."""
-        count = len(controls)
-        held = self._controls[: count * skip].reshape(count, skip, self.model.nu)
-        trace = self._trace[: count * skip].reshape(count, skip, self.states.shape[1])
-        held[:] = controls[:, None]
-        self._pool.rollout(
-            self._models if rows is None else [self._models[row] for row in rows],
-            self._datas,
-            self.states if rows is None else self.states[rows],
-            held,
-            control_spec=_CONTROL,
-            skip_checks=True,
-            nstep=skip,
-            state=trace,
-        )
-        self.states[slice(None) if rows is None else rows] = trace[:, -1]
-
     def close(self) -> None:
         """Stop the threads of the pool."""
-        if self._pool.rollout_ is not None:
-            self._pool.close()
+        self._backend.close()
 
 
 def _sizes(model: mujoco.MjModel) -> tuple[int, ...]:

@@ -1,10 +1,11 @@
 """Environment steps per second with a policy in the loop: our collector, the physics alone, and Gymnasium.
 
-Four contenders per robot, each with the same policy parameters of 40 tasks where a policy acts:
+The contenders per robot, each with the same policy parameters of 40 tasks where a policy acts:
 
     metarl      `Workers.collect` with an adapted actor: policy, physics, observations, rewards, recording, resets
-    physics     `mujoco.rollout` alone, one control step per call: the ceiling. It replays the actions of our
+    rollout     `mujoco.rollout` alone, one control step per call: the ceiling. It replays the actions of our
                 collection from the same initial states with as many threads, so it simulates the very same steps
+    batch       `mujoco.batch` alone, likewise, where the installed MuJoCo has it
     sync        Gymnasium's SyncVectorEnv of the v5 environment, the same actor for all of them in one batch
     async       Gymnasium's AsyncVectorEnv, one process per environment, likewise
 
@@ -21,15 +22,14 @@ from statistics import median
 from typing import Any, Literal
 
 import gymnasium
-import mujoco
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
-from mujoco import rollout
 
 from metarl.agent import Actor
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs.benchmarks import make_benchmark
+from metarl.envs.mujoco.backends import has_batch, new_backend
 from metarl.envs.mujoco.locomotion import LocomotionEnv
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
 from metarl.experiments.console import Waiting, show_table
@@ -39,10 +39,10 @@ from metarl.tasks import Benchmark, Task
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 
-_CONTROL = mujoco.mjtState.mjSTATE_CTRL.value
 _LABELS = {
     "metarl": "metarl, whole collector",
-    "physics": "mujoco.rollout, physics only",
+    "rollout": "mujoco.rollout, physics only",
+    "batch": "mujoco.batch, physics only",
     "sync": "gymnasium SyncVectorEnv",
     "async": "gymnasium AsyncVectorEnv",
 }
@@ -111,25 +111,28 @@ def measure_robot(
         workers = stack.enter_context(Workers(EnvMaker(benchmark.family, sizes.horizon)))
         actor, learner = adapted_actor(benchmark, workers, tasks)
         recorded = workers.collect(actor, tasks, sizes.num_episodes, seed=0)
-        physics = Replay(benchmark, recorded, learner, seed=0, num_threads=usable_cores())
-        stack.callback(physics.close)
-        physics.run()  # the first pass of a contender warms it up
-        physics.check()
+        replays: dict[str, Replay] = {}
+        for backend in ("rollout", *(("batch",) if has_batch() else ())):
+            replays[backend] = Replay(benchmark, recorded, learner, backend, seed=0, num_threads=usable_cores())
+            stack.callback(replays[backend].close)
+            replays[backend].run()  # the first pass of a contender warms it up
+            replays[backend].check()
         contenders: dict[str, Callable[[], tuple[int, float]]] = {
             "metarl": lambda: _collect(workers, actor, tasks, sizes.num_episodes),
-            "physics": physics.run,
+            **{backend: replay.run for backend, replay in replays.items()},
             "sync": lambda: step_peer(peers["sync"], actor, sizes.num_tasks, sizes.horizon),
             "async": lambda: step_peer(peers["async"], actor, sizes.num_tasks, sizes.horizon),
         }
         steps = {name: run()[0] for name, run in contenders.items() if name in peers}
         speeds = interleave({name: _speed(run) for name, run in contenders.items()}, repeats, progress)
-    environments = {name: sizes.num_tasks * sizes.num_episodes for name in ("metarl", "physics")}
+    ours = ("metarl", *replays)
+    environments = dict.fromkeys(ours, sizes.num_tasks * sizes.num_episodes)
     environments |= {mode: env.num_envs for mode, env in peers.items()}
     return {
         "tasks": sizes.num_tasks,
         "horizon": sizes.horizon,
         "environments": environments,
-        "steps": {"metarl": recorded.num_steps, "physics": recorded.num_steps, **steps},
+        "steps": {**dict.fromkeys(ours, recorded.num_steps), **steps},
         "steps_per_s": {name: median(values) for name, values in speeds.items()},
         "metarl_over": {
             name: ratio(speeds["metarl"], values) for name, values in speeds.items() if name != "metarl"
@@ -156,12 +159,20 @@ class Replay:
         benchmark: Benchmark of the trajectories.
         recorded: Trajectories to simulate again.
         learner: Policy that maps the recorded outputs to actions.
+        backend: MuJoCo's module that steps.
         seed: Seed with which the trajectories were collected.
         num_threads: Number of threads in the pool.
     """
 
     def __init__(
-        self, benchmark: Benchmark, recorded: Trajectories, learner: AdaptivePolicy, *, seed: int, num_threads: int
+        self,
+        benchmark: Benchmark,
+        recorded: Trajectories,
+        learner: AdaptivePolicy,
+        backend: str,
+        *,
+        seed: int,
+        num_threads: int,
     ) -> None:
         num_tasks, num_episodes, horizon = recorded.mask.shape
         num_rows = num_tasks * num_episodes
@@ -173,41 +184,23 @@ class Replay:
         self._frame_skip = env.family.frame_skip
         self._initial = env.physics.states.copy()
         self._states = self._initial.copy()
-        models = [env.physics.model_of(row) for row in range(num_rows)]
         alive = recorded.mask.flatten(0, 1).numpy()
-        self._steps: list[tuple[np.ndarray | None, list[mujoco.MjModel], np.ndarray]] = []
+        self._steps: list[tuple[np.ndarray | None, np.ndarray]] = []
         for t in range(horizon):
             rows = np.flatnonzero(alive[:, t])
-            controls = (
-                learner.actions.to_env(recorded.actions[:, :, t]).reshape(num_rows, -1)[rows].astype(np.float64)
-            )
-            held = np.repeat(controls[:, None], self._frame_skip, axis=1)
+            actions = learner.actions.to_env(recorded.actions[:, :, t]).reshape(num_rows, -1)
             if len(rows):
-                everything = len(rows) == num_rows
-                self._steps.append((None if everything else rows, [models[row] for row in rows], held))
-        self._datas = [mujoco.MjData(models[0]) for _ in range(num_threads)]
-        self._trace = np.zeros((num_rows, self._frame_skip, self._states.shape[1]))
-        self._pool = rollout.Rollout(nthread=num_threads if num_threads > 1 else 0)
+                self._steps.append((None if len(rows) == num_rows else rows, actions[rows].astype(np.float64)))
+        self._backend = new_backend(env.physics.model, num_threads, backend)
+        self._backend.set_models([env.physics.model_of(row) for row in range(num_rows)])
 
     def run(self) -> tuple[int, float]:
         """Simulate everything once: environment steps, and seconds."""
         began = time.perf_counter()
-        states = self._states
-        states[:] = self._initial
+        self._states[:] = self._initial
         steps = 0
-        for rows, models, controls in self._steps:
-            trace = self._trace[: len(controls)]
-            self._pool.rollout(
-                models,
-                self._datas,
-                states if rows is None else states[rows],
-                controls,
-                control_spec=_CONTROL,
-                skip_checks=True,
-                nstep=self._frame_skip,
-                state=trace,
-            )
-            states[slice(None) if rows is None else rows] = trace[:, -1]
+        for rows, controls in self._steps:
+            self._backend.step(self._states, controls, rows, self._frame_skip)
             steps += len(controls)
         return steps, time.perf_counter() - began
 
@@ -222,8 +215,8 @@ class Replay:
             raise RuntimeError(f"the replay does not end where the collection did, but {difference:.3g} away")
 
     def close(self) -> None:
-        """Stop the threads of the pool."""
-        self._pool.close()
+        """Stop the threads."""
+        self._backend.close()
         self._env.close()
 
 
@@ -281,10 +274,10 @@ def _speed(run: Callable[[], tuple[int, float]]) -> Callable[[], float]:
 
 def _show(robot: Robot, measured: dict[str, Any]) -> None:
     lines = []
-    for name, label in _LABELS.items():
+    for name in measured["steps_per_s"]:
         counts = [f"{measured[what][name]:,}" for what in ("environments", "steps")]
         speed = f"{measured['steps_per_s'][name]:,.0f}"
-        lines.append([label, *counts, speed, *ratio_cells(measured["metarl_over"].get(name))])
+        lines.append([_LABELS[name], *counts, speed, *ratio_cells(measured["metarl_over"].get(name))])
     title = f"{robot.benchmark}: {measured['tasks']} policies, episodes of {measured['horizon']} steps"
     columns = ["contender", "environments", "steps", "steps/s", "metarl over it", "lowest, highest"]
     show_table(title, columns, lines)
