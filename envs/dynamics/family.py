@@ -22,7 +22,7 @@ from metarl.envs.dynamics.physics import (
     edited_model,
     make_edit,
 )
-from metarl.envs.dynamics.ranges import AFTER, CHANGE_STEP, Randomization, Range
+from metarl.envs.dynamics.ranges import CHANGE_STEP, Randomization, Range
 from metarl.envs.dynamics.rewards import ForwardReward, Reward, own_terms
 from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_goals, measured_names
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
@@ -79,7 +79,7 @@ class DynamicsFamily(LocomotionFamily):
         check_counts(self, "horizon")
         self._check_change(self.horizon)
         ranges = self.randomization.parameters
-        targets = {r.name: target_size(r) for r in ranges if r.field == "target"}
+        targets = self.randomization.target_sizes
         terms = self.reward.terms if isinstance(self.reward, TermReward) else ()
         measured = measured_names(terms, self.health, list(targets))
         measured = tuple(dict.fromkeys((*measured, *self.places)))
@@ -98,7 +98,8 @@ class DynamicsFamily(LocomotionFamily):
         edits = {r.name: make_edit(nominal, r) for r in ranges if FIELDS[r.field].kind not in (*_LOOP, "target")}
         loops = {r.name: loop_range(r, observed) for r in ranges if FIELDS[r.field].kind in _LOOP}
         sizes = {name: len(edit.targets) for name, edit in edits.items()}
-        sizes |= {name: loop.num_targets for name, loop in loops.items()} | targets
+        sizes |= {name: loop.num_targets for name, loop in loops.items()}
+        sizes |= {r.name: len(r.targets) for r in ranges if r.field == "target"}
         for name, value in {
             "parameters": tuple(_parameter(r, sizes[r.name]) for r in ranges),
             "num_observed": len(observed),
@@ -122,12 +123,18 @@ class DynamicsFamily(LocomotionFamily):
         """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
         return {name: SENSOR + name for name in self._measured}
 
-    def goals(self, task: Task) -> list[np.ndarray]:
-        """Places of the task's targets, metres, each [3]; axes that a target leaves out are 0."""
+    def goals(self, task: Task, *, changed: bool = False) -> list[np.ndarray]:
+        """Places of the task's targets, metres, each [3]; axes that a target leaves out are 0.
+
+        Args:
+            task: Task that has them.
+            changed: Whether to return the places after the task's change instead of those before.
+        """
+        moved = self.randomization.moved_targets if changed else {}
         targets = [r for r in self.randomization.ranges if r.field == "target" and r.targets]
         places = [np.zeros(3) for _ in targets]
         for place, r in zip(places, targets, strict=True):
-            place[["xyz".index(axis) for axis in r.targets]] = task[r.name]
+            place[["xyz".index(axis) for axis in r.targets]] = task[moved.get(r.name, r.name)]
         return places
 
     def healthy(self, motion: Motion) -> np.ndarray | None:
@@ -278,6 +285,7 @@ class DynamicsEnv(LocomotionEnv):
     ) -> None:
         super().__init__(family, num_envs, horizon=horizon, num_threads=num_threads, autoreset_mode=autoreset_mode)
         self._changes = family.randomization.change is not None
+        self._moved_targets = family.randomization.moved_targets
         self._phase_models: list[list[mujoco.MjModel]] = []
         self._phase_skips: list[np.ndarray] = []
         self._take_loops()
@@ -351,6 +359,17 @@ class DynamicsEnv(LocomotionEnv):
         skips[rows] = self._phase_skips[phase][rows]
         self.physics.set_frame_skips(skips)
 
+    def _row_params(self, index: slice | np.ndarray) -> dict[str, np.ndarray]:
+        params = super()._row_params(index)
+        changed = self._changed[index]
+        for name, after in self._moved_targets.items():
+            moved = changed.reshape(-1, *(1 for _ in params[name].shape[1:]))
+            params[name] = np.where(moved, params[after], params[name])
+        return params
+
+    def _goals(self, row: int) -> list[np.ndarray]:
+        return self.family.goals(self._tasks[row], changed=bool(self._changed[row]))
+
     def _controls(self, actions: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
         rows = self._every[index]
         return self._loop.arrived(actions, rows, self._elapsed[rows])
@@ -358,15 +377,6 @@ class DynamicsEnv(LocomotionEnv):
     def _duration(self, index: slice | np.ndarray) -> np.ndarray:
         seconds: np.ndarray = self._nominal.opt.timestep * self.physics.frame_skips[index, None]
         return seconds
-
-
-def target_size(r: Range) -> int:
-    """Number of numbers of a target's parameter: one per axis among its targets; 0 for a plain number."""
-    if wrong := [axis for axis in r.targets if axis not in ("x", "y", "z")]:
-        raise ValueError(f"range {r.name!r}: the targets of field 'target' are axes, x, y or z, got {wrong[0]!r}")
-    if r.name.startswith(AFTER):
-        raise ValueError(f"range {r.name!r}: a target does not change within an episode")
-    return len(r.targets)
 
 
 def _parameter(r: Range, num_targets: int) -> Parameter:

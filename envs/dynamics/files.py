@@ -65,6 +65,8 @@ def load_family(path: Path | str, reward: Reward | None = None) -> DynamicsFamil
           ranges:
             - {field: strength, targets: [elbow], low: 0.3, high: 0.7}
 
+    A range of field `target` is where something should be; in a change, one of the same name is where it moves to.
+
     Args:
         path: Path of the YAML file.
         reward: Reward of a step; by default the file's, or forward velocity with the robot's own weights. A model

@@ -175,7 +175,8 @@ class Change:
 
     Attributes:
         ranges: Ranges of the values from the change on; all other values stay the same. They are relative to the
-            nominal model, not to the values before. Their parameters are named "after." and the range's name.
+            nominal model, not to the values before. Their parameters are named "after." and the range's name. A
+            target that moves has the name and axes of one in the family's ranges.
         first_step: Earliest step that is simulated with the new values, counted from 0.
         last_step: Latest step at which the simulation with the new values starts, counted from 0.
     """
@@ -213,6 +214,23 @@ class Randomization:
         for r in (*self.ranges, *(self.change.ranges if self.change else ())):
             if r.field == CHANGE_STEP:
                 raise ValueError("change_step is no field of a range: give Change its first_step and last_step")
+        self._check_targets()
+
+    def _check_targets(self) -> None:
+        ranges = [r for r in self.parameters if r.field == "target"]
+        for r in ranges:
+            if wrong := [axis for axis in r.targets if axis not in ("x", "y", "z")]:
+                raise ValueError(
+                    f"range {r.name!r}: the targets of field 'target' are axes, x, y or z, got {wrong[0]!r}"
+                )
+        axes = {r.name: r.targets for r in ranges}
+        for name, after in self.moved_targets.items():
+            if axes.get(name) != axes[after]:
+                there = f"has the axes {list(axes[name])}" if name in axes else "is not there"
+                raise ValueError(
+                    "change: a target that moves must be in ranges too, with the same name and axes; "
+                    f"{name!r} {there}"
+                )
 
     @property
     def after(self) -> tuple[Range, ...]:
@@ -226,3 +244,13 @@ class Randomization:
             return self.ranges
         step = Range(CHANGE_STEP, (), self.change.first_step, self.change.last_step)
         return (*self.ranges, step, *self.after)
+
+    @property
+    def target_sizes(self) -> dict[str, int]:
+        """Number of numbers of every target, by name: one per axis among its targets; 0 for a plain number."""
+        return {r.name: len(r.targets) for r in self.ranges if r.field == "target"}
+
+    @property
+    def moved_targets(self) -> dict[str, str]:
+        """Parameters that replace targets from the change on, by the names of the targets."""
+        return {r.name.removeprefix(AFTER): r.name for r in self.after if r.field == "target"}

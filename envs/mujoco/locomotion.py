@@ -34,7 +34,8 @@ class Motion(NamedTuple):
         positions: Positions after the step of the bodies and sites that the family measures, by name, metres
             [row, 3].
         velocities: Mean velocities of the same over the step, m/s [row, 3].
-        params: Parameters of the rows' tasks, by name, [row] or [row, size].
+        params: Parameters of the rows' tasks, by name, [row] or [row, size]; a target that has changed within the
+            episode is the new one.
     """
 
     position: np.ndarray
@@ -174,7 +175,7 @@ class LocomotionEnv(TaskVectorEnv):
         qpos, qvel = self.physics.qpos[index], self.physics.qvel[index]
         healthy = self.robot.healthy(qpos, qvel) if self.robot.healthy else np.ones(len(qpos), np.bool_)
         velocity = (self._tracked(index) - before) / self._duration(index)
-        params = {name: values[index] for name, values in self._params.items()}
+        params = self._row_params(index)
         positions = self._measure(index)
         velocities = {name: (positions[name] - measured[name]) / self._duration(index) for name in positions}
         motion = Motion(self._root(index), velocity, healthy, qpos, qvel, positions, velocities, params)
@@ -191,6 +192,14 @@ class LocomotionEnv(TaskVectorEnv):
             **terms,
         }
         return self._observe(index), rewards, terminated, infos
+
+    def _row_params(self, index: slice | np.ndarray) -> dict[str, np.ndarray]:
+        """Parameters of the rows' tasks that hold in this step, by name, [row] or [row, size]."""
+        return {name: values[index] for name, values in self._params.items()}
+
+    def _goals(self, row: int) -> list[np.ndarray]:
+        """Places to reach in a row at present, metres, each [3]."""
+        return self.family.goals(self._tasks[row])
 
     def _controls(self, actions: np.ndarray, index: slice | np.ndarray) -> np.ndarray:
         """The controls of the actuators in this step for the actions [row, action]."""
@@ -233,7 +242,7 @@ class LocomotionEnv(TaskVectorEnv):
         """The robot of a row, followed by a camera, and the goal of its task if it has one."""
         if self._camera is None:
             self._camera = Camera(self.family.build_looks())
-        return self._camera.picture(self.physics.qpos[row], self.family.goals(self._tasks[row]))
+        return self._camera.picture(self.physics.qpos[row], self._goals(row))
 
     def close_extras(self, **kwargs: object) -> None:
         """Stop the engine's threads."""

@@ -157,6 +157,40 @@ def test_a_function_of_ones_own_reads_the_places_that_are_named(tmp_path: Path) 
     assert rewards[-1, 0] == pytest.approx(-np.abs(data.body("fingertip").xpos[:2] - 0.1).sum(), abs=1e-9)
 
 
+MOVING = (
+    REACHER
+    + """
+change:
+  first_step: 5
+  last_step: 5
+  ranges:
+    - {field: target, name: goal, targets: [x, y], low: -0.15, high: 0.15}
+    - {field: damping, low: 0.5, high: 2}
+"""
+)
+
+
+def test_a_target_and_the_dynamics_may_change_within_an_episode(tmp_path: Path) -> None:
+    made = family(tmp_path, MOVING)
+    moved = {"goal": (0.1, -0.05), "change_step": 5, "after.goal": (-0.1, 0.12), "after.damping": 1.5}
+    still = {**moved, "after.goal": (0.1, -0.05)}
+    tasks = [Task.of("reacher", **moved), Task.of("reacher", **still)]
+    env = made.make_env(2)
+    env.set_tasks(tasks)
+    for _ in range(2):  # a reset puts the target back
+        env.reset(seed=[3, 3])
+        assert [env._goals(row)[0].tolist() for row in (0, 1)] == [[0.1, -0.05, 0.0]] * 2
+        rewards = np.array([env.advance(np.full((2, 2), 0.5, np.float32)).rewards for _ in range(10)])
+        fingertips = env._measure(slice(None))["fingertip"][:, :2]
+        assert np.array_equal(fingertips[0], fingertips[1])
+        assert np.array_equal(rewards[:5, 0], rewards[:5, 1])
+        assert (rewards[5:, 0] != rewards[5:, 1]).all()
+        expected = -np.linalg.norm(fingertips - [(-0.1, 0.12), (0.1, -0.05)], axis=1) - 0.05 * 0.5
+        assert rewards[-1] == pytest.approx(expected, abs=1e-9)
+        assert [env._goals(row)[0].tolist() for row in (0, 1)] == [[-0.1, 0.12, 0.0], [0.1, -0.05, 0.0]]
+    env.close()
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
@@ -177,6 +211,19 @@ def test_a_function_of_ones_own_reads_the_places_that_are_named(tmp_path: Path) 
 def test_mistakes_in_a_reward_are_told(old: str, new: str, said: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=said):
         family(tmp_path, REACHER.replace(old, new, 1))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("name: goal", "name: gaol", "must be in ranges too, with the same name and axes; 'gaol' is not there"),
+        ("targets: [x, y]", "targets: [x]", r"with the same name and axes; 'goal' has the axes \['x', 'y'\]"),
+    ],
+)
+def test_a_target_that_moves_is_one_that_there_is(old: str, new: str, said: str, tmp_path: Path) -> None:
+    before, after = MOVING.split("change:")
+    with pytest.raises(ValueError, match=said):
+        family(tmp_path, before + "change:" + after.replace(old, new))
 
 
 def test_a_term_without_a_body_is_told() -> None:
