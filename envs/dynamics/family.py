@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs.dynamics.control import ControlLoop, Loop, LoopRange, loop_range, observed_names, task_loop
 from metarl.envs.dynamics.effects import fields_without_effect
-from metarl.envs.dynamics.fields import FIELDS
+from metarl.envs.dynamics.fields import FIELDS, element_names
 from metarl.envs.dynamics.physics import (
     LITERATURE,
     NO_GAP,
@@ -24,7 +24,7 @@ from metarl.envs.dynamics.physics import (
 )
 from metarl.envs.dynamics.ranges import CHANGE_STEP, Randomization, Range
 from metarl.envs.dynamics.rewards import ForwardReward, Reward, own_terms
-from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_goals, measured_names
+from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_contacts, check_goals, measured_names
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import Robot
 from metarl.envs.vector import Infos
@@ -50,6 +50,7 @@ class DynamicsFamily(LocomotionFamily):
         simulator: Differences of the simulator from the settings of the model file.
         health: Ranges of heights and uprightness outside which an episode ends.
         places: Bodies and sites, besides those of reward terms, whose positions a reward reads in `Motion`.
+        contacts: Whether a reward of a user's own reads the forces of contacts in `Motion`.
         parameters: Parameters of the tasks, one per range, with the bounds of its ring.
         num_observed: Number of observed quantities.
 
@@ -66,6 +67,7 @@ class DynamicsFamily(LocomotionFamily):
     simulator: SimulatorGap = NO_GAP
     health: tuple[Health, ...] = ()
     places: tuple[str, ...] = ()
+    contacts: bool = False
     parameters: tuple[Parameter, ...] = field(init=False, repr=False, compare=False)
     num_observed: int = field(init=False, repr=False, compare=False)
     _nominal: mujoco.MjModel = field(init=False, repr=False, compare=False)
@@ -85,6 +87,7 @@ class DynamicsFamily(LocomotionFamily):
         measured = tuple(dict.fromkeys((*measured, *self.places)))
         check_goals(terms, targets)
         nominal = build_nominal(self.robot, ranges, self.physics, measured)
+        check_contacts(terms, element_names(nominal, "body"))
         if not nominal.nu or not nominal.actuator_ctrllimited.all():
             raise ValueError(
                 f"the model of {self.robot.name!r} needs actuators that all have a ctrlrange: actions do"
@@ -122,6 +125,13 @@ class DynamicsFamily(LocomotionFamily):
     def measured(self) -> Mapping[str, str]:
         """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
         return {name: SENSOR + name for name in self._measured}
+
+    @property
+    def felt(self) -> Sequence[str]:
+        """Names of all bodies of the model, in its order, if the reward reads the contact forces on them."""
+        terms = self.reward.terms if isinstance(self.reward, TermReward) else ()
+        reads = self.contacts or any(term.term == "contact" for term in terms)
+        return element_names(self._nominal, "body") if reads else ()
 
     def goals(self, task: Task, *, changed: bool = False) -> list[np.ndarray]:
         """Places of the task's targets, metres, each [3]; axes that a target leaves out are 0.

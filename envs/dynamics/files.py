@@ -24,7 +24,7 @@ _REWARD = tuple(f.name for f in fields(ForwardReward))
 _NUMBERS = (
     *("low", "high", "ring", "reset_noise", "frame_skip", "horizon", "hidden_qpos", "first_step", "last_step"),
     *_REWARD,
-    "weight",
+    *("weight", "clip"),
 )
 _TERM = tuple(f.name for f in fields(Term))
 _HEALTH = tuple(f.name for f in fields(Health))
@@ -43,6 +43,7 @@ _FAMILY = (
     "reward",
     "healthy",
     "places",
+    "contacts",
     "ranges",
     "change",
 )
@@ -109,6 +110,8 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
     for name in ("name", "robot", "model", "physics"):
         if name in entries and not (isinstance(entries[name], str) and entries[name]):
             raise ValueError(f"{name} must be text, got {shorten(entries[name])}")
+    if not isinstance(entries.get("contacts", False), bool):
+        raise ValueError(f"contacts must be true or false, got {shorten(entries['contacts'])}")
     physics = entries.get("physics", "physical")
     if physics not in _PHYSICS:
         raise ValueError(f"physics must be one of {', '.join(_PHYSICS)}, got {shorten(physics)}")
@@ -131,6 +134,7 @@ def _family(data: object, folder: Path, reward: Reward | None) -> DynamicsFamily
             for number, entry in enumerate(_list(entries.get("healthy", []), "healthy"))
         ),
         places=tuple(str(name) for name in _list(entries.get("places", []), "places")),
+        contacts=entries.get("contacts", False),
     )
 
 

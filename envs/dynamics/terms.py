@@ -15,7 +15,7 @@ import numpy as np
 
 from metarl.envs.mujoco.locomotion import Motion
 
-Kind = Literal["position", "velocity", "distance", "height", "upright", "control", "alive"]
+Kind = Literal["position", "velocity", "distance", "height", "upright", "control", "contact", "alive"]
 Goal = str | float | tuple[str | float, ...] | None
 """Where something should be: a body or site, a task parameter, or numbers and task parameters, one per axis."""
 UPRIGHT = ":upright"
@@ -30,10 +30,13 @@ class Term:
     Attributes:
         term: Kind of the term. position, velocity and height are a coordinate of `of`, or its absolute difference
             from `to`; distance is the Euclidean one between `of` and `to`; upright is the cosine of the tilt of a
-            body's own z axis; control is the sum of squared actions; alive is 1.
+            body's own z axis; control is the sum of squared actions; contact is the sum of the squared
+            torques (N m) and forces (N) by contacts on the body `of`, or on all bodies, in the last physics step,
+            each component first clipped to [-clip, clip], as in Gymnasium's Ant; alive is 1.
         of: Name of a body or site.
         to: Body, site, task parameter, or numbers and task parameters, one per axis.
         axes: Axes that count, such as "x" or "xy"; by default x for position and velocity, xyz for distance.
+        clip: Bound of the components of contact, N and N m, above 0.
         weight: Factor of the term in the reward.
         name: Name of the term in the infos, after "reward_"; by default the kind and `of`.
     """
@@ -42,6 +45,7 @@ class Term:
     of: str = ""
     to: Goal = None
     axes: str = ""
+    clip: float = 1.0
     weight: float = 1.0
     name: str = ""
 
@@ -58,17 +62,21 @@ class Term:
             raise ValueError(f"term {self.term!r}: axes must be some of x, y and z, got {self.axes!r}")
         if self.term in ("position", "velocity") and len(self.axes) != 1:
             raise ValueError(f"term {self.term!r} needs one axis, got {self.axes!r}; give one term per axis")
-        if (self.term in ("control", "alive")) != (not self.of):
+        if self.term != "contact" and (self.term in ("control", "alive")) != (not self.of):
             what = "takes no" if self.of else "needs the name of a body or site as"
             raise ValueError(f"term {self.term!r} {what} of")
         if self.to is None and self.term == "distance":
             raise ValueError(
                 "term 'distance' needs to: a body, a site, a task parameter, or a list of them by axis"
             )
-        if self.to is not None and self.term in ("upright", "control", "alive"):
+        if self.to is not None and self.term in ("upright", "control", "contact", "alive"):
             raise ValueError(f"term {self.term!r} takes no to, got {self.to!r}")
         if isinstance(self.to, tuple) and len(self.to) != len(self.axes):
             raise ValueError(f"term {self.term!r}: to must have a number for each of {self.axes}, got {self.to!r}")
+        if self.clip != 1.0 and self.term != "contact":
+            raise ValueError(f"term {self.term!r} takes no clip, got {self.clip:g}")
+        if not self.clip > 0.0:
+            raise ValueError(f"term {self.term!r}: clip must be above 0, got {self.clip:g}")
         if not math.isfinite(self.weight):
             raise ValueError(f"term {self.term!r}: weight must be finite, got {self.weight}")
         object.__setattr__(self, "name", self.name or "_".join(filter(None, (self.term, self.of))))
@@ -76,12 +84,17 @@ class Term:
     @property
     def measured(self) -> str:
         """Name of the sensor that the term reads; empty for none."""
+        if self.term == "contact":
+            return ""
         return self.of + UPRIGHT if self.term == "upright" else self.of
 
     def values(self, motion: Motion, actions: np.ndarray) -> np.ndarray:
         """The term without its weight, [row]."""
         if self.term == "control":
             return np.square(actions).sum(1)  # type: ignore[no-any-return]
+        if self.term == "contact":
+            felt = [motion.contacts[self.of]] if self.of else list(motion.contacts.values())
+            return np.square(np.clip(felt, -self.clip, self.clip)).sum((0, 2))  # type: ignore[no-any-return]
         if self.term == "alive":
             return np.ones(len(actions))
         if self.term == "upright":
@@ -174,6 +187,13 @@ def check_goals(terms: Sequence[Term], sizes: Mapping[str, int]) -> None:
         if isinstance(term.to, str) and term.to in sizes and max(1, sizes[term.to]) != len(term.axes):
             numbers = max(1, sizes[term.to])
             raise ValueError(f"term {term.name!r}: {term.to!r} has {numbers} numbers, its axes are {term.axes!r}")
+
+
+def check_contacts(terms: Sequence[Term], bodies: Sequence[str]) -> None:
+    """Raise a ValueError unless the bodies whose contacts terms read are in the model."""
+    for term in terms:
+        if term.term == "contact" and term.of and term.of not in bodies:
+            raise ValueError(f"term {term.name!r}: the model has no body {term.of!r}{nearest(term.of, bodies)}")
 
 
 def add_sensors(

@@ -36,12 +36,16 @@ class BatchedPhysics:
         frame_skip: Number of physics steps per control step; `set_frame_skips` gives rows their own.
         num_threads: Number of threads in the pool; one per usable core by default, 0 for the calling thread.
         sense: Whether to compute position sensors; they cost a loop over rows.
+        contacts: Whether to compute the forces of contacts; the last physics step of a control step then is a loop
+            over rows in the calling thread.
         backend: MuJoCo's module that steps, "batch" or "rollout", with the same results; by default the first that
             the installed MuJoCo has.
 
     Attributes:
         states: Full physics states (time, qpos, qvel, act, plugin), float64 [row, state].
         sensors: Position sensors at the rows' states, float64 [row, sensor].
+        contact_forces: Torques (N m) and forces (N) on bodies by contacts in the last physics step, as MuJoCo's
+            cfrc_ext has them, float64 [row, body, 6]; zero where a row begins.
         frame_skips: Number of physics steps per control step, int64 [row].
     """
 
@@ -53,6 +57,7 @@ class BatchedPhysics:
         num_threads: int | None = None,
         *,
         sense: bool = True,
+        contacts: bool = False,
         backend: str | None = None,
     ) -> None:
         threads = num_threads if num_threads is not None else usable_cores()
@@ -63,6 +68,7 @@ class BatchedPhysics:
         self.model = model
         self._frame_skip = frame_skip
         self._senses = sense and model.nsensordata > 0
+        self._feels = contacts
         self._data = mujoco.MjData(model)
         self._backend = new_backend(model, max(1, threads), backend)
         self.resize(num_rows)
@@ -71,6 +77,7 @@ class BatchedPhysics:
         """Have so many simulations, of the engine's own model; the threads stay."""
         self.states = np.zeros((num_rows, mujoco.mj_stateSize(self.model, FULL_PHYSICS)))
         self.sensors = np.zeros((num_rows, self.model.nsensordata))
+        self.contact_forces = np.zeros((num_rows, self.model.nbody if self._feels else 0, 6))
         self._models = [self.model] * num_rows
         self._backend.set_models(self._models)
         self.set_frame_skips(np.full(num_rows, self._frame_skip))
@@ -128,6 +135,7 @@ class BatchedPhysics:
         self.states[rows] = 0.0
         self.states[rows, 1 : 1 + nq] = qpos
         self.states[rows, 1 + nq : 1 + nq + nv] = qvel
+        self.contact_forces[rows] = 0.0
         self._sense(rows)
 
     def step(self, controls: np.ndarray, rows: np.ndarray | None = None) -> None:
@@ -135,12 +143,29 @@ class BatchedPhysics:
         skips = self.frame_skips if rows is None else self.frame_skips[rows]
         first = int(skips[0])
         if (skips == first).all():
-            self._backend.step(self.states, controls, rows, first)
+            self._advance(controls, rows, first)
         else:
             indices = np.arange(len(self.states)) if rows is None else rows
             for skip in np.unique(skips).tolist():
-                self._backend.step(self.states, controls[skips == skip], indices[skips == skip], skip)
+                self._advance(controls[skips == skip], indices[skips == skip], skip)
         self._sense(np.arange(len(self.states)) if rows is None else rows)
+
+    def _advance(self, controls: np.ndarray, rows: np.ndarray | None, skip: int) -> None:
+        """One control step of rows (None: all) that take the same number of physics steps."""
+        if not self._feels:
+            self._backend.step(self.states, controls, rows, skip)
+            return
+        if skip > 1:
+            self._backend.step(self.states, controls, rows, skip - 1)
+        data = self._data
+        for row, control in zip(range(len(self.states)) if rows is None else rows.tolist(), controls, strict=True):
+            model = self._models[row]
+            mujoco.mj_setState(model, data, self.states[row], FULL_PHYSICS)
+            data.ctrl[:] = control
+            mujoco.mj_step(model, data)
+            mujoco.mj_rnePostConstraint(model, data)
+            mujoco.mj_getState(model, data, self.states[row], FULL_PHYSICS)
+            self.contact_forces[row] = data.cfrc_ext
 
     def _sense(self, rows: np.ndarray) -> None:
         """Compute the rows' sensors; those of a rollout are one physics step older than its states."""

@@ -36,6 +36,8 @@ class Motion(NamedTuple):
         velocities: Mean velocities of the same over the step, m/s [row, 3].
         params: Parameters of the rows' tasks, by name, [row] or [row, size]; a target that has changed within the
             episode is the new one.
+        contacts: Torques (N m) and forces (N) by contacts in the step's last physics step, by the name of the body
+            that they act on, as MuJoCo's cfrc_ext has them, [row, 6]; empty where the family has no `felt` bodies.
     """
 
     position: np.ndarray
@@ -46,6 +48,7 @@ class Motion(NamedTuple):
     positions: Mapping[str, np.ndarray] = MappingProxyType({})
     velocities: Mapping[str, np.ndarray] = MappingProxyType({})
     params: Mapping[str, np.ndarray] = MappingProxyType({})
+    contacts: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class LocomotionFamily(TaskFamily):
@@ -61,6 +64,11 @@ class LocomotionFamily(TaskFamily):
     def measured(self) -> Mapping[str, str]:
         """Names of the model's sensors of positions that `Motion` has, by the names that it has them under."""
         return {}
+
+    @property
+    def felt(self) -> Sequence[str]:
+        """Names of all bodies of the model, in its order, if `Motion` is to have the contact forces on them."""
+        return ()
 
     def healthy(self, motion: Motion) -> np.ndarray | None:
         """Whether rows are healthy by the family's own ranges, bool [row]; None where it has none."""
@@ -141,7 +149,10 @@ class LocomotionEnv(TaskVectorEnv):
         )
         self._measured = {name: int(self._nominal.sensor(s).adr[0]) for name, s in family.measured.items()}
         senses = self.robot.com_body is not None or bool(self._measured)
-        self.physics = BatchedPhysics(self._nominal, num_envs, family.frame_skip, num_threads, sense=senses)
+        self._felt = family.felt
+        self.physics = BatchedPhysics(
+            self._nominal, num_envs, family.frame_skip, num_threads, sense=senses, contacts=bool(self._felt)
+        )
         self._com = int(self._nominal.sensor("com").adr[0]) if self.robot.com_body is not None else 0
         self.dt: float = self._nominal.opt.timestep * family.frame_skip
         self._params: dict[str, np.ndarray] = {}
@@ -178,7 +189,8 @@ class LocomotionEnv(TaskVectorEnv):
         params = self._row_params(index)
         positions = self._measure(index)
         velocities = {name: (positions[name] - measured[name]) / self._duration(index) for name in positions}
-        motion = Motion(self._root(index), velocity, healthy, qpos, qvel, positions, velocities, params)
+        contacts = {name: self.physics.contact_forces[index, i] for i, name in enumerate(self._felt)}
+        motion = Motion(self._root(index), velocity, healthy, qpos, qvel, positions, velocities, params, contacts)
         terms = self.family.reward_terms(motion, actions, params)
         rewards = np.sum(list(terms.values()), axis=0)
         terminated = ~healthy if self.family.terminate_when_unhealthy else np.zeros(len(qpos), np.bool_)

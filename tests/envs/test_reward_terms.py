@@ -4,6 +4,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import gymnasium
 import mujoco
 import numpy as np
 import pytest
@@ -189,6 +190,91 @@ def test_a_target_and_the_dynamics_may_change_within_an_episode(tmp_path: Path) 
         assert rewards[-1] == pytest.approx(expected, abs=1e-9)
         assert [env._goals(row)[0].tolist() for row in (0, 1)] == [[-0.1, 0.12, 0.0], [0.1, -0.05, 0.0]]
     env.close()
+
+
+ANT = """
+name: crawler
+model: ant.xml
+frame_skip: 5
+reset_noise: 0.1
+ranges: [{field: target, name: speed, low: 0, high: 1}]
+reward: [{term: contact, weight: -5.0e-4}, {term: contact, of: front_left_leg, weight: -1}]
+"""
+
+
+def test_the_cost_of_contacts_is_that_of_gymnasiums_ant(tmp_path: Path) -> None:
+    made = family(tmp_path, ANT)
+    env = made.make_env(2)
+    env.set_tasks([Task.of("crawler", speed=0.5)] * 2)
+    env.reset(seed=3)
+    ants = [gymnasium.make("Ant-v5", disable_env_checker=True).unwrapped for _ in range(2)]
+    for ant, start in zip(ants, env.physics.states, strict=True):
+        ant.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value
+        ant.reset(seed=0)
+        ant.set_state(start[1 : 1 + ant.model.nq], start[1 + ant.model.nq : 1 + ant.model.nq + ant.model.nv])
+    rng = np.random.default_rng(0)
+    costs = []
+    for _ in range(60):
+        actions = rng.uniform(-1, 1, (2, 8)).astype(np.float32)
+        infos = env.advance(actions).infos
+        for row, (ant, action) in enumerate(zip(ants, actions, strict=True)):
+            ant.step(action)
+            assert env.physics.qpos[row] == pytest.approx(ant.data.qpos, abs=1e-12)
+            costs.append(ant.contact_cost)
+            assert infos["reward_contact"][row] == pytest.approx(-ant.contact_cost, abs=1e-10)
+            leg = np.square(np.clip(ant.data.body("front_left_leg").cfrc_ext, -1, 1)).sum()
+            assert infos["reward_contact_front_left_leg"][row] == pytest.approx(-leg, abs=1e-10)
+    assert min(costs) == 0.0
+    assert max(costs) > 1e-3
+    env.reset(seed=4)
+    assert not env.physics.contact_forces.any()
+    env.close()
+
+
+def test_contacts_leave_the_motion_as_it_is(tmp_path: Path) -> None:
+    without = ANT.replace(
+        "{term: contact, weight: -5.0e-4}, {term: contact, of: front_left_leg, weight: -1}", "{term: alive}"
+    )
+    ended = []
+    for text in (ANT, without):
+        env = family(tmp_path, text).make_env(2)
+        env.set_tasks([Task.of("crawler", speed=0.5)] * 2)
+        env.reset(seed=3)
+        env.physics.set_frame_skips(np.array([1, 5]))
+        for _ in range(20):
+            env.advance(np.full((2, 8), 0.5, np.float32))
+        ended.append(env.physics.states.copy())
+        env.close()
+    assert np.array_equal(*ended)
+
+
+def test_a_function_of_ones_own_reads_contacts_where_the_family_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "family.yaml"
+    path.write_text(ANT.split("reward:", maxsplit=1)[0] + "contacts: true\n")
+
+    def reward(motion: Motion, actions: np.ndarray) -> dict[str, np.ndarray]:
+        return {"weight": motion.contacts["torso"][:, 5] + sum(f[:, 5] for f in motion.contacts.values())}
+
+    env = load_family(path, reward).make_env(1)
+    env.set_tasks([Task.of("crawler", speed=0.5)])
+    env.reset(seed=0)
+    heaviest = max(env.advance(np.zeros((1, 8), np.float32)).rewards[0] for _ in range(40))
+    env.close()
+    weight = 9.81 * env.physics.model.body_mass.sum()
+    assert heaviest > 0.5 * weight  # newtons, upwards
+
+
+@pytest.mark.parametrize(
+    ("term", "said"),
+    [
+        ("of: front_left_log", "the model has no body 'front_left_log'; did you mean 'front_left_leg'"),
+        ("clip: 0", r"reward\[0\]: term 'contact': clip must be above 0, got 0"),
+        ("to: 1", "term 'contact' takes no to"),
+    ],
+)
+def test_mistakes_in_a_term_of_contacts_are_told(term: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=said):
+        family(tmp_path, ANT.replace("weight: -5.0e-4", term))
 
 
 @pytest.mark.parametrize(
