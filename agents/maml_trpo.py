@@ -39,7 +39,7 @@ from metarl.learning.bilevel import Params, flatten, unflatten
 from metarl.learning.losses import ratio_loss
 from metarl.learning.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
 from metarl.nets.distributions import AnyDistribution
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
 
 Chunk = list[PolicyBatch]
@@ -75,7 +75,7 @@ class MamlTrpoConfig(AgentConfig):
     def __post_init__(self) -> None:
         check_positive(self, "max_kl")
         check_not_negative(self, "cg_damping")
-        check_counts(self, "cg_iters", "max_backtracks")
+        check_counts(self, "cg_iters", "max_backtracks", most=MOST_REPEATS)
         if not (0 < self.backtrack_ratio < 1 and 0 < self.fisher_fraction <= 1):
             raise ValueError(
                 "backtrack_ratio must be in (0, 1) and fisher_fraction in (0, 1], "

@@ -36,7 +36,7 @@ from metarl.agents.maml import (
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 from metarl.tasks import Task, TaskEnv
 
 
@@ -66,7 +66,7 @@ class PrompConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "outer_lr", "clip_ratio", "target_inner_kl")
-        check_counts(self, "outer_steps")
+        check_counts(self, "outer_steps", most=MOST_REPEATS)
         check_not_negative(self, "inner_kl_coef")
 
     def make(self, setup: AgentSetup) -> "Promp":

@@ -32,10 +32,11 @@ _MOST_SHOWN = 500
 _NO_MEMORY = (
     "can't allocate memory",
     "calculation overflowed",
-    "CUDA out of memory",
     "ould not allocate memory",
+    "not enough memory",
+    "out of memory",
 )
-"""Words of torch and MuJoCo."""
+"""Words of torch and MuJoCo for memory that is not there."""
 
 _COMMANDS = {
     "list": "commands.listing",
@@ -95,14 +96,18 @@ def _status(error: Exception) -> int | None:
 
     if isinstance(error, TrainingDiverged | FloatingPointError | WorkerError | WriteError):
         return 1
-    return 2 if isinstance(error, ValueError | OSError) or _is_memory(error) else None
+    return 2 if isinstance(error, ValueError | OSError) or _is_engine(error) or _is_memory(error) else None
 
 
 def _is_memory(error: Exception) -> bool:
-    """Whether there was not enough memory; torch says so on a CPU in a RuntimeError like any other."""
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_MEMORY)
-    )
+    """Whether there was not enough memory; torch says so in a RuntimeError like any other, MuJoCo in many ways."""
+    says_so = isinstance(error, RuntimeError | ValueError) or _is_engine(error)
+    return isinstance(error, MemoryError) or (says_so and any(words in str(error) for words in _NO_MEMORY))
+
+
+def _is_engine(error: Exception) -> bool:
+    """Whether MuJoCo's engine stopped; its errors are of no built-in kind, and it need not be imported here."""
+    return type(error).__module__.partition(".")[0] == "mujoco"
 
 
 def _one_line(text: str) -> str:

@@ -20,7 +20,7 @@ from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
 from metarl.experiments import codec
 from metarl.runs import seeding
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_PROCESSES, MOST_STEPS, MOST_TASKS, check_counts, check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.warm_start import check_warm_start
 from metarl.tasks import Benchmark, FiniteTasks
@@ -94,8 +94,10 @@ class Experiment:
             self.benchmark
         ):  # so that a run can be opened from anywhere
             object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
-        check_not_negative(self, "seed")
-        check_counts(self, "horizon", "num_train_tasks", "num_workers", "num_threads")
+        check_seed(self)
+        check_counts(self, "horizon", most=MOST_STEPS)
+        check_counts(self, "num_train_tasks", most=MOST_TASKS)
+        check_counts(self, "num_workers", "num_threads", most=MOST_PROCESSES)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
 

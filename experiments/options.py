@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from metarl.runs.checkpoint import CHECKPOINT
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, MOST_STEPS, MOST_TASKS, check_counts, check_seed
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,11 @@ class EvaluationOptions:
             raise ValueError("--split train and --tasks exclude each other: draw training tasks or give tasks")
         if self.split == "train" and self.num_tasks is None:
             raise ValueError("--split train draws tasks and needs their number: give --num-tasks too")
-        check_counts(self, "num_tasks", "num_episodes", "horizon", "num_ways", "num_shots", "num_queries", "views")
-        check_not_negative(self, "seed", *(["num_steps"] if self.num_steps is not None else []))
+        check_counts(self, "num_tasks", "num_episodes", most=MOST_TASKS)
+        check_counts(self, "num_ways", "num_shots", "num_queries", "views", most=MOST_TASKS)
+        check_counts(self, "horizon", most=MOST_STEPS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_seed(self)
 
     def check(self, allowed: Sequence[str], what: str) -> None:
         """Raise a ValueError if an option is set that a kind of runs does not have.

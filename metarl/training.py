@@ -18,7 +18,7 @@ from metarl.agent import Agent, Collector, KeepsData
 from metarl.evaluation import adaptation_curve
 from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
 from metarl.runs import seeding
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_seed
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
 from metarl.tasks import Benchmark, Task
@@ -41,8 +41,9 @@ class TrainingConfig:
     evaluate_every: int = 20
 
     def __post_init__(self) -> None:
-        check_counts(self, "iterations", "meta_batch_size", "checkpoint_every")
-        check_not_negative(self, "evaluate_every")
+        check_counts(self, "iterations", "checkpoint_every", most=MOST_UPDATES)
+        check_counts(self, "evaluate_every", least=0, most=MOST_UPDATES)
+        check_counts(self, "meta_batch_size", most=MOST_TASKS)
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,9 @@ class EvaluationConfig:
     task_seed: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "num_episodes")
-        if self.task_seed is not None:
-            check_not_negative(self, "task_seed")
-        check_not_negative(self, "num_steps")
+        check_counts(self, "num_tasks", "num_episodes", most=MOST_TASKS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_seed(self, "task_seed")
 
 
 def train(

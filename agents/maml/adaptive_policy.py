@@ -32,7 +32,7 @@ from metarl.nets.encoders import FLAT
 from metarl.nets.networks import Activation
 from metarl.nets.policies import ChoicePolicy, FunctionalPolicy, GaussianPolicy
 from metarl.observations import describe
-from metarl.runs.configs import check_counts, check_fraction, check_positive
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_fraction, check_positive, check_sizes
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import TaskEnv
 from metarl.trajectories import Observations, Trajectories
@@ -62,8 +62,7 @@ class PolicyConfig:
     output_scale: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_sizes(self, "hidden_sizes")
         check_positive(self, "init_std", "min_std", "output_scale")
 
 
@@ -96,7 +95,8 @@ class AdaptationConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr")
-        check_counts(self, "inner_steps", "num_episodes")
+        check_counts(self, "inner_steps", most=MOST_REPEATS)
+        check_counts(self, "num_episodes", most=MOST_TASKS)
         check_fraction(self, "gamma", "gae_lambda")
 
 

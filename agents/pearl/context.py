@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from metarl.nets.memories import Carry, RecurrentMemory
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
 
 _MIN_VARIANCE = 1e-7
 # Of a recurrent posterior, before the softplus: a variance of 0.05, as that of a product of ten untrained factors.
@@ -46,9 +46,8 @@ class ContextConfig:
     next_observations: bool = False
 
     def __post_init__(self) -> None:
-        check_counts(self, "latent_size")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_counts(self, "latent_size", most=MOST_UNITS)
+        check_sizes(self, "hidden_sizes")
 
 
 class Latent(NamedTuple):

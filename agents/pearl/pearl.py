@@ -46,7 +46,16 @@ from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions
 from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear
-from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
+from metarl.runs.configs import (
+    MOST_STEPS,
+    MOST_TASKS,
+    MOST_UPDATES,
+    check_counts,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+    check_sizes,
+)
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import FiniteTasks, Task, TaskEnv
 
@@ -126,11 +135,14 @@ class PearlConfig(AgentConfig):
     capture_graph: bool = True
 
     def __post_init__(self) -> None:
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
-        check_counts(self, "num_initial_episodes", "num_prior_episodes", "num_updates", "update_tasks")
-        check_counts(self, "batch_size", "context_size", "replay_capacity")
-        check_not_negative(self, "num_posterior_episodes", "num_extra_episodes", "exploration_episodes")
+        check_sizes(self, "hidden_sizes")
+        check_counts(self, "num_initial_episodes", "num_prior_episodes", most=MOST_TASKS)
+        others = ("num_posterior_episodes", "num_extra_episodes", "exploration_episodes")
+        check_counts(self, *others, least=0, most=MOST_TASKS)
+        check_counts(self, "num_updates", most=MOST_UPDATES)
+        check_counts(self, "update_tasks", "batch_size", most=MOST_TASKS)
+        check_counts(self, "context_size", most=MOST_STEPS)
+        check_counts(self, "replay_capacity")
         check_not_negative(self, "kl_coef", "regularisation")
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "reward_scale", "temperature", "outer_lr")

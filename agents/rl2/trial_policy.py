@@ -17,7 +17,7 @@ from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkCon
 from metarl.learning.trials import Trials, TrialStep
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_LAYERS, MOST_UNITS, check_counts
 from metarl.tasks import TaskEnv
 from metarl.trajectories import Observations
 
@@ -52,8 +52,10 @@ class TrialPolicyConfig(TrialNetworkConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_counts(self, "memory_size", "memory_span", "num_layers", "num_heads")
-        check_not_negative(self, "embedding_size")
+        check_counts(self, "memory_size", most=MOST_UNITS)
+        check_counts(self, "embedding_size", least=0, most=MOST_UNITS)
+        check_counts(self, "memory_span")
+        check_counts(self, "num_layers", "num_heads", most=MOST_LAYERS)
 
 
 class TrialPolicy(TrialNetwork):

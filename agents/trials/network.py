@@ -19,7 +19,7 @@ from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
 from metarl.nets.memories import Carry
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import check_positive
+from metarl.runs.configs import check_positive, check_sizes
 from metarl.tasks import TaskEnv
 from metarl.trajectories import Observations
 
@@ -56,14 +56,13 @@ class TrialNetworkConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     def __post_init__(self) -> None:
+        check_sizes(self, "head_sizes", least_layers=0)
         check_positive(self, "init_std", "min_std", "max_std")
         if not self.min_std <= self.init_std <= self.max_std:
             raise ValueError(
                 "init_std must lie between min_std and max_std, "
                 f"got {self.init_std}, {self.min_std} and {self.max_std}"
             )
-        if any(size < 1 for size in self.head_sizes):
-            raise ValueError(f"head_sizes must be positive, got {self.head_sizes}")
 
 
 class Decision(NamedTuple):

@@ -37,7 +37,14 @@ from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_surrogate
 from metarl.learning.schedules import geometric, linear
 from metarl.learning.trials import as_trials
-from metarl.runs.configs import check_counts, check_fraction, check_not_negative, check_positive
+from metarl.runs.configs import (
+    MOST_REPEATS,
+    MOST_TASKS,
+    check_counts,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 from metarl.runs.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories, observation_parts
@@ -95,7 +102,9 @@ class TrialPpoConfig(AgentConfig):
     backprop_steps: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_episodes", "epochs", "minibatches", "backprop_steps")
+        check_counts(self, "num_episodes", "minibatches", most=MOST_TASKS)
+        check_counts(self, "epochs", most=MOST_REPEATS)
+        check_counts(self, "backprop_steps")
         check_fraction(self, "gamma", "gae_lambda")
         check_positive(self, "outer_lr", "clip_ratio", "max_grad_norm")
         check_not_negative(self, "entropy_coef", "value_coef")

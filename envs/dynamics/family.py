@@ -28,7 +28,7 @@ from metarl.envs.dynamics.terms import SENSOR, Health, TermReward, check_contact
 from metarl.envs.mujoco.locomotion import LocomotionEnv, LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import Robot
 from metarl.envs.vector import Infos
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_STEPS, check_counts
 from metarl.tasks import Parameter, Task
 
 _LOOP = ("control", "sensor")
@@ -78,7 +78,7 @@ class DynamicsFamily(LocomotionFamily):
     _loops: dict[str, LoopRange] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_counts(self, "horizon")
+        check_counts(self, "horizon", most=MOST_STEPS)
         self._check_change(self.horizon)
         ranges = self.randomization.parameters
         targets = self.randomization.target_sizes

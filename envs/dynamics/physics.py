@@ -14,6 +14,7 @@ from metarl.envs.dynamics.fields import FIELDS, PAYLOAD, Mode, Write, element_na
 from metarl.envs.dynamics.ranges import Range
 from metarl.envs.dynamics.terms import add_sensors
 from metarl.envs.mujoco.robots import Robot, compiled
+from metarl.runs.configs import MOST_REPEATS, check_counts
 from metarl.tasks import Value
 
 _FRICTIONS = ("friction", "torsional_friction", "rolling_friction")
@@ -72,7 +73,8 @@ class SimulatorGap:
     solimp: tuple[float, float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("timestep", "impratio", "iterations"):
+        check_counts(self, "iterations", most=MOST_REPEATS)
+        for name in ("timestep", "impratio"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"the simulator's {name} must be above 0, got {value!r}")

@@ -7,6 +7,8 @@ from typing import Literal, cast
 import numpy as np
 
 from metarl.envs.dynamics.fields import FIELDS, Field, Mode
+from metarl.runs.configs import LARGEST_NUMBER, MOST_STEPS
+from metarl.runs.reading import shorten
 
 Scale = Literal["uniform", "log"]
 CHANGE_STEP = "change_step"
@@ -58,8 +60,8 @@ class Range:
             raise ValueError(f"{self._label}: scale must be uniform or log, got {self.scale!r}")
         for name in ("low", "high", "ring"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-                raise ValueError(f"{self._label}: {name} must be a finite number, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LARGEST_NUMBER:
+                raise ValueError(f"{self._label}: {name} must be a finite number, got {shorten(value)}")
             object.__setattr__(self, name, float(value))
         self._check_values()
 
@@ -73,6 +75,9 @@ class Range:
         if self.integer and (self.scale == "log" or self.low % 1 or self.high % 1):
             bounds = f"[{self.low:g}, {self.high:g}] {self.scale}"
             raise ValueError(f"{self._label}: bounds must be whole numbers on a uniform scale, got {bounds}")
+        if self.integer and self.outer_high > MOST_STEPS:
+            highest = f"high plus the ring must be at most {MOST_STEPS:,}"
+            raise ValueError(f"{self._label}: {highest} steps, got {self.outer_high:g}")
         if self.mode == "offset":  # depends on the nominal values: the family checks it
             return
         lowest, strict = self._field.lowest, self._field.strict

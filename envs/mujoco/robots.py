@@ -10,7 +10,7 @@ import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative
 
 ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
 """Folder of Gymnasium's model files."""
@@ -51,8 +51,9 @@ class Robot:
     com_body: str | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "frame_skip")
-        check_not_negative(self, "hidden_qpos", "reset_noise")
+        check_counts(self, "frame_skip", most=MOST_REPEATS)
+        check_counts(self, "hidden_qpos", least=0)
+        check_not_negative(self, "reset_noise")
 
     def build_model(self) -> mujoco.MjModel:
         """A fresh MjModel of the robot."""

@@ -9,6 +9,7 @@ import tyro
 
 from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.console import say
+from metarl.runs.configs import MOST_REPEATS, check_counts
 from metarl.runs.files import write_json
 
 
@@ -39,12 +40,13 @@ class BenchArguments:
     json: Path | None = None
     repeats: int = 3
 
+    def __post_init__(self) -> None:
+        check_counts(self, "repeats", most=MOST_REPEATS)
+
 
 def command(words: list[str]) -> int:
     """Run `metarl bench`; returns the exit status."""
     arguments = parse(BenchArguments, words, "metarl bench")
-    if arguments.repeats < 1:
-        raise UsageError(f"--repeats must be at least 1, got {arguments.repeats}")
     check_new(arguments.json)
     # Imported when asked for: a bench imports its peers.
     try:

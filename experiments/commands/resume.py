@@ -14,6 +14,7 @@ from metarl.experiments.runs import go_back
 from metarl.experiments.seeds import finish_group, is_group, members_of
 from metarl.experiments.working import work
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
+from metarl.runs.configs import MOST_UPDATES, check_counts
 from metarl.runs.lock import locked
 
 
@@ -35,6 +36,9 @@ class ResumeArguments:
     checkpoint: str = CHECKPOINT
     device: Device | None = None
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "iterations", most=MOST_UPDATES)
 
 
 def command(words: list[str]) -> int:

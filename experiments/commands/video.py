@@ -13,7 +13,7 @@ from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.experiments.video import SUFFIXES, film_task, frames, write_film
 from metarl.runs.checkpoint import CHECKPOINT
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, MOST_STEPS, MOST_TASKS, check_counts, check_seed
 from metarl.tasks import Task, load_tasks
 
 
@@ -50,8 +50,11 @@ class VideoArguments:
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "num_episodes", "horizon")
-        check_not_negative(self, "first", "seed", *(["num_steps"] if self.num_steps is not None else []))
+        check_counts(self, "num_tasks", "num_episodes", most=MOST_TASKS)
+        check_counts(self, "horizon", most=MOST_STEPS)
+        check_counts(self, "first", least=0, most=MOST_TASKS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_seed(self)
         if self.out is not None and self.out.suffix not in SUFFIXES:
             raise ValueError(f"--out must end in {' or '.join(SUFFIXES)}, got {self.out}")
 

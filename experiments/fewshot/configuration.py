@@ -26,7 +26,7 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
-from metarl.runs.configs import check_not_negative
+from metarl.runs.configs import check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
 from metarl.runs.warm_start import check_warm_start
@@ -85,7 +85,7 @@ class FewshotExperiment:
     init_without: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_not_negative(self, "seed")
+        check_seed(self)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
 

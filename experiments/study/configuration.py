@@ -9,7 +9,16 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import (
+    MOST_PROCESSES,
+    MOST_REPEATS,
+    MOST_STEPS,
+    MOST_TASKS,
+    MOST_UPDATES,
+    check_counts,
+    check_positive,
+    check_seed,
+)
 
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"
@@ -83,7 +92,9 @@ class StablePpo:
     minutes: float = 1.0
 
     def __post_init__(self) -> None:
-        check_counts(self, "total_steps", "num_envs", "minibatches", "epochs")
+        check_counts(self, "total_steps", most=MOST_UPDATES)
+        check_counts(self, "num_envs", "minibatches", most=MOST_TASKS)
+        check_counts(self, "epochs", most=MOST_REPEATS)
         check_positive(self, "outer_lr", "inner_lr", "init_std", "minutes")
 
 
@@ -121,8 +132,10 @@ class Study:
     num_threads: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "num_episodes", "num_trials", "horizon", "num_threads")
-        check_not_negative(self, "seed")
+        check_counts(self, "num_tasks", "num_episodes", "num_trials", most=MOST_TASKS)
+        check_counts(self, "horizon", most=MOST_STEPS)
+        check_counts(self, "num_threads", most=MOST_PROCESSES)
+        check_seed(self)
         names = [learner.name for learner in self.learners]
         if len(set(names)) < len(names) or {FROM_SCRATCH, FINE_TUNED} & set(names):
             raise ValueError(f"learners must have names of their own, got {', '.join(names)}")

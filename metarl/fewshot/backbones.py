@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
 
 Downsampling = Literal["pool", "stride"]
 Output = Literal["outputs", "features", "maps"]
@@ -69,9 +69,8 @@ class StandardBackbone(BackboneConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_features", "num_filters")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_counts(self, "num_features", "num_filters", most=MOST_UNITS)
+        check_sizes(self, "hidden_sizes")
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         """A perceptron for inputs [number], Conv4 for square images [channel, height, width]."""

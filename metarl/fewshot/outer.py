@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.objectives import score_name, task_scores
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_TASKS, MOST_UPDATES, check_counts, check_not_negative, check_positive
 
 
 class OuterLosses(NamedTuple):
@@ -54,7 +54,8 @@ class OuterConfig:
     def __post_init__(self) -> None:
         check_positive(self, "outer_lr", *(name for name in ("max_grad",) if self.max_grad is not None))
         check_not_negative(self, *(["final_outer_lr"] if self.final_outer_lr is not None else []))
-        check_counts(self, "annealing_updates", "tasks_at_once")
+        check_counts(self, "annealing_updates", most=MOST_UPDATES)
+        check_counts(self, "tasks_at_once", most=MOST_TASKS)
 
     def over(self, num_updates: int) -> "OuterConfig":
         """The same, annealed over a run of so many updates unless the configuration says over how many."""

@@ -18,7 +18,7 @@ from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
 from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
 from metarl.runs.seeding import draw_seed, streams
@@ -43,8 +43,9 @@ class FewshotTrainingConfig:
     evaluate_every: int = 10
 
     def __post_init__(self) -> None:
-        check_counts(self, "iterations", "updates_per_iteration", "meta_batch_size", "checkpoint_every")
-        check_not_negative(self, "evaluate_every")
+        check_counts(self, "iterations", "updates_per_iteration", "checkpoint_every", most=MOST_UPDATES)
+        check_counts(self, "evaluate_every", least=0, most=MOST_UPDATES)
+        check_counts(self, "meta_batch_size", most=MOST_TASKS)
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ class FewshotEvaluationConfig:
     views: int = 1
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", "training_tasks", "score_every", "views")
-        check_not_negative(self, "num_steps")
+        check_counts(self, "num_tasks", "training_tasks", "views", most=MOST_TASKS)
+        check_counts(self, "score_every", most=MOST_REPEATS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
 
 
 def train(

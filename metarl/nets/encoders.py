@@ -22,7 +22,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.observations import PartSpace, space_parts
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
 from metarl.trajectories import Observations
 
 
@@ -43,9 +43,8 @@ class EncoderConfig:
     image_features: int = 64
 
     def __post_init__(self) -> None:
-        check_counts(self, "image_features")
-        if not self.channels or min(self.channels) < 1:
-            raise ValueError(f"channels must be positive, got {self.channels}")
+        check_counts(self, "image_features", most=MOST_UNITS)
+        check_sizes(self, "channels")
 
     def make(self, space: spaces.Space[Any], generator: torch.Generator) -> "Encoder":
         """The encoder of a space's observations; its weights come from the generator.

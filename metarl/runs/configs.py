@@ -9,7 +9,26 @@ LARGEST_NUMBER = 3e38
 """Largest number that is checked to be finite: float32 holds no more, and integers have no end of their own."""
 
 LARGEST_COUNT = 10**9
-"""Largest count: no memory holds more of anything that is counted."""
+"""Largest count of a field that names no kind below: no memory holds more of anything that is counted."""
+
+# Largest counts by kind. Each is far beyond what anybody runs, and still refused in one line before the machine's
+# memory is full or it counts for years.
+MOST_UPDATES = 10**8
+"""Most iterations, updates and environment steps of a training."""
+MOST_STEPS = 10**6
+"""Most steps of an episode."""
+MOST_TASKS = 10**5
+"""Most tasks, episodes, environments and examples that a batch or an evaluation has at once."""
+MOST_REPEATS = 10**4
+"""Most adaptation steps, epochs, and other repetitions within an update."""
+MOST_UNITS = 2**14
+"""Most units of a layer; the weights between two such layers fill a gigabyte."""
+MOST_LAYERS = 1000
+"""Most layers of a network, and heads of a layer."""
+MOST_PROCESSES = 1000
+"""Most processes or threads."""
+LARGEST_SEED = 2**63 - 1
+"""Largest seed, which torch's generators hold."""
 
 
 def check_positive(config: object, *names: str) -> None:
@@ -36,18 +55,36 @@ def check_fraction(config: object, *names: str) -> None:
             raise ValueError(f"{name} must be in [0, 1], got {_shown(value)}")
 
 
-def check_counts(config: object, *names: str) -> None:
-    """Raise a ValueError unless the fields are from 1 to a billion, or None; a TypeError if they are not whole."""
+def check_counts(config: object, *names: str, least: int = 1, most: int = LARGEST_COUNT) -> None:
+    """Raise a ValueError unless the fields are in a range, or None; a TypeError if they are not whole numbers."""
     for name in names:
-        value: Any = getattr(config, name)
-        if value is None:
-            continue
-        if type(value) is bool or not issubclass(type(value), Integral):
-            raise TypeError(f"{name} must be a whole number, got {shorten(value)}")
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {_shown(value)}")
-        if value > LARGEST_COUNT:
-            raise ValueError(f"{name} must be at most {LARGEST_COUNT:,}, got {_shown(value)}")
+        _check_count(name, getattr(config, name), least, most)
+
+
+def check_sizes(config: object, *names: str, least_layers: int = 1) -> None:
+    """Raise a ValueError unless the fields are sizes of layers; a TypeError if they are not whole numbers."""
+    for name in names:
+        sizes = getattr(config, name)
+        if not least_layers <= len(sizes) <= MOST_LAYERS:
+            raise ValueError(f"{name} must be {least_layers} to {MOST_LAYERS} sizes, got {len(sizes)}")
+        for size in sizes:
+            _check_count(f"each of {name}", size, 1, MOST_UNITS)
+
+
+def check_seed(config: object, name: str = "seed") -> None:
+    """Raise a ValueError unless the field is a seed or None; a TypeError if it is not a whole number."""
+    check_counts(config, name, least=0, most=LARGEST_SEED)
+
+
+def _check_count(name: str, value: Any, least: int, most: int) -> None:
+    if value is None:
+        return
+    if type(value) is bool or not issubclass(type(value), Integral):
+        raise TypeError(f"{name} must be a whole number, got {shorten(value)}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {_shown(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most:,}, got {_shown(value)}")
 
 
 def _number(config: object, name: str) -> Any:

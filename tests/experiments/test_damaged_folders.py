@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -80,15 +81,42 @@ def test_an_error_fits_on_a_screen_whatever_it_repeats(capsys: pytest.CaptureFix
     assert len(line) < 1100
 
 
-@pytest.mark.parametrize("num_numbers", [2**50, 2**62])
-def test_too_little_memory_for_a_tensor_is_one_line(
-    num_numbers: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def asked(words: list[str]) -> int:
-        return len(torch.empty(num_numbers))
+def _model_of(memory: str) -> mujoco.MjData:
+    body = '<body pos="0 0 1"><freejoint/><geom size="1"/></body>'
+    xml = f'<mujoco><size memory="{memory}"/><worldbody>{body}{body}</worldbody></mujoco>'
+    return mujoco.MjData(mujoco.MjModel.from_xml_string(xml))
 
-    monkeypatch.setattr(cli, "_run", asked)
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda: torch.empty(2**50),
+        lambda: torch.empty(2**62),
+        lambda: _model_of("900T"),
+        lambda: _model_of("1K"),
+        lambda: _raise(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nSee")),
+        lambda: _raise(RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes.")),
+        lambda: _raise(mujoco.FatalError("mj_stackAlloc: out of memory, stack overflow\n  max = 1")),
+    ],
+    ids=["torch", "torch's count", "MuJoCo", "MuJoCo's stack", "CUDA", "torch's words", "MuJoCo's words"],
+)
+def test_too_little_memory_is_one_line(
+    use: Callable[[], object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_run", lambda words: use())
     assert "not enough memory for what was asked" in _error(capsys, ["train"])
+
+
+@pytest.mark.parametrize("kind", [mujoco.FatalError, mujoco.UnexpectedError])
+def test_an_error_of_the_simulator_is_one_line(
+    kind: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_run", lambda words: _raise(kind("engine error: cannot\nfactorise")))
+    assert _error(capsys, ["train"]) == "metarl: error: engine error: cannot factorise"
 
 
 @pytest.mark.parametrize(

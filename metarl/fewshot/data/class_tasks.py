@@ -9,7 +9,7 @@ import torch
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_TASKS, check_counts
 
 MAX_SIZE = 2048
 SPLITS = ("train", "validation", "test")
@@ -45,7 +45,8 @@ class EpisodesConfig:
     train_queries: int | None = None
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_ways", "num_shots", "num_queries", "train_ways", "train_shots", "train_queries")
+        check_counts(self, "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
+        check_counts(self, "train_ways", "train_shots", "train_queries", most=MOST_TASKS)
 
     @property
     def held_out(self) -> tuple[int, int, int]:
@@ -80,9 +81,7 @@ class ImageClasses(DataConfig):
     size: int = 28
 
     def __post_init__(self) -> None:
-        check_counts(self, "size")
-        if self.size > MAX_SIZE:
-            raise ValueError(f"size must be at most {MAX_SIZE} pixels, got {self.size}")
+        check_counts(self, "size", most=MAX_SIZE)
 
     num_channels = 1
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
-from metarl.runs.configs import check_counts, check_not_negative
+from metarl.runs.configs import MOST_TASKS, check_counts, check_not_negative
 from metarl.runs.seeding import draw_seed, torch_generator
 
 Curve = Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ class Sinusoids:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_shots", "num_queries")
+        check_counts(self, "num_shots", "num_queries", most=MOST_TASKS)
         for name in ("amplitudes", "phases", "domain"):
             _check_range(name, getattr(self, name))
 
@@ -90,7 +90,7 @@ class Harmonics:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_shots", "num_queries")
+        check_counts(self, "num_shots", "num_queries", most=MOST_TASKS)
         check_not_negative(self, "noise")
         _check_range("frequencies", self.frequencies)
         _check_range("centres", self.centres)
@@ -127,7 +127,7 @@ class CurveData(DataConfig):
     train_queries: int = 10
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_shots", "train_queries")
+        check_counts(self, "num_shots", "train_queries", most=MOST_TASKS)
 
     @property
     def tasks(self) -> TaskSpec:

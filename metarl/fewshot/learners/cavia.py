@@ -19,7 +19,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
 from metarl.learning.bilevel import Params, sgd
-from metarl.runs.configs import check_counts, check_positive
+from metarl.runs.configs import MOST_REPEATS, MOST_UNITS, check_counts, check_positive
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ class CaviaConfig(LearnerConfig):
     outer: OuterConfig = field(default_factory=lambda: OuterConfig(max_grad=10.0))
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_context", "inner_steps")
+        check_counts(self, "num_context", most=MOST_UNITS)
+        check_counts(self, "inner_steps", most=MOST_REPEATS)
         check_positive(self, "inner_lr")
 
     def make(self, setup: LearnerSetup) -> "Cavia":

@@ -32,7 +32,7 @@ from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, ta
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
 from metarl.learning.bilevel import Order, Params, adapt_params, sgd
 from metarl.learning.trust_region import conjugate_gradient
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class ImplicitMamlConfig(LearnerConfig):
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "regularisation")
         check_not_negative(self, "cg_damping")
-        check_counts(self, "inner_steps", "cg_iters")
+        check_counts(self, "inner_steps", "cg_iters", most=MOST_REPEATS)
 
     def make(self, setup: LearnerSetup) -> "ImplicitMaml":
         """The untrained learner, whose network has an output per way or predicted number."""

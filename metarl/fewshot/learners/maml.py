@@ -35,7 +35,7 @@ from metarl.fewshot.objectives import TaskObjective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 from metarl.fewshot.rules import Rates, make_rule
 from metarl.learning.bilevel import Order
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_REPEATS, MOST_UPDATES, check_counts, check_positive
 
 
 @dataclass(frozen=True)
@@ -72,8 +72,8 @@ class MamlConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "rule_lr_factor")
-        check_counts(self, "inner_steps")
-        check_not_negative(self, "multi_step_updates", "first_order_updates")
+        check_counts(self, "inner_steps", most=MOST_REPEATS)
+        check_counts(self, "multi_step_updates", "first_order_updates", least=0, most=MOST_UPDATES)
 
     def make(self, setup: LearnerSetup) -> "Maml":
         """The untrained learner, whose network has an output per way or predicted number."""

@@ -20,7 +20,7 @@ from metarl.fewshot.learners.prototypical import Scale
 from metarl.fewshot.metric import MetricLearner, check_vectors, cosines, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
-from metarl.runs.configs import check_counts, check_positive
+from metarl.runs.configs import MOST_REPEATS, MOST_UNITS, check_counts, check_positive
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class MatchingConfig(LearnerConfig):
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_features", "reading_steps")
+        check_counts(self, "num_features", most=MOST_UNITS)
+        check_counts(self, "reading_steps", most=MOST_REPEATS)
         check_positive(self, "scale")
 
     def make(self, setup: LearnerSetup) -> "Matching":

@@ -24,7 +24,7 @@ from metarl.fewshot.normalisation import Moments, NormStatistics
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
 from metarl.learning.bilevel import Order, Params, adapt_params, sgd
-from metarl.runs.configs import check_counts, check_positive
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
 
 _WEIGHT, _BIAS = "prototypes.weight", "prototypes.bias"
 
@@ -50,7 +50,7 @@ class ProtoMamlConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr")
-        check_counts(self, "inner_steps")
+        check_counts(self, "inner_steps", most=MOST_REPEATS)
 
     def make(self, setup: LearnerSetup) -> "ProtoMaml":
         """The untrained learner, whose network puts out features."""

@@ -21,7 +21,7 @@ from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.metric import MetricLearner, class_means, one_hot
 from metarl.fewshot.normalisation import BATCH_NORMS, NormStatistics
 from metarl.fewshot.outer import OuterConfig
-from metarl.runs.configs import check_counts
+from metarl.runs.configs import MOST_UNITS, check_counts
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class RelationConfig(LearnerConfig):
     outer: OuterConfig = field(default_factory=OuterConfig)
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_hidden")
+        check_counts(self, "num_hidden", most=MOST_UNITS)
 
     def make(self, setup: LearnerSetup) -> "Relation":
         """The untrained learner, whose network puts out feature maps."""

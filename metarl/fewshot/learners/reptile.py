@@ -29,7 +29,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
 from metarl.fewshot.outer import check_finite, in_pieces
 from metarl.learning.bilevel import Params, UpdateRule, sgd
-from metarl.runs.configs import check_counts, check_not_negative, check_positive
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_positive
 from metarl.runs.seeding import draw_seed, torch_generator
 
 
@@ -63,8 +63,9 @@ class ReptileConfig(LearnerConfig):
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "outer_lr")
-        check_counts(self, "inner_steps", "test_steps", "inner_batch_size", "tasks_at_once")
-        check_not_negative(self, *(["annealing_updates"] if self.annealing_updates is not None else []))
+        check_counts(self, "inner_steps", "test_steps", most=MOST_REPEATS)
+        check_counts(self, "inner_batch_size", "tasks_at_once", most=MOST_TASKS)
+        check_counts(self, "annealing_updates", least=0, most=MOST_UPDATES)
 
     def make(self, setup: LearnerSetup) -> "Reptile":
         """The untrained learner, whose network has an output per way or predicted number."""
