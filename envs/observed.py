@@ -123,6 +123,11 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         """Number of steps per second of the simulated world."""
         return self._tasked.render_fps
 
+    @property
+    def control_period_s(self) -> float | None:
+        """Seconds of the simulated world between two actions."""
+        return self._tasked.control_period_s
+
     def render_row(self, row: int) -> np.ndarray:
         """A picture of one sub-environment, uint8 [height, width, 3]; the shown task is not in it."""
         return self._tasked.render_row(row)

@@ -106,6 +106,11 @@ class TaskVectorEnv(VectorEnv[np.ndarray, np.ndarray, np.ndarray]):
         """Number of steps per second of the simulated world, for pictures that play as it runs."""
         return 5
 
+    @property
+    def control_period_s(self) -> float | None:
+        """Seconds of the simulated world between two actions; None where a step takes no particular time."""
+        return None
+
     def render_row(self, row: int) -> np.ndarray:
         """A picture of one sub-environment as it is now, uint8 [height, width, 3].
 

@@ -10,7 +10,9 @@ import numpy as np
 from metarl.agent import Agent, KeepsData
 from metarl.envs.dynamics.files import copy_family, is_family_file
 from metarl.experiments.arguments import overridden
+from metarl.experiments.cards import run_card
 from metarl.experiments.configuration import (
+    Device,
     Experiment,
     encode,
     experiment_benchmark,
@@ -104,6 +106,13 @@ class AgentRun(Run):
             _try_reward(self.benchmark)
         data = [agent.data_summary()] if isinstance(agent, KeepsData) else []
         return [*data, f"{self.name}: {self.benchmark.description}", *self.origin()]
+
+    def agent(self, *, checkpoint: str = CHECKPOINT, device: Device | None = "cpu") -> Any:
+        """The trained agent; a card says what it was trained for, and goes with the policies that it adapts to."""
+        agent: Any
+        agent, progress = self.on_device(device).restored(checkpoint)
+        agent.card = run_card(self.name, self.experiment, self.benchmark, progress)
+        return agent
 
     def untrained(self) -> Agent[Any]:
         """The agent before any training."""

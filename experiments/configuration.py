@@ -18,8 +18,7 @@ from metarl.envs.dynamics.files import file_benchmark, is_family_file
 from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
-from metarl.experiments import codec
-from metarl.runs import seeding
+from metarl.runs import codec, seeding
 from metarl.runs.configs import MOST_PROCESSES, MOST_STEPS, MOST_TASKS, check_counts, check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.warm_start import check_warm_start

@@ -10,7 +10,6 @@ from metarl.agents.promp import PrompConfig
 from metarl.experiments import configuration
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.catalogue import benchmark_of_word, experiment_of_word, reward_of_word
-from metarl.experiments.codec import NotBuiltIn
 from metarl.experiments.configuration import Device, Experiment
 from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.fewshot.configuration import FewshotExperiment
@@ -19,6 +18,7 @@ from metarl.experiments.outside import OwnWords, Source, installed
 from metarl.experiments.runs import CONFIG, Run, read_config
 from metarl.experiments.warm_start import initialised
 from metarl.runs.checkpoint import CHECKPOINT
+from metarl.runs.codec import NotBuiltIn
 
 AnyExperiment = Experiment | FewshotExperiment
 

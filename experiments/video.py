@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from metarl.agent import Agent
-from metarl.deploy.adapting import AdaptedPolicy, adapt
+from metarl.deploy.adapting import adapt
+from metarl.deploy.policies import AdaptedPolicy
 from metarl.envs.single import SingleTaskEnv
 from metarl.runs.files import write_error
 from metarl.tasks import Task, TaskDistribution

@@ -18,6 +18,7 @@ __all__ = [
     "Workers",
     "adapt",
     "adapt_to_recording",
+    "load_policy",
     "load_recording",
     "open_run",
     "save_recording",
@@ -33,6 +34,7 @@ _MODULES = {
     "train": "metarl.experiments.working",
     "adapt": "metarl.deploy.adapting",
     "adapt_to_recording": "metarl.deploy.adapting",
+    "load_policy": "metarl.agents.loading",
     "load_recording": "metarl.deploy.recordings",
     "save_recording": "metarl.deploy.recordings",
 }

@@ -1,10 +1,10 @@
 """The interfaces of an algorithm: an Actor acts in many tasks at once, and an Agent trains it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -88,7 +88,7 @@ class Actor(Protocol):
 
 
 class Interface(NamedTuple):
-    """The spaces that an actor was made for.
+    """The spaces that an actor was made for; a policy can be made for it as for an environment.
 
     Attributes:
         observation_space: Space of the observations that it reads.
@@ -97,6 +97,16 @@ class Interface(NamedTuple):
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
+
+    @property
+    def single_observation_space(self) -> spaces.Space[Any]:
+        """The observation space, under the name that vector environments have for it."""
+        return self.observation_space
+
+    @property
+    def single_action_space(self) -> spaces.Space[Any]:
+        """The action space, under the name that vector environments have for it."""
+        return self.action_space
 
 
 @runtime_checkable
@@ -121,6 +131,44 @@ class ActsDeterministically(Protocol):
 
     def deterministic(self) -> Actor:
         """The same actor, which takes the mode of its distribution instead of a sample."""
+
+
+class SavedActor(NamedTuple):
+    """The contents of an adapted actor as plain data, which a file can hold.
+
+    Attributes:
+        settings: Configuration of the networks and whatever else is no tensor, as JSON types.
+        tensors: Weights and whatever the actor has learned of its task, by name.
+    """
+
+    settings: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+
+
+@runtime_checkable
+class SavableActor(Protocol):
+    """A deployable actor that can be saved and made again; `AdaptedPolicy.save` and `load_policy` use it.
+
+    Attributes:
+        saved_as: Name of this kind of actor in files; a class of your own has a name of its own.
+    """
+
+    saved_as: ClassVar[str]
+
+    def saved(self) -> SavedActor:
+        """The state that `begin` starts from, for an actor of one task."""
+
+    @classmethod
+    def from_saved(cls, interface: Interface, contents: SavedActor) -> Self:
+        """The actor that `saved` described, which acts the same to the bit.
+
+        Args:
+            interface: Spaces that it was made for.
+            contents: Settings and tensors of a file, which may have been tampered with.
+
+        Raises:
+            ValueError: if something is missing, unknown or of a wrong shape; one line.
+        """
 
 
 class Collector(Protocol):

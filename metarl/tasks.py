@@ -134,6 +134,18 @@ class Transition(NamedTuple):
     infos: dict[str, np.ndarray]
 
 
+class HasSpaces(Protocol):
+    """Anything that says what one environment's observations and actions are; a policy is made for it."""
+
+    @property
+    def single_observation_space(self) -> spaces.Space[Any]:
+        """Space of one sub-environment's observations."""
+
+    @property
+    def single_action_space(self) -> spaces.Space[Any]:
+        """Space of one sub-environment's actions."""
+
+
 class TaskEnv(Protocol):
     """A vector environment whose sub-environments take tasks; see `metarl.envs.vector.TaskVectorEnv`."""
 

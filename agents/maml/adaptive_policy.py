@@ -34,7 +34,7 @@ from metarl.nets.policies import ChoicePolicy, FunctionalPolicy, GaussianPolicy
 from metarl.observations import describe
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_fraction, check_positive, check_sizes
 from metarl.runs.seeding import torch_generator
-from metarl.tasks import TaskEnv
+from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations, Trajectories
 
 _MAX_FEATURES = 1000
@@ -117,7 +117,7 @@ class AdaptivePolicy:
 
     def __init__(
         self,
-        env: TaskEnv,
+        env: HasSpaces,
         policy: PolicyConfig,
         adaptation: AdaptationConfig,
         *,
@@ -127,6 +127,7 @@ class AdaptivePolicy:
     ) -> None:
         self.interface = Interface(env.single_observation_space, env.single_action_space)
         self.config, self.device = adaptation, device
+        self.policy_config, self.agent = policy, agent
         self.actions = action_map(env.single_action_space, agent, scale=policy.output_scale)
         generator = torch_generator(seed)
         # Without weights: every task would need its own, and convolutions with a task axis are another matter.

@@ -1,15 +1,18 @@
 """Acting with the meta-parameters or with each task's adapted ones, and the experience of a meta-iteration."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Collector, Interface, Outcome
-from metarl.agents.maml.adaptive_policy import AdaptivePolicy
+from metarl.agent import Actions, Collector, Interface, Outcome, SavedActor
+from metarl.agents.maml.adaptive_policy import AdaptationConfig, AdaptivePolicy, PolicyConfig
 from metarl.agents.maml.batches import MetaBatch, PolicyBatch, full_parts
 from metarl.learning.bilevel import Params, adapt_params, expand, sgd
+from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
+from metarl.runs import codec
 from metarl.runs.seeding import TaskNoise, draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Observations, Trajectories
@@ -26,6 +29,7 @@ class GradientActor:
 
     sequential = False
     reads_outcomes = False
+    saved_as: ClassVar[str] = "gradient"
 
     def __init__(self, learner: AdaptivePolicy, params: Params | None, *, sampling: bool = True) -> None:
         self._learner = learner
@@ -60,6 +64,36 @@ class GradientActor:
         if params is not None:
             params = {name: p.detach().cpu() for name, p in params.items()}
         return vars(self) | {"_params": params, "_learner": self._learner.on_cpu()}
+
+    def saved(self) -> SavedActor:
+        """The parameters of the one task that it has adapted to, or else the meta-parameters."""
+        learner = self._learner
+        params = expand(learner.params(), 1) if self._params is None else self._params
+        settings = {
+            "agent": learner.agent,
+            "policy": codec.encode(learner.policy_config, {}),
+            "adaptation": codec.encode(learner.config, {}),
+            "sampling": self._sampling,
+        }
+        return SavedActor(settings, {f"params.{name}": p.detach() for name, p in params.items()})
+
+    @classmethod
+    def from_saved(cls, interface: Interface, contents: SavedActor) -> Self:
+        """The actor of a file."""
+        kinds = {"agent": str, "policy": dict, "adaptation": dict, "sampling": bool}
+        settings = check_settings(contents.settings, kinds)
+        learner = AdaptivePolicy(
+            interface,
+            codec.decode(PolicyConfig, settings["policy"], "policy", {}),
+            codec.decode(AdaptationConfig, settings["adaptation"], "adaptation", {}),
+            agent=settings["agent"],
+            seed=0,
+            device=torch.device("cpu"),
+        )
+        params = tensor_groups(contents.tensors, ("params",))["params"]
+        check_tensors(expand(learner.params(), 1), params, "params")
+        fill(learner.policy, {name: p[0] for name, p in params.items()}, "params")
+        return cls(learner, params, sampling=settings["sampling"])
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks."""

@@ -2,17 +2,19 @@
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Interface, Outcome
-from metarl.agents.pearl.networks import ActingNetworks
+from metarl.agent import Actions, Interface, Outcome, SavedActor
+from metarl.agents.pearl.networks import ActingConfig, ActingNetworks, make_acting_networks
 from metarl.learning.trials import as_trials
 from metarl.nets.devices import on_cpu
+from metarl.nets.filling import check_parts, check_settings, fill, tensor_groups
 from metarl.nets.memories import Carry
+from metarl.runs import codec
 from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Observations, Trajectories, map_observations
 
@@ -34,6 +36,7 @@ class LatentActor:
 
     sequential = True
     reads_outcomes = False
+    saved_as: ClassVar[str] = "pearl"
 
     def __init__(
         self,
@@ -85,6 +88,38 @@ class LatentActor:
         if self._read is None:
             return self
         return self._that_read(self._networks, tuple(part[tasks] for part in self._read))
+
+    def saved(self) -> SavedActor:
+        """The networks, and the context that trials start from."""
+        networks = self._networks
+        tensors = {f"networks.{name}": tensor for name, tensor in networks.state_dict().items()}
+        tensors |= {f"read.{place}": part for place, part in enumerate(self._read or ())}
+        settings = {
+            "networks": codec.encode(networks.config, {}),
+            "num_prior": self._num_prior,
+            "num_context": -1 if self.num_context is None else self.num_context,
+            "deterministic": self._deterministic,
+        }
+        return SavedActor(settings, tensors)
+
+    @classmethod
+    def from_saved(cls, interface: Interface, contents: SavedActor) -> Self:
+        """The actor of a file."""
+        kinds = {"networks": dict, "num_prior": int, "num_context": int, "deterministic": bool}
+        settings = check_settings(contents.settings, kinds)
+        config = codec.decode(ActingConfig, settings["networks"], "networks", {})
+        networks = make_acting_networks(interface, config, generator=torch.Generator())
+        parts = tensor_groups(contents.tensors, ("networks", "read"))
+        fill(networks, parts["networks"], "networks")
+        read = check_parts(networks.encoder.start(1), parts["read"], "read") if parts["read"] else None
+        num_context = settings["num_context"]
+        return cls(
+            networks,
+            num_prior=settings["num_prior"],
+            num_context=None if num_context < 0 else num_context,
+            deterministic=settings["deterministic"],
+            read=read,
+        )
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, with the contexts read so far."""

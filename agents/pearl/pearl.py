@@ -40,7 +40,7 @@ from metarl.agents.pearl.adam import DeviceAdam
 from metarl.agents.pearl.collection import Collection, collect_whole, return_metrics, transitions_by_task
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
-from metarl.agents.pearl.networks import make_networks
+from metarl.agents.pearl.networks import ActingConfig, make_networks
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions
@@ -217,10 +217,8 @@ class Pearl:
         self.tasks = {task: index for index, task in enumerate(dict.fromkeys(train_tasks))}
         self.learner, self.acting = make_networks(
             env,
-            config.context,
-            config.hidden_sizes,
+            ActingConfig(config.context, config.hidden_sizes, config.normalise_rewards),
             temperature=config.temperature,
-            normalise_rewards=config.normalise_rewards,
             generator=torch_generator(seed),
         )
         self.learner.to(device)

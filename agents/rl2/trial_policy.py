@@ -8,17 +8,20 @@ zeros there, and its policy never learns how an episode ended.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
+from metarl.agent import Interface
 from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
 from metarl.learning.trials import Trials, TrialStep
+from metarl.nets.filling import check_parts
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
+from metarl.runs import codec
 from metarl.runs.configs import MOST_LAYERS, MOST_UNITS, check_counts
-from metarl.tasks import TaskEnv
+from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations
 
 MemoryKind = Literal["gru", "lstm", "transformer", "none"]
@@ -70,7 +73,9 @@ class TrialPolicy(TrialNetwork):
         ValueError: if the policy cannot act in these spaces.
     """
 
-    def __init__(self, env: TaskEnv, config: TrialPolicyConfig, *, generator: torch.Generator) -> None:
+    saved_as: ClassVar[str] = "rl2"
+
+    def __init__(self, env: HasSpaces, config: TrialPolicyConfig, *, generator: torch.Generator) -> None:
         super().__init__(env, config, "RL2", generator)
         self.remembers = self.reads_outcomes = config.memory != "none"
         self._reads_transitions = config.read_transitions and self.num_fixed > 0
@@ -81,6 +86,21 @@ class TrialPolicy(TrialNetwork):
         self.embedding = Mlp(input_size, (), width, activation="relu", generator=generator) if embeds else None
         self.memory = _make_memory(config, width, generator)
         self.add_heads(config, self.memory.output_size if self.remembers else 0, input_size, generator)
+
+    @classmethod
+    def from_settings(cls, interface: Interface, settings: Mapping[str, Any]) -> Self:
+        """The network of a configuration, its weights still to be filled in."""
+        config = codec.decode(TrialPolicyConfig, settings, "policy", {})
+        return cls(interface, config, generator=torch.Generator())
+
+    def check_carry(self, carry: Mapping[str, Tensor]) -> Carry:
+        """The carry of a file; a transformer's may have read any number of steps."""
+        if not isinstance(self.memory, TransformerMemory):
+            return super().check_carry(carry)
+        past, count, last_step = check_parts(self.start(1), carry, "carry", growing=(0,))
+        if not 0 <= int(count) <= past.shape[1]:
+            raise ValueError(f"carry has room for {past.shape[1]} steps, got a count of {int(count)}")
+        return past, count, last_step
 
     def start(self, num_trials: int) -> Carry:
         """The carry of a memory, then the part of the last step that the next one reads, which is zero."""

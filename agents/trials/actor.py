@@ -2,17 +2,19 @@
 
 import copy
 from operator import itemgetter
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import Actions, Interface, Outcome
+from metarl.agent import Actions, Interface, Outcome, SavedActor
 from metarl.agents.trials.network import TrialNetwork
 from metarl.learning.trials import TrialStep, as_trials
 from metarl.nets.devices import on_cpu
+from metarl.nets.filling import check_settings, fill, tensor_groups
 from metarl.nets.memories import Carry
+from metarl.runs import codec
 from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Observations, Trajectories, map_observations
 
@@ -65,6 +67,28 @@ class TrialActor:
     def __getstate__(self) -> dict[str, Any]:
         """What worker processes get: the network on the CPU, so that none of them opens a CUDA context."""
         return vars(self) | {"_policy": on_cpu(self._policy)}
+
+    @property
+    def saved_as(self) -> str:
+        """Name of the kind of network in files."""
+        return self._policy.saved_as
+
+    def saved(self) -> SavedActor:
+        """The network, and what trials start from."""
+        tensors = {f"policy.{name}": tensor for name, tensor in self._policy.state_dict().items()}
+        tensors |= {f"carry.{place}": part for place, part in enumerate(self._read or ())}
+        settings = {"policy": codec.encode(self._policy.config, {}), "sampling": self._sampling}
+        return SavedActor(settings, tensors)
+
+    @classmethod
+    def from_saved(cls, interface: Interface, contents: SavedActor, *, network: type[TrialNetwork]) -> Self:
+        """The actor of a file, with a network of this class."""
+        settings = check_settings(contents.settings, {"policy": dict, "sampling": bool})
+        policy = network.from_settings(interface, settings["policy"])
+        parts = tensor_groups(contents.tensors, ("policy", "carry"))
+        fill(policy, parts["policy"], "policy")
+        read = policy.check_carry(parts["carry"]) if parts["carry"] else None
+        return cls(policy, read, sampling=settings["sampling"])
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, or go on from what was read."""

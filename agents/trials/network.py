@@ -5,8 +5,9 @@ What the heads read beside the present observation is a context, such as a memor
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,11 @@ from metarl.learning.trials import Trials, TrialStep
 from metarl.nets.actions import action_map
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
+from metarl.nets.filling import check_parts
 from metarl.nets.memories import Carry
 from metarl.nets.networks import Mlp
 from metarl.runs.configs import check_positive, check_sizes
-from metarl.tasks import TaskEnv
+from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations
 
 _REWARD_LIMIT = 10.0  # of observed rewards, in units of their running scale
@@ -89,6 +91,7 @@ class TrialNetwork(nn.Module, ABC):
     Attributes:
         remembers: Whether PPO trains a memory, so that the steps of a trial stay together.
         reads_outcomes: Whether the network learns of a task while it acts.
+        saved_as: Name of this kind of network in the files of adapted policies.
 
     Raises:
         ValueError: if the policy cannot act in these spaces.
@@ -96,6 +99,7 @@ class TrialNetwork(nn.Module, ABC):
 
     remembers: bool
     reads_outcomes: bool
+    saved_as: ClassVar[str]
     policy: Mlp
     value: Mlp
     observation_mean: Tensor
@@ -105,8 +109,9 @@ class TrialNetwork(nn.Module, ABC):
     reward_count: Tensor
     reward_limit: Tensor
 
-    def __init__(self, env: TaskEnv, config: TrialNetworkConfig, agent: str, generator: torch.Generator) -> None:
+    def __init__(self, env: HasSpaces, config: TrialNetworkConfig, agent: str, generator: torch.Generator) -> None:
         super().__init__()
+        self.config = config
         self.interface = Interface(env.single_observation_space, env.single_action_space)
         self.actions = action_map(env.single_action_space, agent)
         self.encoder = config.encoder.make(env.single_observation_space, generator)
@@ -135,6 +140,23 @@ class TrialNetwork(nn.Module, ABC):
         self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
         with torch.no_grad():  # start near uniform, so that exploration does
             getattr(self.policy, f"weight_{self.policy.num_layers - 1}").mul_(0.01)
+
+    @classmethod
+    @abstractmethod
+    def from_settings(cls, interface: Interface, settings: Mapping[str, Any]) -> Self:
+        """The network of a configuration in JSON types, its weights still to be filled in.
+
+        Raises:
+            ValueError: if it is no such configuration; one line.
+        """
+
+    def check_carry(self, carry: Mapping[str, Tensor]) -> Carry:
+        """The carry of one trial by the places of its parts, as a file has it.
+
+        Raises:
+            ValueError: if its parts are not those of `start(1)`; one line.
+        """
+        return check_parts(self.start(1), carry, "carry")
 
     @abstractmethod
     def start(self, num_trials: int) -> Carry:

@@ -204,6 +204,11 @@ class MetaWorldEnv(TaskVectorEnv):
         """Number of steps per second of the simulated world."""
         return 80
 
+    @property
+    def control_period_s(self) -> float:
+        """Seconds between two actions."""
+        return 1 / 80
+
     def render_row(self, row: int) -> np.ndarray:
         """A picture of a row by the package's camera, uint8 [height, width, 3]."""
         name = self._tasks[row].family.partition("/")[2]

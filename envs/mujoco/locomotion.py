@@ -250,6 +250,11 @@ class LocomotionEnv(TaskVectorEnv):
         """Number of control steps per second."""
         return round(1 / self.dt)
 
+    @property
+    def control_period_s(self) -> float:
+        """Seconds between two actions."""
+        return self.dt
+
     def render_row(self, row: int) -> np.ndarray:
         """The robot of a row, followed by a camera, and the goal of its task if it has one."""
         if self._camera is None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 
-from metarl.experiments import codec
 from metarl.experiments.configuration import Device
 from metarl.fewshot.backbones import BackboneConfig, OwnBackbone, StandardBackbone
 from metarl.fewshot.data.images import ClassFolderData
@@ -26,6 +25,7 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
+from metarl.runs import codec
 from metarl.runs.configs import check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator

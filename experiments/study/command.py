@@ -9,7 +9,6 @@ from typing import Any
 import tyro
 
 from metarl.envs.dynamics import SimulatorGap
-from metarl.experiments import codec
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import decode, encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
@@ -20,6 +19,7 @@ from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.report import DISJOINT, show, summarise
 from metarl.experiments.study.running import Interrupted, run_parts, taken
+from metarl.runs import codec
 from metarl.runs.files import write_json
 from metarl.runs.lock import locked
 from metarl.runs.reading import read_json, shorten

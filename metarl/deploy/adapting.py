@@ -4,104 +4,39 @@
     adapted = adapt(agent, env, episodes=2)
     action  = adapted.policy.act(observation)
 
+    adapted.save("robot.safetensors")                           metarl.load_policy reads it
+    again   = adapt(metarl.load_policy("robot.safetensors"), env, episodes=2)       goes on
+
 The environment is any plain `gymnasium.Env`. The agent acts through the same `Actor` as in training, with the same
 noise for the same seed, so that the result equals what `metarl.workers.Workers` would have collected. Episodes
 that an agent runs in parallel when it has many environments follow one another here, each as its row of the batch.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from metarl.agent import Actor, ActsDeterministically, Agent, Deployable, Interface
+from metarl.agent import ActsDeterministically, Agent, Deployable, Interface
+from metarl.deploy.histories import AdaptedTo, adapted_to
+from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.recordings import Recording
 from metarl.deploy.single_env import (
     Episode,
     EpisodeLog,
-    Seat,
     as_recording,
     as_trajectories,
     check_count,
     described,
     run_batch,
-    run_episode,
     run_trial,
 )
 from metarl.observations import PartSpace, describe, space_parts
-from metarl.runs.seeding import draw_seed, task_seeds
-
-
-class AdaptedPolicy:
-    """Acts in one environment, an observation at a time; made by `adapt` and `adapt_to_recording`.
-
-    Args:
-        actor: Adapted actor; it is this policy's alone from now on.
-        action_space: Action space of the environment.
-        seed: Seed of the actions' noise.
-    """
-
-    def __init__(self, actor: Actor, action_space: spaces.Space[Any], seed: int) -> None:
-        self.actor = actor
-        self._seat = Seat(actor, action_space, task_seeds(seed, 1), row=0, num_rows=1)
-        self._needs_outcome = isinstance(actor, Deployable) and actor.reads_outcomes
-        self._begun = self._waiting = self._ended = False
-
-    def begin_episode(self) -> None:
-        """The environment has been reset; what was learned is kept."""
-        self._seat.begin_episode()
-        self._begun, self._waiting, self._ended = True, False, False
-
-    def act(self, observation: Any) -> Any:
-        """The action at one observation, in the environment's action space.
-
-        Raises:
-            RuntimeError: if the episode has ended, or the policy reads the outcome of its actions, as RL2 does,
-                and did not observe the last.
-            ValueError: if the observation does not have the agent's shapes.
-            FloatingPointError: if it is not finite.
-        """
-        if not self._begun:
-            self.begin_episode()
-        if self._ended:
-            raise RuntimeError("the episode has ended: reset the environment and call begin_episode")
-        if self._waiting and self._needs_outcome:
-            raise RuntimeError(
-                "this policy reads rewards while it acts: after every step call "
-                "observe(observation, reward, terminated, truncated), after a reset begin_episode"
-            )
-        action = self._seat.act(observation)
-        self._waiting = True
-        return action
-
-    def observe(self, observation: Any, reward: float, terminated: bool = False, truncated: bool = False) -> None:
-        """Read the outcome of the last action. RL2 needs it, PEARL learns from it, gradient agents do not.
-
-        Raises:
-            RuntimeError: if there was no action since the last outcome.
-            ValueError: if the observation does not have the agent's shapes.
-            FloatingPointError: if it or the reward is not finite.
-        """
-        if not self._waiting:
-            raise RuntimeError("observe tells what followed an action: call act before it")
-        self._seat.observe(observation, reward, terminated, truncated, {})
-        self._waiting, self._ended = False, bool(terminated or truncated)
-
-    def run_episode(
-        self, env: gymnasium.Env[Any, Any], *, seed: int | None = None, max_episode_steps: int | None = None
-    ) -> Episode:
-        """One whole episode, read as it goes.
-
-        Args:
-            env: Environment with the spaces that the agent was trained with.
-            seed: Seed of the reset; None goes on with the environment's random stream.
-            max_episode_steps: Number of steps after which the episode is cut; None leaves the end to the
-                environment.
-        """
-        self._begun, self._waiting, self._ended = True, False, True
-        return run_episode(self._seat, env, seed, max_episode_steps).summary()
+from metarl.runs.seeding import draw_seed
 
 
 @dataclass(frozen=True)
@@ -123,9 +58,13 @@ class Adaptation:
         """Return of every episode."""
         return [episode.env_return for episode in self.episodes]
 
+    def save(self, path: Path | str) -> None:
+        """Write the adapted policy and a summary of what it was adapted to; see `AdaptedPolicy.save`."""
+        self.policy.save(path)
+
 
 def adapt(
-    agent: Agent[Any],
+    agent: Agent[Any] | AdaptedPolicy,
     env: gymnasium.Env[Any, Any],
     *,
     episodes: int,
@@ -134,14 +73,14 @@ def adapt(
     max_episode_steps: int | None = None,
     deterministic: bool = False,
 ) -> Adaptation:
-    """Let a trained agent adapt to an environment.
+    """Let a trained agent adapt to an environment, or let an adapted policy go on adapting.
 
     An agent that learns within trials (RL2, PEARL) runs one trial of these episodes. An agent that takes gradient
     steps (MAML-TRPO, ProMP) collects the episodes and takes one step; with `num_steps` above one it takes a step
     after each equal part of them.
 
     Args:
-        agent: Trained agent; left as it is.
+        agent: Trained agent, or a policy that was adapted or loaded; left as it is.
         env: Environment to adapt to; left open.
         episodes: Number of episodes in all.
         num_steps: Number of gradient steps.
@@ -155,7 +94,7 @@ def adapt(
         TypeError: if it is no agent whose actor can act outside of the toolkit's environments.
         FloatingPointError: if the environment gives an observation or a reward that is not finite.
     """
-    actor = _deployable(agent)
+    actor, card, history = _start(agent)
     check_count("episodes", episodes)
     check_count("num_steps", num_steps)
     if episodes % num_steps:
@@ -165,23 +104,31 @@ def adapt(
     _check_fit(actor, env)
     if deterministic and not isinstance(actor, ActsDeterministically):
         raise ValueError(f"{type(actor).__name__} cannot act deterministically; sample instead")
-    if deterministic and actor.sequential:
-        actor = actor.deterministic()
     rng = np.random.default_rng(seed)
     logs: list[EpisodeLog] = []
     for _ in range(num_steps):
         run = run_trial if actor.sequential else run_batch
-        runs = run(actor, env, episodes // num_steps, draw_seed(rng), max_episode_steps)
+        acting = actor.deterministic() if deterministic and actor.sequential else actor
+        runs = run(acting, env, episodes // num_steps, draw_seed(rng), max_episode_steps)
         actor = actor.adapt(as_trajectories(runs))
         logs += runs
-    if deterministic:
-        actor = actor.deterministic()
-    policy = AdaptedPolicy(actor, env.action_space, draw_seed(rng))
-    return Adaptation(policy, tuple(log.summary() for log in logs), as_recording(logs))
+    recording, summaries = as_recording(logs), tuple(log.summary() for log in logs)
+    steps = 0 if actor.sequential else num_steps
+    history = (*history, adapted_to(recording, summaries, gradient_steps=steps, seed=seed))
+    policy = AdaptedPolicy(
+        actor, env.action_space, draw_seed(rng), deterministic=deterministic, card=card, history=history
+    )
+    return Adaptation(policy, summaries, recording)
 
 
 def adapt_to_recording(
-    agent: Agent[Any], recording: Recording, action_space: spaces.Space[Any], *, num_steps: int = 1, seed: int = 0
+    agent: Agent[Any] | AdaptedPolicy,
+    recording: Recording,
+    action_space: spaces.Space[Any],
+    *,
+    num_steps: int = 1,
+    seed: int = 0,
+    deterministic: bool = False,
 ) -> Adaptation:
     """Let a trained agent adapt to transitions that were recorded, without acting.
 
@@ -190,16 +137,17 @@ def adapt_to_recording(
     another policy chose that is biased: it makes those more likely which came out better than the others.
 
     Args:
-        agent: Trained agent; left as it is.
+        agent: Trained agent, or a policy that was adapted or loaded; left as it is.
         recording: Transitions of one environment.
         action_space: Action space of the environment to act in.
         num_steps: Number of gradient steps, all on the same transitions.
         seed: Seed of the adapted policy's noise.
+        deterministic: True for a policy that takes the mode of its distribution.
 
     Raises:
         ValueError: if observations or actions do not fit the agent.
     """
-    actor = _deployable(agent)
+    actor, card, history = _start(agent)
     check_count("num_steps", num_steps)
     if actor.sequential and num_steps > 1:
         raise ValueError(f"num_steps must be 1 for an agent that learns as it acts, got {num_steps}")
@@ -208,7 +156,17 @@ def adapt_to_recording(
     trajectories = recording.trajectories(actor.to_outputs)
     for _ in range(num_steps):
         actor = actor.adapt(trajectories)
-    return Adaptation(AdaptedPolicy(actor, action_space, seed), (), recording)
+    steps = 0 if actor.sequential else num_steps
+    history = (*history, adapted_to(recording, (), gradient_steps=steps, seed=seed))
+    policy = AdaptedPolicy(actor, action_space, seed, deterministic=deterministic, card=card, history=history)
+    return Adaptation(policy, (), recording)
+
+
+def _start(agent: Agent[Any] | AdaptedPolicy) -> tuple[Any, Mapping[str, Any], tuple[AdaptedTo, ...]]:
+    """The actor that adaptation starts from, the agent's card, and earlier adaptations."""
+    if isinstance(agent, AdaptedPolicy):
+        return agent.actor, agent.card, agent.history
+    return _deployable(agent), getattr(agent, "card", {}), ()
 
 
 def _deployable(agent: Agent[Any]) -> Any:  # an Actor and Deployable; there is no type for both

@@ -33,15 +33,27 @@ def read_json(path: Path, name: str) -> Any:
     Raises:
         ValueError: If the file cannot be read, is not JSON, or holds what is no plain value; one line.
     """
-    text = read_text(path, name, MAX_JSON_BYTES)
+    return parse_json(read_text(path, name, MAX_JSON_BYTES), f"the {name} {path}")
+
+
+def parse_json(text: str, name: str) -> Any:
+    """The plain values that a text in JSON holds.
+
+    Args:
+        text: Text in JSON.
+        name: Noun for the text in errors, with its place.
+
+    Raises:
+        ValueError: If it is not JSON, or holds what is no plain value; one line.
+    """
     try:
         return _checked(json.loads(text, object_pairs_hook=_without_repeats, parse_int=_whole))
     except json.JSONDecodeError as error:
-        raise ValueError(f"the {name} {path} is not JSON: {error}") from error
+        raise ValueError(f"{name} is not JSON: {error}") from error
     except RecursionError as error:
-        raise ValueError(f"the {name} {path} is nested too deeply") from error
+        raise ValueError(f"{name} is nested too deeply") from error
     except ValueError as error:
-        raise ValueError(f"the {name} {path}: {error}") from error
+        raise ValueError(f"{name}: {error}") from error
 
 
 def read_yaml(path: Path, name: str) -> Any:

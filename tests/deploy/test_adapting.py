@@ -18,7 +18,7 @@ from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
-from metarl.deploy.adapting import AdaptedPolicy
+from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.recordings import Recording
 from metarl.envs.mujoco.families import HalfCheetahVel, RunForward
 from metarl.envs.mujoco.robots import HOPPER

@@ -12,10 +12,11 @@ import pytest
 from metarl.agent import AgentSetup
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
-from metarl.experiments import codec, configuration
+from metarl.experiments import configuration
 from metarl.experiments.configuration import Experiment, decode, encode
 from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.study.configuration import StablePpo
+from metarl.runs import codec
 from metarl.tasks import Benchmark
 
 

@@ -300,7 +300,7 @@ FAULTS: list[Fault] = [
         ("terminated=flags[:, 0]", "terminated=flags[:, 1]"),
     ),
     *faults(
-        "experiments/codec.py",
+        "metarl/runs/codec.py",
         _CODEC,
         ("renamed.get(name, name)", "name"),
         ("if isinstance(data, bool):\n        return kind is bool", "if False:\n        return kind is bool"),
