@@ -28,7 +28,7 @@ class Backend(Protocol):
         """Advance states [row, state] of some rows (None: all) by physics steps under held controls."""
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the pool."""
 
 
 class RolloutBackend:
@@ -71,7 +71,7 @@ class RolloutBackend:
         states[slice(None) if rows is None else rows] = trace[:, -1]
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the pool."""
         if self._pool.rollout_ is not None:
             self._pool.close()
 

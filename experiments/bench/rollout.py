@@ -215,7 +215,7 @@ class Replay:
             raise RuntimeError(f"the replay does not end where the collection did, but {difference:.3g} away")
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop the threads of the engine and of the environment."""
         self._backend.close()
         self._env.close()
 
