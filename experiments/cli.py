@@ -1,4 +1,4 @@
-"""The command line: metarl list | train | resume | evaluate | video | compare | queue | study | bench.
+"""The command line: metarl list | train | resume | evaluate | video | compare | report | queue | study | bench.
 
 Commands are imported when they are run, so that help and mistyped commands are answered at once.
 """
@@ -17,6 +17,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
+  metarl report DIR ... [--out FILE.html]
   metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
@@ -45,6 +46,7 @@ _COMMANDS = {
     "evaluate": "commands.evaluate",
     "video": "commands.video",
     "compare": "commands.compare",
+    "report": "commands.report",
     "queue": "commands.queue",
     "study": "study.command",
     "bench": "commands.bench",

@@ -1,9 +1,10 @@
 """Films of adaptation: one task before it and after each step of it, side by side, each panel one episode."""
 
+import importlib.util
 import os
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ FPS = 50
 _STRIP = 44  # pixels above a panel, for two lines of text
 _GAP = 6  # pixels between panels
 SUFFIXES = (".mp4", ".gif")
+FOLDER = "videos"
+"""Folder of the films in a run folder."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,29 @@ class Panel:
     pictures: tuple[np.ndarray, ...]
     returns: tuple[float, ...]
     success: bool | None = None
+
+
+Row = tuple[str, list[Panel]]
+"""A task's description and its panels."""
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """Sizes of the adaptation that a film shows.
+
+    Attributes:
+        num_steps: Number of adaptation steps.
+        num_episodes: Number of episodes that a gradient step is taken on.
+        horizon: Number of steps per episode; the family's own if None.
+        seed: Seed of resets and of the actions' noise.
+        deterministic: True for actions without sampling.
+    """
+
+    num_steps: int
+    num_episodes: int
+    horizon: int | None = None
+    seed: int = 0
+    deterministic: bool = False
 
 
 class _Filmed(gymnasium.Wrapper[Any, Any, Any, Any]):
@@ -144,6 +170,55 @@ def _adapted(
     return AdaptedPolicy(actor.deterministic() if deterministic else actor, env.action_space, seed)
 
 
+def film_tasks(
+    agent: Agent[Any],
+    tasks: TaskDistribution,
+    chosen: Sequence[Task],
+    settings: FilmSettings,
+    *,
+    name: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[list[Row], np.ndarray, float]:
+    """Film an agent on several tasks, as one film with a row for each.
+
+    Args:
+        agent: Trained agent; left as it is.
+        tasks: Distribution of the tasks' families.
+        chosen: Tasks to film.
+        settings: Sizes of the adaptation.
+        name: Name of the run, which stands before each task; empty for none.
+        progress: Function that is called with the tasks that are done and all, after each.
+
+    Returns:
+        The rows, the pictures, and pictures per second; see `frames`.
+
+    Raises:
+        ValueError: if the environments cannot be drawn.
+    """
+    rows, fps = [], 1
+    for done, task in enumerate(chosen, 1):
+        panels, fps = film_task(agent, tasks, task, **asdict(settings))
+        rows.append((f"{name}: {describe_task(task)}" if name else describe_task(task), panels))
+        if progress is not None:
+            progress(done, len(chosen))
+    return rows, *frames(rows, fps)
+
+
+def describe_task(task: Task) -> str:
+    """A task in a few words: "velocity = 2.00", or the family's name if it has many parameters."""
+    parts = [
+        f"{name} = {', '.join(f'{x:.2f}' for x in value)}" if isinstance(value, tuple) else f"{name} = {value:.2f}"
+        for name, value in task.params
+    ]
+    text = "; ".join(parts)
+    return text if text and len(text) <= 60 else task.family
+
+
+def free_film(folder: Path, suffix: str = SUFFIXES[0]) -> Path:
+    """The first NUMBER.mp4 of a folder, or of another suffix, that is not there yet."""
+    return next(path for number in range(10**6) if not (path := folder / f"{number}{suffix}").exists())
+
+
 def frames(rows: Sequence[tuple[str, Sequence[Panel]]], fps: int) -> tuple[np.ndarray, float]:
     """The pictures of a film: a row of panels per task, under the task's description.
 
@@ -197,8 +272,7 @@ def write_film(path: Path, pictures: np.ndarray, fps: float) -> None:
         ValueError: if the suffix is another, or imageio-ffmpeg is missing.
         WriteError: if the file cannot be written.
     """
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"a film must be a file that ends in {' or '.join(SUFFIXES)}, got {path}")
+    check_film(path)
     try:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".film-") as folder:
             part = Path(folder) / path.name
@@ -213,13 +287,17 @@ def write_film(path: Path, pictures: np.ndarray, fps: float) -> None:
         raise write_error(path, error) from error
 
 
+def check_film(path: Path) -> None:
+    """Raise a ValueError unless a film can be written as a file of this name, before anything is filmed."""
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"a film must be a file that ends in {' or '.join(SUFFIXES)}, got {path}")
+    if path.suffix == ".mp4" and importlib.util.find_spec("imageio_ffmpeg") is None:
+        raise ValueError("films in MP4 need imageio-ffmpeg: pip install imageio-ffmpeg; a .gif file needs nothing")
+
+
 def _write_mp4(path: Path, pictures: np.ndarray, fps: float) -> None:
-    try:
-        import imageio_ffmpeg  # noqa: PLC0415  # an extra
-    except ImportError as error:
-        raise ValueError(
-            "films in MP4 need imageio-ffmpeg: pip install imageio-ffmpeg; a .gif file needs nothing"
-        ) from error
+    import imageio_ffmpeg  # noqa: PLC0415  # an extra
+
     height, width = pictures.shape[1:3]
     size = (width, height)
     writer = imageio_ffmpeg.write_frames(

@@ -1,22 +1,18 @@
 """metarl compare DIR...: tables and figures of runs and groups of runs on the same test tasks."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import tyro
 
-from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import parse
 from metarl.experiments.comparison import figures, latex
-from metarl.experiments.comparison.figures import Regions, parameter_values
 from metarl.experiments.comparison.records import read_groups
+from metarl.experiments.comparison.regions import training_regions
 from metarl.experiments.comparison.summary import csv_rows, summarise
 from metarl.experiments.comparison.tables import show
 from metarl.experiments.console import say
-from metarl.experiments.loading import open_run
-from metarl.experiments.runs import CONFIG, EVALUATION, make_folder
+from metarl.experiments.runs import EVALUATION, make_folder
 from metarl.runs.files import atomic_write, write_csv, write_json
 
 
@@ -54,7 +50,7 @@ def command(words: list[str]) -> int:
         if arguments.latex:
             atomic_write(folder / "table.tex", latex.table(numbers).encode())
         if arguments.figures and figures.can_draw():
-            drawn.extend(figures.draw_all(numbers, groups, folder, _training_regions(arguments.folders)))
+            drawn.extend(figures.draw_all(numbers, groups, folder, training_regions(arguments.folders)))
 
     folder = make_folder(arguments.out, "comparison", write)
     show(numbers)
@@ -66,20 +62,3 @@ def command(words: list[str]) -> int:
         say(figures.HOW_TO_INSTALL)
     say(f"written to {folder}")
     return 0
-
-
-def _training_regions(folders: Sequence[Path]) -> Regions | None:
-    """Least and greatest values of 1,000 training tasks; None where the benchmark is a user's own."""
-    first = folders[0]
-    try:
-        run = open_run(first if (first / CONFIG).is_file() else next(first.glob(f"*/{CONFIG}")).parent)
-    except ValueError:
-        return None
-    assert isinstance(run, AgentRun)
-    tasks = [task.to_json() for task in run.benchmark.train.sample(1000, np.random.default_rng(0))]
-    values = [parameter_values(task) for task in tasks]
-    return {
-        name: (min(v[name] for v in values), max(v[name] for v in values))
-        for name in values[0]
-        if all(name in v for v in values)
-    }

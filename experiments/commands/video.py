@@ -11,10 +11,18 @@ from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.console import Waiting, say
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
-from metarl.experiments.video import SUFFIXES, film_task, frames, write_film
+from metarl.experiments.video import (
+    FOLDER,
+    SUFFIXES,
+    FilmSettings,
+    check_film,
+    film_tasks,
+    free_film,
+    write_film,
+)
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import MOST_REPEATS, MOST_STEPS, MOST_TASKS, check_counts, check_seed
-from metarl.tasks import Task, load_tasks
+from metarl.tasks import load_tasks
 
 
 @dataclass(frozen=True)
@@ -73,45 +81,25 @@ def command(words: list[str]) -> int:
             f"there are {len(tasks)} tasks, counted from 0; --first {arguments.first} and --num-tasks "
             f"{arguments.num_tasks} ask for more"
         )
-    out = arguments.out or _free(run.folder / "videos")
-    settings = run.experiment.evaluation
-    num_steps = min(3, settings.num_steps) if arguments.num_steps is None else arguments.num_steps
+    out = arguments.out or free_film(run.folder / FOLDER)
+    check_film(out)
+    evaluation = run.experiment.evaluation
+    settings = FilmSettings(
+        min(3, evaluation.num_steps) if arguments.num_steps is None else arguments.num_steps,
+        arguments.num_episodes or evaluation.num_episodes,
+        arguments.horizon or run.experiment.horizon,
+        arguments.seed,
+        arguments.deterministic,
+    )
     agent = run.agent(checkpoint=arguments.checkpoint)
-    rows, fps = [], 1
     with Waiting("filming") as waiting:
-        for number, task in enumerate(chosen):
-            panels, fps = film_task(
-                agent,
-                run.benchmark.test,
-                task,
-                num_steps=num_steps,
-                num_episodes=arguments.num_episodes or settings.num_episodes,
-                horizon=arguments.horizon or run.experiment.horizon,
-                seed=arguments.seed,
-                deterministic=arguments.deterministic,
-            )
-            rows.append((f"{run.name}: {describe_task(task)}", panels))
-            waiting.progress(number + 1, len(chosen))
-    pictures, fps_shown = frames(rows, fps)
+        rows, pictures, fps = film_tasks(
+            agent, run.benchmark.test, chosen, settings, name=run.name, progress=waiting.progress
+        )
     out.parent.mkdir(exist_ok=True)
-    write_film(out, pictures, fps_shown)
+    write_film(out, pictures, fps)
     for description, panels in rows:
         returns = ", ".join(f"{panel.title} {panel.returns[-1]:.1f}" for panel in panels)
         say(f"{description}: return {returns}")
     say(f"written to {out}")
     return 0
-
-
-def describe_task(task: Task) -> str:
-    """A task in a few words: "velocity = 2.00", or the family's name if it has many parameters."""
-    parts = [
-        f"{name} = {', '.join(f'{x:.2f}' for x in value)}" if isinstance(value, tuple) else f"{name} = {value:.2f}"
-        for name, value in task.params
-    ]
-    text = "; ".join(parts)
-    return text if text and len(text) <= 60 else task.family
-
-
-def _free(folder: Path) -> Path:
-    """The first NUMBER.mp4 of a folder that is not there yet."""
-    return next(path for number in range(10**6) if not (path := folder / f"{number}.mp4").exists())

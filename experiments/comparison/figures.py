@@ -1,9 +1,10 @@
 """The figures of a comparison, at the width of a paper's column: 8 pt, safe for colour-blind readers."""
 
 import importlib.util
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -19,6 +20,8 @@ FORMATS = ("png", "pdf")
 HOW_TO_INSTALL = "no figures: matplotlib is not installed; pip install matplotlib and compare again"
 Regions = Mapping[str, tuple[float, float]]
 """Least and greatest value of each number of the training tasks, by name."""
+Drawing = Callable[[Any], None]
+"""A function that draws on matplotlib's axes."""
 
 
 def can_draw() -> bool:
@@ -37,7 +40,19 @@ def draw_all(
         folder: Folder to write to.
         training: Region of the training tasks, to be shaded; None if it is not known.
     """
-    figures: dict[str, Callable[[Any], None]] = {
+    figures = drawings(numbers, groups, training)
+    for name, draw in figures.items():
+        for ending in FORMATS:
+            with atomic_file(folder / f"{name}.{ending}") as file:
+                save(file, ending, draw, caption=_caption(numbers), num_labels=len(groups))
+    return list(figures)
+
+
+def drawings(
+    numbers: Mapping[str, Any], groups: Sequence[Group], training: Regions | None = None
+) -> dict[str, Drawing]:
+    """The figures of a comparison by name, each as a function that draws it; see `draw_all`."""
+    figures: dict[str, Drawing] = {
         "learning_steps": lambda axis: _learning(axis, numbers, "env_steps"),
         "learning_time": lambda axis: _learning(axis, numbers, "wall_s"),
         "adaptation": lambda axis: _adaptation(axis, numbers),
@@ -45,33 +60,46 @@ def draw_all(
     }
     for name in _parameters(groups[0].runs[0].tasks):
         figures[f"return_by_{name.replace('[', '_').replace(']', '')}"] = _by_parameter(groups, name, training)
-    for name, draw in figures.items():
-        _write(folder / name, draw, numbers, len(groups))
-    return list(figures)
+    return figures
 
 
-def _write(stem: Path, draw: Callable[[Any], None], numbers: Mapping[str, Any], num_groups: int) -> None:
+def save(file: IO[bytes], ending: str, draw: Drawing, *, caption: str = "", num_labels: int = 1) -> None:
+    """Write one figure, at the width of a paper's column, with its legend below.
+
+    Args:
+        file: Binary file to write to.
+        ending: Format: png, pdf or svg. SVG has no background, and its texts are texts.
+        draw: Function that draws on the axes.
+        caption: Line above the axes; empty for none.
+        num_labels: Number of entries of the legend.
+    """
     # Imported here because it is an extra, and slow to load.
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    with mpl.rc_context(
-        {"font.size": 8, "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
-    ):
-        rows = -(-num_groups // 2)
+    settings: Any = {
+        "font.size": 8,
+        "pdf.fonttype": 42,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "metarl",
+    }
+    # A name may hold dollars, and letters that the font lacks and a browser's has.
+    settings |= {"axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False}
+    with mpl.rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        rows = -(-num_labels // 2)
         figure = Figure(figsize=(WIDTH, HEIGHT + 0.18 * rows), layout="constrained")
         FigureCanvasAgg(figure)
         axis = figure.subplots()
         draw(axis)
         axis.grid(alpha=0.3, linewidth=0.5)
         axis.tick_params(labelsize=7)
-        figure.suptitle(_caption(numbers), fontsize=7)
+        if caption:
+            figure.suptitle(caption, fontsize=7)
         handles, labels = axis.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
-        for ending in FORMATS:
-            with atomic_file(stem.with_name(f"{stem.name}.{ending}")) as file:
-                figure.savefig(file, dpi=300, format=ending)
+        figure.savefig(file, dpi=300, format=ending, transparent=ending == "svg")
 
 
 def _caption(numbers: Mapping[str, Any]) -> str:
@@ -137,7 +165,7 @@ def _profile(axis: Any, groups: Sequence[Group]) -> None:
     axis.set_ylim(0, 1.02)
 
 
-def _by_parameter(groups: Sequence[Group], name: str, training: Regions | None) -> Callable[[Any], None]:
+def _by_parameter(groups: Sequence[Group], name: str, training: Regions | None) -> Drawing:
     x = np.array([parameter_values(task)[name] for task in groups[0].runs[0].tasks])
 
     def draw(axis: Any) -> None:

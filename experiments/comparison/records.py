@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from metarl.experiments.runs import CONFIG, EVALUATION, read_config
+from metarl.runs.metrics import Axis
 from metarl.runs.reading import read_json
 
 METRICS = "metrics.csv"
@@ -110,11 +111,10 @@ def read_groups(folders: Sequence[Path], evaluation: str = EVALUATION) -> list[G
     """
     members: dict[str, list[RunRecord]] = {}
     for folder in folders:
-        runs = [folder] if (folder / CONFIG).is_file() else _inside(folder)
-        whole = len(runs) > 1 or runs[0] != folder
+        runs = run_folders(folder)
         for run in runs:
             record = read_run(run, evaluation)
-            members.setdefault(folder.name if whole else record.name, []).append(record)
+            members.setdefault(record.name if runs == [folder] else folder.name, []).append(record)
     groups = [Group(label, tuple(sorted(runs, key=lambda run: run.seed))) for label, runs in members.items()]
     _check_alike([run for group in groups for run in group.runs])
     for group in groups:
@@ -154,19 +154,42 @@ def read_run(folder: Path, evaluation: str = EVALUATION) -> RunRecord:
         ) from error
     benchmark = str(config["experiment"].get("benchmark"))
     return RunRecord(
-        folder, config["name"], benchmark, seed, tasks, returns, successes, sequential, _metrics(folder / METRICS)
+        folder,
+        config["name"],
+        benchmark,
+        seed,
+        tasks,
+        returns,
+        successes,
+        sequential,
+        read_metrics(folder / METRICS),
     )
 
 
-def _inside(folder: Path) -> list[Path]:
-    """The run folders directly inside a folder."""
+def run_folders(folder: Path) -> list[Path]:
+    """The folder itself if it is a run's, or the run folders directly inside.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if (folder / CONFIG).is_file():
+        return [folder]
     inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
     if not inside:
         raise ValueError(f"{folder} is no run folder and holds none; `metarl train` makes them")
     return inside
 
 
-def _metrics(path: Path) -> dict[str, np.ndarray]:
+def read_metrics(path: Path, axis: Axis = "env_steps") -> dict[str, np.ndarray]:
+    """The columns of metrics.csv by name, NaN where an iteration has no value, each [iteration].
+
+    Args:
+        path: File of metrics.
+        axis: Quantity that its x axis counts.
+
+    Raises:
+        ValueError: if the file cannot be read, or has no such axis.
+    """
     try:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
@@ -174,8 +197,8 @@ def _metrics(path: Path) -> dict[str, np.ndarray]:
         columns = {name: np.array([float(row[name] or "nan") for row in rows]) for name in names}
     except (OSError, ValueError, TypeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
-    if "env_steps" not in columns:
-        raise ValueError(f"{path} has no column env_steps or no rows; the run has not begun")
+    if axis not in columns:
+        raise ValueError(f"{path} has no column {axis} or no rows; the run has not begun")
     return columns
 
 

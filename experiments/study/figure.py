@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from metarl.experiments.comparison.figures import COLOURS, MARKERS
 from metarl.runs.files import atomic_file
 
 HOW_TO_INSTALL = (
@@ -33,23 +34,38 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
     for axis, (key, held_out) in zip(axes, sets.items(), strict=True):
-        for number, (learner, measured) in enumerate(held_out["learners"].items()):
-            rows, colour = measured["adaptation"], f"C{number}"
-            if learner == results["oracle"]:
-                mean = sum(row["return_mean"] for row in rows) / len(rows)
-                axis.axhline(mean, color="black", linestyle="--", label="oracle: observes the task")
-                continue
-            episodes = [row["episodes"] for row in rows]
-            axis.plot(episodes, [row["return_mean"] for row in rows], color=colour, marker=".", label=learner)
-            if all(row["return_ci95"] is not None for row in rows):
-                low, high = ([row["return_ci95"][side] for row in rows] for side in (0, 1))
-                axis.fill_between(episodes, low, high, color=colour, alpha=0.15, linewidth=0)
+        draw_set(axis, held_out, results["oracle"])
         axis.set_title(f"{key}, {held_out['num_tasks']} tasks")
-        axis.set_xlabel("adaptation episodes")
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("return of the next episode")
+        axis.label_outer()
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False)
     figure.suptitle(f"{results['study']}, seed {results['seed']}")
     with atomic_file(path) as file:
         figure.savefig(file, dpi=150, format=path.suffix[1:])
+
+
+def draw_set(axis: Any, held_out: Mapping[str, Any], oracle: str) -> None:
+    """Draw the curves on one set of held-out tasks.
+
+    Args:
+        axis: Axes of matplotlib.
+        held_out: Results on the set.
+        oracle: Name of the learner that is a line.
+    """
+    for number, (learner, measured) in enumerate(held_out["learners"].items()):
+        rows, colour = measured["adaptation"], COLOURS[number % len(COLOURS)]
+        if learner == oracle:
+            mean = sum(row["return_mean"] for row in rows) / len(rows)
+            axis.axhline(mean, color="black", linestyle="--", label="oracle: observes the task")
+            continue
+        episodes = [row["episodes"] for row in rows]
+        axis.plot(
+            episodes, [row["return_mean"] for row in rows], color=colour, label=learner, markersize=3,
+            marker=MARKERS[number % len(MARKERS)],
+        )  # fmt: skip
+        if all(row["return_ci95"] is not None for row in rows):
+            low, high = ([row["return_ci95"][side] for row in rows] for side in (0, 1))
+            axis.fill_between(episodes, low, high, color=colour, alpha=0.15, linewidth=0)
+    axis.set_xlabel("adaptation episodes")
+    axis.set_ylabel("return of the next episode")
