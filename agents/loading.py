@@ -9,9 +9,10 @@ from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.rl2 import TrialPolicy
 from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.network import TrialNetwork
+from metarl.agents.varibad import BeliefPolicy
 from metarl.deploy.policies import ActorMaker, AdaptedPolicy, load_saved
 
-_TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy,)
+_TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy, BeliefPolicy)
 _MAKERS: dict[str, ActorMaker] = {
     GradientActor.saved_as: GradientActor.from_saved,
     LatentActor.saved_as: LatentActor.from_saved,

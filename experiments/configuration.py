@@ -13,6 +13,7 @@ from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.varibad.varibad import VaribadConfig
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
 from metarl.envs.dynamics.rewards import Reward
@@ -32,6 +33,7 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
     "maml-trpo": MamlTrpoConfig,
     "rl2": Rl2Config,
     "pearl": PearlConfig,
+    "varibad": VaribadConfig,
 }
 _TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 

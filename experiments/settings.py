@@ -25,12 +25,14 @@ from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.rewards import Reward
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.presets import bandits, gridnavi, locomotion, point
 from metarl.experiments.presets.table import RL_FAMILIES, preset
+from metarl.experiments.presets.varibad import varibad
 from metarl.observations import space_parts
 from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
@@ -47,7 +49,7 @@ def settings_for(algorithm: str, benchmark: str | Benchmark, reward: Reward | No
         run = metarl.train(settings_for("rl2", "point"))
 
     Args:
-        algorithm: Name of the algorithm: promp, maml-trpo, rl2 or pearl.
+        algorithm: Name of the algorithm: promp, maml-trpo, rl2, pearl or varibad.
         benchmark: Name of a benchmark, a YAML family file, or a benchmark of your own.
         reward: Reward of your own for the robot of a YAML family; None for the family's.
 
@@ -66,6 +68,8 @@ def settings_for(algorithm: str, benchmark: str | Benchmark, reward: Reward | No
     kind = kind_of(made)
     if kind == "meta-world":
         like = "ml1-reach" if made.name.startswith("ml1-") else "ml10"
+        if algorithm == "varibad":
+            return replace(_on_beliefs(preset(f"{like}-rl2"), kind), benchmark=benchmark)
         return replace(preset(f"{like}-{algorithm}"), benchmark=benchmark)
     experiment = replace(_MAKERS[algorithm](kind), benchmark=benchmark, reward=reward)
     if algorithm != "pearl" or not isinstance(made.train, FiniteTasks):
@@ -140,6 +144,19 @@ def _rl2(kind: Kind) -> Experiment:
     return Experiment("", agent, training, EvaluationConfig(40, agent.num_episodes - 1, 5))
 
 
+def _varibad(kind: Kind) -> Experiment:
+    return _on_beliefs(_rl2(kind), kind)
+
+
+def _on_beliefs(experiment: Experiment, kind: Kind) -> Experiment:
+    """RL2's experiment with VariBAD instead."""
+    assert isinstance(experiment.agent, Rl2Config)
+    known = gridnavi.VARIBAD if kind in ("bandit", "grid") else locomotion.VARIBAD
+    policy = replace(known.policy, normalise_observations=kind not in ("bandit", "grid"))
+    agent = replace(varibad(experiment.agent, policy), outer_lr=known.outer_lr, belief_lr=known.belief_lr)
+    return replace(experiment, agent=agent)
+
+
 def _pearl(kind: Kind) -> Experiment:
     """Sized for a CPU. Discrete actions are refused when the agent is made."""
     small = kind in ("point", "bandit", "grid")
@@ -154,4 +171,5 @@ _MAKERS: Mapping[str, Callable[[Kind], Experiment]] = {
     "maml-trpo": _maml_trpo,
     "rl2": _rl2,
     "pearl": _pearl,
+    "varibad": _varibad,
 }

@@ -17,6 +17,7 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.varibad import BeliefPolicyConfig, VaribadConfig
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
 from metarl.experiments.loading import open_run, prepare_run
 from metarl.experiments.presets.table import RL_PRESETS
@@ -40,6 +41,13 @@ AGENTS = {
         final_outer_lr=1e-4,
         final_gae_lambda=0.9,
         final_entropy_coef=0.0,
+    ),
+    "varibad": VaribadConfig(
+        policy=BeliefPolicyConfig(latent_size=2, memory_size=8, decoder_sizes=(8,), normalise_observations=True),
+        belief_updates=2,
+        belief_trials=2,
+        num_posteriors=4,
+        num_decoded=5,
     ),
     "pearl": PearlConfig(
         context=ContextConfig(hidden_sizes=(8,)),
@@ -129,6 +137,8 @@ def _same(first: Path, second: Path) -> bool:
         ("promp", "point"),
         ("rl2", "half-cheetah-vel"),
         ("rl2", "gridnavi"),
+        ("varibad", "half-cheetah-vel"),
+        ("varibad", "gridnavi"),
         ("pearl", "half-cheetah-vel"),
         ("pearl", "sparse-point"),
     ],

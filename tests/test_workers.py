@@ -14,6 +14,7 @@ from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
 from metarl.envs import make_benchmark
 from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
@@ -241,7 +242,7 @@ def test_a_stream_of_noise_waits_while_its_task_does() -> None:
             assert torch.equal(drawn[1], alone.next()[0])
 
 
-@pytest.mark.parametrize("algorithm", ["rl2", "pearl"])
+@pytest.mark.parametrize("algorithm", ["rl2", "varibad", "pearl"])
 def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: str) -> None:
     # The point starts at the first goal's edge, so that its episodes end early; the others run to the limit.
     tasks = [Task.of("point", goal=(0.01 * i, 0.02)) for i in range(3)] + [Task.of("point", goal=(5.0, 5.0))]
@@ -252,6 +253,9 @@ def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: st
         config = Rl2Config(policy=TrialPolicyConfig(memory_size=8, init_std=0.5))
         agent: Any = Rl2(env, config, **setup)
         actor: Any = agent.actor()
+    elif algorithm == "varibad":
+        agent = Varibad(env, VaribadConfig(policy=BeliefPolicyConfig(memory_size=8)), **setup)
+        actor = agent.actor()
     else:
         agent = Pearl(env, PearlConfig(hidden_sizes=(8,), replay_capacity=10**6), tasks, **setup)
         actor = LatentActor(agent.acting, num_prior=1, num_context=None, deterministic=False)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.agent import Interface
 from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
-from metarl.learning.trials import Trials, TrialStep
+from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.filling import check_parts
 from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
 from metarl.nets.networks import Mlp
@@ -114,9 +114,9 @@ class TrialPolicy(TrialNetwork):
         remembered, after = self.step(inputs, tuple(memory), alive)
         return self.decide(remembered, inputs), (*after, last_step)
 
-    def read(self, step: TrialStep, carry: Carry, alive: Tensor) -> Carry:
+    def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
         """The carry with the part of a step [trial, ...] that the next one reads, where alive [trial]."""
-        last_step = self.last_step(*step)
+        last_step = self.last_step(*step[:5])
         return (*carry[:-1], torch.where(alive.unsqueeze(1), last_step, carry[-1]))
 
     def last_step(
@@ -127,11 +127,7 @@ class TrialPolicy(TrialNetwork):
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
         if not self._reads_transitions:
             return torch.cat((acted, scalars), -1)
-        fixed = self.encoder.fixed_features(observations)
-        if self._normalises:
-            where = self.encoder.fixed
-            fixed = ((fixed - self.observation_mean[where]) * self.observation_scale[where]).clamp(-10, 10)
-        return torch.cat((acted, scalars, fixed), -1)
+        return torch.cat((acted, scalars, self.fixed_features(observations)), -1)
 
     def inputs(self, observations: Observations, last_step: Tensor) -> Tensor:
         """Inputs of a step from its observation and what it reads of the last step [..., last], [..., in]."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from metarl.agent import Actions, Interface, Outcome, SavedActor
 from metarl.agents.trials.network import TrialNetwork
-from metarl.learning.trials import TrialStep, as_trials
+from metarl.learning.trials import TrialSteps, as_steps
 from metarl.nets.devices import on_cpu
 from metarl.nets.filling import check_settings, fill, tensor_groups
 from metarl.nets.memories import Carry
@@ -111,14 +111,16 @@ class TrialActor:
         noise = self._noise.next(self._alive)
         self._actions = distribution.sample(noise) if self._sampling else distribution.mode()
         records = {"log_prob": distribution.log_prob(self._actions), "value": values}
+        records |= policy.records(self._carry)
         actions = self._actions.unsqueeze(1)
         recorded = {name: part.unsqueeze(1) for name, part in records.items()}
         return Actions(policy.actions.to_env(actions), actions, recorded)
 
     def observe(self, outcome: Outcome) -> None:
         """Keep what the next step reads of this one."""
+        following = map_observations(lambda part: part.squeeze(1), outcome.observations)
         rewards, terminated, truncated, alive = (part.squeeze(1) for part in outcome[1:5])
-        step = TrialStep(self._observations, self._actions, rewards, terminated, truncated)
+        step = TrialSteps(self._observations, self._actions, rewards, terminated, truncated, following)
         self._carry = self._policy.read(step, self._carry, alive)
         self._alive = alive & ~(terminated | truncated)
 
@@ -127,14 +129,13 @@ class TrialActor:
 
         While it acts, an actor adapts without this method, which is for recorded trials and for going on later.
         """
-        actor, trials = TrialActor(copy.deepcopy(self._policy).cpu(), self._read), as_trials(trajectories)
-        policy = actor._policy
+        actor = TrialActor(copy.deepcopy(self._policy).cpu(), self._read)
+        policy, (steps, mask) = actor._policy, as_steps(trajectories)
         actor._start(len(trajectories.tasks))
         with torch.no_grad():
-            for t, alive in enumerate(trials.mask):
-                observations = map_observations(itemgetter(t), trials.observations)
-                _, carry = policy.act(observations, actor._carry, alive)
-                step = TrialStep(observations, *(part[t] for part in trials[1:5]))
+            for t, alive in enumerate(mask):
+                step = steps.map(itemgetter(t))
+                _, carry = policy.act(step.observations, actor._carry, alive)
                 actor._carry = policy.read(step, carry, alive)
         return TrialActor(policy, actor._carry, sampling=self._sampling)
 

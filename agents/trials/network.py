@@ -1,6 +1,6 @@
 """The part that all networks share which act through trials: inputs, statistics, policy head and value head.
 
-What the heads read beside the present observation is a context, such as a memory's outputs.
+What the heads read beside the present observation is a context: a memory's outputs, or a belief about the task.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metarl.agent import Interface
 from metarl.learning.reward_scale import updated_scale
-from metarl.learning.trials import Trials, TrialStep
+from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.actions import action_map
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
@@ -41,7 +41,7 @@ class TrialNetworkConfig:
 
     Attributes:
         head_sizes: Widths of the hidden layers of the policy's and of the value's network, which read the memory's
-            features and the inputs.
+            features, or the belief, and the inputs.
         init_std: Standard deviation of continuous actions before training, with action bounds of +-1.
         min_std: Least standard deviation of continuous actions, with action bounds of +-1.
         max_std: Greatest standard deviation of continuous actions, with action bounds of +-1.
@@ -80,7 +80,7 @@ class Decision(NamedTuple):
 
 
 class TrialNetwork(nn.Module, ABC):
-    """A network that acts through trials and is trained by PPO.
+    """A network that acts through trials and is trained by PPO, in whole or in part.
 
     Args:
         env: Environment of the family, read for its spaces alone.
@@ -173,7 +173,7 @@ class TrialNetwork(nn.Module, ABC):
         """
 
     @abstractmethod
-    def read(self, step: TrialStep, carry: Carry, alive: Tensor) -> Carry:
+    def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
         """The carry after the outcome of a step, [trial, ...], where it took place: where alive [trial]."""
 
     @abstractmethod
@@ -188,6 +188,14 @@ class TrialNetwork(nn.Module, ABC):
     def decisions(self, inputs: Tensor, observations: Observations, carry: Carry) -> tuple[Decision, Carry]:
         """Decisions at all steps [time, trial] from inputs of `trial_inputs`, and the carry after the last."""
 
+    def records(self, carry: Carry) -> dict[str, Tensor]:
+        """Numbers that training needs of the carry at a decision, by name, [trial, ...]; none by default."""
+        return {}
+
+    def reinforced(self) -> list[nn.Parameter]:
+        """The parameters that PPO trains: all, unless another loss trains some."""
+        return list(self.parameters())
+
     def normalised(self, features: Tensor) -> Tensor:
         """Encoded observations [..., feature], perhaps normalised."""
         if not self._normalises:
@@ -197,6 +205,14 @@ class TrialNetwork(nn.Module, ABC):
     def features(self, observations: Observations) -> Tensor:
         """Encoded and perhaps normalised observations, [..., feature]."""
         return self.normalised(self.encoder(observations))
+
+    def fixed_features(self, observations: Observations) -> Tensor:
+        """Encoded and perhaps normalised observations without what is learned of images, [..., fixed feature]."""
+        fixed = self.encoder.fixed_features(observations)
+        if not self._normalises:
+            return fixed
+        where = self.encoder.fixed
+        return ((fixed - self.observation_mean[where]) * self.observation_scale[where]).clamp(-10, 10)
 
     def scaled_rewards(self, rewards: Tensor) -> Tensor:
         """Rewards in units of their running scale, as the network observes them, of any shape."""

@@ -1,4 +1,4 @@
-"""PPO on whole trials (Schulman et al. 2017, arXiv:1707.06347), by which RL2 learns.
+"""PPO on whole trials (Schulman et al. 2017, arXiv:1707.06347), which RL2 and VariBAD share.
 
     A_t = GAE over the whole trial: episode boundaries do not cut it, the trial's end does
     repeat epochs times, for every minibatch of whole trials (of single steps, where no memory is trained):
@@ -151,7 +151,8 @@ class TrialPpo(Generic[Policy, Config]):
     ) -> None:
         self.config, self.policy = config, policy
         policy.to(device)
-        self.optimizer = torch.optim.Adam(policy.parameters(), lr=config.outer_lr, eps=1e-5)
+        self._reinforced = policy.reinforced()
+        self.optimizer = torch.optim.Adam(self._reinforced, lr=config.outer_lr, eps=1e-5)
         self.iterations, self.updates = iterations, 0
         # The value head's units: V_t = value_mean[t] + value_scale * output; zeros as long as no reward is known.
         self.value_mean = torch.zeros(env.max_episode_steps * config.num_episodes, device=device)
@@ -276,7 +277,7 @@ class TrialPpo(Generic[Policy, Config]):
             with torch.no_grad():
                 kl = ((old - log_probs) * weights).sum()
                 sums += torch.stack((policy_loss, value_loss, entropy, kl))
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self._reinforced, config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"the gradient of {self.algorithm}'s loss is not finite; lower outer_lr")
         self.optimizer.step()

@@ -30,9 +30,9 @@ HELP = """usage: metarl train EXPERIMENT [--out DIR] [any field of the configura
 
 EXPERIMENT is one of
   NAME                        an experiment of `metarl list`
-  ALGORITHM --benchmark NAME  promp, maml-trpo, rl2 or pearl, with settings for the
-                              benchmark's kind; of `metarl list benchmarks`, a YAML
-                              family, or FILE.py:FAMILY of your own
+  ALGORITHM --benchmark NAME  promp, maml-trpo, rl2, pearl or varibad, with settings
+                              for the benchmark's kind; of `metarl list benchmarks`, a
+                              YAML family, or FILE.py:FAMILY of your own
   FILE.py:NAME, module:NAME   an Experiment of your own, or a function that returns one
 
 `metarl train EXPERIMENT --help` describes an experiment's fields."""

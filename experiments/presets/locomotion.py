@@ -9,10 +9,14 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.trials.ppo import TrialPpoConfig
+from metarl.agents.varibad.network import BeliefPolicyConfig
 from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.off_policy import cpu_sized, off_policy
 from metarl.experiments.presets.preset import Preset, Presets, experiment_preset
 from metarl.experiments.presets.trials import trials
+from metarl.experiments.presets.varibad import SOURCE as VARIBAD_SOURCE
+from metarl.experiments.presets.varibad import varibad
 from metarl.training import EvaluationConfig, TrainingConfig
 
 # The literature uses Monte-Carlo advantages. With gae_lambda 0.95 the same number of steps teaches more than twice
@@ -32,6 +36,12 @@ RL2 = Rl2Config(
     max_grad_norm=0.5,
 )
 RL2_SOURCE = "RL2 as in Zintgraf et al. 2020: two episodes of 200 steps, gamma 0.97, lambda 0.9"
+VARIBAD = varibad(
+    RL2,
+    BeliefPolicyConfig(
+        memory_size=128, embedding_size=64, memory_span=100, head_sizes=(128, 128), normalise_observations=True
+    ),
+)
 # Rakelly et al. 2019's settings, see `metarl.experiments.presets.off_policy`.
 _VELOCITY_PEARL = PearlConfig()
 SMALL_PEARL = replace(
@@ -56,10 +66,10 @@ def _published(
     return experiment_preset(benchmark, agent, TrainingConfig(iterations=1000), evaluation, source)
 
 
-def _trials(benchmark: str, agent: Rl2Config) -> Preset[Experiment]:
-    """An RL2 experiment on trials of two episodes of 200 steps, 80 per iteration."""
+def _trials(benchmark: str, agent: TrialPpoConfig, source: str = RL2_SOURCE) -> Preset[Experiment]:
+    """An experiment on trials of two episodes of 200 steps, 80 per iteration."""
     training = TrainingConfig(iterations=400, meta_batch_size=80, evaluate_every=50)
-    return trials(benchmark, agent, training, RL2_SOURCE, num_tasks=40, num_episodes=5, horizon=200)
+    return trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5, horizon=200)
 
 
 QUICKSTART: Presets = {
@@ -89,6 +99,7 @@ LOCOMOTION: Presets = {
         "MAML-TRPO, settings of Rothfuss et al. 2019 with gae_lambda 0.95, Fisher matrix on a fifth of the steps",
     ),
     "half-cheetah-dir-rl2": _trials("half-cheetah-dir", RL2),
+    "half-cheetah-dir-varibad": _trials("half-cheetah-dir", VARIBAD, VARIBAD_SOURCE),
     "half-cheetah-dir-pearl": off_policy(
         "half-cheetah-dir",
         _DIRECTION_PEARL,
@@ -104,6 +115,7 @@ LOCOMOTION: Presets = {
         "Rothfuss et al. 2019, appendix, with gae_lambda 0.95",
     ),
     "half-cheetah-vel-rl2": _trials("half-cheetah-vel", RL2),
+    "half-cheetah-vel-varibad": _trials("half-cheetah-vel", VARIBAD, VARIBAD_SOURCE),
     "half-cheetah-vel-memoryless": _trials(
         "half-cheetah-vel", replace(RL2, policy=replace(RL2.policy, memory="none"))
     ),

@@ -16,6 +16,7 @@ from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.strategies.bandits import Random
+from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
 from metarl.deploy.adapting import adapt
 from metarl.envs.benchmarks import make_benchmark
 from metarl.evaluation import adaptation_curve
@@ -26,7 +27,7 @@ from metarl.workers import EnvMaker, Workers
 CPU = torch.device("cpu")
 POINT = make_benchmark("point").family
 TASKS = [Task.of("point", goal=(0.3, 0.4)), Task.of("point", goal=(-0.5, 0.0))]
-ALGORITHMS = ("promp", "maml-trpo", "rl2", "pearl")
+ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "pearl")
 
 
 def _agent(name: str) -> Any:
@@ -38,6 +39,9 @@ def _agent(name: str) -> Any:
     if name == "rl2":
         config = Rl2Config(policy=TrialPolicyConfig(memory_size=8))
         return Rl2(env, config, iterations=1, seed=0, device=CPU)
+    if name == "varibad":
+        beliefs = VaribadConfig(policy=BeliefPolicyConfig(memory_size=8))
+        return Varibad(env, beliefs, iterations=1, seed=0, device=CPU)
     return Pearl(env, PearlConfig(hidden_sizes=(8,)), TASKS, iterations=1, seed=0, device=CPU)
 
 
@@ -85,7 +89,7 @@ def test_evaluation_measures_the_mode(name: str) -> None:
             assert np.ptp(curve.returns, axis=2).max() == 0
             assert (curve.returns[0] != curve.returns[1]).all()
             assert curve.num_steps == 3 * 2 * 3 * 5  # three collections of two tasks, three episodes, five steps
-        if name == "rl2":
+        if name in ("rl2", "varibad"):
             assert np.ptp(curve.returns, axis=2).max() == 0
         sampled = adaptation_curve(
             agent.actor(), workers, TASKS, np.random.default_rng(0), num_steps=1, num_episodes=3
@@ -133,8 +137,8 @@ def test_an_adapted_policy_may_be_deterministic(name: str) -> None:
     if name in ("promp", "maml-trpo"):
         assert len(set(adapted.returns)) == 3  # adaptation sampled
     returns = {adapted.policy.run_episode(env, seed=0).env_return for _ in range(2)}
-    if name not in ("rl2", "pearl"):  # these learn on
+    if name not in ("rl2", "varibad", "pearl"):  # these learn on
         assert len(returns) == 1
-    elif name == "rl2":
+    elif name != "pearl":
         again = adapt(agent, env, episodes=3, seed=9, deterministic=True)
         assert again.returns == adapted.returns

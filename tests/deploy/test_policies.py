@@ -22,6 +22,7 @@ from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.spaces import space_from_json, space_to_json
 from metarl.envs.single import SingleTaskEnv, single_env
@@ -35,7 +36,7 @@ from metarl.trajectories import Trajectories
 CPU = torch.device("cpu")
 FAMILY = Point()
 TASKS = [Task.of(FAMILY.name, goal=(0.3, 0.2)), Task.of(FAMILY.name, goal=(-0.2, 0.4))]
-KINDS = ["promp", "maml-trpo", "gru", "lstm", "transformer", "memoryless", "pearl", "pearl-recurrent"]
+KINDS = ["promp", "maml-trpo", "gru", "lstm", "transformer", "memoryless", "varibad", "pearl", "pearl-recurrent"]
 
 
 def _env() -> SingleTaskEnv:
@@ -53,6 +54,9 @@ def _agent(kind: str) -> Any:
         context = ContextConfig(kind="recurrent" if "-" in kind else "set", hidden_sizes=(8, 8))
         config = PearlConfig(context=context, hidden_sizes=(8, 8), vary_context=False, replay_capacity=1000)
         return Pearl(env, config, TASKS, iterations=1, seed=0, device=CPU)
+    if kind == "varibad":
+        beliefs = BeliefPolicyConfig(memory_size=8, normalise_observations=True)
+        return Varibad(env, VaribadConfig(beliefs), iterations=1, seed=0, device=CPU)
     memory: Any = "none" if kind == "memoryless" else kind
     policy = TrialPolicyConfig(memory=memory, memory_size=8, num_heads=2, normalise_observations=True)
     return Rl2(env, Rl2Config(policy, num_episodes=2), iterations=1, seed=0, device=CPU)

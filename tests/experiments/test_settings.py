@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import metarl
+from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.varibad import VaribadConfig
 from metarl.envs import make_benchmark
 from metarl.experiments.catalogue import title
 from metarl.experiments.cli import main
@@ -72,13 +74,15 @@ def test_the_kind_of_a_benchmark_follows_from_its_spaces_and_episodes(benchmark:
         ("rl2", "tabular-mdp", "tabular-n10-rl2"),
         ("pearl", "half-cheetah-vel", "half-cheetah-vel-pearl"),
         ("pearl", "ml1-push", "ml1-push-pearl"),
+        ("varibad", "gridnavi", "gridnavi-varibad"),
+        ("varibad", "half-cheetah-dir", "half-cheetah-dir-varibad"),
     ],
 )
 def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, name: str) -> None:
     assert settings_for(algorithm, benchmark) == preset(name)
 
 
-@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2"])
+@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "varibad"])
 @pytest.mark.parametrize("kind", sorted(_TOY))
 def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind: str, tmp_path: Path) -> None:
     experiment = settings_for(algorithm, _TOY[kind])
@@ -123,13 +127,25 @@ def test_each_algorithm_is_made_for_robots_by_name(algorithm: str, benchmark: st
     assert title(experiment) == f"{benchmark}-{algorithm}"
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"varibad"}))
 def test_other_benchmarks_of_meta_world_have_the_settings_of_those_with_presets(algorithm: str) -> None:
     pytest.importorskip("metaworld")
     expected = replace(preset(f"ml1-reach-{algorithm}"), benchmark="ml1-door-open")
     assert settings_for(algorithm, "ml1-door-open") == expected
     assert settings_for(algorithm, "ml25") == replace(preset(f"ml10-{algorithm}"), benchmark="ml25")
     assert title(expected) == f"ml1-door-open-{algorithm}"
+
+
+def test_varibad_has_rl2s_trials_where_it_has_no_preset() -> None:
+    pytest.importorskip("metaworld")
+    for benchmark, like in (("ml1-door-open", "ml1-reach-rl2"), ("ml25", "ml10-rl2")):
+        experiment, known = settings_for("varibad", benchmark), preset(like)
+        agent, rl2 = experiment.agent, known.agent
+        assert isinstance(agent, VaribadConfig)
+        assert isinstance(rl2, Rl2Config)
+        assert (agent.num_episodes, agent.gamma, agent.epochs) == (rl2.num_episodes, rl2.gamma, rl2.epochs)
+        assert replace(experiment, agent=rl2) == replace(known, benchmark=benchmark)
+        assert title(experiment) == f"{benchmark}-varibad"
 
 
 _SHORT = ["--training.iterations", "1", "--training.meta-batch-size", "2", "--training.evaluate-every", "0"]
@@ -178,7 +194,7 @@ def test_a_family_of_a_file_is_trained_by_an_algorithm_by_name(
         (["pearl", "--benchmark", "bernoulli-bandit-k5"], "PEARL takes bounded Box actions, got Discrete(5)"),
         (["promp", "--benchmark", "pint"], "unknown benchmark 'pint'"),
         (["promp", "--benchmark"], "promp is an algorithm and needs a benchmark"),
-        (["half-cheetah-dir"], "`metarl train promp|maml-trpo|rl2|pearl --benchmark half-cheetah-dir`"),
+        (["half-cheetah-dir"], "`metarl train promp|maml-trpo|rl2|pearl|varibad --benchmark half-cheetah-dir`"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_no_folder(

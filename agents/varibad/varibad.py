@@ -1,0 +1,178 @@
+"""VariBAD: a policy on a belief about the task (Zintgraf et al. 2020, arXiv:1910.08348), with PPO.
+
+    repeat:
+        collect one trial of num_episodes episodes for each task: after every step the encoder updates its
+            posterior q_t over a latent z, from N(0, I) on; the policy observes o_t, its mean and its log variance
+        PPO on the trials, in which beliefs are numbers: no gradient of it reaches the encoder
+        repeat belief_updates times, for belief_trials of the trials:
+            z_t = mean_t + std_t * noise  for t = 0..T
+            loss = mean over trials of  sum over t, s of (reward_s - decoded(z_t, step s))^2
+                                        + kl_coef * sum over t of KL(q_t || q_{t-1})
+            Adam step on its gradient: encoder and decoders
+
+Every posterior decodes the whole trial, its past and its future, so that a belief holds what is known of the task
+and how unsure that is. How we differ: PPO's batches are whole trials of many tasks, as those of RL2 here, and the
+encoder learns from them alone, not from a store of 10,000 trials. The encoder reads whole transitions with both
+flags, also the one that ends an episode. The policy reads the prior itself before the first step of a trial; in
+the reference code it reads the last transition of the task before. The KL terms are averaged over trials, as
+squared errors are; the reference code sums them. What is decoded of observations is the change of their normalised
+numbers. The loss is divided by the number of pairs (t, s): the length of a trial does not scale its gradient.
+"""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from metarl.agent import AgentSetup
+from metarl.agents.trials.ppo import TrialPpo, TrialPpoConfig
+from metarl.agents.varibad.elbo import Axes, elbo
+from metarl.agents.varibad.network import BeliefPolicy, BeliefPolicyConfig
+from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.trials import TrialSteps, as_steps
+from metarl.runs.configs import (
+    MOST_REPEATS,
+    MOST_STEPS,
+    MOST_TASKS,
+    check_counts,
+    check_not_negative,
+    check_positive,
+)
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import Task, TaskEnv
+from metarl.trajectories import Trajectories
+
+_BELIEF_STREAM = 1  # added to the seed: PPO's order of minibatches has the seed itself
+
+
+@dataclass(frozen=True)
+class VaribadConfig(TrialPpoConfig):
+    """Hyperparameters of VariBAD with PPO. Names that begin with final_ are values at the end of annealing.
+
+    Attributes:
+        policy: Encoder, decoders and heads of the policy.
+        belief_lr: Adam step size of the encoder and the decoders.
+        belief_updates: Adam steps of the encoder and the decoders after each PPO update.
+        belief_trials: Number of trials that each of these steps learns from.
+        num_posteriors: Number of posteriors of a trial, at random times, that are decoded at a step; None for all.
+        num_decoded: Number of steps of a trial, drawn at random, that each posterior decodes; None for all.
+        kl_coef: Weight of the KL divergence between successive posteriors, beside squared errors of rewards in
+            units of their running scale.
+        observation_coef: Weight of the squared error of decoded observations.
+    """
+
+    policy: BeliefPolicyConfig = field(default_factory=BeliefPolicyConfig)
+    belief_lr: float = 1e-3
+    belief_updates: int = 8
+    belief_trials: int = 32
+    num_posteriors: int | None = None
+    num_decoded: int | None = None
+    kl_coef: float = 0.1
+    observation_coef: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_counts(self, "belief_updates", most=MOST_REPEATS)
+        check_counts(self, "belief_trials", most=MOST_TASKS)
+        check_counts(self, "num_posteriors", "num_decoded", most=MOST_STEPS)
+        check_positive(self, "belief_lr")
+        check_not_negative(self, "kl_coef", "observation_coef")
+
+    def make(self, setup: AgentSetup) -> "Varibad":
+        """Make an untrained agent with this configuration."""
+        return Varibad(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
+
+
+class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
+    """A VariBAD agent; see `metarl.agent.Agent`.
+
+    Args:
+        env: Environment of the family, read for its spaces and its time limit.
+        config: Hyperparameters.
+        iterations: Number of updates of the whole run, for annealing.
+        seed: Seed of the initial weights, of the order of minibatches and of the latents.
+        device: Device of the network and the losses; acting is on the CPU.
+    """
+
+    algorithm: ClassVar[str] = "VariBAD"
+
+    def __init__(
+        self, env: TaskEnv, config: VaribadConfig, *, iterations: int, seed: int, device: torch.device
+    ) -> None:
+        policy = BeliefPolicy(env, config.policy, generator=torch_generator(seed))
+        super().__init__(policy, env, config, iterations=iterations, seed=seed, device=device)
+        self.belief_optimizer = torch.optim.Adam(policy.believing(), lr=config.belief_lr)
+        self._latent_noise = torch_generator(seed + _BELIEF_STREAM)
+
+    def update(self, experience: Trajectories) -> dict[str, float]:
+        """PPO on the trials, then the belief's steps; an update that fails leaves the agent as it was.
+
+        Raises:
+            FloatingPointError: if the experience or a loss is not finite, naming the task.
+        """
+        with unchanged_on_failure(self):
+            return super().update(experience) | self._learn_beliefs(experience)
+
+    def _learn_beliefs(self, experience: Trajectories) -> dict[str, float]:
+        """All Adam steps of the encoder and the decoders; mean losses by name."""
+        steps, mask = as_steps(experience)
+        steps, mask = steps.map(self._on_device), self._on_device(mask)
+        sums = torch.zeros(2, device=self._device)
+        for _ in range(self.config.belief_updates):
+            order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]
+            chosen = partial(torch.index_select, dim=1, index=order.to(self._device))
+            tasks = [experience.tasks[index] for index in order.tolist()]
+            sums += self.belief_step(steps.map(chosen), chosen(mask), tasks)
+        error, kl = (sums / self.config.belief_updates).tolist()
+        return {"loss/decoding": error, "belief/kl": kl}
+
+    def belief_step(self, steps: TrialSteps, mask: Tensor, tasks: list[Task]) -> Tensor:
+        """One Adam step on the lower bound; mean squared error of a decoded step, and KL of a trial in nats, [2].
+
+        Args:
+            steps: Steps of trials with their outcomes, [time, trial, ...], on the device.
+            mask: True for real steps, [time, trial].
+            tasks: Task of each trial, for errors.
+
+        Raises:
+            FloatingPointError: if the loss or its gradient is not finite; no step is taken then.
+        """
+        config, policy = self.config, self.policy
+        axes = Axes.draw(len(mask), config.num_posteriors, config.num_decoded, self._latent_noise)
+        posteriors = policy.posteriors(steps)
+        shape = (len(axes.posteriors), *posteriors.mean.shape[1:])
+        noise = self._on_device(torch.randn(shape, generator=self._latent_noise))
+        errors, kl = elbo(posteriors, noise, policy.targets(steps, config.observation_coef), mask, axes)
+        bounds = errors + config.kl_coef * kl
+        if not bool(torch.isfinite(bounds).all()):
+            index = int((~torch.isfinite(bounds)).nonzero()[0])
+            raise FloatingPointError(
+                f"VariBAD's lower bound is {-float(bounds[index].detach())} on {tasks[index]}; lower belief_lr"
+            )
+        num_steps = mask.sum(0).float()
+        num_pairs = (num_steps * (num_steps + 1)).sum()
+        self.belief_optimizer.zero_grad()
+        (bounds.sum() / num_pairs).backward()  # type: ignore[no-untyped-call]
+        norm = torch.nn.utils.clip_grad_norm_(policy.believing(), config.max_grad_norm)
+        if not bool(torch.isfinite(norm)):
+            raise FloatingPointError("the gradient of VariBAD's lower bound is not finite; lower belief_lr")
+        self.belief_optimizer.step()
+        return torch.stack((errors.sum() / num_pairs, kl.mean())).detach()
+
+    def _on_device(self, values: Tensor) -> Tensor:
+        return values.to(self._device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of PPO, Adam's moments of the belief, and the stream of the latents."""
+        return super().state_dict() | {
+            "belief_optimizer": self.belief_optimizer.state_dict(),
+            "latent_noise": self._latent_noise.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        super().load_state_dict(state)
+        self.belief_optimizer.load_state_dict(state["belief_optimizer"])
+        self._latent_noise.set_state(state["latent_noise"])

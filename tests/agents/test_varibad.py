@@ -1,0 +1,247 @@
+"""VariBAD: the bound against loops and closed forms, what each loss trains, and what beliefs are made of."""
+
+import math
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from torch import Tensor
+from torch.distributions import Independent, Normal, kl_divergence
+
+from metarl.agents.trials.actor import TrialActor
+from metarl.agents.varibad import BeliefPolicyConfig, Decoder, Varibad, VaribadConfig, elbo
+from metarl.agents.varibad.elbo import Axes, Target, kl_to_previous
+from metarl.envs import make_benchmark
+from metarl.learning.trials import as_steps, as_trials
+from metarl.nets.distributions import DiagonalGaussian
+from metarl.runs.seeding import torch_generator
+from metarl.tasks import Task
+from metarl.trajectories import Trajectories
+from metarl.workers import EnvMaker, Workers
+from tests.environments import anything
+
+CPU = torch.device("cpu")
+ENDS_EARLY = anything(spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-0.1, 0.1, (2,)))
+"""Episodes of one to four steps, whose lengths are random."""
+TASKS = [Task.of("anything", number=float(i % 2)) for i in range(4)]
+LENGTHS = (5, 3)
+"""Steps of two trials, of which one has padding."""
+
+
+def _agent(policy: BeliefPolicyConfig | None = None, **changes: Any) -> Varibad:
+    policy = policy or BeliefPolicyConfig(
+        latent_size=2, memory_size=8, decoder_sizes=(8,), decodes_observations=True, normalise_observations=True
+    )
+    config = VaribadConfig(policy=policy, **{"num_episodes": 3, "belief_updates": 2, "belief_trials": 3} | changes)
+    return Varibad(ENDS_EARLY.make_env(1, num_threads=1), config, iterations=5, seed=0, device=CPU)
+
+
+def _collect(agent: Varibad, seed: int = 3) -> Trajectories:
+    with Workers(EnvMaker(ENDS_EARLY), num_threads=1) as workers:
+        experience = workers.collect(agent.actor(), TASKS, agent.config.num_episodes, seed)
+    lengths = experience.mask.sum(-1)
+    assert len(set(lengths[:, 0].tolist())) > 1  # the premise: some rows wait, some trials are shorter
+    assert len(set(lengths.sum(1).tolist())) > 1
+    return experience
+
+
+def _parts() -> tuple[DiagonalGaussian, Tensor, list[Target], Tensor]:
+    """Random posteriors, noise, two targets and the mask of two trials, in float64."""
+    generator = torch_generator(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    decoders = [Decoder(2, 3, (4, 5), outputs, generator).double() for outputs in (1, 2)]
+    targets = [
+        Target(decoder, draw(5, 2, 3), draw(5, 2, outputs), weight)
+        for decoder, outputs, weight in zip(decoders, (1, 2), (1.0, 0.3), strict=True)
+    ]
+    mask = torch.arange(5).unsqueeze(1) < torch.tensor(LENGTHS)
+    return DiagonalGaussian(draw(6, 2, 2), 0.3 * draw(6, 2, 2)), draw(6, 2, 2), targets, mask
+
+
+def _all(time: int) -> Axes:
+    return Axes(torch.arange(time + 1), torch.arange(time))
+
+
+def _decoded(decoder: Decoder, latent: Tensor, inputs: Tensor) -> Tensor:
+    """One prediction by plain layers on one latent and one step."""
+    first = decoder.of_latent(latent) + decoder.of_step(inputs)
+    return decoder.rest(first.clamp(min=0))  # type: ignore[no-any-return]
+
+
+@torch.no_grad()
+def test_the_bound_is_that_of_a_loop_over_posteriors_and_steps() -> None:
+    posteriors, noise, targets, mask = _parts()
+    terms = elbo(posteriors, noise, targets, mask, _all(5))
+    for trial, length in enumerate(LENGTHS):
+        errors, kl = 0.0, 0.0
+        for t in range(length + 1):
+            mean, std = posteriors.mean[t, trial], posteriors.log_std[t, trial].exp()
+            latent = mean + std * noise[t, trial]
+            for s in range(length):
+                for target in targets:
+                    difference = (
+                        _decoded(target.decoder, latent, target.inputs[s, trial]) - target.numbers[s, trial]
+                    )
+                    errors += target.weight * float(difference.square().sum())
+            if t > 0:
+                before = posteriors.mean[t - 1, trial], posteriors.log_std[t - 1, trial].exp()
+                kl += float(kl_divergence(Independent(Normal(mean, std), 1), Independent(Normal(*before), 1)))
+        assert float(terms.errors[trial]) == pytest.approx(errors, rel=1e-12)
+        assert float(terms.kl[trial]) == pytest.approx(kl, rel=1e-12)
+
+
+@torch.no_grad()
+def test_subsets_of_posteriors_and_steps_give_the_bound_on_average() -> None:
+    posteriors, noise, targets, mask = _parts()
+    whole = elbo(posteriors, noise, targets, mask, _all(5))
+    parts = []
+    for posterior in torch.arange(6).split(2):
+        for step in range(5):
+            axes = Axes(posterior, torch.tensor([step]))
+            parts.append(elbo(posteriors, noise[posterior], targets, mask, axes))
+            assert torch.equal(parts[-1].kl, whole.kl)
+    torch.testing.assert_close(torch.stack([part.errors for part in parts]).mean(0), whole.errors)
+
+
+def test_subsets_are_drawn_evenly_and_without_replacement() -> None:
+    generator, counts = torch_generator(0), torch.zeros(6)
+    for _ in range(600):
+        axes = Axes.draw(5, 2, None, generator)
+        counts[axes.posteriors] += 1
+        assert len(set(axes.posteriors.tolist())) == 2
+        assert axes.steps.tolist() == [0, 1, 2, 3, 4]
+    assert counts.min() > 150  # of 200 in expectation, standard deviation 11.5
+    assert Axes.draw(5, 9, 9, generator).posteriors.tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_the_divergence_to_the_previous_posterior_is_torchs() -> None:
+    posteriors = _parts()[0]
+    made = [Independent(Normal(m, s.exp()), 1) for m, s in zip(*posteriors, strict=True)]
+    expected = torch.stack([kl_divergence(after, before) for before, after in pairwise(made)])
+    torch.testing.assert_close(kl_to_previous(posteriors), expected)
+
+
+def test_each_loss_trains_its_own_parameters() -> None:
+    agent = _agent()
+    policy = agent.policy
+    experience = _collect(agent)
+    reinforced, believing = policy.reinforced(), policy.believing()
+    assert {id(p) for p in reinforced}.isdisjoint(id(p) for p in believing)
+    assert len(reinforced) + len(believing) == len(list(policy.parameters()))
+    before = [p.clone() for p in believing]
+    agent.step(agent.batch(experience), experience.tasks)
+    assert all(p.grad is None for p in believing)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in reinforced)
+    assert all(torch.equal(a, b) for a, b in zip(before, believing, strict=True))
+    policy.see(as_trials(experience))
+    before = [p.clone() for p in reinforced]
+    for p in reinforced:
+        p.grad = None
+    steps, mask = as_steps(experience)
+    agent.belief_step(steps, mask, list(experience.tasks))
+    assert all(p.grad is None for p in reinforced)
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in believing)
+    assert all(torch.equal(a, b) for a, b in zip(before, reinforced, strict=True))
+
+
+def test_beliefs_while_acting_are_the_posteriors_of_the_bound() -> None:
+    agent = _agent()
+    agent.policy.see(as_trials(_collect(agent)))  # a fresh policy observes no reward
+    assert float(agent.policy.reward_scale) > 0
+    experience = _collect(agent, seed=4)
+    trials, (steps, mask) = as_trials(experience), as_steps(experience)
+    with torch.no_grad():
+        posteriors = agent.policy.posteriors(steps)
+    beliefs = torch.cat((posteriors.mean, 2 * posteriors.log_std), -1)
+    acted = trials.records["belief"]
+    assert acted[0].abs().sum() == 0  # the prior, exactly
+    assert acted[1:][mask[1:]].abs().min() > 0
+    torch.testing.assert_close(acted[mask], beliefs[:-1][mask], rtol=1e-4, atol=1e-5)
+    # An actor that has read the same trials goes on from the last posterior of each.
+    read = TrialActor(agent.policy).adapt(experience)
+    assert read._read is not None
+    last = beliefs[mask.sum(0), torch.arange(len(TASKS))]
+    torch.testing.assert_close(read._read[-1], last, rtol=1e-4, atol=1e-5)
+
+
+def test_ppo_reads_the_beliefs_that_actions_were_chosen_on() -> None:
+    agent = _agent()
+    trials = as_trials(_collect(agent))
+    distribution, values = agent.policy.decisions(agent.policy.trial_inputs(trials), trials.observations, ())[0]
+    mask = trials.mask
+    torch.testing.assert_close(distribution.log_prob(trials.actions)[mask], trials.records["log_prob"][mask])
+    torch.testing.assert_close(values[mask], trials.records["value"][mask])
+
+
+def test_the_step_that_ends_an_episode_is_read_with_the_observation_that_ended_it() -> None:
+    experience = _collect(_agent())
+    steps, mask = as_steps(experience)
+    ends = steps.terminated | steps.truncated
+    lasts = steps.next_observations.transpose(0, 1)[(ends & mask).T]  # task by task, one episode after the other
+    torch.testing.assert_close(lasts, experience.last_observations.flatten(0, 1))
+    trial, starts = steps.observations[:, 0], ends[:-1, 0] & mask[1:, 0]
+    going = ~ends[:-1, 0] & mask[1:, 0]
+    assert starts.any()
+    assert going.any()
+    torch.testing.assert_close(steps.next_observations[:-1, 0][going], trial[1:][going])
+    assert not torch.isclose(steps.next_observations[:-1, 0][starts], trial[1:][starts]).all()
+
+
+def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_was() -> None:
+    agent = _agent(belief_trials=4)
+    agent.update(_collect(agent))
+    experience = _collect(agent, seed=4)
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    noise, moments = (
+        agent._latent_noise.get_state(),
+        agent.belief_optimizer.state_dict()["state"][0]["exp_avg"].clone(),
+    )
+    last = experience.last_observations.clone()
+    last[1, 0, 0] = math.inf  # read by the encoder and by no part of PPO
+    experience = Trajectories(**vars(experience) | {"last_observations": last})
+    agent.policy._normalises = False  # normalised observations are bounded
+    with pytest.raises(FloatingPointError, match=r"VariBAD's lower bound is -?(inf|nan) on Task.*number.*1.0"):
+        agent.update(experience)
+    for name, value in agent.policy.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert torch.equal(agent._latent_noise.get_state(), noise)
+    assert torch.equal(agent.belief_optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    assert agent.updates == 1
+
+
+def test_sizes_are_checked() -> None:
+    with pytest.raises(ValueError, match="decoder_sizes must be 1 to 1000 sizes, got 0"):
+        BeliefPolicyConfig(decoder_sizes=())
+    with pytest.raises(ValueError, match="kl_coef must be zero or more"):
+        VaribadConfig(kl_coef=-1.0)
+    image = anything(spaces.Box(0, 255, (7, 7, 3), np.uint8), spaces.Discrete(2))
+    policy = BeliefPolicyConfig(decodes_observations=True)
+    with pytest.raises(ValueError, match="decodes_observations needs observations beside images"):
+        Varibad(
+            image.make_env(1, num_threads=1),
+            VaribadConfig(policy),
+            iterations=1,
+            seed=0,
+            device=torch.device("cpu"),
+        )
+
+
+def test_varibad_learns_which_arm_pays_within_seconds() -> None:
+    family = make_benchmark("bernoulli-bandit-k2").family
+    tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]
+    policy = BeliefPolicyConfig(latent_size=2, memory_size=16, decoder_sizes=(16,), head_sizes=(16,))
+    config = VaribadConfig(policy, num_episodes=4, outer_lr=1e-2, belief_lr=1e-2)
+    agent = Varibad(family.make_env(1), config, iterations=40, seed=0, device=CPU)
+    rng = np.random.default_rng(0)
+    with Workers(EnvMaker(family, None)) as workers:
+        for _ in range(40):
+            metrics = agent.update(agent.collect(workers, tasks * 20, rng))
+        trained = workers.collect(agent.actor(), tasks * 100, 4, seed=7)
+    assert trained.returns().sum(1).mean() > 3.3  # 3.5 at best, 2 blind
+    assert metrics["belief/kl"] > 0.3  # of the ln 2 nats that tell the tasks apart
