@@ -291,6 +291,17 @@ def test_adaptive_kl_coefficient_follows_its_target() -> None:
     assert agent.inner_kl_coefs == [config.inner_kl_coef]
 
 
+@pytest.mark.parametrize(
+    ("share", "factor"), [(0.6, 0.5), (0.7, 1.0), (1.0, 1.0), (1.4, 1.0), (1.6, 2.0)], ids=str
+)
+def test_the_kl_coefficient_stays_while_the_kl_is_near_its_target(share: float, factor: float) -> None:
+    """The band is from the target divided by 1.5 to the target times 1.5 (PPO's, in ProMP's code)."""
+    config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True, target_inner_kl=0.01)
+    agent = Promp(POINT.family.make_env(1), config, seed=0, device=CPU)
+    agent._adapt_coef(0, share * 0.01)
+    assert agent.inner_kl_coefs == [factor * config.inner_kl_coef]
+
+
 def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
     env = make_benchmark("humanoid-dir").family.make_env(1)  # bounds +-0.4
     learner = AdaptivePolicy(env, PolicyConfig(output_scale=0.1), ADAPTATION, seed=0, device=CPU)

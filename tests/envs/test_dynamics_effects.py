@@ -25,6 +25,7 @@ MODEL = """
       <joint name="x" type="slide" axis="1 0 0"/><joint name="z" type="slide" axis="0 0 1"/>
       <geom name="box" type="box" size="0.1 0.1 0.1" mass="1"/>
       <geom name="ghost" type="sphere" size="0.05" mass="0.1" contype="0" conaffinity="0"/>
+      <geom name="shy" type="sphere" size="0.05" mass="0.1" contype="0" conaffinity="2"/>
       <geom name="aloft" type="sphere" pos="0 0 3" size="0.05" mass="0.1"/>
     </body>
   </worldbody>
@@ -57,6 +58,7 @@ def test_friction_without_contacts_is_refused(tmp_path: Path) -> None:
     ("r", "label"),
     [
         (Range("friction", ("box", "ghost"), 0.1, 10.0), "'friction' of 'ghost'"),
+        (Range("friction", ("box", "shy"), 0.1, 10.0), "'friction' of 'shy'"),  # no other's type meets its mask
         (Range("rolling_friction", ("box",), 0.1, 0.5), "'rolling_friction' of 'box'"),  # its contacts have none
         (Range("inertia_y", ("cart",), 0.5, 2.0), "'inertia_y' of 'cart'"),  # it does not turn
         (Range("gravity_y", (), -1.0, 1.0), "'gravity_y'"),

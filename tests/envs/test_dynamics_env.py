@@ -118,17 +118,20 @@ def test_the_engine_equals_a_plain_loop_over_the_edited_model(robot: Robot) -> N
 
 
 def test_a_delay_holds_commands_back_and_nothing_arrives_before_the_first() -> None:
+    """Nor do the last commands of the episode before, in the second one."""
     family = make_family(Range("delay", (), 0, 3))
     actions = draw_actions(HALF_CHEETAH)
     env, _ = start(family, [make_task(family, delay=float(d)) for d in range(4)])
-    plains = [Plain(HALF_CHEETAH, env, row) for row in range(4)]
-    for t, transition in enumerate(run(env, actions)):
-        for delay, plain in enumerate(plains):
-            velocity = plain.step(actions[t - delay] if t >= delay else np.zeros(6), 5)
-            np.testing.assert_array_equal(transition.observations[delay], plain.observe())
-            # What a step costs is what was commanded in it.
-            expected = velocity + 1.0 - 0.1 * np.square(actions[t].astype(np.float64)).sum()
-            assert transition.rewards[delay] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+    for _ in range(2):
+        plains = [Plain(HALF_CHEETAH, env, row) for row in range(4)]
+        for t, transition in enumerate(run(env, actions)):
+            for delay, plain in enumerate(plains):
+                velocity = plain.step(actions[t - delay] if t >= delay else np.zeros(6), 5)
+                np.testing.assert_array_equal(transition.observations[delay], plain.observe())
+                # What a step costs is what was commanded in it.
+                expected = velocity + 1.0 - 0.1 * np.square(actions[t].astype(np.float64)).sum()
+                assert transition.rewards[delay] == pytest.approx(expected, rel=1e-9, abs=1e-9)
+        env.reset()
 
 
 def test_with_jitter_the_newest_command_that_has_arrived_is_used() -> None:
@@ -263,6 +266,20 @@ def test_delay_noise_and_control_period_change_too() -> None:
         plain.step(actions[t if t < 10 else max(9, t - 2)], 5 if t < 10 else 3)
         bias = 0.5 if t >= 10 else 0.0
         np.testing.assert_allclose(transition.observations[0], plain.observe() + bias, rtol=0, atol=1e-12)
+    first = env.reset()[0][0]  # of an episode that is before its change
+    np.testing.assert_allclose(first, Plain(HALF_CHEETAH, env).observe(), rtol=0, atol=1e-12)
+
+
+def test_noise_can_begin_with_a_change() -> None:
+    change = Change((Range("sensor_noise", (), 0.0, 1.0),), 10, 10)
+    family = make_family(Range("tilt", (), -1.0, 1.0), change=change)
+    env, _ = start(family, [make_task(family, tilt=0.0, after_sensor_noise=0.5, change_step=10.0)])
+    plain = Plain(HALF_CHEETAH, env)
+    actions = draw_actions(HALF_CHEETAH)
+    for t, (action, transition) in enumerate(zip(actions, run(env, actions), strict=True)):
+        plain.step(action, 5)
+        errors = transition.observations[0] - plain.observe()
+        assert errors.any() == (t >= 10), t
 
 
 def test_rows_reset_in_their_own_time_start_before_their_change() -> None:

@@ -399,6 +399,31 @@ def test_tilt_leans_gravity_against_the_way_forward_and_follows_its_magnitude(ar
     np.testing.assert_allclose(gravity, 9.81 / 2 * np.array([-0.5, 0.0, -np.sqrt(0.75)]))
 
 
+def test_tilt_turns_a_gravity_that_leans_already(arm: Robot) -> None:
+    """A turn by 30 degrees: x' = x cos + z sin, z' = z cos - x sin."""
+    family = make_family(arm, Range("tilt", (), -30.0, 30.0), Range("gravity_x", (), -4.0, 4.0))
+    gravity = edited(family, 30.0, 4.0).opt.gravity
+    turned = [4.0 * np.sqrt(0.75) - 9.81 / 2, 0.0, -9.81 * np.sqrt(0.75) - 4.0 / 2]
+    np.testing.assert_allclose(gravity, turned)
+    assert np.linalg.norm(gravity) == pytest.approx(np.hypot(9.81, 4.0))
+
+
+def test_a_geom_stays_where_it_is_while_the_centre_of_mass_moves(tmp_path: Path) -> None:
+    """MuJoCo places a body's only geom by its centre of mass, where it compiled the two to coincide."""
+    geom = '<geom name="ball" type="sphere" size="0.1" pos="0.3 0 0"/>'
+    body = f'<body name="a" pos="0 0 1"><freejoint name="a"/>{geom}</body>'
+    motor = "<actuator><motor joint='a' ctrllimited='true' ctrlrange='-1 1'/></actuator>"
+    text = f"<mujoco><worldbody>{body}</worldbody>{motor}</mujoco>"
+    (tmp_path / "ball.xml").write_text(text)
+    assert mujoco.MjModel.from_xml_string(text).geom_sameframe[0] != 0
+    robot = Robot("ball", str(tmp_path / "ball.xml"), 1, 0, 0.0, "uniform")
+    model = edited(make_family(robot, Range("com_z", ("a",), -1.0, 1.0)), 0.5)
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    np.testing.assert_allclose(data.geom("ball").xpos, [0.3, 0.0, 1.0], atol=1e-12)
+    np.testing.assert_allclose(data.body("a").xipos, [0.3, 0.0, 1.5], atol=1e-12)
+
+
 def test_each_gives_every_target_a_number_of_its_own(arm: Robot) -> None:
     together = make_family(arm, Range("mass", ("arm", "box"), 0.5, 2.0))
     each = make_family(arm, Range("mass", ("box", "arm"), 0.5, 2.0, each=True))

@@ -113,6 +113,13 @@ def test_rings_are_as_wide_as_they_say_and_stay_within_physics(
         assert (values < low).mean() == pytest.approx(expected, abs=4 * 0.5 / math.sqrt(2000))
 
 
+def test_the_narrowest_ring_does_not_hold_the_ranges_edge() -> None:
+    """Two steps of float64 wide: a quarter of uniform numbers are rounded to the edge."""
+    narrow = Range("tilt", (), 1.0, 2.0, ring=2e-16)
+    assert narrow.outer_low == 1.0 - 2 * np.spacing(0.5)
+    assert not narrow.inside(narrow.draw_outside((100,), np.random.default_rng(0))).any()
+
+
 def test_log_ranges_are_uniform_in_the_logarithm_and_delays_over_whole_numbers() -> None:
     family = make_family(Range("density", (), 0.25, 4.0, scale="log"), Range("delay", (), 1, 4))
     values = drawn(family, "range")

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -46,6 +46,8 @@ class Ring(Shape):
     inner: Square = field(default_factory=Square)
     weights: tuple[float, ...] = (1.0,)
     limits: dict[str, float] | None = None
+    kind: Literal["round", "flat"] = "round"
+    closed: bool = True
 
     def area(self) -> float:
         return self.inner.area()
@@ -57,6 +59,7 @@ class Holder:
     benchmark: str | Benchmark = "point"
 
 
+RING = f"{__name__}:Ring"
 TAGS: codec.Tags = {"form": {"square": Square}}
 
 
@@ -80,6 +83,29 @@ def test_a_users_class_is_named_and_needs_a_template() -> None:
     with pytest.raises(codec.NotBuiltIn, match="not built in"):
         codec.decode(Holder, data, "x", TAGS, Holder(Square()))
     assert codec.decode(Holder, data, "x", TAGS, Holder(Ring())) == holder
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"form": "square", "edge": True}, "x.shape.edge must be float, got True"),
+        ({"form": "square", "edge": "1"}, "x.shape.edge must be float, got '1'"),
+        ({"form": RING, "weights": [1, "a"]}, "x.shape.weights must be float, got 'a'"),
+        ({"form": RING, "weights": [True]}, "x.shape.weights must be float, got True"),
+        ({"form": RING, "weights": 1}, "x.shape.weights must be a list, got 1"),
+        ({"form": RING, "kind": "oval"}, r"x.shape.kind must be .*, got 'oval'"),
+        ({"form": RING, "closed": 1}, "x.shape.closed must be bool, got 1"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(data: object, message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{message}"):
+        codec.decode(Holder, {"shape": data}, "x", TAGS, Holder(Ring()))
+
+
+def test_values_of_the_right_kind_are_read() -> None:
+    data = {"form": RING, "weights": [1, 0.5], "kind": "flat", "closed": False}
+    expected = Ring(weights=(1.0, 0.5), kind="flat", closed=False)
+    assert codec.decode(Holder, {"shape": data}, "x", TAGS, Holder(Ring())).shape == expected
 
 
 def test_an_object_is_named_and_is_the_templates() -> None:

@@ -23,23 +23,26 @@ _NOISE = (
 )
 _EVALUATION = ("tests/test_evaluation.py", "tests/agents/test_deterministic.py")
 _INTERVALS = ("tests/test_intervals.py", "tests/test_evaluation.py")
-_DEPLOYED = tuple(
-    f"tests/deploy/test_adapting.py::{name}"
-    for name in (
-        "test_episodes_can_be_cut",
-        "test_success_and_times_are_reported",
-        "test_a_policy_that_reads_rewards_says_so",
-        "test_after_an_episodes_end_the_next_one_must_begin",
-        "test_wrong_numbers_are_one_line",
-        "test_what_is_not_finite_is_said",
-        "test_spaces_that_do_not_fit_are_one_line",
-        "test_discrete_actions_are_choices",
-        "test_two_gradient_steps_each_use_their_part_of_the_episodes",
-        "test_a_recording_without_distributions_gives_the_policy_gradient",
-        "test_a_plain_environment_gives_what_the_engine_gives[hopper-gru]",
-        "test_a_plain_environment_gives_what_the_engine_gives[hopper-promp]",
-        "test_a_policy_is_told_what_it_can_use",
-    )
+_DEPLOYED = (
+    "tests/deploy/test_single_env.py",
+    *(
+        f"tests/deploy/test_adapting.py::{name}"
+        for name in (
+            "test_episodes_can_be_cut",
+            "test_success_and_times_are_reported",
+            "test_a_policy_that_reads_rewards_says_so",
+            "test_after_an_episodes_end_the_next_one_must_begin",
+            "test_wrong_numbers_are_one_line",
+            "test_what_is_not_finite_is_said",
+            "test_spaces_that_do_not_fit_are_one_line",
+            "test_discrete_actions_are_choices",
+            "test_two_gradient_steps_each_use_their_part_of_the_episodes",
+            "test_a_recording_without_distributions_gives_the_policy_gradient",
+            "test_a_plain_environment_gives_what_the_engine_gives[hopper-gru]",
+            "test_a_plain_environment_gives_what_the_engine_gives[hopper-promp]",
+            "test_a_policy_is_told_what_it_can_use",
+        )
+    ),
 )
 _RECORDINGS = ("tests/deploy/test_recordings.py", *_DEPLOYED)
 _CODEC = ("tests/experiments/test_codec.py",)
@@ -263,10 +266,14 @@ FAULTS: list[Fault] = [
         ("np.bincount(numbers)[numbers] == 1", "np.bincount(numbers)[numbers] == 0"),
     ),
     *faults(
-        "metarl/deploy/adapting.py",
+        "metarl/deploy/policies.py",
         _DEPLOYED,
         ("if self._waiting and self._needs_outcome:", "if False:"),
         ("bool(terminated or truncated)", "bool(terminated)"),
+    ),
+    *faults(
+        "metarl/deploy/adapting.py",
+        _DEPLOYED,
         ("episodes // num_steps, draw_seed(rng)", "episodes, draw_seed(rng)"),
         ("logs += runs", "logs = list(runs)"),
         ("if episodes % num_steps:", "if False:"),

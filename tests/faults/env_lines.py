@@ -65,17 +65,21 @@ FAULTS: list[Fault] = [
     *faults(
         "envs/mujoco/engine.py",
         _ENGINE,
-        ("held[:] = controls[:, None]", "held[:, 0] = controls"),
         ("model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_WARMSTART.value", "pass"),
-        ("trace[:, -1]", "trace[:, 0]"),
         ("self.states[rows] = 0.0", "pass"),
         (
-            "self._roll(controls[skips == skip], indices[skips == skip], skip)",
-            "self._roll(controls[skips == skip], indices[skips == skip], first)",
+            "self._advance(controls[skips == skip], indices[skips == skip], skip)",
+            "self._advance(controls[skips == skip], indices[skips == skip], first)",
         ),
-        ("[self._models[row] for row in rows]", "self._models[: len(rows)]"),
         ("if (size := _sizes(model)) != own:", "if False:"),
         ("mujoco.mj_comPos(model, data)", "pass"),
+    ),
+    *faults(
+        "envs/mujoco/backends.py",
+        _ENGINE,
+        ("held[:] = controls[:, None]", "held[:, 0] = controls"),
+        ("trace[:, -1]", "trace[:, 0]"),
+        ("[self._models[row] for row in rows]", "self._models[: len(rows)]"),
     ),
     *faults(
         "envs/mujoco/locomotion.py",

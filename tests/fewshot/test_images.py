@@ -239,6 +239,13 @@ def test_two_names_of_one_folder_are_refused(birds: Path) -> None:
         read_class_folders(birds / "images", birds / "split.json")
 
 
+@pytest.mark.parametrize(("train", "test", "where"), [(["a"], ["a"], "test"), (["a", "a"], ["b"], "train")])
+def test_a_class_stands_in_one_split_once(tmp_path: Path, train: list[str], test: list[str], where: str) -> None:
+    (tmp_path / "split.json").write_text(json.dumps({"train": train, "test": test}))
+    with pytest.raises(ValueError, match=f"names the class 'a' twice, in train and in {where}"):
+        read_split(tmp_path / "split.json")
+
+
 @pytest.mark.parametrize("name", ["\0", "x" * 5000, "nowhere"])
 def test_a_class_that_cannot_be_a_folder_is_named(birds: Path, name: str) -> None:
     (birds / "split.json").write_text(json.dumps({"train": ["crow", name], "test": ["gull"]}))
