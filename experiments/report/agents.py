@@ -133,7 +133,8 @@ def worst_tasks(measured: Measured) -> Section:
         places: dict[str, list[int]] = {}
         for place, task in enumerate(tasks):
             places.setdefault(str(task), []).append(place)
-        if len(places) < 2:
+        one_family = len({task["family"] for task in tasks}) == 1
+        if len(places) <= _MOST_DISTINCT and one_family:  # each has a row among the tasks above
             continue
         order = sorted(places.values(), key=lambda own: float(returns[-1, own].mean()))[:_NUM_WORST]
         rows: list[Row] = []

@@ -148,7 +148,7 @@ def headline(groups: Sequence[LearnerGroup]) -> list[Node]:
 
 def results(groups: Sequence[LearnerGroup]) -> Section:
     """Scores by split and adaptation step."""
-    section = Section("Results")
+    section, alone = Section("Results"), len(groups) == 1
     rows: list[Row] = []
     for group in groups:
         for name, curve in group.curves.items():
@@ -158,12 +158,13 @@ def results(groups: Sequence[LearnerGroup]) -> Section:
                 bounds = curve.bounds[place]
                 percent = None if bounds is None else [_scaled(group.metric, x) for x in bounds]
                 score = _score(group.metric, curve.mean[place])
-                rows.append([group.label, name, str(curve.steps[place]), score, interval(percent)])
+                line = [name, str(curve.steps[place]), score, interval(percent)]
+                rows.append([*([] if alone else [group.label]), *line])
     over = "over tasks" if all(len(group.folders) == 1 for group in groups) else "over seeds, or tasks of one seed"
     sizes = " and ".join(dict.fromkeys(f"{group.num_tasks} tasks of {group.episodes}" for group in groups))
     caption = f"{_words(groups[0].metric).capitalize()} by adaptation step, {sizes}; 95% intervals {over}"
-    columns = ["learner", "tasks", "step", _words(groups[0].metric), "95% interval"]
-    section.content.append(table(caption, columns, rows, text_columns=2))
+    columns = [*([] if alone else ["learner"]), "tasks", "step", _words(groups[0].metric), "95% interval"]
+    section.content.append(table(caption, columns, rows, text_columns=len(columns) - 3))
     return section
 
 

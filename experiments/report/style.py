@@ -53,7 +53,7 @@ dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 14r
 dt { color: var(--soft); font-size: .9rem; }
 dd { margin: 0; font-weight: 600; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: .5rem; overflow-x: auto;
-  padding: .75rem 1rem; margin: .75rem 0; overflow-wrap: normal; }
+  padding: .75rem 1rem; margin: .75rem 0; white-space: pre-wrap; }
 code { font: .9rem/1.5 ui-monospace, "Cascadia Mono", Menlo, "DejaVu Sans Mono", monospace; }
 details { margin: .75rem 0; }
 summary { cursor: pointer; padding: .25rem 0; color: var(--link); }
@@ -64,7 +64,6 @@ footer { border-top: 1px solid var(--line); margin-top: 3rem; }
   body { max-width: none; padding: 0; font-size: 10pt; }
   nav, .skip, video { display: none; }
   .scroll { overflow: visible; }
-  pre { white-space: pre-wrap; }
   .figures { grid-template-columns: 1fr 1fr; }
   h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; }

@@ -172,6 +172,7 @@ def test_a_run_is_told_with_its_settings_films_and_commands(pages: dict[str, Pag
     assert "metarl train half-cheetah-dir-promp --training.iterations 200 --seed 0" in page
     assert "git_commit 020e40bd15a8" in page
     assert "One seed says nothing about others" in page
+    assert "Worst tasks" not in page  # both tasks have rows of their own
     sources = [video["src"] for video in page.of("video")] + [img["src"] for img in page.of("img")]
     assert base64.b64decode(sources[0].removeprefix("data:video/mp4;base64,")) == b"\x00\x00\x00\x18ftypmp42"
     assert base64.b64decode(sources[1].removeprefix("data:image/gif;base64,")) == b"GIF89a"
