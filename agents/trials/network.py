@@ -7,12 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from metarl.agent import Interface
+from metarl.agents.trials.hypernetwork import WrittenMlp
 from metarl.learning.reward_scale import updated_scale
 from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.actions import action_map
@@ -48,6 +49,9 @@ class TrialNetworkConfig:
         normalise_observations: Observations are normalised by their running mean and standard deviation; learned
             features of images are not.
         encoder: Network that makes features of images.
+        hypernetwork: Linear network that writes the policy's weights from the memory's features or from the belief
+            (Beck et al. 2022), so that the policy reads the inputs alone: "bias-hyperinit" starts with weights
+            that do not depend on these, "kaiming" with weights that do. "none" for a policy with its own weights.
     """
 
     head_sizes: tuple[int, ...] = ()
@@ -56,6 +60,7 @@ class TrialNetworkConfig:
     max_std: float = 4.0
     normalise_observations: bool = False
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    hypernetwork: Literal["none", "bias-hyperinit", "kaiming"] = "none"
 
     def __post_init__(self) -> None:
         check_sizes(self, "head_sizes", least_layers=0)
@@ -100,7 +105,7 @@ class TrialNetwork(nn.Module, ABC):
     remembers: bool
     reads_outcomes: bool
     saved_as: ClassVar[str]
-    policy: Mlp
+    policy: Mlp | WrittenMlp
     value: Mlp
     observation_mean: Tensor
     observation_scale: Tensor
@@ -136,10 +141,18 @@ class TrialNetwork(nn.Module, ABC):
     ) -> None:
         """Make the policy's and the value's network, for so many numbers of context and of inputs."""
         features, outputs = context_size + input_size, self.actions.num_outputs
-        self.policy = Mlp(features, config.head_sizes, outputs, activation="tanh", generator=generator)
+        if config.hypernetwork == "none":
+            own = self.policy = Mlp(features, config.head_sizes, outputs, activation="tanh", generator=generator)
+        elif not context_size:
+            raise ValueError(f"hypernetwork {config.hypernetwork!r} needs a memory, got memory 'none'")
+        else:
+            self.policy = WrittenMlp(
+                context_size, input_size, config.head_sizes, outputs, init=config.hypernetwork, generator=generator
+            )
+            own = self.policy.bias
         self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
         with torch.no_grad():  # start near uniform, so that exploration does
-            getattr(self.policy, f"weight_{self.policy.num_layers - 1}").mul_(0.01)
+            own.get_parameter(f"weight_{own.num_layers - 1}").mul_(0.01)
 
     @classmethod
     @abstractmethod
@@ -221,7 +234,8 @@ class TrialNetwork(nn.Module, ABC):
     def decide(self, context: Tensor, inputs: Tensor) -> Decision:
         """Distribution and value, from the context and the inputs of the same steps."""
         features = torch.cat((context, inputs), -1)
-        distribution = self.actions.distribution(self.policy(features), self.log_std)
+        outputs = self.policy(context, inputs) if isinstance(self.policy, WrittenMlp) else self.policy(features)
+        distribution = self.actions.distribution(outputs, self.log_std)
         return Decision(distribution, self.value(features).squeeze(-1))
 
     def bound_std(self) -> None:

@@ -42,6 +42,14 @@ GRIDNAVI: Presets = {
         num_tasks=21,
         num_episodes=20,
     ),
+    "gridnavi-hyper-rl2": trials(
+        "gridnavi",
+        replace(RL2, policy=replace(RL2.policy, head_sizes=(32,), hypernetwork="bias-hyperinit")),
+        _TRAINING,
+        "Beck et al. 2023: the memory writes the policy's weights; settings of gridnavi-rl2",
+        num_tasks=21,
+        num_episodes=20,
+    ),
     "gridnavi-varibad": trials(
         "gridnavi",
         VARIBAD,

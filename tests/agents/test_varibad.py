@@ -236,11 +236,11 @@ def test_varibad_learns_which_arm_pays_within_seconds() -> None:
     family = make_benchmark("bernoulli-bandit-k2").family
     tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]
     policy = BeliefPolicyConfig(latent_size=2, memory_size=16, decoder_sizes=(16,), head_sizes=(16,))
-    config = VaribadConfig(policy, num_episodes=4, outer_lr=1e-2, belief_lr=1e-2)
-    agent = Varibad(family.make_env(1), config, iterations=40, seed=0, device=CPU)
+    config = VaribadConfig(policy, num_episodes=4, outer_lr=1e-2, epochs=2, belief_lr=1e-2, belief_updates=4)
+    agent = Varibad(family.make_env(1), config, iterations=30, seed=0, device=CPU)
     rng = np.random.default_rng(0)
     with Workers(EnvMaker(family, None)) as workers:
-        for _ in range(40):
+        for _ in range(30):
             metrics = agent.update(agent.collect(workers, tasks * 20, rng))
         trained = workers.collect(agent.actor(), tasks * 100, 4, seed=7)
     assert trained.returns().sum(1).mean() > 3.3  # 3.5 at best, 2 blind
