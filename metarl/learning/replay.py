@@ -32,6 +32,8 @@ REPLAY = "replay.bin"
 _BLOCK_ROWS = 65_536
 _WORD = torch.float32.itemsize
 _HEADER = struct.Struct("<4q")  # task, number of the first row, number of rows, checksum
+_PLACE = struct.Struct("<3q")  # the header but for its checksum
+_WHOLE = 1 << 32  # marks a checksum of header and rows; in the files of earlier versions it is of the rows alone
 
 
 class Transitions(NamedTuple):
@@ -308,7 +310,7 @@ class MultiTaskReplay:
     def _write_block(self, file: IO[bytes], task: int, start: int, count: int) -> None:
         """Write a header, and rows of a task from the start-th ever added on."""
         content = self._rows()[task].index_select(0, self._ring(start, count)).cpu().numpy().tobytes()
-        file.write(_HEADER.pack(task, start, count, zlib.crc32(content)))
+        file.write(_HEADER.pack(task, start, count, _WHOLE | _checksum(task, start, count, content)))
         file.write(content)
 
     def load(self, path: Path) -> None:
@@ -339,6 +341,14 @@ class MultiTaskReplay:
             task, start, count, checksum = _HEADER.unpack(header)
             if 0 <= task < self.num_tasks and 1 <= count <= _BLOCK_ROWS:
                 content = bytearray(count * self.width * torch.float32.itemsize)
-                if file.readinto(content) == len(content) and zlib.crc32(content) == checksum:
+                expected = zlib.crc32(content) if file.readinto(content) == len(content) else None
+                if expected is not None and checksum & _WHOLE:
+                    expected = _WHOLE | _checksum(task, start, count, content)
+                if expected == checksum:
                     return task, start, np.frombuffer(content, np.float32).reshape(count, self.width)
         raise CheckpointError(f"{path} is cut short or damaged; go back to the checkpoint before, or train anew")
+
+
+def _checksum(task: int, start: int, count: int, content: bytes | bytearray) -> int:
+    """Checksum of a block: of where it belongs, and of its rows."""
+    return zlib.crc32(content, zlib.crc32(_PLACE.pack(task, start, count)))

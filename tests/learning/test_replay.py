@@ -1,5 +1,6 @@
 """Replay: what was stored for a task and nothing else, recent contexts, exact files, one clear error."""
 
+import zlib
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,34 @@ def test_a_damaged_or_missing_file_is_one_error(tmp_path: Path) -> None:
     made.save(tmp_path / "whole.bin")
     with pytest.raises(CheckpointError, match="not the replay of this checkpoint: task 0"):
         _read(tmp_path / "whole.bin", other.state_dict())
+
+
+def test_a_flipped_byte_of_a_header_is_noticed(tmp_path: Path) -> None:
+    made, path = _filled(), tmp_path / "replay.bin"
+    made.save(path)
+    content, second = path.read_bytes(), 32 + 7 * made.width * 4
+    assert content[second : second + 8] == (1).to_bytes(8, "little")  # the second block is of the second task
+    for place in (*range(32), *range(second, second + 32)):
+        for bit in (1, 128):
+            damaged = bytearray(content)
+            damaged[place] ^= bit
+            path.write_bytes(damaged)
+            with pytest.raises(CheckpointError, match=r"replay\.bin is cut short or damaged"):
+                _read(path, made.state_dict())
+
+
+def test_a_file_whose_headers_have_no_checksum_is_read(tmp_path: Path) -> None:
+    """That of an earlier version, whose checksums are of the rows alone."""
+    made, path = _filled(), tmp_path / "replay.bin"
+    made.save(path)
+    content, place = bytearray(path.read_bytes()), 0
+    while place < len(content):
+        task, start, count, _ = replay._HEADER.unpack_from(content, place)
+        rows = content[place + 32 : place + 32 + count * made.width * 4]
+        replay._HEADER.pack_into(content, place, task, start, count, zlib.crc32(rows))
+        place += 32 + len(rows)
+    path.write_bytes(content)
+    assert _equal(made, _read(path, made.state_dict()))
 
 
 def test_rows_that_were_not_loaded_are_not_drawn() -> None:
