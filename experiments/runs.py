@@ -1,7 +1,6 @@
 """A run is a folder: configuration, versions, metrics, checkpoints, evaluation; for RL and few-shot alike."""
 
-import os
-import shutil
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,7 @@ from metarl.runs.checkpoint import (
     load_checkpoint,
     save_initial,
 )
-from metarl.runs.files import atomic_file, write_json
+from metarl.runs.files import atomic_file, unfinished_folder, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 from metarl.runs.reading import read_json, shorten
@@ -302,24 +301,19 @@ def make_folder(out: Path | None, name: str, write: Callable[[Path], None] = lam
             f"or continue it with `metarl resume {out}`"
         )
     folder = _free(Path("runs") / name) if out is None else out
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-    try:
-        unfinished.mkdir(parents=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
-    try:
+    with contextlib.ExitStack() as making:
+        try:
+            unfinished = making.enter_context(unfinished_folder(folder))
+        except OSError as error:
+            raise ValueError(f"cannot make the run folder {folder}: {error.strerror}") from error
         write(unfinished)
         while True:
             try:
-                unfinished.rename(folder)
-                return folder
+                return unfinished.rename(folder)
             except OSError:  # another process has just taken the name
                 if out is not None or not folder.exists():
                     raise
                 folder = _free(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 A new file is written beside the old one, under a name that nobody can predict and that never follows a symbolic
 link, and takes the old one's name once it is complete on disk. The process that writes it holds a lock on it: a
-temporary file of a dead process is not locked, and is removed by whoever writes the same file next.
+temporary file of a dead process is not locked, and is removed by whoever writes the same file, or works in the
+same run folder, next. Folders are made whole or not at all in the same way.
 """
 
 import contextlib
@@ -15,11 +16,13 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+_LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 _WITHOUT_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -107,13 +110,38 @@ def open_in_place(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+b")
 
 
+@contextlib.contextmanager
+def unfinished_folder(folder: Path) -> Iterator[Path]:
+    """A new folder beside the one that it is to be renamed to when it is whole; none is left if the block fails.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
+    unfinished, descriptor = _make_unfinished(folder)
+    try:
+        yield unfinished
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.close(descriptor)
+
+
 def remove_leftovers(path: Path) -> None:
-    """Remove the temporary files of this file that dead processes left behind."""
+    """Remove what dead processes left behind of this file, or of this folder, when they were killed."""
     pattern = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(path.parent)):
-            if pattern.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            if pattern.fullmatch(entry.name):
                 _remove_if_dead(path.parent / entry.name)
+
+
+def remove_all_leftovers(folder: Path) -> None:
+    """Remove the temporary files of dead processes from a folder and the folders within it."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            if _LEFTOVER.fullmatch(name):
+                _remove_if_dead(Path(place, name))
 
 
 def _rename_copy(path: Path, name: Path) -> None:
@@ -131,12 +159,32 @@ def _rename_copy(path: Path, name: Path) -> None:
 
 def _remove_if_dead(path: Path) -> None:
     with contextlib.suppress(OSError):  # locked: its writer lives; or it is gone, or cannot be locked here
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
+            kind = os.fstat(descriptor).st_mode
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+            if stat.S_ISDIR(kind):
+                shutil.rmtree(path)
+            elif stat.S_ISREG(kind):
+                path.unlink()
         finally:
             os.close(descriptor)
+
+
+def _make_unfinished(folder: Path) -> tuple[Path, int]:
+    """A new locked folder beside the given one, and its descriptor."""
+    while True:
+        unfinished = _temporary_name(folder)
+        unfinished.mkdir()
+        try:
+            descriptor = os.open(unfinished, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except FileNotFoundError:  # taken for a leftover before it was locked
+            continue
+        with contextlib.suppress(OSError):  # a file system on which folders cannot be locked
+            lock_file(descriptor)
+        if unfinished.exists():
+            return unfinished, descriptor
+        os.close(descriptor)
 
 
 def _make_temporary(path: Path) -> tuple[Path, int]:

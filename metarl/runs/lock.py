@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from metarl.runs.files import lock_file
+from metarl.runs.files import lock_file, remove_all_leftovers
 
 LOCK = "run.lock"
 _LOG = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ class LockedError(ValueError):
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; a thread that holds it may take it again.
 
+    What processes that were killed left behind of the folder's files is removed first.
+
     Raises:
         LockedError: if somebody else holds it; says who, where and since when.
         OSError: if the lock's file cannot be made.
@@ -40,6 +42,7 @@ def locked(folder: Path) -> Iterator[None]:
     descriptor = _acquire(folder)
     _HOLDERS[place] = threading.get_ident()
     try:
+        remove_all_leftovers(folder)
         yield
     finally:
         del _HOLDERS[place]

@@ -13,9 +13,18 @@ from pathlib import Path
 import pytest
 import torch
 
+from metarl.experiments.runs import make_folder
 from metarl.runs import files
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS, CheckpointError, load_checkpoint, save_checkpoint
-from metarl.runs.files import WriteError, atomic_file, atomic_write, open_in_place, write_json
+from metarl.runs.files import (
+    WriteError,
+    atomic_file,
+    atomic_write,
+    open_in_place,
+    remove_leftovers,
+    unfinished_folder,
+    write_json,
+)
 from metarl.runs.lock import LOCK, LockedError, locked
 from metarl.runs.loggers import TensorBoardLogger, WandbLogger, flatten
 from metarl.runs.metrics import CsvLogger
@@ -74,6 +83,57 @@ def test_leftovers_of_dead_processes_are_removed_and_those_of_the_living_are_not
         first.write(b"first")
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from metarl.runs.files import atomic_file, unfinished_folder
+folder = Path(sys.argv[1])
+with unfinished_folder(folder / "run") as unfinished, atomic_file(folder / "evaluations" / "old.json") as file:
+    (unfinished / "config.json").write_text("{}")
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_run_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "evaluations").mkdir()
+    assert (
+        subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False).returncode == -signal.SIGKILL
+    )
+    left = [path for path in tmp_path.rglob(".*") if path.name.endswith(".tmp")]
+    assert sorted(path.name.partition(".json")[0] for path in left if path.is_file()) == [".old"]
+    assert [path.name.startswith(".run.") for path in left if path.is_dir()] == [True]
+    others = [tmp_path / ".old.json.tmp", tmp_path / f"old.json.{'0' * 16}.tmp"]
+    for other in others:
+        other.write_text("a user's")
+    os.mkfifo(pipe := tmp_path / f".pipe.{'0' * 16}.tmp")
+    with atomic_file(tmp_path / "living.json") as living, locked(tmp_path):
+        assert not [path for path in left if path.is_file()]
+        living.write(b"whole")
+    with unfinished_folder(tmp_path / "run") as unfinished:
+        assert not [path for path in left if path.exists()]
+        remove_leftovers(tmp_path / "run")
+        assert unfinished.is_dir()  # of a living process
+    assert set(tmp_path.iterdir()) == {tmp_path / "evaluations", tmp_path / "living.json", pipe, *others}
+
+
+def test_a_folder_is_whole_or_not_at_all(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        assert not (tmp_path / "new" / "run").exists()
+
+    def fail(folder: Path) -> None:
+        write(folder)
+        raise ValueError("no")
+
+    out = tmp_path / "new" / "run"
+    with pytest.raises(ValueError, match=r"^no$"):
+        make_folder(out, "run", fail)
+    assert not list(out.parent.iterdir())
+    assert make_folder(out, "run", write) == out
+    assert list(out.parent.rglob("*")) == [out, out / "config.json"]
 
 
 def test_an_error_in_the_middle_leaves_the_old_file_alone(tmp_path: Path) -> None:
