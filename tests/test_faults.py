@@ -20,6 +20,10 @@ def test_a_fault_must_fit_once_and_change_something(source: str, after: str) -> 
         Fault("file.py", "b = 1", after, ()).put_into(source)
 
 
+def test_every_fault_fits_the_sources() -> None:
+    assert stale(script.FAULTS) == []
+
+
 def test_a_fault_changes_its_line_alone() -> None:
     assert Fault("file.py", "b = 1", "b = 2", ()).put_into("a = 1\nb = 1\n") == "a = 1\nb = 2\n"
 

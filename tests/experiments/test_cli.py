@@ -145,7 +145,7 @@ def test_list_names_experiments_and_benchmarks(capsys: pytest.CaptureFixture[str
         (["train", "quickstart", "--sed", "3"], "--sed"),
         (["train", "quickstart", "--agent.inner", "3"], "--agent.inner"),
         (["train", "quickstart", "--seed", "three"], "--seed"),
-        (["train", "quickstart", "--seed", "-3"], "seed must be zero or more and finite, got -3"),
+        (["train", "quickstart", "--seed", "-3"], "seed must be at least 0, got -3"),
         (["train", "quickstart", "--agent.outer-lr", "0"], "outer_lr must be positive and finite, got 0.0"),
         (["train", "quickstart", "--horizon", "0"], "horizon must be at least 1, got 0"),
         (["train", "quickstart", "--benchmark", "moon"], "unknown benchmark 'moon'; known: ant-dir"),

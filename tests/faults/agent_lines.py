@@ -62,7 +62,7 @@ FAULTS: list[Fault] = [
             "gae_lambda = self.config.gae_lambda",
         ),
         (
-            "norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.max_grad_norm)",
+            "norm = torch.nn.utils.clip_grad_norm_(self._reinforced, config.max_grad_norm)",
             "norm = loss.detach()",
         ),
         ("config.value_coef * value_loss", "value_loss"),
@@ -96,7 +96,6 @@ FAULTS: list[Fault] = [
             "last_step = torch.cat((last_step[:1], last_step[:-1]))",
         ),
         ("torch.where(alive.unsqueeze(1), last_step, carry[-1])", "last_step"),
-        ("(fixed - self.observation_mean[where]) * self.observation_scale[where]", "fixed"),
         (
             "inputs if self.embedding is None else self.embedding(inputs).relu()",
             "inputs if self.embedding is None else self.embedding(inputs)",
@@ -106,6 +105,7 @@ FAULTS: list[Fault] = [
         "agents/trials/network.py",
         _TRIALS,
         (".clamp(-self.reward_limit, self.reward_limit)", ""),
+        ("((fixed - self.observation_mean[where]) * self.observation_scale[where])", "fixed"),
         ("self.log_std.clamp_(*self._log_std_range)", "pass"),
     ),
     *faults(

@@ -282,7 +282,7 @@ def test_intervals_are_those_of_students_t() -> None:
         (["omniglot-maml", "--data.episodes.num-ways", "0"], "num_ways must be at least 1, got 0"),
         (["omniglot-maml", "--learner.inner-lr", "0"], "inner_lr must be positive and finite, got 0.0"),
         (["sinusoid-maml", "--learner.normalisation", "none"], "--learner.normalisation"),
-        (["sinusoid-maml", "--seed", "-1"], "seed must be zero or more and finite, got -1"),
+        (["sinusoid-maml", "--seed", "-1"], "seed must be at least 0, got -1"),
     ],
 )
 def test_a_bad_argument_is_one_line_and_status_2(

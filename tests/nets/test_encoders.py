@@ -83,7 +83,9 @@ def test_a_dictionary_is_encoded_part_by_part() -> None:
 
 
 def test_wrong_sizes_are_refused() -> None:
-    with pytest.raises(ValueError, match="channels must be positive"):
+    with pytest.raises(ValueError, match="channels must be 1 to 1000 sizes, got 0"):
         EncoderConfig(channels=())
+    with pytest.raises(ValueError, match="each of channels must be at least 1, got 0"):
+        EncoderConfig(channels=(8, 0))
     with pytest.raises(ValueError, match="image_features must be at least 1, got 0"):
         EncoderConfig(image_features=0)
