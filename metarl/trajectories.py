@@ -108,11 +108,28 @@ def concatenate(parts: Sequence[Trajectories]) -> Trajectories:
     """Join trajectories of different tasks along the task axis."""
     if len(parts) == 1:
         return parts[0]
-    joined: dict[str, object] = {"tasks": tuple(task for part in parts for task in part.tasks)}
-    for field in fields(Trajectories):
-        values = [getattr(part, field.name) for part in parts]
-        if isinstance(values[0], Tensor):
-            joined[field.name] = torch.cat(values)
-        elif isinstance(values[0], dict):
-            joined[field.name] = {name: torch.cat([v[name] for v in values]) for name in values[0]}
-    return Trajectories(**joined)  # type: ignore[arg-type]
+    tasks = tuple(task for part in parts for task in part.tasks)
+    return from_arrays(tasks, [to_arrays(part) for part in parts])
+
+
+TrajectoryArrays = dict[str, np.ndarray | dict[str, np.ndarray]]
+"""The tensors of trajectories as arrays, by field; the form in which they travel between processes."""
+
+
+def to_arrays(trajectories: Trajectories) -> TrajectoryArrays:
+    """The tensors of trajectories as arrays that share their memory."""
+    return {
+        field.name: map_parts(lambda part: part.numpy(), getattr(trajectories, field.name))
+        for field in fields(Trajectories)
+        if field.name != "tasks"
+    }
+
+
+def from_arrays(tasks: tuple[Task, ...], parts: Sequence[TrajectoryArrays]) -> Trajectories:
+    """Trajectories of the tasks from arrays of some after others of them; the arrays are copied, in any case."""
+
+    def join(*values: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.concatenate(values))
+
+    joined = {name: map_parts(join, *(part[name] for part in parts)) for name in parts[0]}
+    return Trajectories(tasks=tasks, **joined)

@@ -16,7 +16,6 @@ from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
 from metarl.envs import make_benchmark
-from metarl.runs.cores import WorkerError
 from metarl.runs.seeding import TaskNoise
 from metarl.tasks import Task, Transition
 from metarl.trajectories import Trajectories
@@ -203,20 +202,6 @@ def test_finished_episodes_are_not_simulated_but_padded() -> None:
     assert len(lengths.unique()) > 1
     assert torch.equal(ends.float().argmax(-1) + 1, lengths)
     assert trajectories.rewards[~trajectories.mask].abs().sum() == 0
-
-
-def test_a_failing_or_dead_worker_is_named_and_does_not_hang() -> None:
-    tasks = _tasks("point", 2)
-    sound = _actor("point")
-    # Adapted to one task and asked to act for two: the second worker gets parameters of no task at all.
-    one_task = {name: p.detach()[None] for name, p in sound._learner.params().items()}
-    faulty = GradientActor(sound._learner, one_task)
-    with Workers(EnvMaker(make_benchmark("point").family, 5), num_workers=2) as workers:
-        with pytest.raises(WorkerError, match=r"worker 1 failed: RuntimeError"):
-            workers.collect(faulty, tasks, 1, seed=0)
-        workers._remote[1]._process.kill()
-        with pytest.raises(WorkerError, match="worker 1"):
-            workers.collect(sound, tasks, 1, seed=0)
 
 
 def test_noise_of_a_task_does_not_depend_on_the_others() -> None:

@@ -125,8 +125,9 @@ class WorkerProcess:
         except (EOFError, ConnectionResetError) as error:
             self._process.join(timeout=5)
             code = self._process.exitcode
-            hint = _HINT if code == 1 and not self._has_answered else ""
-            raise ProcessLost(f"{self.name} died with exit code {code}{hint}") from error
+            if code == 1 and not self._has_answered:  # it cannot be started; another try would end in the same way
+                raise WorkerError(f"{self.name} died with exit code {code}{_HINT}") from error
+            raise ProcessLost(f"{self.name} died with exit code {code}") from error
         if kind == _FAILED:
             summary, trace = content
             failure = WorkerError(f"{self.name} failed: {summary}")

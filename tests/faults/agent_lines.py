@@ -15,6 +15,7 @@ _WORKERS = (
     "tests/test_observations.py",
     "tests/test_workers.py::test_a_trial_depends_on_no_other_task_where_episodes_end_early[rl2]",
 )
+_EXECUTORS = ("tests/executors/test_local_processes.py",)
 _NOISE = (
     "tests/runs/test_seeding.py",
     "tests/test_workers.py::test_noise_of_a_task_does_not_depend_on_the_others",
@@ -175,7 +176,7 @@ FAULTS: list[Fault] = [
         ("-1), frozen=True).squeeze(-1)", "-1)).squeeze(-1)"),
     ),
     *faults(
-        "metarl/workers.py",
+        "metarl/executors/simulator.py",
         _WORKERS,
         (
             "alive[index] = ~(transition.terminated | transition.truncated)",
@@ -185,15 +186,34 @@ FAULTS: list[Fault] = [
             "env_actions if rows is None else env_actions[rows]",
             "env_actions if rows is None else env_actions[: len(rows)]",
         ),
-        ("self._mask[at] = outcome.alive", "self._mask[at] = True"),
-        ("task_seeds(seed, int(chosen.max()) + 1)[chosen]", "task_seeds(seed, len(chosen))"),
         ("                seeds = None\n", "                pass\n"),
         ("for task in tasks for _ in range(num_parallel)]", "for _ in range(num_parallel) for task in tasks]"),
         ("visible = observations if rows is None else", "visible = observations if True else"),
         ("recorder.end_episode(observations)", "recorder.end_episode(visible)"),
-        ("self.steps_collected += trajectories.num_steps", "self.steps_collected += trajectories.mask.numel()"),
+    ),
+    *faults(
+        "metarl/executors/recorder.py",
+        _WORKERS,
+        ("self._mask[at] = outcome.alive", "self._mask[at] = True"),
         ("full[rows] = values", "full[: len(rows)] = values"),
         ("self._infos[name][at] = value", "self._infos[name][at] = 1.0"),
+    ),
+    *faults(
+        "metarl/workers.py",
+        _WORKERS,
+        ("task_seeds(seed, int(chosen.max()) + 1)[chosen]", "task_seeds(seed, len(chosen))"),
+        ("self.steps_collected += trajectories.num_steps", "self.steps_collected += trajectories.mask.numel()"),
+    ),
+    *faults(
+        "metarl/executors/shares.py",
+        _EXECUTORS,
+        ("env_seeds[part], noise_seeds[part]", "env_seeds[part], noise_seeds[: len(env_seeds[part])]"),
+        ("actor.select(part)", "actor"),
+    ),
+    *faults(
+        "metarl/executors/local_processes.py",
+        _EXECUTORS,
+        ("        self._process.restart()\n", "        pass\n"),
     ),
     *faults(
         "metarl/runs/seeding.py",

@@ -7,14 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from metarl.agents.strategies.point import GoToGoal
-from metarl.envs import make_benchmark
 from metarl.runs.cores import WorkerError
 from metarl.runs.processes import Alive, ProcessLost, WorkerProcess
-from metarl.workers import EnvMaker, Workers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -103,17 +99,3 @@ def test_what_cannot_be_pickled_is_told() -> None:
 def test_a_time_limit_that_is_none_is_refused(limit: float) -> None:
     with pytest.raises(ValueError, match="timeout_s must be positive, or None for no limit"):
         WorkerProcess("echo 0", Echo, timeout_s=limit, contents="the echo")
-
-
-def test_a_stopped_rollout_worker_ends_in_an_error() -> None:
-    benchmark = make_benchmark("point")
-    tasks = benchmark.train.sample(2, np.random.default_rng(0))
-    actor = GoToGoal(np.array([task["goal"] for task in tasks]), 0.1)
-    with Workers(EnvMaker(benchmark.family, 3), num_workers=2, timeout_s=1.0) as workers:
-        workers.collect(actor, tasks, 1, seed=0)  # the first answer may take minutes
-        pid = workers._remote[1]._process.pid
-        assert pid is not None
-        os.kill(pid, signal.SIGSTOP)
-        with pytest.raises(WorkerError, match=r"^worker 1 has not answered for 1 s$"):
-            workers.collect(actor, tasks, 1, seed=0)
-        os.kill(pid, signal.SIGCONT)

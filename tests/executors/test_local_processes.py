@@ -1,0 +1,155 @@
+"""Local executors: what they collect is the same to the bit, and what dies or hangs is collected again."""
+
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
+from metarl.envs import make_benchmark
+from metarl.executors.local_processes import LocalProcesses
+from metarl.runs.cores import WorkerError
+from metarl.trajectories import Trajectories, from_arrays, to_arrays
+from metarl.workers import EnvMaker, Workers
+
+ROOT = Path(__file__).resolve().parents[2]
+POINT = make_benchmark("point")
+TASKS = POINT.train.sample(5, np.random.default_rng(0))
+
+
+def actor() -> GradientActor:
+    config = AdaptationConfig(num_episodes=2)
+    env = POINT.family.make_env(1)
+    return GradientActor(AdaptivePolicy(env, PolicyConfig(), config, seed=0, device=torch.device("cpu")), None)
+
+
+def equal(first: Trajectories, second: Trajectories) -> bool:
+    """Whether two trajectories are the same to the bit."""
+    for field in fields(Trajectories):
+        a, b = getattr(first, field.name), getattr(second, field.name)
+        pairs = [(a[name], b[name]) for name in a] if isinstance(a, dict) else [(a, b)]
+        if field.name != "tasks" and not all(torch.equal(x, y) and x.dtype == y.dtype for x, y in pairs):
+            return False
+    return first.tasks == second.tasks
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    with Workers(EnvMaker(POINT.family, 5), num_workers=2, num_threads=2, timeout_s=60) as made:
+        made.collect(actor(), TASKS, 2, seed=0)
+        yield made
+
+
+@pytest.fixture(scope="module")
+def expected() -> Trajectories:
+    with Workers(EnvMaker(POINT.family, 5), kind="local", num_workers=2, num_threads=1) as local:
+        return local.collect(actor(), TASKS, 2, seed=3)
+
+
+def _processes(workers: Workers) -> LocalProcesses:
+    assert isinstance(workers.executor, LocalProcesses)
+    return workers.executor
+
+
+def test_shares_in_processes_equal_shares_in_this_one_to_the_bit(workers: Workers, expected: Trajectories) -> None:
+    assert expected.num_steps > len(TASKS)
+    assert equal(workers.collect(actor(), TASKS, 2, seed=3), expected)
+    adapted = actor().adapt(expected)
+    with Workers(EnvMaker(POINT.family, 5), kind="local", num_workers=2, num_threads=1) as local:
+        assert equal(workers.collect(adapted, TASKS, 2, seed=4), local.collect(adapted, TASKS, 2, seed=4))
+
+
+@pytest.mark.parametrize(
+    ("by", "text"),
+    [(signal.SIGKILL, "worker 1 died with exit code -9"), (signal.SIGSTOP, "worker 1 has not answered for 1 s")],
+)
+def test_a_lost_process_is_started_again_and_changes_nothing(
+    by: signal.Signals,
+    text: str,
+    workers: Workers,
+    expected: Trajectories,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lost = _processes(workers)._processes[1]
+    monkeypatch.setattr(lost, "_timeout_s", 1.0)
+    workers.collect(actor(), TASKS, 2, seed=0)  # the first answer may take longer than that
+    pid = lost._process.pid
+    assert pid is not None
+    os.kill(pid, by)
+    with pytest.warns(RuntimeWarning, match=f"^{text}; it was started again and collects its share once more$"):
+        again = workers.collect(actor(), TASKS, 2, seed=3)
+    assert equal(again, expected)
+    assert lost._process.pid != pid
+
+
+class Deadly(GradientActor):
+    """Ends the process in which it acts for the task at the end."""
+
+    def select(self, tasks: slice) -> "GradientActor":
+        return Deadly(self._learner, None) if tasks.stop == len(TASKS) else super().select(tasks)
+
+    def begin_episode(self) -> None:
+        os._exit(7)
+
+
+def test_a_share_that_ends_every_process_is_an_error(workers: Workers, expected: Trajectories) -> None:
+    error = "worker 1 died with exit code 7; its share of the tasks was lost 3 times and is not tried again"
+    with (
+        pytest.raises(WorkerError, match=f"^{error}$"),
+        pytest.warns(RuntimeWarning, match="exit code 7; it was started again"),
+    ):
+        workers.collect(Deadly(actor()._learner, None), TASKS, 2, seed=3)
+    assert equal(workers.collect(actor(), TASKS, 2, seed=3), expected)
+
+
+def test_an_error_in_a_worker_is_named_and_not_tried_again(workers: Workers, expected: Trajectories) -> None:
+    # Adapted to one task and asked to act for more: the second worker gets parameters of no task at all.
+    sound = actor()
+    one_task = {name: p.detach()[None] for name, p in sound._learner.params().items()}
+    with pytest.raises(WorkerError, match=r"^worker 1 failed: RuntimeError"):
+        workers.collect(GradientActor(sound._learner, one_task), TASKS[:2], 1, seed=0)
+    assert equal(workers.collect(actor(), TASKS, 2, seed=3), expected)
+
+
+def test_fewer_tasks_than_workers_leave_workers_idle(workers: Workers) -> None:
+    with Workers(EnvMaker(POINT.family, 5), num_threads=1) as one:
+        expected = one.collect(actor(), TASKS[:1], 2, seed=3)
+    assert equal(workers.collect(actor(), TASKS[:1], 2, seed=3), expected)
+
+
+def test_arrays_are_copied_when_they_become_trajectories(expected: Trajectories) -> None:
+    arrays = to_arrays(expected)
+    again = from_arrays(expected.tasks, [arrays])
+    assert equal(again, expected)
+    again.rewards.add_(1)
+    assert not torch.equal(again.rewards, expected.rewards)
+    assert isinstance(arrays["rewards"], np.ndarray)
+    assert arrays["rewards"].dtype == np.float32
+
+
+def test_traffic_counts_the_bytes_of_actors_and_of_trajectories(workers: Workers) -> None:
+    traffic = _processes(workers).traffic
+    sent, received = traffic.sent, traffic.received
+    small = workers.collect(actor(), TASKS, 2, seed=3)
+    first = traffic.received - received
+    weights = sum(4 * p.numel() for p in actor()._learner.params().values())
+    assert traffic.sent - sent > 2 * weights
+    arrays = [
+        a for part in to_arrays(small).values() for a in (part.values() if isinstance(part, dict) else [part])
+    ]
+    assert sum(a.nbytes for a in arrays) < first < sum(a.nbytes for a in arrays) + 10_000
+
+
+def test_a_family_that_cannot_be_pickled_is_named() -> None:
+    class Hidden(type(POINT.family)):  # type: ignore[misc]
+        pass
+
+    family = Hidden()
+    assert isinstance(family.name, str)
+    with pytest.raises(ValueError, match=r"^the task family 'point' must be picklable, its functions at the top"):
+        Workers(EnvMaker(family, 5), num_workers=2)
