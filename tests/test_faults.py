@@ -62,7 +62,7 @@ def test_with_every_fault_killed_before_no_test_is_run(
     file, fault = tmp_path / "faults.json", script.FAULTS[0]
     script.write([fault._asdict() | {"survived": False, "seconds": 1}], file)
     monkeypatch.setattr(script, "FAULTS", [fault])
-    monkeypatch.setattr(script, "passes", lambda tree, words: pytest.fail(f"pytest ran with {words}"))
+    monkeypatch.setattr(script, "Trees", lambda folder, count: pytest.fail("the sources were copied"))
     monkeypatch.setattr("sys.argv", ["faults", "--json", str(file), "--again"])
     assert script.main() == 0
     assert "0 of 1 faults survived" in capsys.readouterr().out

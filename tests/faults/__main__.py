@@ -5,6 +5,7 @@
     python -m tests.faults --check             only whether every fault's line is still in its file
     python -m tests.faults --json FILE         the result of every fault, and counts by file, written as they come
     python -m tests.faults --json FILE --again all but those that FILE says are killed
+    python -m tests.faults --jobs 2            two at a time
 
 A fault is killed if the tests named beside it fail with it, crash or hang. They must pass without it, which is
 tried first. Every attempt is a fork of this process, which has imported the libraries once for all of them.
@@ -23,10 +24,11 @@ import tempfile
 import time
 import types
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.faults import agent_lines, core_lines, env_lines, fewshot_lines
 from tests.faults.fault import Fault
@@ -43,7 +45,7 @@ _LIBRARIES = (
     "mujoco.rollout",
     "pytest",
 )
-_TIMEOUT_S = 90  # of one test
+_TIMEOUT_S = 300  # of one test, on a machine that others use
 _IGNORED = shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "*.egg-info")
 
 
@@ -82,34 +84,91 @@ def _run_pytest(tree: Path, words: Sequence[str]) -> int:
     return status
 
 
-def passes(tree: Path, words: Sequence[str]) -> bool:
-    """Whether pytest passes in a tree; its output stays in log.txt beside the tree."""
-    child = os.fork()
-    if child == 0:
-        status = 98
-        try:
-            os.setsid()
-            status = _run_pytest(tree, words)
-        finally:
-            os._exit(status)
-    _, waited = os.waitpid(child, 0)
-    with suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)  # worker processes that tests left behind
-    status = os.waitstatus_to_exitcode(waited)
-    if status == 99:
-        raise RuntimeError("the tests imported another metarl than the copy")
-    return status == 0
+class Job(NamedTuple):
+    """One run of pytest.
+
+    Attributes:
+        about: What the run is for.
+        words: Arguments of pytest.
+        prepare: Function that changes the tree before the run.
+    """
+
+    about: Any
+    words: Sequence[str]
+    prepare: Callable[[Path], None] = lambda tree: None
 
 
-def survives(tree: Path, fault: Fault) -> bool:
-    """Whether the tests pass with a fault put into the tree, which is mended afterwards."""
+class Trees:
+    """Copies of the sources in which tests run at the same time, one process in each.
+
+    Args:
+        folder: Folder of the copies.
+        count: Number of copies.
+    """
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self._free = [folder / str(number) / "tree" for number in range(count)]
+        self._running: dict[int, tuple[Path, Any, float]] = {}
+        for tree in self._free:
+            copy_sources(tree)
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Any, Path, bool, float]]:
+        """Run pytest on each job's words, as many at a time as there are trees.
+
+        Yields:
+            What a job is for, the tree that it ran in, whether pytest passed, and in how many seconds; log.txt
+            beside the tree has its output. The tree is used again once the caller has mended it.
+        """
+        waiting = list(jobs)
+        while waiting or self._running:
+            while waiting and self._free:
+                tree, job = self._free.pop(), waiting.pop(0)
+                job.prepare(tree)
+                self._running[self._start(tree, job.words)] = (tree, job.about, time.monotonic())
+            child, status = os.wait()
+            tree, about, start = self._running.pop(child)
+            with suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)  # worker processes that tests left behind
+            if os.waitstatus_to_exitcode(status) == 99:
+                raise RuntimeError("the tests imported another metarl than the copy")
+            yield about, tree, status == 0, round(time.monotonic() - start, 1)
+            self._free.append(tree)
+
+    def _start(self, tree: Path, words: Sequence[str]) -> int:
+        """The process in which pytest runs."""
+        child = os.fork()
+        if child == 0:
+            status = 98
+            try:
+                os.setsid()
+                status = _run_pytest(tree, words)
+            finally:
+                os._exit(status)
+        return child
+
+
+def put_in(fault: Fault, tree: Path) -> None:
+    """Put a fault into a tree; the sound file is kept beside the tree."""
     path = tree / fault.path
-    sound = path.read_text()
-    path.write_text(fault.put_into(sound))
-    try:
-        return passes(tree, fault.tests)
-    finally:
-        path.write_text(sound)
+    shutil.copyfile(path, tree.parent / "sound")
+    path.write_text(fault.put_into(path.read_text()))
+
+
+def take_out(fault: Fault, tree: Path) -> None:
+    """Mend the file of a tree that has a fault."""
+    shutil.copyfile(tree.parent / "sound", tree / fault.path)
+
+
+def sound_tests(trees: Trees, faults: Sequence[Fault], num_parts: int) -> str:
+    """The output of the tests that fail without a fault; nothing if all pass."""
+    words = sorted({test for fault in faults for test in fault.tests})
+    parts = [Job(part, words[part::num_parts]) for part in range(min(num_parts, len(words)))]
+    return "".join(log_of(tree)[-3000:] for _, tree, passed, _ in trees.run(parts) if not passed)
+
+
+def log_of(tree: Path) -> str:
+    """Output of the last run in a tree."""
+    return (tree.parent / "log.txt").read_text()
 
 
 def stale(faults: Sequence[Fault]) -> list[str]:
@@ -131,6 +190,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="Word that a fault's file or line must contain.")
     parser.add_argument("--check", action="store_true", help="Only check that the faults fit the sources.")
     parser.add_argument("--json", type=Path, help="File that the results are written to.")
+    parser.add_argument("--jobs", type=int, default=1, help="Number of faults that are tried at a time.")
     parser.add_argument("--again", action="store_true", help="Leave out faults that the file says are killed.")
     arguments = parser.parse_args()
     if problems := stale(FAULTS):
@@ -151,17 +211,14 @@ def main() -> int:
         importlib.import_module(name)
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        tree = Path(folder) / "tree"
-        copy_sources(tree)
-        if not passes(tree, sorted({test for fault in faults for test in fault.tests})):
-            print((tree.parent / "log.txt").read_text()[-3000:])
-            print("the tests fail without any fault; mend them first")
+        trees = Trees(Path(folder), arguments.jobs)
+        if failures := sound_tests(trees, faults, arguments.jobs):
+            print(f"{failures}\nthe tests fail without any fault; mend them first")
             return 2
         print(f"the tests pass without a fault, in {time.monotonic() - began:.0f} s", flush=True)
-        for number, fault in enumerate(faults, 1):
-            start = time.monotonic()
-            survived = survives(tree, fault)
-            seconds = round(time.monotonic() - start, 1)
+        attempts = [Job(fault, fault.tests, partial(put_in, fault)) for fault in faults]
+        for number, (fault, tree, survived, seconds) in enumerate(trees.run(attempts), 1):
+            take_out(fault, tree)
             results.append(fault._asdict() | {"survived": survived, "seconds": seconds})
             write(results, arguments.json)
             word = "SURVIVED" if survived else "killed  "

@@ -84,7 +84,7 @@ def test_evaluation_may_take_other_sizes_and_another_folder_and_training_keeps_i
 
 
 def test_images_of_absurd_sizes_are_refused(data: OmniglotData) -> None:
-    with pytest.raises(ValueError, match="size must be at most 2048 pixels, got 1000000"):
+    with pytest.raises(ValueError, match="size must be at most 2,048, got 1000000"):
         replace(data, size=10**6)
 
 
