@@ -1,4 +1,4 @@
-"""The command line: metarl list | train | resume | evaluate | video | compare | report | queue | study | bench.
+"""The command line, `metarl COMMAND`.
 
 Commands are imported when they are run, so that help and mistyped commands are answered at once.
 """
@@ -19,6 +19,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl report DIR ... [--out FILE.html]
   metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
+  metarl sweep EXPERIMENT --over SETTING=RANGE ... [--trials N] [--out DIR]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
   metarl bench NAME [--json FILE]
 
@@ -48,6 +49,7 @@ _COMMANDS = {
     "compare": "commands.compare",
     "report": "commands.report",
     "queue": "commands.queue",
+    "sweep": "commands.sweep",
     "study": "study.command",
     "bench": "commands.bench",
 }

@@ -13,11 +13,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -37,6 +37,16 @@ _PLAIN_INTERVAL_S = 20.0
 _MOST_LINES = 12  # of a live display; of more runs only those are shown that are trained or have failed
 
 
+class Watcher(Protocol):
+    """Follows one run of a group in the process that trains the group."""
+
+    def heard(self, iteration: int, metrics: Mapping[str, float]) -> bool:
+        """Take the metrics of an iteration; true stops the run after the next one, with a checkpoint."""
+
+    def ended(self, state: State) -> None:
+        """Take the state that the run ended in; called once."""
+
+
 @dataclass
 class Member:
     """One run of a group while it is trained.
@@ -49,6 +59,7 @@ class Member:
         state: Whether it waits for a core, is trained, is done, was stopped, or failed.
         line: Last message about it.
         make: Function that makes the folder when the run's turn comes; None if it is there.
+        watcher: Object that follows its metrics and its end.
         process: Process that trains it.
     """
 
@@ -59,6 +70,7 @@ class Member:
     state: State = "waiting"
     line: str = "waiting for a core"
     make: Callable[[], object] | None = field(default=None, repr=False)
+    watcher: Watcher | None = field(default=None, repr=False)
     process: BaseProcess | None = field(default=None, repr=False)
 
 
@@ -114,11 +126,15 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
                 member.process, member.state, member.line = process, "training", "starting"
             with contextlib.suppress(queue.Empty):
                 while True:
-                    number, state, line = messages.get(timeout=0.25)
+                    number, state, line, *heard = messages.get(timeout=0.25)
                     members[number].state, members[number].line = state, line
+                    if heard:
+                        _tell(members[number], *heard[0])
                     lines.show()
             _notice_deaths(members, forwarding.requested)
+            _notice_ends(members)
             lines.show()
+    _notice_ends(members)
     if any(member.state == "failed" for member in members):
         return 1
     return 0 if all(member.state == "done" for member in members) else 130
@@ -133,6 +149,21 @@ def _is_made(member: Member) -> bool:
         member.state, member.line = "failed", " ".join(str(error).split())
         return False
     return True
+
+
+def _tell(member: Member, iteration: int, metrics: Mapping[str, float]) -> None:
+    """Tell a run's watcher of an iteration, and stop the run if it says so."""
+    process = member.process
+    if member.watcher is not None and member.watcher.heard(iteration, metrics) and process is not None:
+        process.terminate()  # stops after its iteration
+
+
+def _notice_ends(members: Sequence[Member]) -> None:
+    """Tell the watchers of runs that have ended, each once."""
+    for member in members:
+        if member.watcher is not None and member.state in ("done", "stopped", "failed"):
+            watcher, member.watcher = member.watcher, None
+            watcher.ended(member.state)
 
 
 def _notice_deaths(members: Sequence[Member], stopping: bool) -> None:
@@ -182,7 +213,7 @@ def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: in
                 progress = run.train(
                     loggers=loggers,
                     report=lambda progress, metrics: messages.put(
-                        (number, "training", display.line(progress, metrics))
+                        (number, "training", display.line(progress, metrics), (progress.iteration, dict(metrics)))
                     ),
                     stop=lambda: interrupted() or os.getppid() != parent,
                 )

@@ -18,10 +18,12 @@ __all__ = [
     "Workers",
     "adapt",
     "adapt_to_recording",
+    "experiment",
     "load_policy",
     "load_recording",
     "open_run",
     "save_recording",
+    "score",
     "train",
 ]
 
@@ -30,7 +32,9 @@ _MODULES = {
     "Task": "metarl.tasks",
     "Trajectories": "metarl.trajectories",
     "Workers": "metarl.workers",
+    "experiment": "metarl.experiments.prepared",
     "open_run": "metarl.experiments.loading",
+    "score": "metarl.experiments.sweep.scores",
     "train": "metarl.experiments.working",
     "adapt": "metarl.deploy.adapting",
     "adapt_to_recording": "metarl.deploy.adapting",

@@ -6,8 +6,8 @@ from pathlib import Path
 import tyro
 
 from metarl.experiments.arguments import UsageError, parse
-from metarl.experiments.commands.train import planned
 from metarl.experiments.console import say, show_table
+from metarl.experiments.prepared import planned
 from metarl.experiments.queue import members_of_list
 from metarl.experiments.seeds import train_members
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from metarl.experiments.cli import main
-from metarl.experiments.commands.train import planned
+from metarl.experiments.prepared import planned
 from metarl.experiments.queue import members_of_list, read_list
 from tests.experiments.tiny import TINY
 

@@ -16,10 +16,10 @@ import pytest
 import metarl
 from metarl.experiments.arguments import parse
 from metarl.experiments.cli import main
-from metarl.experiments.commands.train import TrainArguments
 from metarl.experiments.comparison.records import run_folders
 from metarl.experiments.configuration import encode
 from metarl.experiments.fewshot.configuration import encode as encode_fewshot
+from metarl.experiments.prepared import TrainArguments
 from metarl.experiments.presets.table import PRESETS, preset
 from metarl.experiments.report.build import build
 from metarl.experiments.report.page import NONE, interval, node, number

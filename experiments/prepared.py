@@ -1,0 +1,159 @@
+"""Experiments by the words of a command line: `rl2 --benchmark point --agent.outer-lr 1e-3`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from metarl.experiments.arguments import UsageError, parse
+from metarl.experiments.catalogue import (
+    benchmark_of_word,
+    experiment_of_algorithm,
+    experiment_of_word,
+    reward_of_word,
+    title,
+)
+from metarl.experiments.configuration import ALGORITHMS, Experiment
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.loading import prepare_run
+from metarl.experiments.outside import OwnWords, Source, names_object
+from metarl.experiments.queue import Planned
+from metarl.experiments.runs import Run
+from metarl.experiments.seeds import parse_seeds
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train an experiment in a new run folder.
+
+    Attributes:
+        experiment: Configuration; every field can be overridden.
+        reward: FILE.py:NAME of a reward of your own, instead of that of a YAML family: a function of a step's
+            motion and actions that returns named terms.
+        out: Run folder to make; by default the next free runs/NAME-seedN, or runs/NAME with several seeds.
+        seeds: Seeds of several runs in one folder, on the same test tasks, side by side as cores allow: a number
+            of seeds, or a list like 0,3,7. Several experiments before the options are trained alike.
+    """
+
+    experiment: Annotated[Experiment | FewshotExperiment, tyro.conf.arg(name="")]
+    reward: str | None = None
+    out: Path | None = None
+    seeds: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """An experiment with its overridden fields, and where it comes from."""
+
+    name: str
+    experiment: Experiment | FewshotExperiment
+    sources: dict[str, Source]
+    out: Path | None
+    seeds: str | None
+
+    @property
+    def own(self) -> OwnWords:
+        """Words for what is a user's own."""
+        words = {part: source.word for part, source in self.sources.items()}
+        return OwnWords(words.get("experiment"), words.get("benchmark"), words.get("reward"))
+
+    def run(self) -> Run:
+        """The run before there is a folder."""
+        return prepare_run(self.name, self.experiment, {part: s.to_json() for part, s in self.sources.items()})
+
+
+def prepared_by(word: str, options: list[str]) -> Prepared:
+    """An experiment by its word, with the options applied to it."""
+    sources: dict[str, Source] = {}
+    reward = None
+    if (reward_word := _option(options, "--reward")[0]) is not None:
+        reward, sources["reward"] = reward_of_word(reward_word)
+    benchmark_word, rest = _benchmark_word(options) if word in ALGORITHMS else (None, options)
+    if benchmark_word is None:
+        named = experiment_of_word(word)
+    else:
+        named, benchmark_source = experiment_of_algorithm(word, benchmark_word, reward)
+        if benchmark_source is not None:
+            sources["benchmark"] = benchmark_source
+    default = TrainArguments(experiment=named.experiment)
+    arguments = parse(TrainArguments, rest, f"metarl train {word}", default)
+    experiment, name = arguments.experiment, named.name
+    if named.source is not None:
+        sources["experiment"] = named.source
+    if reward is not None:
+        if not isinstance(experiment, Experiment):
+            raise UsageError(f"--reward is of meta-RL on YAML families, got the few-shot experiment {word}")
+        experiment = replace(experiment, reward=reward)
+    if isinstance(experiment, Experiment):
+        assert isinstance(named.experiment, Experiment)
+        if isinstance(experiment.benchmark, str) and names_object(experiment.benchmark):
+            benchmark, sources["benchmark"] = benchmark_of_word(experiment.benchmark)
+            experiment = replace(experiment, benchmark=benchmark)
+        if experiment.benchmark != named.experiment.benchmark:
+            name = title(experiment)
+    return Prepared(name, experiment, sources, arguments.out, arguments.seeds)
+
+
+def planned(words: Sequence[str]) -> list[Planned]:
+    """The runs that the words of one `metarl train` name, before there are folders; one without --seeds.
+
+    Raises:
+        ValueError: if they name no single experiment, or a folder to make.
+    """
+    if not words or words[0].startswith("-"):
+        raise UsageError(f"expected an experiment first, got {words[0] if words else 'nothing'!r}")
+    if {"-h", "--help"} & set(words):
+        raise UsageError(f"help is not a training; see `metarl train {words[0]} --help`")
+    prepared = prepared_by(words[0], list(words[1:]))
+    if prepared.out is not None:
+        raise UsageError("the list's folder holds all its runs; leave --out away")
+    seeds = (prepared.experiment.seed,) if prepared.seeds is None else parse_seeds(prepared.seeds)
+    return [Planned(prepared.name, seed, prepared.own, with_seed(prepared, seed).run) for seed in seeds]
+
+
+def experiment(word: str, *options: str) -> Experiment | FewshotExperiment:
+    """The experiment that `metarl train` would train, from the same words.
+
+        metarl.train(metarl.experiment("rl2", "--benchmark", "point", "--agent.outer-lr", "1e-3"))
+
+    Args:
+        word: Name of a preset or of an algorithm, or FILE.py:NAME.
+        options: Options and their values.
+
+    Raises:
+        ValueError: if the words name no experiment, or a folder or several seeds, which `metarl.train` is given.
+    """
+    prepared = prepared_by(word, list(options))
+    if prepared.out is not None or prepared.seeds is not None:
+        raise UsageError("an experiment has no --out and no --seeds; give a folder to metarl.train")
+    return prepared.experiment
+
+
+def with_seed(prepared: Prepared, seed: int) -> Prepared:
+    """The experiment with a seed; its test tasks are drawn by seed 0 unless it names another."""
+    experiment = prepared.experiment
+    if isinstance(experiment, Experiment) and experiment.evaluation.task_seed is None:
+        experiment = replace(experiment, evaluation=replace(experiment.evaluation, task_seed=0))
+    return replace(prepared, experiment=replace(experiment, seed=seed))
+
+
+def _benchmark_word(words: list[str]) -> tuple[str | None, list[str]]:
+    """The value of --benchmark, None if it is not there, and the words without it.
+
+    Help without a benchmark describes the fields as for point navigation.
+    """
+    value, rest = _option(words, "--benchmark")
+    return ("point" if value is None and {"-h", "--help"} & set(words) else value), rest
+
+
+def _option(words: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option, None if it is not there, and the words without it."""
+    for place, word in enumerate(words):
+        name, separator, value = word.partition("=")
+        if name == option and separator:
+            return value, words[:place] + words[place + 1 :]
+        if name == option and place + 1 < len(words):
+            return words[place + 1], words[:place] + words[place + 2 :]
+    return None, words

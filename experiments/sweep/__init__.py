@@ -1,0 +1,1 @@
+"""Sweeps: trials of an experiment with other settings, chosen by Optuna."""
