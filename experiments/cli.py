@@ -15,6 +15,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl train ALGORITHM --benchmark NAME [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl export DIR --onnx FILE.onnx [--recording FILE.npz]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl report DIR ... [--out FILE.html]
@@ -45,6 +46,7 @@ _COMMANDS = {
     "train": "commands.train",
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
+    "export": "commands.export",
     "video": "commands.video",
     "compare": "commands.compare",
     "report": "commands.report",

@@ -131,14 +131,14 @@ class AdaptivePolicy:
         self.actions = action_map(env.single_action_space, agent, scale=policy.output_scale)
         generator = torch_generator(seed)
         # Without weights: every task would need its own, and convolutions with a task axis are another matter.
-        self._encoder = FLAT.make(env.single_observation_space, generator)
-        size, space = self._encoder.output_size, env.single_observation_space
+        self.encoder = FLAT.make(env.single_observation_space, generator)
+        size, space = self.encoder.output_size, env.single_observation_space
         if size > _MAX_FEATURES:
             raise ValueError(
                 f"{agent} takes observations of up to {_MAX_FEATURES:,} numbers, which its linear baseline is "
                 f"fitted on, got {size:,} in {describe(space)}; RL2 takes more"
             )
-        self.policy = _make_policy(self._encoder.output_size, self.actions, policy, generator).to(device)
+        self.policy = _make_policy(self.encoder.output_size, self.actions, policy, generator).to(device)
 
     def on_cpu(self) -> "AdaptivePolicy":
         """This learner itself if it is on the CPU, otherwise a copy that is."""
@@ -154,7 +154,7 @@ class AdaptivePolicy:
 
     def distribution(self, params: Params, observations: Observations) -> AnyDistribution:
         """The action distribution at observations, each part [task, parallel, *shape]."""
-        return self.policy.distribution(params, self._encoder(observations))
+        return self.policy.distribution(params, self.encoder(observations))
 
     def batch(self, trajectories: Trajectories, params: Params | None = None) -> PolicyBatch:
         """Advantages and old distributions of the trajectories, as rows, on the device.
@@ -166,7 +166,7 @@ class AdaptivePolicy:
                 actions are then taken as this policy's own, and the inner loss's gradient is REINFORCE's at it.
         """
         config = self.config
-        features = self._encoder(trajectories.observations)
+        features = self.encoder(trajectories.observations)
         advantages = linear_baseline_advantages(
             trajectories,
             features,

@@ -10,6 +10,7 @@ from torch import Tensor
 from metarl.agent import Actions, Collector, Interface, Outcome, SavedActor
 from metarl.agents.maml.adaptive_policy import AdaptationConfig, AdaptivePolicy, PolicyConfig
 from metarl.agents.maml.batches import MetaBatch, PolicyBatch, full_parts
+from metarl.agents.maml.step import ParametersStep
 from metarl.learning.bilevel import Params, adapt_params, expand, sgd
 from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
 from metarl.runs import codec
@@ -94,6 +95,10 @@ class GradientActor:
         check_tensors(expand(learner.params(), 1), params, "params")
         fill(learner.policy, {name: p[0] for name, p in params.items()}, "params")
         return cls(learner, params, sampling=settings["sampling"])
+
+    def policy_step(self) -> ParametersStep:
+        """The step of the one task that it has adapted to, or else of the meta-parameters."""
+        return ParametersStep(self._learner, self._params, sampling=self._sampling)
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.agent import Actions, Interface, Outcome, SavedActor
 from metarl.agents.pearl.networks import ActingConfig, ActingNetworks, make_acting_networks
+from metarl.agents.pearl.step import LATENT_STREAM, LatentStep
 from metarl.learning.trials import as_trials
 from metarl.nets.devices import on_cpu
 from metarl.nets.filling import check_parts, check_settings, fill, tensor_groups
@@ -17,9 +18,6 @@ from metarl.nets.memories import Carry
 from metarl.runs import codec
 from metarl.runs.seeding import TaskNoise
 from metarl.trajectories import Observations, Trajectories, map_observations
-
-# The latent's noise is a stream of its own, so that exploring in actions does not change what is drawn of latents.
-_LATENT_STREAM = np.uint64(1 << 63)
 
 
 class LatentActor:
@@ -121,6 +119,16 @@ class LatentActor:
             read=read,
         )
 
+    def policy_step(self) -> LatentStep:
+        """The step of one task, from the context that was read before."""
+        return LatentStep(
+            self._networks,
+            self._read,
+            num_prior=self._num_prior,
+            num_context=self.num_context,
+            sampling=not self._deterministic,
+        )
+
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, with the contexts read so far."""
         if num_parallel != 1:
@@ -130,7 +138,7 @@ class LatentActor:
         self._episode = 0
         self._carry = self._networks.encoder.start(len(task_seeds)) if self._read is None else self._read
         self._action_noise = TaskNoise(task_seeds, (policy.act_size,))
-        self._latent_noise = TaskNoise(task_seeds ^ _LATENT_STREAM, (policy.latent_size,))
+        self._latent_noise = TaskNoise(task_seeds ^ np.uint64(LATENT_STREAM), (policy.latent_size,))
 
     def begin_episode(self) -> None:
         """Draw every task's latent for this episode."""

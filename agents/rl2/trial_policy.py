@@ -85,6 +85,7 @@ class TrialPolicy(TrialNetwork):
         width = config.embedding_size if embeds else input_size
         self.embedding = Mlp(input_size, (), width, activation="relu", generator=generator) if embeds else None
         self.memory = _make_memory(config, width, generator)
+        self.growing = (0,) if config.memory == "transformer" else ()
         self.add_heads(config, self.memory.output_size if self.remembers else 0, input_size, generator)
 
     @classmethod
@@ -92,6 +93,13 @@ class TrialPolicy(TrialNetwork):
         """The network of a configuration, its weights still to be filled in."""
         config = codec.decode(TrialPolicyConfig, settings, "policy", {})
         return cls(interface, config, generator=torch.Generator())
+
+    def compact(self, carry: Carry) -> Carry:
+        """The carry of one trial; a transformer's past as long as the number of steps that it has read."""
+        if not isinstance(self.memory, TransformerMemory):
+            return carry
+        past, count, last_step = carry
+        return past[:, : int(count)], count, last_step
 
     def check_carry(self, carry: Mapping[str, Tensor]) -> Carry:
         """The carry of a file; a transformer's may have read any number of steps."""

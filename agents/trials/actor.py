@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.agent import Actions, Interface, Outcome, SavedActor
 from metarl.agents.trials.network import TrialNetwork
+from metarl.agents.trials.step import NetworkStep
 from metarl.learning.trials import TrialSteps, as_steps
 from metarl.nets.devices import on_cpu
 from metarl.nets.filling import check_settings, fill, tensor_groups
@@ -89,6 +90,10 @@ class TrialActor:
         fill(policy, parts["policy"], "policy")
         read = policy.check_carry(parts["carry"]) if parts["carry"] else None
         return cls(policy, read, sampling=settings["sampling"])
+
+    def policy_step(self) -> NetworkStep:
+        """The step of one trial, from what was read before."""
+        return NetworkStep(self._policy, self._read, sampling=self._sampling)
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start trials, one per task, or go on from what was read."""

@@ -97,6 +97,7 @@ class TrialNetwork(nn.Module, ABC):
         remembers: Whether PPO trains a memory, so that the steps of a trial stay together.
         reads_outcomes: Whether the network learns of a task while it acts.
         saved_as: Name of this kind of network in the files of adapted policies.
+        growing: Places of the parts of an exported carry that are longer by one after every step.
 
     Raises:
         ValueError: if the policy cannot act in these spaces.
@@ -105,6 +106,7 @@ class TrialNetwork(nn.Module, ABC):
     remembers: bool
     reads_outcomes: bool
     saved_as: ClassVar[str]
+    growing: tuple[int, ...] = ()
     policy: Mlp | WrittenMlp
     value: Mlp
     observation_mean: Tensor
@@ -162,6 +164,10 @@ class TrialNetwork(nn.Module, ABC):
         Raises:
             ValueError: if it is no such configuration; one line.
         """
+
+    def compact(self, carry: Carry) -> Carry:
+        """The carry of one trial without room for further steps."""
+        return carry
 
     def check_carry(self, carry: Mapping[str, Tensor]) -> Carry:
         """The carry of one trial by the places of its parts, as a file has it.
@@ -224,8 +230,9 @@ class TrialNetwork(nn.Module, ABC):
         fixed = self.encoder.fixed_features(observations)
         if not self._normalises:
             return fixed
-        where = self.encoder.fixed
-        return ((fixed - self.observation_mean[where]) * self.observation_scale[where]).clamp(-10, 10)
+        places = self.encoder.fixed_places
+        mean, scale = (part.index_select(0, places) for part in (self.observation_mean, self.observation_scale))
+        return ((fixed - mean) * scale).clamp(-10, 10)
 
     def scaled_rewards(self, rewards: Tensor) -> Tensor:
         """Rewards in units of their running scale, as the network observes them, of any shape."""

@@ -65,6 +65,14 @@ class ActionMap(ABC):
         """The policy's actions for those of the environment; the inverse of `to_env` but for what it clips."""
 
     @abstractmethod
+    def bounded(self, actions: Tensor) -> Tensor:
+        """The environment's actions as `to_env` has them, but as a tensor; operations that can be exported."""
+
+    @abstractmethod
+    def unbounded(self, env_actions: Tensor) -> Tensor:
+        """The policy's actions as `from_env` has them, but of a tensor; operations that can be exported."""
+
+    @abstractmethod
     def encode(self, actions: Tensor) -> Tensor:
         """Actions as inputs of a network, float32 [..., encoded_size]."""
 
@@ -99,6 +107,14 @@ class Choice(ActionMap):
     def from_env(self, env_actions: np.ndarray) -> Tensor:
         """Choices from zero on."""
         return torch.from_numpy(env_actions.astype(np.int64) - self._start)
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Choices from the space's first on."""
+        return actions + self._start
+
+    def unbounded(self, env_actions: Tensor) -> Tensor:
+        """Choices from zero on; what is none becomes the nearest."""
+        return (env_actions - self._start).clamp(0, self.num_outputs - 1)
 
     def encode(self, actions: Tensor) -> Tensor:
         """The choice as a one-hot vector."""
@@ -140,6 +156,17 @@ class Choices(ActionMap):
         choices = env_actions.astype(np.int64) - self._starts
         return torch.from_numpy(choices.reshape(*self._inside(env_actions), -1))
 
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Choices from the space's first ones on, in its shape."""
+        choices = actions.reshape(*actions.shape[:-1], *self._starts.shape)
+        return choices + torch.from_numpy(self._starts)
+
+    def unbounded(self, env_actions: Tensor) -> Tensor:
+        """Choices from zero on, as a list; what is none becomes the nearest."""
+        choices = env_actions - torch.from_numpy(self._starts)
+        listed = choices.reshape(*self._inside(env_actions), -1)
+        return torch.minimum(listed.clamp(min=0), torch.tensor(self._sizes) - 1)
+
     def encode(self, actions: Tensor) -> Tensor:
         """One-hot, one choice after the other."""
         chosen = zip(actions.unbind(-1), self._sizes, strict=True)
@@ -172,6 +199,14 @@ class Bits(ActionMap):
     def from_env(self, env_actions: np.ndarray) -> Tensor:
         """The bits as a list."""
         return torch.from_numpy(env_actions.astype(np.int64).reshape(*self._inside(env_actions), -1))
+
+    def bounded(self, actions: Tensor) -> Tensor:
+        """The bits in the space's shape."""
+        return actions.reshape(*actions.shape[:-1], *(self.space.shape or ()))
+
+    def unbounded(self, env_actions: Tensor) -> Tensor:
+        """The bits as a list."""
+        return env_actions.reshape(*self._inside(env_actions), -1).long()
 
     def encode(self, actions: Tensor) -> Tensor:
         """The bits as zeros and ones."""
@@ -226,9 +261,24 @@ class Continuous(ActionMap):
         width = np.where(self._width > 0, self._width, 1.0)
         return torch.from_numpy(((listed - self._middle) / width).astype(np.float32))
 
+    def bounded(self, actions: Tensor) -> Tensor:
+        """Numbers within the bounds, float32 in the space's shape."""
+        middle, width, low, high = (_float32(part) for part in (self._middle, self._width, self.low, self.high))
+        scaled = torch.minimum(torch.maximum(middle + width * actions, low), high)
+        return scaled.reshape(*actions.shape[:-1], *(self.space.shape or ()))
+
+    def unbounded(self, env_actions: Tensor) -> Tensor:
+        """Numbers in units of the policy's output, as a list."""
+        listed = env_actions.reshape(*self._inside(env_actions), -1)
+        return (listed - _float32(self._middle)) / _float32(np.where(self._width > 0, self._width, 1.0))
+
     def encode(self, actions: Tensor) -> Tensor:
         """The environment's action, in units of its bounds: within +-1."""
         return (self._scale * actions).clamp(-1, 1) if self._scale != 1 else actions.clamp(-1, 1)
+
+
+def _float32(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def action_map(space: spaces.Space[Any], agent: str, *, scale: float = 1.0) -> ActionMap:

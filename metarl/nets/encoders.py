@@ -72,9 +72,11 @@ class Encoder(nn.Module):
         output_size: Number of features.
         learns: Whether there are weights; without, features never change and may be computed once.
         fixed: True for the features that do not depend on weights, [feature].
+        fixed_places: Places of these features, [fixed feature].
     """
 
     fixed: Tensor
+    fixed_places: Tensor
 
     def __init__(self, config: EncoderConfig, space: spaces.Space[Any], generator: torch.Generator) -> None:
         super().__init__()
@@ -89,6 +91,7 @@ class Encoder(nn.Module):
         self._fixed_parts = [place for place, learns in enumerate(learned) if not learns]
         fixed = ~torch.tensor(learned).repeat_interleave(sizes)
         self.register_buffer("fixed", fixed, persistent=False)
+        self.register_buffer("fixed_places", fixed.nonzero().squeeze(1), persistent=False)
         only = parts.get("")
         self._as_is = isinstance(only, _Numbers) and only.as_is  # saves two calls of modules at every step
 

@@ -89,7 +89,7 @@ class RecurrentMemory(nn.Module):
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
         """Read one step's inputs [batch, in]; the carry of rows that are not alive stays as it is."""
         outputs, after = self.unroll(inputs.unsqueeze(0), carry)
-        if not alive.all():
+        if torch.compiler.is_exporting() or not alive.all():
             after = tuple(torch.where(alive.unsqueeze(1), new, old) for new, old in zip(after, carry, strict=True))
         return outputs.squeeze(0), after
 
@@ -152,7 +152,13 @@ class TransformerMemory(nn.Module):
         return self.norm(hidden).transpose(0, 1), (torch.cat(after, -1), count + steps)
 
     def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
-        """Read one step's inputs [batch, in]. A row that is not alive writes where its next step will."""
+        """Read one step's inputs [batch, in]. A row that is not alive writes where its next step will.
+
+        An exported step, whose rows are all alive, makes the past longer by one.
+        """
+        if torch.compiler.is_exporting():
+            outputs, after = self.unroll(inputs.unsqueeze(0), carry)
+            return outputs.squeeze(0), after
         past, count = carry
         if int(count.max()) == past.shape[1]:  # doubled now and then, not copied at every step
             room = past.new_zeros(past.shape[0], max(32, past.shape[1]), past.shape[2])

@@ -1,0 +1,98 @@
+"""metarl export DIR --onnx FILE: a trained agent, or an adapted policy, as a model that runs without torch."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from metarl.agents.loading import load_policy
+from metarl.deploy.adapting import adapt_to_recording
+from metarl.deploy.exporting import agent_policy, check_export, export_policy
+from metarl.deploy.policies import AdaptedPolicy
+from metarl.deploy.recordings import Recording, load_recording
+from metarl.experiments.agent_run import AgentRun
+from metarl.experiments.arguments import UsageError, parse
+from metarl.experiments.console import Waiting, say
+from metarl.experiments.export_cards import last_evaluation, met_in_training
+from metarl.experiments.loading import open_again
+from metarl.experiments.outside import OwnWords
+from metarl.runs.checkpoint import CHECKPOINT
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_seed
+
+
+@dataclass(frozen=True)
+class ExportArguments:
+    """Write one step of a policy as an ONNX model, with its card in JSON and a runner that needs no torch.
+
+    Attributes:
+        source: Run folder, or file of an adapted policy that `adapted.save` wrote.
+        onnx: New file of the model, ending in .onnx; FILE.json and metarl_runner.py are written beside it.
+        recording: npz file of transitions to adapt to first; without it RL2, VariBAD and PEARL adapt while they
+            act, ProMP and MAML-TRPO act with the meta-parameters.
+        num_steps: Number of gradient steps on the recording.
+        deterministic: Runner takes the policy's mode unless it is told to sample.
+        seed: Seed of the actions' noise.
+        num_tasks: Number of training tasks that the agent acts in for the card's ranges of observations and
+            rewards; 0 for none.
+        checkpoint: File name of the checkpoint, checkpoint.pt or checkpoint.previous.pt.
+        own: Words for what the run was made with and its folder does not hold.
+    """
+
+    source: tyro.conf.Positional[Path]
+    onnx: Path
+    recording: Path | None = None
+    num_steps: int = 1
+    deterministic: bool = False
+    seed: int = 0
+    num_tasks: int = 20
+    checkpoint: str = CHECKPOINT
+    own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_steps", most=MOST_REPEATS)
+        check_counts(self, "num_tasks", least=0, most=MOST_TASKS)
+        check_seed(self)
+
+
+def command(words: list[str]) -> int:
+    """Run `metarl export`; returns the exit status."""
+    arguments = parse(ExportArguments, words, "metarl export")
+    check_export(arguments.onnx)
+    recording = None if arguments.recording is None else load_recording(arguments.recording)
+    card: dict[str, Any] = {}
+    if arguments.source.is_file():
+        saved = load_policy(arguments.source)
+        policy = _adapted(saved, saved, recording, arguments)
+    else:
+        run = open_again(arguments.source, arguments.own)
+        if not isinstance(run, AgentRun):
+            raise UsageError(f"{run.folder} is a few-shot run, which has no policy to export")
+        agent = run.agent(checkpoint=arguments.checkpoint)
+        start = agent_policy(agent, seed=arguments.seed, deterministic=arguments.deterministic)
+        policy = _adapted(agent, start, recording, arguments)
+        card = {"last_evaluation": last_evaluation(run)}
+        if arguments.num_tasks:
+            with Waiting("acting in training tasks"):
+                card["met_in_training"] = met_in_training(run, agent, arguments.num_tasks)
+    with Waiting("exporting"):
+        exported = export_policy(policy, arguments.onnx, card=card)
+    say(f"written to {exported.model}, {exported.card.name} and {exported.runner.name}")
+    say(f"largest difference from torch in checked steps: {exported.largest_difference:.1e}")
+    return 0
+
+
+def _adapted(
+    start: Any, policy: AdaptedPolicy, recording: Recording | None, arguments: ExportArguments
+) -> AdaptedPolicy:
+    """The policy itself, or what an agent or a policy becomes by a recording."""
+    if recording is None:
+        return policy
+    return adapt_to_recording(
+        start,
+        recording,
+        policy.action_space,
+        num_steps=arguments.num_steps,
+        seed=arguments.seed,
+        deterministic=arguments.deterministic,
+    ).policy
