@@ -152,9 +152,7 @@ def _on_beliefs(experiment: Experiment, kind: Kind) -> Experiment:
     """RL2's experiment with VariBAD instead."""
     assert isinstance(experiment.agent, Rl2Config)
     known = gridnavi.VARIBAD if kind in ("bandit", "grid") else locomotion.VARIBAD
-    policy = replace(known.policy, normalise_observations=kind not in ("bandit", "grid"))
-    agent = replace(varibad(experiment.agent, policy), outer_lr=known.outer_lr, belief_lr=known.belief_lr)
-    return replace(experiment, agent=agent)
+    return replace(experiment, agent=replace(varibad(experiment.agent, known.policy), belief_lr=known.belief_lr))
 
 
 def _pearl(kind: Kind) -> Experiment:

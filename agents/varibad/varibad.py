@@ -54,6 +54,8 @@ class VaribadConfig(TrialPpoConfig):
     Attributes:
         policy: Encoder, decoders and heads of the policy.
         belief_lr: Adam step size of the encoder and the decoders.
+        final_belief_lr: Adam step size of the encoder and the decoders at the end of the run, reached linearly;
+            None for no change.
         belief_updates: Adam steps of the encoder and the decoders after each PPO update.
         belief_trials: Number of trials that each of these steps learns from.
         num_posteriors: Number of posteriors of a trial, at random times, that are decoded at a step; None for all.
@@ -65,6 +67,7 @@ class VaribadConfig(TrialPpoConfig):
 
     policy: BeliefPolicyConfig = field(default_factory=BeliefPolicyConfig)
     belief_lr: float = 1e-3
+    final_belief_lr: float | None = None
     belief_updates: int = 8
     belief_trials: int = 32
     num_posteriors: int | None = None
@@ -79,6 +82,8 @@ class VaribadConfig(TrialPpoConfig):
         check_counts(self, "num_posteriors", "num_decoded", most=MOST_STEPS)
         check_positive(self, "belief_lr")
         check_not_negative(self, "kl_coef", "observation_coef")
+        if self.final_belief_lr is not None:
+            check_not_negative(self, "final_belief_lr")
 
     def make(self, setup: AgentSetup) -> "Varibad":
         """Make an untrained agent with this configuration."""
@@ -113,6 +118,8 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             FloatingPointError: if the experience or a loss is not finite, naming the task.
         """
         with unchanged_on_failure(self):
+            for group in self.belief_optimizer.param_groups:
+                group["lr"] = self._now(self.config.belief_lr, self.config.final_belief_lr)
             return super().update(experience) | self._learn_beliefs(experience)
 
     def _learn_beliefs(self, experience: Trajectories) -> dict[str, float]:

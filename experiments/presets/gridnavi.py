@@ -22,14 +22,25 @@ RL2 = Rl2Config(
     final_entropy_coef=0.0,
 )
 
+# With the task observed instead of a belief, PPO with this step size and 16 minibatches returned 43.6 over a trial
+# after 20 updates, of 44.3 at best; with 1e-3 and 4 minibatches 14.4. On trials of a random policy the decoder
+# named the goal of those who had been there in 5% after 100 Adam steps, in 55% after 200, in all after 300.
 VARIBAD = replace(
-    varibad(RL2, BeliefPolicyConfig(memory_size=64, memory_span=60, decoder_sizes=(64, 64), head_sizes=(64,))),
-    outer_lr=1e-3,
-    minibatches=4,
+    varibad(
+        RL2,
+        BeliefPolicyConfig(
+            memory_size=64,
+            memory_span=60,
+            decoder_sizes=(64, 64),
+            head_sizes=(64,),
+            normalise_observations=True,
+        ),
+    ),
     belief_lr=3e-3,
-    num_posteriors=20,
-    num_decoded=30,
-    kl_coef=0.01,
+    final_belief_lr=3e-4,
+    belief_updates=24,
+    num_posteriors=10,
+    num_decoded=20,
 )
 _TRAINING = TrainingConfig(iterations=300, meta_batch_size=420, checkpoint_every=10, evaluate_every=0)
 

@@ -7,7 +7,7 @@ from metarl.agents.trials.ppo import TrialPpoConfig
 from metarl.agents.varibad.network import BeliefPolicyConfig
 from metarl.agents.varibad.varibad import VaribadConfig
 
-SOURCE = "VariBAD with networks and KL weight of Zintgraf et al. 2020; trials and batches are those of RL2 here"
+SOURCE = "Zintgraf et al. 2020: VariBAD with a latent of 5; trials, discounts and batches are those of RL2 here"
 
 
 def varibad(rl2: Rl2Config, policy: BeliefPolicyConfig) -> VaribadConfig:
@@ -23,7 +23,7 @@ def varibad(rl2: Rl2Config, policy: BeliefPolicyConfig) -> VaribadConfig:
         minibatches=4 * rl2.minibatches,
         backprop_steps=None,
         belief_updates=8,
-        belief_trials=64,
+        belief_trials=32,
         num_posteriors=50,
         num_decoded=50,
     )

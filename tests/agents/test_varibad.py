@@ -215,6 +215,14 @@ def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_wa
     assert agent.updates == 1
 
 
+def test_the_step_size_of_the_belief_is_annealed() -> None:
+    agent, rates = _agent(belief_lr=1e-2, final_belief_lr=2e-3), []
+    for seed in range(6):
+        agent.update(_collect(agent, seed=3 + seed % 2))
+        rates.append(agent.belief_optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2, 8e-3, 6e-3, 4e-3, 2e-3, 2e-3])  # of a run of five iterations
+
+
 def test_sizes_are_checked() -> None:
     with pytest.raises(ValueError, match="decoder_sizes must be 1 to 1000 sizes, got 0"):
         BeliefPolicyConfig(decoder_sizes=())
