@@ -9,6 +9,7 @@ import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
 from metarl.agent import Agent, AgentConfig, AgentSetup
+from metarl.agents.es_maml import EsMamlConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
@@ -34,6 +35,7 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
     "rl2": Rl2Config,
     "pearl": PearlConfig,
     "varibad": VaribadConfig,
+    "es-maml": EsMamlConfig,
 }
 _TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 

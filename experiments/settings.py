@@ -11,7 +11,8 @@ all other benchmarks they follow from the kind of the benchmark, which shows in 
                              10 observations at most
     robot        numbers     longer, or of more          ant-goal, a robot of a YAML file
                              observations
-    meta-world   Meta-World's own                        ml1-door-open, ml25
+    meta-world   Meta-World's own                        ml1-door-open, ml25; a robot to algorithms
+                                                         that no preset trains on Meta-World
 """
 
 from collections.abc import Callable, Mapping
@@ -49,7 +50,7 @@ def settings_for(algorithm: str, benchmark: str | Benchmark, reward: Reward | No
         run = metarl.train(settings_for("rl2", "point"))
 
     Args:
-        algorithm: Name of the algorithm: promp, maml-trpo, rl2, pearl or varibad.
+        algorithm: Name of the algorithm, such as promp or rl2; `metarl train --help` lists them.
         benchmark: Name of a benchmark, a YAML family file, or a benchmark of your own.
         reward: Reward of your own for the robot of a YAML family; None for the family's.
 
@@ -67,10 +68,12 @@ def settings_for(algorithm: str, benchmark: str | Benchmark, reward: Reward | No
     made = make_benchmark(benchmark, reward) if isinstance(benchmark, str) else benchmark
     kind = kind_of(made)
     if kind == "meta-world":
-        like = "ml1-reach" if made.name.startswith("ml1-") else "ml10"
+        like = f"{'ml1-reach' if made.name.startswith('ml1-') else 'ml10'}-"
         if algorithm == "varibad":
-            return replace(_on_beliefs(preset(f"{like}-rl2"), kind), benchmark=benchmark)
-        return replace(preset(f"{like}-{algorithm}"), benchmark=benchmark)
+            return replace(_on_beliefs(preset(f"{like}rl2"), kind), benchmark=benchmark)
+        if like + algorithm in RL_FAMILIES["Meta-World"]:
+            return replace(preset(like + algorithm), benchmark=benchmark)
+        kind = "robot"  # no preset trains this algorithm on Meta-World
     experiment = replace(_MAKERS[algorithm](kind), benchmark=benchmark, reward=reward)
     if algorithm != "pearl" or not isinstance(made.train, FiniteTasks):
         return experiment
@@ -164,10 +167,23 @@ def _pearl(kind: Kind) -> Experiment:
     return Experiment("", agent, training, evaluation, num_train_tasks=_NUM_TRAIN_TASKS)
 
 
+def _es_maml(kind: Kind) -> Experiment:
+    """The policies are deterministic, and so are those that evaluations measure."""
+    agent, training = point.ES_MAML, TrainingConfig(iterations=100, meta_batch_size=20)
+    if kind == "bandit":  # as many pulls to adapt to as RL2's trials have
+        agent = replace(agent, adaptation=replace(agent.adaptation, num_episodes=10))
+        training = replace(training, meta_batch_size=200)
+    if kind in ("robot", "choices"):
+        agent, training = locomotion.ES_MAML, locomotion.ES_TRAINING
+    evaluation = EvaluationConfig(num_episodes=agent.adaptation.num_episodes, deterministic=True)
+    return Experiment("", agent, training, evaluation)
+
+
 _MAKERS: Mapping[str, Callable[[Kind], Experiment]] = {
     "promp": _promp,
     "maml-trpo": _maml_trpo,
     "rl2": _rl2,
     "pearl": _pearl,
     "varibad": _varibad,
+    "es-maml": _es_maml,
 }

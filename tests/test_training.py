@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.context import ContextConfig
@@ -61,6 +62,7 @@ AGENTS = {
         context_size=4,
         replay_capacity=24,  # fuller than full after some iterations
     ),
+    "es-maml": EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)),
 }
 
 
@@ -141,6 +143,8 @@ def _same(first: Path, second: Path) -> bool:
         ("varibad", "gridnavi"),
         ("pearl", "half-cheetah-vel"),
         ("pearl", "sparse-point"),
+        ("es-maml", "half-cheetah-vel"),
+        ("es-maml", "gridnavi"),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:

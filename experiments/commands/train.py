@@ -1,22 +1,25 @@
 """metarl train EXPERIMENT: train in a new run folder, and evaluate."""
 
+import textwrap
 from pathlib import Path
 
 from metarl.experiments.arguments import UsageError
+from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.console import say
 from metarl.experiments.prepared import Prepared, prepared_by, with_seed
 from metarl.experiments.runs import make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
 
-HELP = """usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
+_ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48).replace("\n", "\n" + 30 * " ")
+HELP = f"""usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
        metarl train EXPERIMENT ... --seeds 3 [--out DIR] [any field]
 
 EXPERIMENT is one of
   NAME                        an experiment of `metarl list`
-  ALGORITHM --benchmark NAME  promp, maml-trpo, rl2, pearl or varibad, with settings
-                              for the benchmark's kind; of `metarl list benchmarks`, a
-                              YAML family, or FILE.py:FAMILY of your own
+  ALGORITHM --benchmark NAME  {_ALGORITHMS},
+                              with settings for the benchmark's kind; of `metarl list
+                              benchmarks`, a YAML family, or FILE.py:FAMILY of your own
   FILE.py:NAME, module:NAME   an Experiment of your own, or a function that returns one
 
 `metarl train EXPERIMENT --help` describes an experiment's fields."""

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from metarl.agent import AgentConfig
+from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
@@ -42,6 +43,9 @@ VARIBAD = varibad(
         memory_size=128, embedding_size=64, memory_span=100, head_sizes=(128, 128), normalise_observations=True
     ),
 )
+# Linear policies and hill climbing as in Song et al. 2020; sizes and step sizes are ours.
+ES_MAML = EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=5), outer_lr=0.03, outer_std=0.05)
+ES_TRAINING = TrainingConfig(iterations=800, meta_batch_size=20, checkpoint_every=10, evaluate_every=40)
 # Rakelly et al. 2019's settings, see `metarl.experiments.presets.off_policy`.
 _VELOCITY_PEARL = PearlConfig()
 SMALL_PEARL = replace(
@@ -97,6 +101,13 @@ LOCOMOTION: Presets = {
         "half-cheetah-dir",
         MamlTrpoConfig(adaptation=ADAPTATION, fisher_fraction=0.2),
         "MAML-TRPO, settings of Rothfuss et al. 2019 with gae_lambda 0.95, Fisher matrix on a fifth of the steps",
+    ),
+    "half-cheetah-dir-es-maml": experiment_preset(
+        "half-cheetah-dir",
+        ES_MAML,
+        ES_TRAINING,
+        EvaluationConfig(10, 2, ES_MAML.adaptation.num_episodes, deterministic=True),
+        "Song et al. 2020's algorithm with hill climbing and linear policies; sizes are ours",
     ),
     "half-cheetah-dir-rl2": _trials("half-cheetah-dir", RL2),
     "half-cheetah-dir-varibad": _trials("half-cheetah-dir", VARIBAD, VARIBAD_SOURCE),

@@ -2,17 +2,20 @@
 
 from dataclasses import replace
 
+from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.experiments.presets.off_policy import cpu_sized, off_policy
 from metarl.experiments.presets.preset import Presets, experiment_preset
-from metarl.training import TrainingConfig
+from metarl.training import EvaluationConfig, TrainingConfig
 
 # Point navigation needs no scaling of the policy's output: its actions are at most a tenth of a unit already.
 POLICY = PolicyConfig(hidden_sizes=(64, 64), output_scale=1.0)
 ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=20)
+# A linear policy learns to slow down near where it is going, which lets it perturb its goal by more.
+ES_MAML = EsMamlConfig(adaptation=EsAdaptationConfig(perturbation_std=1.0), outer_lr=0.1, outer_std=0.3)
 
 # Rakelly et al. 2019's settings, see `metarl.experiments.presets.off_policy`. If a task's context is many episodes
 # but a test trial begins with few, contexts are varied: with contexts from all ten episodes, point robots returned
@@ -62,6 +65,13 @@ POINT: Presets = {
         TrainingConfig(iterations=50, meta_batch_size=20),
         None,
         "Finn et al. 2017, section 5.3, 64-64 tanh policy, Fisher matrix on a fifth of the steps",
+    ),
+    "point-es-maml": experiment_preset(
+        "point",
+        ES_MAML,
+        TrainingConfig(iterations=100, meta_batch_size=20),
+        EvaluationConfig(num_episodes=ES_MAML.adaptation.num_episodes, deterministic=True),
+        "Song et al. 2020's algorithm with hill climbing, a linear policy and sizes of ours",
     ),
     "point-robot-pearl": off_policy(
         "point-uniform-start",

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.pearl.actor import LatentActor
@@ -27,7 +28,7 @@ from metarl.workers import EnvMaker, Workers
 CPU = torch.device("cpu")
 POINT = make_benchmark("point").family
 TASKS = [Task.of("point", goal=(0.3, 0.4)), Task.of("point", goal=(-0.5, 0.0))]
-ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "pearl")
+ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "pearl", "es-maml")
 
 
 def _agent(name: str) -> Any:
@@ -36,6 +37,8 @@ def _agent(name: str) -> Any:
         return Promp(env, PrompConfig(adaptation=adaptation), seed=0, device=CPU)
     if name == "maml-trpo":
         return MamlTrpo(env, MamlTrpoConfig(adaptation=adaptation), seed=0, device=CPU)
+    if name == "es-maml":
+        return EsMaml(env, EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)), seed=0)
     if name == "rl2":
         config = Rl2Config(policy=TrialPolicyConfig(memory_size=8))
         return Rl2(env, config, iterations=1, seed=0, device=CPU)
@@ -84,7 +87,7 @@ def test_evaluation_measures_the_mode(name: str) -> None:
             num_episodes=3,
             deterministic=True,
         )
-        if name in ("promp", "maml-trpo"):
+        if name in ("promp", "maml-trpo", "es-maml"):
             # Episodes of one policy and start are equal; adaptation had sampled ones, which moved the policy.
             assert np.ptp(curve.returns, axis=2).max() == 0
             assert (curve.returns[0] != curve.returns[1]).all()
@@ -134,7 +137,7 @@ class _Point(gymnasium.Env[np.ndarray, np.ndarray]):
 def test_an_adapted_policy_may_be_deterministic(name: str) -> None:
     agent, env = _agent(name), _Point()
     adapted = adapt(agent, env, episodes=3, deterministic=True)
-    if name in ("promp", "maml-trpo"):
+    if name in ("promp", "maml-trpo", "es-maml"):
         assert len(set(adapted.returns)) == 3  # adaptation sampled
     returns = {adapted.policy.run_episode(env, seed=0).env_return for _ in range(2)}
     if name not in ("rl2", "varibad", "pearl"):  # these learn on

@@ -11,6 +11,7 @@ from gymnasium import spaces
 
 import metarl
 from metarl.agent import Agent
+from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.pearl.context import ContextConfig
@@ -70,6 +71,8 @@ def _agent(kind: str, family: TaskFamily, task: Task) -> Agent[Any]:
     env = family.make_env(1, horizon=HORIZON, num_threads=1)
     if kind == "promp":
         return Promp(env, PrompConfig(_POLICY, _ADAPTATION), seed=3, device=CPU)
+    if kind == "es-maml":
+        return EsMaml(env, EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=4)), seed=3)
     if kind == "maml-trpo":
         return MamlTrpo(env, MamlTrpoConfig(_POLICY, _ADAPTATION), seed=3, device=CPU)
     if kind.startswith("pearl"):
@@ -87,7 +90,7 @@ def _agent(kind: str, family: TaskFamily, task: Task) -> Agent[Any]:
 KINDS = ("promp", "maml-trpo", "pearl", "pearl-recurrent", "gru", "lstm", "transformer", "none")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "es-maml"])
 @pytest.mark.parametrize(("family", "task"), [(CHEETAH, CHEETAH_TASK), (HOP, HOP_TASK)], ids=["cheetah", "hopper"])
 def test_a_plain_environment_gives_what_the_engine_gives(kind: str, family: TaskFamily, task: Task) -> None:
     """Same seeds, same episodes, same adapted policy; hopper's episodes end early, at different times."""

@@ -69,6 +69,7 @@ def test_the_kind_of_a_benchmark_follows_from_its_spaces_and_episodes(benchmark:
     [
         ("promp", "point", "point-promp"),
         ("maml-trpo", "point", "point-maml-trpo"),
+        ("es-maml", "point", "point-es-maml"),
         ("promp", "half-cheetah-dir", "half-cheetah-dir-promp"),  # and not the quick start
         ("rl2", "half-cheetah-vel", "half-cheetah-vel-rl2"),
         ("rl2", "tabular-mdp", "tabular-n10-rl2"),
@@ -82,7 +83,7 @@ def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, nam
     assert settings_for(algorithm, benchmark) == preset(name)
 
 
-@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "varibad"])
+@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "varibad", "es-maml"])
 @pytest.mark.parametrize("kind", sorted(_TOY))
 def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind: str, tmp_path: Path) -> None:
     experiment = settings_for(algorithm, _TOY[kind])
@@ -127,7 +128,7 @@ def test_each_algorithm_is_made_for_robots_by_name(algorithm: str, benchmark: st
     assert title(experiment) == f"{benchmark}-{algorithm}"
 
 
-@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS.keys() - {"varibad"}))
+@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "pearl"])
 def test_other_benchmarks_of_meta_world_have_the_settings_of_those_with_presets(algorithm: str) -> None:
     pytest.importorskip("metaworld")
     expected = replace(preset(f"ml1-reach-{algorithm}"), benchmark="ml1-door-open")
@@ -146,6 +147,12 @@ def test_varibad_has_rl2s_trials_where_it_has_no_preset() -> None:
         assert (agent.num_episodes, agent.gamma, agent.epochs) == (rl2.num_episodes, rl2.gamma, rl2.epochs)
         assert replace(experiment, agent=rl2) == replace(known, benchmark=benchmark)
         assert title(experiment) == f"{benchmark}-varibad"
+
+
+def test_what_no_preset_trains_on_meta_world_has_the_settings_for_robots() -> None:
+    pytest.importorskip("metaworld")
+    experiment = settings_for("es-maml", "ml1-door-open")
+    assert experiment == replace(settings_for("es-maml", "half-cheetah-vel-2"), benchmark="ml1-door-open")
 
 
 _SHORT = ["--training.iterations", "1", "--training.meta-batch-size", "2", "--training.evaluate-every", "0"]
@@ -194,7 +201,7 @@ def test_a_family_of_a_file_is_trained_by_an_algorithm_by_name(
         (["pearl", "--benchmark", "bernoulli-bandit-k5"], "PEARL takes bounded Box actions, got Discrete(5)"),
         (["promp", "--benchmark", "pint"], "unknown benchmark 'pint'"),
         (["promp", "--benchmark"], "promp is an algorithm and needs a benchmark"),
-        (["half-cheetah-dir"], "`metarl train promp|maml-trpo|rl2|pearl|varibad --benchmark half-cheetah-dir`"),
+        (["half-cheetah-dir"], f"`metarl train {'|'.join(ALGORITHMS)} --benchmark half-cheetah-dir`"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line_and_leaves_no_folder(
