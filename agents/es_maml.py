@@ -19,22 +19,24 @@ difference is the perturbation's alone. Inner episodes are not repeated to avera
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.agent import Actions, AgentConfig, AgentSetup, Collector, Interface, Outcome
+from metarl.agent import Actions, AgentConfig, AgentSetup, Collector, Interface, Outcome, SavedActor
 from metarl.agents.maml import check_finite
 from metarl.learning.bilevel import Params, expand, flatten, unflatten
 from metarl.nets.actions import action_map
 from metarl.nets.encoders import FLAT
+from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
 from metarl.nets.networks import Activation, Mlp
 from metarl.nets.running import RunningMoments
-from metarl.runs.configs import check_counts, check_positive
+from metarl.runs import codec
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_positive, check_sizes
 from metarl.runs.seeding import draw_seed, torch_generator
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import HasSpaces, Task, TaskEnv
 from metarl.trajectories import Observations, Trajectories, map_observations
 
 
@@ -60,9 +62,8 @@ class EsAdaptationConfig:
 
     def __post_init__(self) -> None:
         check_positive(self, "inner_lr", "perturbation_std")
-        check_counts(self, "inner_steps", "num_episodes")
-        if self.num_episodes < 2:
-            raise ValueError("num_episodes must be at least 2, of which one is perturbed, got 1")
+        check_counts(self, "inner_steps", most=MOST_REPEATS)
+        check_counts(self, "num_episodes", least=2, most=MOST_TASKS)
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,9 @@ class EsMamlConfig(AgentConfig):
     orthogonal: bool = True
 
     def __post_init__(self) -> None:
-        if any(size < 1 for size in self.hidden_sizes):
-            raise ValueError(f"hidden_sizes must be positive, got {self.hidden_sizes}")
+        check_sizes(self, "hidden_sizes", least_layers=0)
         check_positive(self, "output_scale", "outer_lr", "outer_std")
-        check_counts(self, "num_pairs", "measured_episodes")
+        check_counts(self, "num_pairs", "measured_episodes", most=MOST_TASKS)
 
     def make(self, setup: AgentSetup) -> "EsMaml":
         """Make an untrained agent with this configuration; everything is computed on the CPU."""
@@ -113,7 +113,7 @@ class DeterministicPolicy(nn.Module):
         seed: Seed of the initial weights; the last layer's are zero.
     """
 
-    def __init__(self, env: TaskEnv, config: EsMamlConfig, seed: int) -> None:
+    def __init__(self, env: HasSpaces, config: EsMamlConfig, seed: int) -> None:
         super().__init__()
         generator = torch_generator(seed)
         self.interface = Interface(env.single_observation_space, env.single_action_space)
@@ -156,6 +156,7 @@ class PerturbedActor:
 
     sequential = False
     reads_outcomes = False
+    saved_as: ClassVar[str] = "perturbed"
 
     def __init__(
         self, policy: DeterministicPolicy, config: EsMamlConfig, params: Params | None, *, perturbing: bool = True
@@ -184,6 +185,23 @@ class PerturbedActor:
     def deterministic(self) -> "PerturbedActor":
         """The same actor without perturbations; its episodes are no data to adapt from."""
         return PerturbedActor(self._policy, self._config, self._params, perturbing=False)
+
+    def saved(self) -> SavedActor:
+        """The parameters of the task that it has adapted to, or else the meta-parameters, and the statistics."""
+        groups = {"params": self._task_params(1), "policy": self._policy.state_dict()}
+        tensors = {f"{group}.{name}": p for group, part in groups.items() for name, p in part.items()}
+        return SavedActor({"config": codec.encode(self._config, {}), "perturbing": self._perturbing}, tensors)
+
+    @classmethod
+    def from_saved(cls, interface: Interface, contents: SavedActor) -> Self:
+        """The actor of a file."""
+        settings = check_settings(contents.settings, {"config": dict, "perturbing": bool})
+        config = codec.decode(EsMamlConfig, settings["config"], "config", {})
+        policy = DeterministicPolicy(interface, config, seed=0)
+        groups = tensor_groups(contents.tensors, ("params", "policy"))
+        fill(policy, groups["policy"], "policy")
+        check_tensors(expand(policy.params(), 1), groups["params"], "params")
+        return cls(policy, config, groups["params"], perturbing=settings["perturbing"])
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks, each with parameters of its own."""

@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from metarl.agent import SavableActor
+from metarl.agents.es_maml import PerturbedActor
 from metarl.agents.maml import GradientActor
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.rl2 import TrialPolicy
@@ -15,6 +16,7 @@ from metarl.deploy.policies import ActorMaker, AdaptedPolicy, load_saved
 _TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy, BeliefPolicy)
 _MAKERS: dict[str, ActorMaker] = {
     GradientActor.saved_as: GradientActor.from_saved,
+    PerturbedActor.saved_as: PerturbedActor.from_saved,
     LatentActor.saved_as: LatentActor.from_saved,
     **{kind.saved_as: partial(TrialActor.from_saved, network=kind) for kind in _TRIAL_NETWORKS},
 }

@@ -81,6 +81,11 @@ class MamlTrpoConfig(AgentConfig):
                 "backtrack_ratio must be in (0, 1) and fisher_fraction in (0, 1], "
                 f"got {self.backtrack_ratio} and {self.fisher_fraction}"
             )
+        if self.adaptation.inner_loss == "dice" and self.fisher_fraction < 1:
+            raise ValueError(
+                "fisher_fraction must be 1 with inner_loss dice, which needs whole episodes, "
+                f"got {self.fisher_fraction}"
+            )
 
     def make(self, setup: AgentSetup) -> "MamlTrpo":
         """Make an untrained agent with this configuration."""
@@ -174,8 +179,8 @@ class MamlTrpo:
         num_tasks = sum(len(chunk[-1].mask) for chunk in chunks)
         losses, gradients, products = [], [], []
         for chunk in chunks:
-            adapted, distribution = self._adapt(theta, chunk)
-            loss = _surrogate(distribution, chunk[-1])
+            adapted, distribution, exploration = self._adapt(theta, chunk)
+            loss = _surrogate(distribution, chunk[-1]) + exploration
             losses.append(loss.detach())
             exact = self.config.fisher_fraction == 1
             gradients.append(flatten(torch.autograd.grad(loss.sum() / num_tasks, leaves, retain_graph=exact)))
@@ -197,16 +202,17 @@ class MamlTrpo:
         losses, kls = [], []
         with torch.no_grad():
             for chunk in chunks:
-                distribution = self._adapt(theta, chunk)[1]
-                losses.append(_surrogate(distribution, chunk[-1]))
+                _, distribution, exploration = self._adapt(theta, chunk)
+                losses.append(_surrogate(distribution, chunk[-1]) + exploration)
                 kls.append(mean_kl(distribution, chunk[-1]))
         return float(torch.cat(losses).mean()), float(torch.cat(kls).mean())
 
-    def _adapt(self, theta: Params, chunk: Chunk) -> tuple[Params, AnyDistribution]:
-        """Adapted parameters, and their policy on the last batch."""
+    def _adapt(self, theta: Params, chunk: Chunk) -> tuple[Params, AnyDistribution, Tensor]:
+        """Adapted parameters, their policy on the last batch, and E-MAML's part of the loss [task]."""
         *inner, outer = chunk
-        adapted = self.learner.adapt_through(theta, inner)[-1]
-        return adapted, self.learner.policy.distribution(adapted, outer.observations)
+        trace = self.learner.adapt_through(theta, inner)
+        exploration = self.learner.exploration_loss(trace, inner, outer.credit)
+        return trace[-1], self.learner.policy.distribution(trace[-1], outer.observations), exploration
 
     def _thin_distribution(self, theta: Params, thinned: Chunk, adapted: Params) -> AnyDistribution:
         """The policy linearised at the parameters adapted on all steps, with Jacobians from fewer of them."""
@@ -229,11 +235,11 @@ class MamlTrpo:
 
     def state_dict(self) -> dict[str, Any]:
         """The parameters; the algorithm keeps nothing else."""
-        return {"policy": self.learner.policy.state_dict()}
+        return self.learner.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.learner.policy.load_state_dict(state["policy"])
+        self.learner.load_state_dict(state)
 
 
 def _surrogate(distribution: AnyDistribution, batch: PolicyBatch) -> Tensor:

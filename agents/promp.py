@@ -89,7 +89,7 @@ class Promp:
         self.learner = AdaptivePolicy(
             env, config.policy, config.adaptation, agent="ProMP", seed=seed, device=device
         )
-        self.optimizer = torch.optim.Adam(self.learner.policy.parameters(), lr=config.outer_lr)
+        self.optimizer = torch.optim.Adam(self.learner.params().values(), lr=config.outer_lr)
         self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
 
     def actor(self) -> GradientActor:
@@ -124,7 +124,7 @@ class Promp:
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = torch.nn.utils.get_total_norm(
-                [p.grad for p in self.learner.policy.parameters() if p.grad is not None]
+                [p.grad for p in self.learner.params().values() if p.grad is not None]
             )
             if not bool(torch.isfinite(norm)):
                 raise FloatingPointError("the gradient of ProMP's loss is not finite; lower inner_lr or outer_lr")
@@ -159,6 +159,7 @@ class Promp:
             mean_kl(learner.policy.distribution(params, batch.observations), batch)
             for params, batch in zip(trace, inner, strict=False)
         ]
+        losses = losses + learner.exploration_loss(trace, inner, outer.credit)
         return losses, mean_kl(distribution, outer), inner_kls
 
     def _adapt_coef(self, index: int, kl: float) -> None:
@@ -171,14 +172,13 @@ class Promp:
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, Adam's moments and the KL coefficients."""
-        return {
-            "policy": self.learner.policy.state_dict(),
+        return self.learner.state_dict() | {
             "optimizer": self.optimizer.state_dict(),
             "inner_kl_coefs": list(self.inner_kl_coefs),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.learner.policy.load_state_dict(state["policy"])
+        self.learner.load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.inner_kl_coefs = list(state["inner_kl_coefs"])

@@ -11,8 +11,10 @@ from tyro.constructors import PrimitiveConstructorSpec
 from metarl.agent import Agent, AgentConfig, AgentSetup
 from metarl.agents.es_maml import EsMamlConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.varibad.varibad import VaribadConfig
 from metarl.envs import make_benchmark
@@ -36,6 +38,8 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
     "pearl": PearlConfig,
     "varibad": VaribadConfig,
     "es-maml": EsMamlConfig,
+    "reptile": ReptileConfig,
+    "multi-task": MultiTaskConfig,
 }
 _TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 

@@ -24,8 +24,10 @@ from gymnasium import spaces
 
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs import make_benchmark
@@ -98,7 +100,7 @@ def kind_of(benchmark: Benchmark) -> Kind:
 
 
 def _gradient_settings(kind: Kind) -> tuple[AdaptationConfig, TrainingConfig, EvaluationConfig]:
-    """The inner loop and the sizes of ProMP and MAML-TRPO; with numbers for actions those of the presets."""
+    """The inner loop and the sizes of ProMP and its relatives; with numbers for actions those of the presets."""
     short = TrainingConfig(iterations=50, meta_batch_size=20)
     if kind == "bandit":  # as many pulls to adapt to as RL2's trials have
         adaptation = AdaptationConfig(inner_lr=1.0, num_episodes=10, gamma=1.0)
@@ -124,6 +126,22 @@ def _maml_trpo(kind: Kind) -> Experiment:
     adaptation, training, evaluation = _gradient_settings(kind)
     # A Fisher matrix on a fifth of the steps, as in the presets; of ten pulls a fifth would be too few.
     agent = MamlTrpoConfig(adaptation=adaptation, fisher_fraction=1.0 if kind == "bandit" else 0.2)
+    if kind == "point":
+        agent = replace(agent, policy=point.POLICY)
+    return Experiment("", agent, training, evaluation)
+
+
+def _reptile(kind: Kind) -> Experiment:
+    adaptation, training, evaluation = _gradient_settings(kind)
+    agent = ReptileConfig(adaptation=replace(adaptation, inner_steps=3))
+    if kind == "point":
+        agent = replace(agent, policy=point.POLICY)
+    return Experiment("", agent, training, evaluation)
+
+
+def _multi_task(kind: Kind) -> Experiment:
+    adaptation, training, evaluation = _gradient_settings(kind)
+    agent = MultiTaskConfig(adaptation=adaptation)
     if kind == "point":
         agent = replace(agent, policy=point.POLICY)
     return Experiment("", agent, training, evaluation)
@@ -186,4 +204,6 @@ _MAKERS: Mapping[str, Callable[[Kind], Experiment]] = {
     "pearl": _pearl,
     "varibad": _varibad,
     "es-maml": _es_maml,
+    "reptile": _reptile,
+    "multi-task": _multi_task,
 }

@@ -13,9 +13,11 @@ import torch
 from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.varibad import BeliefPolicyConfig, VaribadConfig
@@ -62,6 +64,13 @@ AGENTS = {
         context_size=4,
         replay_capacity=24,  # fuller than full after some iterations
     ),
+    "promp with options": PrompConfig(
+        policy=replace(POLICY, context_size=2),
+        adaptation=replace(ADAPTATION, learn_inner_lr=True, inner_loss="dice", exploration_coef=1e-2),
+    ),
+    "maml-trpo with step sizes": MamlTrpoConfig(POLICY, replace(ADAPTATION, learn_inner_lr=True)),
+    "reptile": ReptileConfig(POLICY, replace(ADAPTATION, inner_steps=2)),
+    "multi-task": MultiTaskConfig(POLICY, ADAPTATION),
     "es-maml": EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)),
 }
 
@@ -143,6 +152,10 @@ def _same(first: Path, second: Path) -> bool:
         ("varibad", "gridnavi"),
         ("pearl", "half-cheetah-vel"),
         ("pearl", "sparse-point"),
+        ("promp with options", "point"),
+        ("maml-trpo with step sizes", "gridnavi"),
+        ("reptile", "point"),
+        ("multi-task", "gridnavi"),
         ("es-maml", "half-cheetah-vel"),
         ("es-maml", "gridnavi"),
     ],

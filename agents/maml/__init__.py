@@ -1,6 +1,6 @@
-"""The common part of MAML-TRPO and ProMP: a policy that is adapted by policy gradients, its actor and its data."""
+"""The common part of ProMP, MAML-TRPO and their baselines: a policy that policy gradients adapt, and data."""
 
-from metarl.agents.maml.adaptive_policy import AdaptationConfig, AdaptivePolicy, PolicyConfig
+from metarl.agents.maml.adaptive_policy import AdaptationConfig, AdaptivePolicy, PolicyConfig, check_plain
 from metarl.agents.maml.batches import (
     MetaBatch,
     PolicyBatch,
@@ -20,6 +20,7 @@ __all__ = [
     "PolicyConfig",
     "change_parts",
     "check_finite",
+    "check_plain",
     "collect_levels",
     "full_parts",
     "mean_kl",

@@ -24,6 +24,9 @@ class PolicyBatch(NamedTuple):
         mask: True for the real steps, [task, row].
         old: Distribution that the actions were drawn from.
         old_log_probs: Log probabilities of the actions under it, [task, row].
+        steps: Number of each row's step in its episode, from 0 on, [task, row].
+        credit: Worth of the adapted policy beside the other tasks', [task], by which E-MAML weighs the steps
+            before adaptation; zero where it is not used.
     """
 
     observations: Tensor
@@ -32,6 +35,8 @@ class PolicyBatch(NamedTuple):
     mask: Tensor
     old: AnyDistribution
     old_log_probs: Tensor
+    steps: Tensor
+    credit: Tensor
 
     def thin(self, fraction: float) -> "PolicyBatch":
         """A fraction of the rows, the same ones of each task; in no rhythm that a gait could have."""
@@ -52,6 +57,8 @@ class PolicyBatch(NamedTuple):
             mask=self.mask[index],
             old=change_parts(self.old, lambda part: part[index]),
             old_log_probs=self.old_log_probs[index],
+            steps=self.steps[index],
+            credit=self.credit[index[0]],
         )
 
 
@@ -78,6 +85,22 @@ class MetaBatch(NamedTuple):
         if successes is not None:
             metrics["train/success_post"] = float(successes.float().mean())
         return metrics
+
+
+def credit_of(trajectories: Trajectories, *, scaled: bool) -> Tensor:
+    """Mean reward per step of each task minus that of the other tasks, [task] (Stadie et al. 2018).
+
+    Args:
+        trajectories: Episodes of the adapted policies.
+        scaled: True to divide by the standard deviation over the tasks.
+    """
+    rewards = trajectories.rewards.double().sum((1, 2)) / trajectories.mask.sum((1, 2))
+    count = len(rewards)
+    centred = (rewards - rewards.mean()) * (count / max(1, count - 1))
+    std = rewards.std(correction=0)
+    if scaled:
+        centred = centred / std if std > 0 else centred
+    return centred.float()
 
 
 def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:

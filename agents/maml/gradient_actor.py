@@ -9,10 +9,11 @@ from torch import Tensor
 
 from metarl.agent import Actions, Collector, Interface, Outcome, SavedActor
 from metarl.agents.maml.adaptive_policy import AdaptationConfig, AdaptivePolicy, PolicyConfig
-from metarl.agents.maml.batches import MetaBatch, PolicyBatch, full_parts
+from metarl.agents.maml.batches import MetaBatch, PolicyBatch, credit_of, full_parts
 from metarl.agents.maml.step import ParametersStep
-from metarl.learning.bilevel import Params, adapt_params, expand, sgd
+from metarl.learning.bilevel import Params, adapt_params, expand
 from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
+from metarl.nets.policies import CONTEXT
 from metarl.runs import codec
 from metarl.runs.seeding import TaskNoise, draw_seed
 from metarl.tasks import Task
@@ -69,14 +70,16 @@ class GradientActor:
     def saved(self) -> SavedActor:
         """The parameters of the one task that it has adapted to, or else the meta-parameters."""
         learner = self._learner
-        params = expand(learner.params(), 1) if self._params is None else self._params
+        params = expand(learner.start(learner.params()), 1) if self._params is None else self._params
         settings = {
             "agent": learner.agent,
             "policy": codec.encode(learner.policy_config, {}),
             "adaptation": codec.encode(learner.config, {}),
             "sampling": self._sampling,
         }
-        return SavedActor(settings, {f"params.{name}": p.detach() for name, p in params.items()})
+        groups = {"params": params, "inner_lrs": learner.inner_lrs}
+        tensors = {f"{group}.{name}": p.detach() for group, part in groups.items() for name, p in part.items()}
+        return SavedActor(settings, tensors)
 
     @classmethod
     def from_saved(cls, interface: Interface, contents: SavedActor) -> Self:
@@ -91,9 +94,12 @@ class GradientActor:
             seed=0,
             device=torch.device("cpu"),
         )
-        params = tensor_groups(contents.tensors, ("params",))["params"]
-        check_tensors(expand(learner.params(), 1), params, "params")
-        fill(learner.policy, {name: p[0] for name, p in params.items()}, "params")
+        groups = tensor_groups(contents.tensors, ("params", "inner_lrs"))
+        params = groups["params"]
+        check_tensors(expand(learner.start(learner.params()), 1), params, "params")
+        fill(learner.policy, {name: p[0] for name, p in params.items() if name != CONTEXT}, "params")
+        check_tensors(learner.inner_lrs, groups["inner_lrs"], "inner_lrs")
+        learner.inner_lrs = groups["inner_lrs"]
         return cls(learner, params, sampling=settings["sampling"])
 
     def policy_step(self) -> ParametersStep:
@@ -102,9 +108,10 @@ class GradientActor:
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks."""
-        params = self._learner.params() if self._params is None else self._params
+        learner = self._learner
+        params = learner.start(learner.params()) if self._params is None else self._params
         self._acting = {name: p.detach().cpu() for name, p in params.items()}
-        actions = self._learner.actions
+        actions = learner.actions
         self._noise = TaskNoise(task_seeds, (num_parallel, *actions.shape), kind=actions.noise)
 
     def begin_episode(self) -> None:
@@ -127,9 +134,12 @@ class GradientActor:
     def adapt_to(self, batch: PolicyBatch) -> "GradientActor":
         """One more inner step from a batch; no graph is kept."""
         learner = self._learner
-        start = self._params if self._params is not None else expand(learner.params(), len(batch.mask))
-        adapted = adapt_params(learner.inner_loss, start, [batch], sgd(learner.config.inner_lr), order="none")[-1]
-        return GradientActor(learner, adapted, sampling=self._sampling)
+        theta = learner.params()
+        start = expand(learner.start(theta), len(batch.mask)) if self._params is None else self._params
+        trace = adapt_params(
+            learner.inner_loss, start, [batch], learner.rule(theta), order="none", adapted=learner.adapted
+        )
+        return GradientActor(learner, trace[-1], sampling=self._sampling)
 
 
 def collect_levels(
@@ -145,4 +155,8 @@ def collect_levels(
         batches.append(learner.batch(trajectories[-1]))
         if step < learner.config.inner_steps:
             actor = actor.adapt_to(batches[-1])
+    if learner.config.exploration_coef:
+        scaled = learner.config.advantage_normalisation != "none"  # as the advantages are
+        credit = credit_of(trajectories[-1], scaled=scaled).to(learner.device)
+        batches[-1] = batches[-1]._replace(credit=credit)
     return MetaBatch(trajectories, batches)

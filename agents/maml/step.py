@@ -2,12 +2,15 @@
 
 import copy
 
+from torch import Tensor
+
 from metarl.agents.maml.adaptive_policy import AdaptivePolicy
 from metarl.deploy.steps import PolicyStep, StepInputs
 from metarl.learning.bilevel import Params
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.filling import fill
 from metarl.nets.memories import Carry
+from metarl.nets.policies import CONTEXT
 
 
 class ParametersStep(PolicyStep):
@@ -19,12 +22,19 @@ class ParametersStep(PolicyStep):
         sampling: True to sample actions, false to take the distribution's mode.
     """
 
+    context: Tensor | None
+
     def __init__(self, learner: AdaptivePolicy, params: Params | None, *, sampling: bool) -> None:
         super().__init__(learner.interface, learner.actions, sampling=sampling)
         self.policy, self.encoder = copy.deepcopy(learner.policy).cpu(), learner.encoder
-        if params is not None:
-            fill(self.policy, {name: p[0].detach().cpu() for name, p in params.items()}, "params")
+        own = learner.start(learner.params()) if params is None else {name: p[0] for name, p in params.items()}
+        context = own.pop(CONTEXT, None)
+        self.register_buffer(CONTEXT, None if context is None else context.detach().cpu())
+        fill(self.policy, {name: p.detach().cpu() for name, p in own.items()}, "params")
 
     def decide(self, inputs: StepInputs) -> tuple[AnyDistribution, Carry]:
         """The distribution over actions; there is no state."""
-        return self.policy.distribution(self.policy.parameter_dict(), self.encoder(inputs.observations)), ()
+        params = self.policy.parameter_dict()
+        if self.context is not None:
+            params[CONTEXT] = self.context
+        return self.policy.distribution(params, self.encoder(inputs.observations)), ()

@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from metarl.agents.es_maml import EsMamlConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
@@ -20,6 +23,8 @@ from metarl.runs.configs import (
     check_seed,
 )
 
+_ADAPTS_BETWEEN = PrompConfig | MamlTrpoConfig | EsMamlConfig | ReptileConfig | MultiTaskConfig
+"""Configurations of agents that adapt between batches of episodes."""
 FROM_SCRATCH = "sb3-scratch"
 FINE_TUNED = "sb3-fine-tuned"
 TEST_EPISODES = 5
@@ -49,7 +54,7 @@ class Learner:
     def episodes_per_step(self) -> int:
         """Number of episodes between two points of its adaptation curve: those of a gradient step, or one."""
         agent = self.experiment.agent
-        return agent.adaptation.num_episodes if isinstance(agent, PrompConfig | MamlTrpoConfig) else 1
+        return agent.adaptation.num_episodes if isinstance(agent, _ADAPTS_BETWEEN) else 1
 
     @property
     def adapts(self) -> bool:

@@ -5,7 +5,7 @@ step of one episode. The mask multiplies, and a task's mean is over its real ste
 means over all rows, whatever their shape.
 """
 
-from torch import Tensor, exp, where
+from torch import Tensor, arange, exp, where
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -26,6 +26,33 @@ def ratio_loss(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mas
     estimator (Rothfuss et al. 2019, arXiv:1810.06784, eq. 8): the surrogate to differentiate twice.
     """
     return -masked_mean(exp(log_probs - old_log_probs) * advantages, mask)
+
+
+def dice_loss(log_probs: Tensor, advantages: Tensor, mask: Tensor, steps: Tensor) -> Tensor:
+    """-E[(box(a_0 ... a_t) - box(a_0 ... a_t-1)) A], loaded DiCE (Farquhar et al. 2019, arXiv:1909.10549), [task].
+
+    box(a) = exp(sum log pi(a) - the same, not differentiated) is 1. The gradient is that of the REINFORCE
+    surrogate, and the expected Hessian is that of the expected return, whatever baseline the advantages have. With
+    returns to go as advantages it is DiCE (Foerster et al. 2018, arXiv:1802.05098).
+
+    Args:
+        log_probs: Log probabilities of the actions, [task, row]; the steps of an episode follow one another.
+        advantages: Advantages, [task, row].
+        mask: True for the real steps, [task, row].
+        steps: Number of each row's step in its episode, from 0 on, [task, row].
+    """
+    taken = log_probs * mask
+    through = taken.cumsum(1)
+    before = through - taken
+    starts = (arange(taken.shape[1], device=taken.device) - steps).expand_as(steps)
+    so_far = before.gather(1, starts)  # of earlier episodes
+    boxes = _box(through - so_far) - _box(before - so_far)
+    return -masked_mean(boxes * advantages, mask)
+
+
+def _box(log_probs: Tensor) -> Tensor:
+    """DiCE's magic box: 1, with the gradient of the log probabilities."""
+    return exp(log_probs - log_probs.detach())
 
 
 def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip_ratio: float) -> Tensor:

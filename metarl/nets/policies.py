@@ -11,6 +11,17 @@ from metarl.nets.actions import ActionMap
 from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
 from metarl.nets.networks import Activation, Mlp
 
+CONTEXT = "context"
+"""Name of the parameters that are inputs: a task's context, behind its features (Zintgraf et al. 2019)."""
+
+
+def with_context(params: Params, features: Tensor) -> Tensor:
+    """Features [..., feature], and behind them the parameters' context [(task,) context], if they have one."""
+    if CONTEXT not in params:
+        return features
+    context = params[CONTEXT].unsqueeze(-2)
+    return torch.cat((features, context.expand(*features.shape[:-1], -1)), -1)
+
 
 class GaussianPolicy(nn.Module):
     """A diagonal Gaussian with a state-independent log standard deviation (Finn et al. 2017).
@@ -19,7 +30,7 @@ class GaussianPolicy(nn.Module):
     parameters that have a leading task axis, features must be [task, row, feature].
 
     Args:
-        obs_size: Number of observation features.
+        obs_size: Number of observation features, those of a context included.
         act_size: Number of action dimensions.
         hidden_sizes: Widths of the hidden layers of the mean's network.
         activation: Activation of the mean's network.
@@ -54,7 +65,7 @@ class GaussianPolicy(nn.Module):
         log_std = params["log_std"].clamp(min=self._min_log_std)
         if log_std.dim() == 2:
             log_std = log_std.unsqueeze(1)  # [task, 1, act]
-        return DiagonalGaussian(self.mean.call(params, features, prefix="mean."), log_std)
+        return DiagonalGaussian(self.mean.call(params, with_context(params, features), prefix="mean."), log_std)
 
     def metrics(self, acted: AnyDistribution, mask: Tensor) -> dict[str, float]:
         """Mean standard deviation of the unadapted policy."""
@@ -67,7 +78,7 @@ class ChoicePolicy(nn.Module):
     With parameters that have a leading task axis, features must be [task, row, feature].
 
     Args:
-        obs_size: Number of observation features.
+        obs_size: Number of observation features, those of a context included.
         actions: Action space and the distribution that goes with it.
         hidden_sizes: Widths of the hidden layers.
         activation: Activation of the hidden layers.
@@ -96,7 +107,8 @@ class ChoicePolicy(nn.Module):
 
     def distribution(self, params: Params, features: Tensor) -> AnyDistribution:
         """The action distribution under other parameters; nothing of the module is changed."""
-        return self._actions.distribution(self.outputs.call(params, features, prefix="outputs."))
+        outputs = self.outputs.call(params, with_context(params, features), prefix="outputs.")
+        return self._actions.distribution(outputs)
 
     def metrics(self, acted: AnyDistribution, mask: Tensor) -> dict[str, float]:
         """Mean entropy of the distributions that were acted with, over the real steps."""

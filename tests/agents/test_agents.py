@@ -35,11 +35,11 @@ ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=4)
 Agent = Promp | MamlTrpo
 
 
-def _agents(adaptation: AdaptationConfig = ADAPTATION) -> list[Agent]:
+def _agents(adaptation: AdaptationConfig = ADAPTATION, policy: PolicyConfig = POLICY) -> list[Agent]:
     env = POINT.family.make_env(1)
     return [
-        Promp(env, PrompConfig(policy=POLICY, adaptation=adaptation), seed=0, device=CPU),
-        MamlTrpo(env, MamlTrpoConfig(policy=POLICY, adaptation=adaptation), seed=0, device=CPU),
+        Promp(env, PrompConfig(policy=policy, adaptation=adaptation), seed=0, device=CPU),
+        MamlTrpo(env, MamlTrpoConfig(policy=policy, adaptation=adaptation), seed=0, device=CPU),
     ]
 
 
@@ -62,6 +62,66 @@ def test_an_update_changes_the_parameters_and_counts_every_step(index: int) -> N
     assert not torch.equal(before, _theta(agent))
     assert all(np.isfinite(value) for value in metrics.values())
     assert metrics["loss/outer_after"] < metrics["loss/outer"]
+
+
+_OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "step sizes": ({}, {"learn_inner_lr": True}),
+    "context": ({"context_size": 3}, {"inner_lr": 5.0}),
+    "credit": ({}, {"exploration_coef": 1e-2}),
+    "dice": ({}, {"inner_loss": "dice"}),
+    "all": ({"context_size": 3}, {"learn_inner_lr": True, "exploration_coef": 1e-2, "inner_steps": 2}),
+}
+
+
+@pytest.mark.parametrize("option", _OPTIONS)
+@pytest.mark.parametrize("index", [0, 1])
+def test_options_of_the_inner_loop_train_what_they_should(index: int, option: str) -> None:
+    policy, adaptation = _OPTIONS[option]
+    agent = _agents(replace(ADAPTATION, **adaptation), replace(POLICY, **policy))[index]
+    before = {name: p.detach().clone() for name, p in agent.learner.params().items()}
+    adapted = {name for name in before if name.startswith("inner_lr.")}
+    assert bool(adapted) == ("learn_inner_lr" in adaptation)
+    experience = _experience(agent)
+    metrics = agent.update(experience)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert all(not torch.equal(p, before[name]) for name, p in agent.learner.params().items())
+    actor = agent.actor().adapt_to(experience.batches[0])
+    assert actor._params is not None
+    own = {name for name in before if not name.startswith("inner_lr.")}
+    moved = {name for name in own if not torch.equal(actor._params[name][0], agent.learner.params()[name])}
+    if "context_size" in policy:  # it alone adapts
+        assert not moved
+        assert (actor._params["context"].abs().sum(1) > 0).all()
+    else:
+        assert moved == own
+    fresh = _agents(replace(ADAPTATION, **adaptation), replace(POLICY, **policy))[index]
+    fresh.load_state_dict(copy.deepcopy(agent.state_dict()))
+    assert torch.equal(_theta(fresh), _theta(agent))
+
+
+def test_dice_needs_whole_episodes() -> None:
+    with pytest.raises(ValueError, match="fisher_fraction must be 1 with inner_loss dice"):
+        MamlTrpoConfig(adaptation=AdaptationConfig(inner_loss="dice"), fisher_fraction=0.2)
+
+
+def test_several_inner_steps_have_their_closed_form() -> None:
+    """Of the last layer's biases and the log standard deviations, step after step, with rates of their own."""
+    agent = _agents(replace(ADAPTATION, inner_steps=3, learn_inner_lr=True, num_episodes=3))[0]
+    learner, last = agent.learner, "mean.bias_1"
+    with torch.no_grad():
+        learner.inner_lrs[last].copy_(torch.tensor([[0.3, 0.05]]))
+    experience = _experience(agent)
+    assert len(experience.batches) == 4
+    trace = learner.adapt_through(learner.params(), experience.batches[:-1])
+    for before, after, batch in zip(trace, trace[1:], experience.batches, strict=False):
+        std = batch.old.log_std.exp()  # type: ignore[union-attr]
+        scores = (batch.actions - batch.old.mean) / std  # type: ignore[union-attr]
+        weights = (batch.advantages / batch.mask.sum(1, keepdim=True)).unsqueeze(-1)
+        # grad log N(a; mean, std): z / std in the mean, and z^2 - 1 in the logarithm of the standard deviation.
+        mean_step = (weights * scores / std).sum(1) * torch.tensor([0.3, 0.05])
+        std_step = (weights * (scores.square() - 1)).sum(1) * 0.5
+        torch.testing.assert_close(after[last] - before[last], mean_step, atol=1e-5, rtol=1e-3)
+        torch.testing.assert_close(after["log_std"] - before["log_std"], std_step, atol=1e-5, rtol=1e-3)
 
 
 @pytest.mark.parametrize("factor", [2.0**-40, 2.0**14])
@@ -159,10 +219,9 @@ def _fisher_case() -> tuple[MamlTrpo, MetaBatch]:
     experience = _experience(agent)
     agent.learner.policy.double()
     batches = [
-        type(b)(
-            *(x.double() if x.is_floating_point() else x for x in b[:4]),
-            type(b.old)(b.old.mean.double(), b.old.log_std.double()),
-            b.old_log_probs.double(),
+        b._replace(
+            **{name: x.double() for name, x in b._asdict().items() if name != "old" and x.is_floating_point()},
+            old=type(b.old)(b.old.mean.double(), b.old.log_std.double()),
         )
         for b in experience.batches
     ]

@@ -1,5 +1,6 @@
 """Discrete and image spaces: gradients against references in double precision, and learning in seconds."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,17 @@ def _double(batch: PolicyBatch) -> PolicyBatch:
     return PolicyBatch(**doubled, old=old)
 
 
-def _case(kind: Any, family: TaskFamily, **settings: Any) -> tuple[Any, MetaBatch]:
+def _case(
+    kind: Any,
+    family: TaskFamily,
+    inner: AdaptationConfig = ADAPTATION,
+    context_size: int = 0,
+    **settings: Any,
+) -> tuple[Any, MetaBatch]:
     """An agent and its experience in double precision, as if double precision had collected it."""
     env = family.make_env(1, num_threads=1)
     config = (MamlTrpoConfig if kind is MamlTrpo else PrompConfig)(
-        PolicyConfig(hidden_sizes=(8,)), ADAPTATION, **settings
+        PolicyConfig(hidden_sizes=(8,), context_size=context_size), inner, **settings
     )
     agent = kind(env, config, seed=0, device=CPU)
     with torch.no_grad():  # away from uniform, where much is zero
@@ -63,8 +70,10 @@ def _case(kind: Any, family: TaskFamily, **settings: Any) -> tuple[Any, MetaBatc
     with Workers(EnvMaker(family), num_threads=1) as workers:
         experience = agent.collect(workers, _tasks(family, 3), np.random.default_rng(1))
     agent.learner.policy.double()
+    for name, rate in agent.learner.inner_lrs.items():
+        agent.learner.inner_lrs[name] = rate.detach().double().requires_grad_()
     batches = [_double(batch) for batch in experience.batches]
-    params = [agent.learner.params(), agent.learner.adapt_through(agent.learner.params(), batches[:1])[-1]]
+    params = agent.learner.adapt_through(agent.learner.params(), batches[:1])
     for level, adapted in enumerate(params):
         with torch.no_grad():
             old = full_parts(agent.learner.policy.distribution(adapted, batches[level].observations))
@@ -88,7 +97,7 @@ def test_the_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(name
     theta, batches = agent.learner.params(), experience.batches
     product = agent.linearise(theta, [batches])[2]
     vector = torch.randn(len(flatten(theta)), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    adapted, distribution = agent._adapt(theta, batches)
+    adapted, distribution, _ = agent._adapt(theta, batches)
     if fraction < 1:
         batches = [batch.thin(fraction) for batch in batches]
         assert batches[0].mask.shape[1] < experience.batches[0].mask.shape[1]
@@ -96,6 +105,20 @@ def test_the_fisher_product_is_the_hessian_of_the_kl_through_the_adaptation(name
     expected = _hessian_product(agent, distribution, batches[-1], vector)
     assert expected.abs().max() > 1e-3
     assert torch.allclose(product(vector), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("context_size", [0, 2])
+def test_the_fisher_product_goes_through_learned_step_sizes_and_a_context(context_size: int) -> None:
+    adaptation = replace(ADAPTATION, learn_inner_lr=True)
+    agent, experience = _case(MamlTrpo, FAMILIES["choices"], adaptation, context_size)
+    theta, batches = agent.learner.params(), experience.batches
+    vector = torch.randn(len(flatten(theta)), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = _hessian_product(agent, agent._adapt(theta, batches)[1], batches[-1], vector)
+    rates = flatten({name: p for name, p in theta.items() if name.startswith("inner_lr.")})
+    num_adapting = context_size or len(flatten(agent.learner.policy.parameter_dict()))
+    assert len(rates) == num_adapting
+    assert expected[-num_adapting:].abs().max() > 1e-4
+    assert torch.allclose(agent.linearise(theta, [batches])[2](vector), expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,8 +1,10 @@
 """An adapted policy is saved and loaded: same actions to the bit, adaptation goes on, tampering is one line."""
 
+import itertools
 import json
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +17,7 @@ from torch import Tensor
 
 import metarl
 from metarl.agent import Actions, Interface, Outcome, SavedActor
+from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
 from metarl.agents.pearl.context import ContextConfig
@@ -36,7 +39,19 @@ from metarl.trajectories import Trajectories
 CPU = torch.device("cpu")
 FAMILY = Point()
 TASKS = [Task.of(FAMILY.name, goal=(0.3, 0.2)), Task.of(FAMILY.name, goal=(-0.2, 0.4))]
-KINDS = ["promp", "maml-trpo", "gru", "lstm", "transformer", "memoryless", "varibad", "pearl", "pearl-recurrent"]
+KINDS = [
+    "promp",
+    "promp-context",
+    "promp-step-sizes",
+    "maml-trpo",
+    "gru",
+    "lstm",
+    "transformer",
+    "memoryless",
+    "varibad",
+    "pearl",
+    "pearl-recurrent",
+]
 
 
 def _env() -> SingleTaskEnv:
@@ -46,8 +61,15 @@ def _env() -> SingleTaskEnv:
 def _agent(kind: str) -> Any:
     env = FAMILY.make_env(1, horizon=8)
     small, few = PolicyConfig(hidden_sizes=(8, 8)), AdaptationConfig(num_episodes=2)
-    if kind == "promp":
-        return Promp(env, PrompConfig(small, few), seed=0, device=CPU)
+    if kind.startswith("promp"):
+        small = replace(small, context_size=3 if "context" in kind else 0)
+        few = replace(few, learn_inner_lr="step-sizes" in kind)
+        agent = Promp(env, PrompConfig(small, few), seed=0, device=CPU)
+        for rate in agent.learner.inner_lrs.values():
+            rate.data.fill_(0.7)
+        return agent
+    if kind == "es-maml":
+        return EsMaml(env, EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=2)), seed=0)
     if kind == "maml-trpo":
         return MamlTrpo(env, MamlTrpoConfig(policy=small, adaptation=few), seed=0, device=CPU)
     if kind.startswith("pearl"):
@@ -76,8 +98,10 @@ def _acts(policy: Any, num_episodes: int = 2) -> list[np.ndarray]:
     return actions
 
 
-@pytest.mark.parametrize("deterministic", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("kind", "deterministic"),
+    [*itertools.product(KINDS, [False, True]), ("es-maml", False)],  # without perturbations it learns nothing
+)
 def test_a_loaded_policy_acts_the_same_to_the_bit_and_goes_on_adapting(
     kind: str, deterministic: bool, tmp_path: Path
 ) -> None:

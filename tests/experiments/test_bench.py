@@ -125,8 +125,10 @@ def _in_float64_with_missing_steps(agent: MamlTrpo, experience: MetaBatch) -> Me
         actions, mask = batch.actions.double(), batch.mask.clone()
         mask[0, ::3] = False
         advantages = batch.advantages.double()
+        old_log_probs = old.log_prob(actions)
+        observations, credit = batch.observations.double(), batch.credit.double()
         batches.append(
-            PolicyBatch(batch.observations.double(), actions, advantages, mask, old, old.log_prob(actions))
+            PolicyBatch(observations, actions, advantages, mask, old, old_log_probs, batch.steps, credit)
         )
     return experience._replace(batches=batches)
 

@@ -83,7 +83,7 @@ def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, nam
     assert settings_for(algorithm, benchmark) == preset(name)
 
 
-@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "varibad", "es-maml"])
+@pytest.mark.parametrize("algorithm", ["promp", "maml-trpo", "rl2", "varibad", "es-maml", "reptile", "multi-task"])
 @pytest.mark.parametrize("kind", sorted(_TOY))
 def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind: str, tmp_path: Path) -> None:
     experiment = settings_for(algorithm, _TOY[kind])
