@@ -15,6 +15,7 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
+from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
@@ -65,7 +66,8 @@ class FewshotRun(Run):
     def introduction(self) -> list[str]:
         """The learner, the data and the batch norm."""
         self.episodes()
-        return [f"{self.identity}; {norms(self.untrained().normalisation)}", *self.origin()]
+        learner = self.untrained()
+        return [f"{self.identity}; {norms(learner.normalisation)}", *_what_adapts(learner), *self.origin()]
 
     def untrained(self) -> Learner:
         """The learner before any training."""
@@ -141,6 +143,15 @@ class FewshotRun(Run):
     def experience(self, progress: Progress) -> str:
         """The number of tasks."""
         return f"{progress.tasks:,} tasks"
+
+
+def _what_adapts(learner: Learner) -> list[str]:
+    """The tensors that adapt to a task, by name."""
+    if not isinstance(learner, GradientLearner):
+        return []
+    names = learner.inner.adapted
+    shown = ", ".join(names) if len(names) <= 4 else f"{names[0]} to {names[-1]}"
+    return [f"adapts {len(names)} of {len(learner.network.weights)} tensors: {shown}"]
 
 
 def _settings(settings: FewshotEvaluationConfig, options: EvaluationOptions) -> FewshotEvaluationConfig:

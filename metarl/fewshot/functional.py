@@ -1,22 +1,31 @@
 """Any module as a function of parameters that may differ from task to task.
 
-A module with a `call` of its own, like `metarl.nets.networks.Mlp`, takes parameters with a task axis itself. Any
-other is lifted with `torch.func.vmap`, which turns the convolutions of several tasks into one with groups; but on
-a CPU tasks of many pixels run one after the other, channels last, see `_MANY_PLACES`. The module fixed is left as
-it is, but for its parameters, which are trained in place: what runs is a copy that shares them and has `TaskNorm`
-for batch norm.
+`metarl.nets.networks.Mlp` takes parameters with a task axis itself. For any other module there are two engines:
+
+    at once     `torch.func.vmap`, which turns the convolutions of several tasks into one with groups
+    in turn     one task after the other, which any module can
+
+Tasks are taken in turn where that is faster, that is on a CPU from `_MANY_PLACES` pixels on, and where `vmap`
+cannot: recurrent layers, spectral norm, buffers written in forward, branches that depend on data, `.item()`,
+autograd functions of one's own. Whether it can is learned at the first call, whose traces are undone if not.
+Without a task axis, the rows of all tasks are one batch if every layer maps rows by themselves.
+
+The module itself is left as it is, but for its parameters, which are trained in place: what runs is a copy that
+shares them and has `TaskNorm` for batch norm.
 """
 
 import contextlib
-import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metarl.fewshot.layers import channels_last, is_row_wise, shared_copy, takes_channels_last
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
     NORM_STATISTICS,
@@ -26,6 +35,7 @@ from metarl.fewshot.normalisation import (
     TaskNorm,
 )
 from metarl.learning.bilevel import Params
+from metarl.nets.networks import Mlp
 
 _MANY_PLACES = 3_500
 """Rows times places after the first convolution from which on a CPU takes tasks in turn.
@@ -47,19 +57,26 @@ class TaskModule:
         module: Maps [row, *input] to [row, *output]; rows may depend on each other through batch norm alone.
         normalisation: Statistics that batch-norm layers normalise by.
         num_steps: Number of inner steps, for "per_step".
+        twice: Whether outputs are differentiated twice; attention then takes its mathematical kernel, and
+            recurrent layers do without cuDNN, since the others' gradients have no derivative.
 
     Attributes:
         module: The copy that is called.
     """
 
     def __init__(
-        self, module: nn.Module, *, normalisation: NormStatistics = "transductive", num_steps: int = 0
+        self,
+        module: nn.Module,
+        *,
+        normalisation: NormStatistics = "transductive",
+        num_steps: int = 0,
+        twice: bool = False,
     ) -> None:
         if normalisation not in NORM_STATISTICS:
             raise ValueError(f"normalisation must be one of {', '.join(NORM_STATISTICS)}, got {normalisation!r}")
         self.normalisation = normalisation
         self._context = NormContext()
-        self.batched = callable(getattr(module, "call", None))
+        self.batched = type(module) is Mlp and is_row_wise(module)
         steps = num_steps + 1 if normalisation == "per_step" else None
         self.module = module if self.batched else _with_task_norms(module, self._context, steps)
         self._dims = {name: p.dim() for name, p in self.module.named_parameters()}
@@ -73,6 +90,10 @@ class TaskModule:
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
         self._channels_last = takes_channels_last(self.module)
+        self._row_wise = is_row_wise(self.module)
+        self._twice = twice and not self._row_wise
+        self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
+        self._in_turn_only: dict[bool, bool] = {}  # by whether the module is training, once that is known
         self.module.train()
 
     @contextlib.contextmanager
@@ -90,6 +111,11 @@ class TaskModule:
         finally:
             for module in modules:
                 module.train()
+
+    @property
+    def weights(self) -> Params:
+        """All parameters, the frozen ones too, without a task axis."""
+        return dict(self.module.named_parameters())
 
     @property
     def params(self) -> Params:
@@ -146,14 +172,14 @@ class TaskModule:
         *,
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
-        if self.batched:
-            outputs: Tensor = self.module.call(params, *inputs)  # type: ignore[operator]
-            return outputs, []
+        if isinstance(self.module, Mlp) and self.batched:
+            return self.module.call(params, inputs[0]), []
         rows = None if fixed is None else list(fixed)
+        if not self._row_wise or any(p.dim() > self._dims[name] for name, p in params.items()):
+            with self._kernels(inputs[0]):
+                return self._task_by_task(params, inputs, step, rows, record)
         if self._has_many_places(inputs[0]):
             return self._in_turn(params, inputs, step, rows, record)
-        if any(p.dim() > self._dims[name] for name, p in params.items()):
-            return self._lifted(params, inputs, step, rows, record)
         num_tasks = len(inputs[0])
         context = self._prepare(num_tasks, step, rows, record=record)
         flat: Tensor = functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs))
@@ -161,9 +187,40 @@ class TaskModule:
 
     def _has_many_places(self, inputs: Tensor) -> bool:
         """Whether tasks of inputs like these, [task, row, channel, height, width], are to be taken in turn."""
-        if not self._channels_last or inputs.dim() != 5 or inputs.device.type != "cpu":
+        if inputs.dim() != 5 or inputs.device.type != "cpu":
             return False
         return inputs[0, :, 0].numel() >= _MANY_PLACES * self._stride
+
+    @contextlib.contextmanager
+    def _kernels(self, inputs: Tensor) -> Iterator[None]:
+        """Choose kernels whose gradients can be differentiated, where that is going to be done."""
+        with contextlib.ExitStack() as stack:
+            if self._twice and torch.is_grad_enabled():
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+                if self._recurrent and inputs.is_cuda:
+                    stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            yield
+
+    def _task_by_task(
+        self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
+    ) -> tuple[Tensor, list[Moments]]:
+        """Every task by itself, at once if that is faster and the module can, else in turn."""
+        mode = self.module.training
+        in_turn_only = self._in_turn_only.get(mode)
+        if not in_turn_only and not self._has_many_places(inputs[0]):
+            try:
+                with _no_traces(self.module, first=in_turn_only is None, on_cuda=inputs[0].is_cuda):
+                    outcome = self._lifted(params, inputs, step, fixed, record)
+                self._in_turn_only[mode] = False
+                return outcome
+            except torch.OutOfMemoryError:
+                raise
+            except Exception:  # vmap raises many kinds; what is wrong with the module itself is raised below again
+                in_turn_only = True
+        outcome = self._in_turn(params, inputs, step, fixed, record)
+        if in_turn_only:
+            self._in_turn_only[mode] = True
+        return outcome
 
     def _one_task(self, step: int, record: bool) -> _OneTask:
         """The call of one task: parameters, inputs [row, ...] and moments [channel] to outputs and moments."""
@@ -189,15 +246,16 @@ class TaskModule:
     def _in_turn(
         self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
-        """One task after the other, channels last."""
+        """One task after the other, channels last where every layer takes that."""
         num_tasks, call = len(inputs[0]), self._one_task(step, record)
+        laid = channels_last if self._channels_last else _as_it_is
         own = {name: p.unbind() for name, p in params.items() if p.dim() > self._dims[name]}
-        shared = {name: channels_last(p) for name, p in params.items() if name not in own}
+        shared = {name: laid(p) for name, p in params.items() if name not in own}
         outputs, recorded = [], []
         for task in range(num_tasks):
-            theirs = shared | {name: channels_last(parts[task]) for name, parts in own.items()}
+            theirs = shared | {name: laid(parts[task]) for name, parts in own.items()}
             moments = None if fixed is None else [(mean[task], var[task]) for mean, var in fixed]
-            output, noted = call(theirs, tuple(channels_last(x[task]) for x in inputs), moments)
+            output, noted = call(theirs, tuple(laid(x[task]) for x in inputs), moments)
             outputs.append(output)
             recorded.append(noted)
         layers = zip(*recorded, strict=True)
@@ -215,30 +273,46 @@ class TaskModule:
         return context
 
 
-def takes_channels_last(module: nn.Module) -> bool:
-    """Whether a module is made of PyTorch's and this package's alone, which take any layout.
-
-    A forward of one's own may not: `x.view(len(x), -1)` is an error channels last.
-    """
-    return all(type(layer).__module__.startswith(("torch.nn.", "metarl.")) for layer in module.modules())
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
 
 
-def channels_last(tensor: Tensor) -> Tensor:
-    """Images, or a convolution's weights, laid out channels last on a CPU; anything else as it is.
-
-    Images of one channel have to be told: their layout is both at once, and the first convolution then puts out
-    channels first, for the largest normalisation and pooling there are (an update of Conv4 on 360 images took
-    0.83 s so, and takes 0.52).
-    """
-    if tensor.dim() != 4 or tensor.is_cuda:
-        return tensor
-    return tensor.clone(memory_format=torch.channels_last)
+@contextlib.contextmanager
+def _no_traces(module: nn.Module, *, first: bool, on_cuda: bool) -> Iterator[None]:
+    """Turn what a first call leaves in buffers, and a warning that it is slow, into an error and undo it."""
+    if not first:
+        yield
+        return
+    state = torch.get_rng_state()  # a resumed run tries again, and has to draw what the run draws that goes on
+    cuda_state = torch.cuda.get_rng_state() if on_cuda else None
+    before = [
+        (layer, name, buffer, buffer.clone(), buffer._version)
+        for layer in module.modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop because")
+            yield
+        if any(
+            layer._buffers[name] is not old or old._version != version for layer, name, old, _, version in before
+        ):
+            raise RuntimeError("the module writes buffers, which every task has to do by itself")
+    except Exception:
+        torch.set_rng_state(state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state)
+        for layer, name, old, value, _ in before:
+            layer._buffers[name] = old
+            with torch.no_grad():
+                old.copy_(value)
+        raise
 
 
 def _with_task_norms(module: nn.Module, context: NormContext, num_steps: int | None) -> nn.Module:
     """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm."""
-    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    root = nn.ModuleList([copy.deepcopy(module, shared)])
+    root = nn.ModuleList([shared_copy(module)])
     made: dict[nn.Module, TaskNorm] = {}
     for parent in list(root.modules()):
         for name, child in list(parent.named_children()):

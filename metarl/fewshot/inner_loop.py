@@ -9,6 +9,7 @@ from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
+from metarl.fewshot.layers import check_second_derivatives, owner
 from metarl.fewshot.learner import ModuleLearner, Predictor
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import TaskObjective
@@ -31,7 +32,7 @@ class InnerLoop:
     Args:
         network: The network whose parameters adapt.
         rule: The update rule.
-        adapted: Names of the parameters that adapt.
+        adapted: Names of the parameters that adapt, unless they are frozen.
         objective: The loss of every task.
     """
 
@@ -40,8 +41,13 @@ class InnerLoop:
     ) -> None:
         self.network = network
         self.rule = rule
-        self.adapted = list(adapted)
+        self._adapted = set(adapted)
         self.objective = objective
+
+    @property
+    def adapted(self) -> list[str]:
+        """The names of the parameters that adapt: of those to adapt, the ones that are not frozen at present."""
+        return [name for name in self.network.params if name in self._adapted]
 
     def start(self, num_tasks: int) -> Params:
         """The meta-parameters; those that adapt have a task axis."""
@@ -69,7 +75,13 @@ class InnerLoop:
         """The parameters after each step, with a batch for every step."""
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
         return adapt_params(
-            self.losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted
+            self.losses,
+            self.start(num_tasks),
+            steps,
+            self.rule,
+            order=order,
+            adapted=self.adapted,
+            allow_unused=True,
         )
 
     def outputs(self, params: Params, support: Examples, inputs: Tensor, step: int) -> Tensor:
@@ -114,6 +126,8 @@ class GradientLearner(ModuleLearner):
 
     def __init__(self, inner: InnerLoop, outer: OuterOptimizer, num_steps: int, *, first_order: bool) -> None:
         super().__init__(inner.network, {"outer": outer})
+        if not first_order:
+            check_second_derivatives(inner.network.module, set(inner.adapted))
         self.inner = inner
         self.outer = outer
         self.num_steps = num_steps
@@ -140,18 +154,32 @@ class GradientLearner(ModuleLearner):
         return self.inner.predictors(support, num_steps, self.outer.config.tasks_at_once)
 
 
-def names_to_adapt(network: TaskModule, adapted: Adapted) -> list[str]:
-    """The parameters that adapt: all but batch norm's gains and shifts, or those of the last layer only.
+def names_to_adapt(network: TaskModule, adapted: Adapted, head: str | None = None) -> list[str]:
+    """The parameters to adapt: all but batch norm's gains and shifts, or those of the head only.
 
-    Gains and shifts are meta-learned and stay as they are in the inner loop, as in MAML's and MAML++'s code.
+    Frozen ones are among them, and adapt once they are unfrozen. Gains and shifts are meta-learned and stay as
+    they are in the inner loop, as in MAML's and MAML++'s code.
+
+    Args:
+        network: The network whose parameters adapt.
+        adapted: Whether all of it or the head alone adapts.
+        head: Name of the head, a layer or a module of layers; None for the last layer that is not frozen.
+
+    Raises:
+        ValueError: If nothing can adapt, or there is no such head.
     """
-    names = [name for name in network.params if name not in network.norm_params]
-    if not names:
+    names = [name for name in network.weights if name not in network.norm_params]
+    if not network.params.keys() - network.norm_params:
         raise ValueError("the module has no trainable parameters that could adapt; unfreeze some")
     if adapted == "all":
         return names
-    layer = names[-1].rpartition(".")[0]
-    return [name for name in names if name.startswith(f"{layer}.")] if layer else names[-2:]
+    trainable = [name for name in names if name in network.params]
+    layer = owner(trainable[-1]) if head is None else head
+    of_head = [name for name in names if name.startswith(f"{layer}.")] if layer else names[-2:]
+    if not of_head:
+        layers = ", ".join(dict.fromkeys(owner(name) for name in names))
+        raise ValueError(f"head must be the name of a layer that has weights, got {head!r}; such are {layers}")
+    return of_head
 
 
 def without(params: Mapping[str, Tensor], *names: str) -> Params:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.functional import TaskModule, takes_channels_last
+from metarl.fewshot.functional import TaskModule
+from metarl.fewshot.layers import takes_channels_last
 from metarl.fewshot.learner import ModuleLearner, Predictor
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import task_losses
@@ -38,7 +39,7 @@ class MetricLearner(ModuleLearner):
         self.head = (
             nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
         )
-        self.outer = OuterOptimizer([*network.params.values(), *self.head.parameters()], outer)
+        self.outer = OuterOptimizer([*network.weights.values(), *self.head.parameters()], outer)
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
     @property

@@ -95,7 +95,7 @@ class OuterOptimizer:
         self.config = config
         self.updates = 0
         self._params = [*params, *rule]
-        if not self._params:
+        if not any(p.requires_grad for p in self._params):
             raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
         self._factors = [1.0, rule_lr_factor][: 2 if rule else 1]
         groups = [{"params": list(params)}, {"params": list(rule)}][: len(self._factors)]

@@ -90,6 +90,7 @@ def adapt_params(
     *,
     order: Order,
     adapted: Collection[str] | None = None,
+    allow_unused: bool = False,
 ) -> list[Params]:
     """Take one inner step per batch, for all tasks at once.
 
@@ -101,13 +102,14 @@ def adapt_params(
         order: Part of the inner loop that stays in the autograd graph. First order detaches the gradients, not the
             parameters, so that learned step sizes still train. Under `torch.no_grad` there is no graph.
         adapted: Names of the parameters that adapt; all by default.
+        allow_unused: Whether a parameter that a loss does not depend on has a gradient of zero.
 
     Returns:
         Parameters before and after each step, len(batches) + 1 dictionaries.
 
     Raises:
         ValueError: If a name to adapt is unknown, or the losses are not one per task.
-        RuntimeError: If a loss does not depend on a parameter that is to adapt.
+        RuntimeError: If a loss does not depend on a parameter that is to adapt, unless that is allowed.
     """
     names = list(params) if adapted is None else [name for name in params if name in adapted]
     if adapted is not None and len(names) != len(set(adapted)):
@@ -125,10 +127,13 @@ def adapt_params(
             losses = loss(current, batch)
             if losses.shape != (num_tasks,):
                 raise ValueError(f"the loss must be one per task, shape ({num_tasks},), got {tuple(losses.shape)}")
+            if allow_unused and not losses.requires_grad:
+                raise ValueError(f"the loss depends on none of the parameters that adapt: {', '.join(names[:5])}")
             grads = torch.autograd.grad(
                 losses.sum(),
                 [current[name] for name in names],
                 create_graph=tracked and order == "second",
+                materialize_grads=allow_unused,
             )
         following = dict(current) if tracked else {name: p.detach() for name, p in current.items()}
         with torch.set_grad_enabled(tracked):

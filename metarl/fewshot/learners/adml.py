@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.layers import check_attackable
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.objectives import TaskObjective, task_losses
@@ -53,6 +54,7 @@ class Adml(Maml):
     """
 
     def __init__(self, module: nn.Module, config: AdmlConfig, *, objective: TaskObjective = task_losses) -> None:
+        check_attackable(module)
         super().__init__(module, config.maml, objective=objective)
         self._attack_size = config.attack_size
 

@@ -66,6 +66,11 @@ class ContextLoop(InnerLoop):
         super().__init__(network, sgd(config.inner_lr), ["context"], objective)
         self._num_context = config.num_context
 
+    @property
+    def adapted(self) -> list[str]:
+        """The names of what adapts, which is the context alone."""
+        return ["context"]
+
     def start(self, num_tasks: int) -> Params:
         """The meta-parameters, and a context of zeros for every task."""
         params = self.network.params
@@ -88,7 +93,12 @@ class Cavia(GradientLearner):
     """
 
     def __init__(self, module: nn.Module, config: CaviaConfig, *, objective: TaskObjective = task_losses) -> None:
-        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        outer = OuterOptimizer(list(network.params.values()), config.outer)
+        network = TaskModule(
+            module,
+            normalisation=config.normalisation,
+            num_steps=config.inner_steps,
+            twice=not config.first_order,
+        )
+        outer = OuterOptimizer(list(network.weights.values()), config.outer)
         inner = ContextLoop(network, config, objective)
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)

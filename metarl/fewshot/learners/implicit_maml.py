@@ -93,7 +93,15 @@ class ProximalLoop(InnerLoop):
             return self.losses(params, batch) + self._regularisation / 2 * pull
 
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
-        return adapt_params(losses, self.start(num_tasks), steps, self.rule, order=order, adapted=self.adapted)
+        return adapt_params(
+            losses,
+            self.start(num_tasks),
+            steps,
+            self.rule,
+            order=order,
+            adapted=self.adapted,
+            allow_unused=True,
+        )
 
 
 class ImplicitMaml(GradientLearner):
@@ -109,8 +117,8 @@ class ImplicitMaml(GradientLearner):
         self, module: nn.Module, config: ImplicitMamlConfig, *, objective: TaskObjective = task_losses
     ) -> None:
         self.config = config
-        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        outer = OuterOptimizer(list(network.params.values()), config.outer)
+        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps, twice=True)
+        outer = OuterOptimizer(list(network.weights.values()), config.outer)
         inner = ProximalLoop(network, config, objective)
         super().__init__(inner, outer, config.inner_steps, first_order=False)
 
@@ -156,13 +164,22 @@ class ImplicitMaml(GradientLearner):
         grads = dict(zip(params, direct, strict=True))
         leaves = [params[name] for name in names]
         support = inner.losses(params, StepBatch(self.config.inner_steps, episodes.support))
-        slope = torch.autograd.grad(support.sum(), leaves, create_graph=True)
+        slope = torch.autograd.grad(support.sum(), leaves, create_graph=True, materialize_grads=True)
+        bent = [
+            place for place, part in enumerate(slope) if part.requires_grad
+        ]  # not where the loss is without it
         sizes = [leaf[0].numel() for leaf in leaves]
         pull = self.config.regularisation + self.config.cg_damping
 
         def product(vectors: Tensor) -> Tensor:
             pieces = [v.view_as(x) for v, x in zip(torch.split(vectors, sizes, 1), leaves, strict=True)]
-            curved = torch.autograd.grad(slope, leaves, pieces, retain_graph=True)
+            curved = torch.autograd.grad(
+                [slope[place] for place in bent],
+                leaves,
+                [pieces[place] for place in bent],
+                retain_graph=True,
+                materialize_grads=True,
+            )
             return vectors + _per_task(curved) / pull
 
         right = _per_task([grads[name] for name in names])
@@ -173,7 +190,10 @@ class ImplicitMaml(GradientLearner):
         if others:  # gains and shifts shape the support loss, and so move its solution
             pulled = [grads[name] / pull for name in names]
             moved = torch.autograd.grad(
-                slope, [params[name] for name in others], pulled, allow_unused=True, materialize_grads=True
+                [slope[place] for place in bent],
+                [params[name] for name in others],
+                [pulled[place] for place in bent],
+                materialize_grads=True,
             )
             grads |= {name: grads[name] - change for name, change in zip(others, moved, strict=True)}
         residual = solved.residual.norm(dim=1) / right.norm(dim=1)

@@ -29,6 +29,7 @@ from torch import nn
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, names_to_adapt
+from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, task_losses
@@ -46,7 +47,8 @@ class MamlConfig(LearnerConfig):
         inner_lr: Step size of the inner loop, alpha, at the start if it is learned.
         inner_steps: Number of inner steps that training differentiates through; adaptation may take more.
         first_order: Whether second derivatives are left out of the outer gradient.
-        adapted: Weights that adapt, all of them or the last layer's; gains and shifts of batch norm never do.
+        adapted: Weights that adapt, all of them or the head's; gains and shifts of batch norm never do.
+        head: Name of the layer that adapts if only the head does, such as "fc"; None for the layer called last.
         rates: Step sizes that are learned: none, one per weight, or one per tensor and inner step.
         curvature: Whether the matrices M, which multiply inner gradients, are learned.
         rule_lr_factor: Outer step size of learned rates and matrices, as a multiple of that of the weights. Adam
@@ -62,6 +64,7 @@ class MamlConfig(LearnerConfig):
     inner_steps: int = 1
     first_order: bool = False
     adapted: Adapted = "all"
+    head: str | None = None
     rates: Rates = "fixed"
     curvature: bool = False
     rule_lr_factor: float = 1.0
@@ -77,7 +80,10 @@ class MamlConfig(LearnerConfig):
 
     def make(self, setup: LearnerSetup) -> "Maml":
         """The untrained learner, whose network has an output per way or predicted number."""
-        return Maml(setup.output_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        network, head = setup.output_network(), self.head
+        if self.adapted == "head" and head is None:
+            head = called_last(network, setup.tasks.input_shape, setup.device)
+        return Maml(network, replace(self, head=head, outer=self.outer.over(setup.num_updates)))
 
 
 class Maml(GradientLearner):
@@ -85,7 +91,7 @@ class Maml(GradientLearner):
 
     Args:
         module: Maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: Hyperparameters.
+        config: Hyperparameters; without the name of a head, the last layer that is not frozen is the head.
         objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
         adapted: Names of the parameters that adapt, instead of what the configuration says.
     """
@@ -99,9 +105,14 @@ class Maml(GradientLearner):
         adapted: Collection[str] | None = None,
     ) -> None:
         self.config = config
-        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        params = network.params
-        names = names_to_adapt(network, config.adapted) if adapted is None else adapted
+        network = TaskModule(
+            module,
+            normalisation=config.normalisation,
+            num_steps=config.inner_steps,
+            twice=not config.first_order,
+        )
+        params = network.weights
+        names = names_to_adapt(network, config.adapted, config.head) if adapted is None else adapted
         rule, self.meta = make_rule(
             {name: params[name] for name in names},
             config.inner_lr,

@@ -81,7 +81,13 @@ class PrototypeLoop(InnerLoop):
         start = self.start(len(support.inputs)) | head
         steps = [StepBatch(step, support) for step in range(num_steps)]
         return adapt_params(
-            self.losses, start, steps, self.rule, order=order, adapted=[*self.adapted, _WEIGHT, _BIAS]
+            self.losses,
+            start,
+            steps,
+            self.rule,
+            order=order,
+            adapted=[*self.adapted, _WEIGHT, _BIAS],
+            allow_unused=True,
         )
 
     def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
@@ -103,8 +109,13 @@ class ProtoMaml(GradientLearner):
     """
 
     def __init__(self, module: nn.Module, config: ProtoMamlConfig) -> None:
-        network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps)
-        outer = OuterOptimizer(list(network.params.values()), config.outer)
+        network = TaskModule(
+            module,
+            normalisation=config.normalisation,
+            num_steps=config.inner_steps,
+            twice=not config.first_order,
+        )
+        outer = OuterOptimizer(list(network.weights.values()), config.outer)
         inner = PrototypeLoop(network, config.inner_lr)
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)
 

@@ -170,7 +170,7 @@ class Reptile(ModuleLearner):
         rule: UpdateRule = sgd(self.config.inner_lr)
         if self.config.inner_optimizer == "adam":
             rule = SecondMoments(self.config.inner_lr, self.moments, self.moment_steps)
-        return InnerLoop(self.network, rule, list(self.network.params), self.objective)
+        return InnerLoop(self.network, rule, self.network.weights, self.objective)
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, second moments and the number of updates."""
@@ -180,7 +180,7 @@ class Reptile(ModuleLearner):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         super().load_state_dict(state)
-        self.moments = {name: m.to(self.network.params[name]) for name, m in state["moments"].items()}
+        self.moments = {name: m.to(self.network.weights[name]) for name, m in state["moments"].items()}
         self.moment_steps, self.updates = state["moment_steps"], state["updates"]
 
 
