@@ -4,21 +4,60 @@ import contextlib
 import io
 import os
 import re
+import shutil
 import signal
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar, get_args
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    UnsupportedTypeAnnotationError,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Arguments = TypeVar("Arguments")
 Settings = TypeVar("Settings", bound="DataclassInstance")
+
+
+_REGISTRY = ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def or_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """The reading of an optional value: shown as "INT or none", and none in any case of letters means None."""
+    kinds = get_args(info.type)
+    if len(kinds) != 2 or NoneType not in kinds:
+        return None
+    kind = next(each for each in kinds if each is not NoneType)
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, info.markers))
+    if isinstance(spec, UnsupportedTypeAnnotationError) or spec.nargs != 1:
+        return None
+
+    def read(words: list[str]) -> Any:
+        if words[0].lower() == "none":
+            return None
+        if spec.choices is not None and words[0] not in spec.choices:
+            raise ValueError(f"expected one of {', '.join(spec.choices)} or none, got {words[0]}")
+        return spec.instance_from_str(words)
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=f"{spec.metavar} or none",
+        instance_from_str=read,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["none"] if value is None else spec.str_from_instance(value),
+    )
 
 
 class UsageError(ValueError):
@@ -29,13 +68,14 @@ def parse(kind: type[Arguments], words: list[str], program: str, default: Argume
     """Parse a command line with tyro; a bad argument raises a UsageError of one line."""
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors):
+        with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(_Wrapped(sys.stdout)):
             return tyro.cli(
                 kind,
                 args=words,
                 prog=program,
                 default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.AvoidSubcommands, tyro.conf.FlagConversionOff),
+                registry=_REGISTRY,
             )
     except SystemExit as stop:
         if stop.code in (0, None):
@@ -45,6 +85,32 @@ def parse(kind: type[Arguments], words: list[str], program: str, default: Argume
         text = " ".join(line for line in inside if line.strip("─"))
         text = re.sub(r"For full helptext, (see|run) (.*)", r"see `\2`", text)
         raise UsageError(text) from None
+
+
+class _Wrapped(io.TextIOBase):
+    """A terminal whose long lines are wrapped: tyro wraps its boxes, but no usage and no description."""
+
+    def __init__(self, terminal: TextIO) -> None:
+        self._terminal = terminal
+        self._width = shutil.get_terminal_size().columns
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        """Encoding of the terminal; boxes are drawn where it has their signs."""
+        return self._terminal.encoding
+
+    def isatty(self) -> bool:
+        """Whether there are colours."""
+        return self._terminal.isatty()
+
+    def write(self, text: str) -> int:
+        """Write a text, wrapped."""
+        for line in text.splitlines(keepends=True):
+            plain = re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip("\n")
+            long = len(plain) > self._width and plain[0].isalpha()
+            folded = textwrap.fill(line, self._width, subsequent_indent="  ", break_on_hyphens=False)
+            self._terminal.write(folded + "\n" if long else line)
+        return len(text)
 
 
 def overridden(settings: Settings, arguments: object, *names: str) -> Settings:

@@ -1,6 +1,9 @@
 """Output for the terminal: the live line of a run, and tables."""
 
+import re
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -14,6 +17,10 @@ from rich.text import Text
 from metarl.loop import Progress
 
 _PLAIN_INTERVAL_S = 20.0
+_FILE_WIDTH = 140
+"""Columns of what is written to a file or a pipe, unless COLUMNS says otherwise."""
+_TEXT_WIDTH = 16
+"""Columns that texts of a table may be folded to before its numbers are put below each other."""
 SELECTED = "* chosen by the same episodes and so too low; two episodes or more per task mend that"
 """Footnote of a worst decile that is selected by its own noise."""
 
@@ -25,12 +32,12 @@ class TrainingDisplay:
 
     Args:
         iterations: Number of iterations of the whole run.
-        describe: Function that returns the texts on steps and scores; returns by default.
+        describe: Function that returns the texts on steps and scores.
     """
 
-    def __init__(self, iterations: int, describe: Describe | None = None) -> None:
+    def __init__(self, iterations: int, describe: Describe) -> None:
         self._iterations = iterations
-        self._describe = describe or describe_returns
+        self._describe = describe
         self._console = Console(highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, refresh_per_second=4, transient=False)
         self._printed_at = 0.0
@@ -51,7 +58,7 @@ class TrainingDisplay:
 
     def report(self, progress: Progress, metrics: Mapping[str, float]) -> None:
         """Show the iteration, the metrics and the time left."""
-        line = self.line(progress, metrics)
+        line = fitted(self.line(progress, metrics), terminal_width())
         if self._console.is_terminal:
             self._live.update(Text(line, no_wrap=True, overflow="ellipsis"))
             return
@@ -69,22 +76,40 @@ class TrainingDisplay:
             self._started = (progress.iteration - 1, self._began)
         done = progress.iteration - self._started[0]
         left = (now - self._started[1]) / done * (self._iterations - progress.iteration)
-        width = len(str(self._iterations))
         parts = [
-            f"iteration {progress.iteration:>{width}}/{self._iterations}",
+            f"iteration {progress.iteration}/{self._iterations}",
             *self._describe(progress, metrics),
             f"{duration(left)} left",
         ]
         return "  ".join(parts)
 
 
-def describe_returns(progress: Progress, metrics: Mapping[str, float]) -> list[str]:
-    """The number of steps, the speed and the returns, as texts for the live line."""
-    return [
-        f"{progress.env_steps:>11,} steps",
-        f"{metrics['time/env_steps_per_s']:>7,.0f} steps/s",
-        f"return {metrics['train/return_pre']:8.2f} -> {metrics['train/return_post']:8.2f} adapted",
-    ]
+def terminal_width() -> int:
+    """Number of columns of the terminal, or of COLUMNS; of a file or a pipe, many."""
+    return shutil.get_terminal_size((_FILE_WIDTH, 24)).columns
+
+
+def fitted(line: str, width: int) -> str:
+    """A line of parts with two spaces between them, without those in the middle that are too much for a width.
+
+    The first part, such as the iteration, and the last, such as the time left, are left out last of all.
+    """
+    parts = re.split(r"(?<=\S)  (?=\S)", line)
+    while len("  ".join(parts)) > width and len(parts) > 2:
+        del parts[2 if len(parts) > 3 else 1]
+    shown = "  ".join(parts)
+    if len(shown) <= width:
+        return shown
+    end = parts[-1] if len(parts) > 1 and len(parts[-1]) + 4 <= width else ""
+    return shortened(shown.removesuffix(end).rstrip(), width - len(end) - 2 * bool(end)) + "  " * bool(end) + end
+
+
+def shortened(text: str, width: int) -> str:
+    """A text of at most so many characters, its middle left out."""
+    if len(text) <= width:
+        return text
+    first = max(0, width - 1) // 2
+    return f"{text[:first]}\N{HORIZONTAL ELLIPSIS}{text[len(text) - max(0, width - 1 - first) :]}"
 
 
 class Waiting:
@@ -111,6 +136,7 @@ class Waiting:
         """Show how many of the parts are done, and how long the others will take at this pace."""
         now = time.monotonic()
         line = f"{self._what} {done}/{total}  {duration((now - self._began) / done * (total - done))} left"
+        line = fitted(line, terminal_width() - 2)  # a sign that turns stands before it
         if self._console.is_terminal:
             self._status.update(line)
         elif now - self._printed_at > _PLAIN_INTERVAL_S:
@@ -124,19 +150,57 @@ def say(text: str) -> None:
 
 
 def show_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, text_columns: int = 1, keys: int = 1
 ) -> None:
-    """Print rows as an aligned table; the first `text_columns` columns are text, the rest are numbers."""
-    table = Table()
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index < text_columns else "right", no_wrap=index == 0)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=140)
+    """Print rows as an aligned table, or as several below each other where a terminal is too narrow for one.
+
+    Args:
+        title: Line above the table.
+        columns: Headings.
+        rows: Texts of the cells.
+        text_columns: Number of columns, from the first, that are text and may be folded; the rest are numbers.
+        keys: Number of columns, from the first, that every table begins with if there are several.
+    """
+    width = terminal_width()
+    console = Console(highlight=False, width=width)
     console.print(title, style="bold", markup=False)  # a table's own title would wrap at its width
-    console.print(table)
+    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    whole = sum(widths) + 3 * len(widths) + 1 <= width
+    if not whole:  # headings of numbers are folded first
+        narrow = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else [0] * len(columns)
+        for place in range(text_columns, len(columns)):
+            narrow[place] = max(narrow[place], *map(len, columns[place].split()))
+            widths[place] = narrow[place]
+    for places in [range(len(columns))] if whole else _fitting(columns, widths, width, text_columns, keys):
+        table = Table()
+        for place in places:
+            is_text = place < text_columns
+            heading = columns[place] if whole or is_text else textwrap.fill(columns[place], widths[place])
+            table.add_column(heading, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(row[place]) for place in places))
+        console.print(table)
+
+
+def _fitting(
+    columns: Sequence[str], widths: Sequence[int], width: int, text_columns: int, keys: int
+) -> list[list[int]]:
+    """Columns of the tables, each the keys and what fits beside them; an interval stays with its number."""
+    least = [min(size, _TEXT_WIDTH) if place < text_columns else size for place, size in enumerate(widths)]
+    units: list[list[int]] = []
+    for place in range(keys, len(columns)):
+        if "interval" in columns[place] and units:
+            units[-1].append(place)
+        else:
+            units.append([place])
+    tables: list[list[int]] = []
+    for unit in units:
+        together = [*(tables[-1] if tables else range(keys)), *unit]
+        if tables and sum(least[place] + 3 for place in together) + 1 > width:
+            tables.append([*range(keys), *unit])
+        else:
+            tables[-1:] = [together]
+    return tables or [list(range(keys))]
 
 
 def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
@@ -157,7 +221,7 @@ def show_curves(title: str, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -
             if with_success and "success_mean" in row:
                 line += [f"{row['success_mean']:.3f}", _interval(row["success_ci95"], 3)]
             lines.append(line)
-    show_table(title, columns, lines)
+    show_table(title, columns, lines, keys=2)
     if selected:
         say(SELECTED)
 
@@ -181,7 +245,7 @@ def show_families(title: str, parts: Mapping[str, Mapping[str, Any]]) -> None:
             line += [f"{row[f'{measured}_mean']:.{digits}f}", _interval(row[f"{measured}_ci95"], digits)]
         lines.append(line)
     columns = ("environment", "tasks", f"{measured} before", "95% interval", f"{measured} after", "95% interval")
-    show_table(title, columns, lines)
+    show_table(title, columns, lines, keys=2)
 
 
 def duration(seconds: float) -> str:

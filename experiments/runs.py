@@ -1,6 +1,7 @@
 """A run is a folder: configuration, versions, metrics, checkpoints, evaluation; for RL and few-shot alike."""
 
 import contextlib
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -65,6 +66,13 @@ class Run(ABC):
     experiment: Any
     sources: Mapping[str, Any] = field(default_factory=dict)
     initial: Mapping[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """The run in a few short lines: name, seed, size and state, and its folder."""
+        state = "evaluated" if (self.folder / EVALUATION).is_file() else "not evaluated yet"
+        size = f"{self.experiment.training.iterations:,} iterations"
+        head = f"{self.name}, seed {self.experiment.seed}: {size}, {state}"
+        return f"{textwrap.fill(head, 80, subsequent_indent='  ')}\n  {self.folder}"
 
     @classmethod
     @abstractmethod

@@ -26,7 +26,7 @@ from rich.text import Text
 from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.summary import summarise
 from metarl.experiments.comparison.tables import show
-from metarl.experiments.console import say
+from metarl.experiments.console import fitted, say, shortened, terminal_width
 from metarl.experiments.outside import OwnWords
 from metarl.experiments.runs import CONFIG, read_config
 from metarl.runs.cores import usable_cores
@@ -314,8 +314,12 @@ class _Lines:
 
     def show(self) -> None:
         """Show what was last heard of every run."""
-        width = max(len(member.label) for member in self._members)
-        texts = [f"{member.label:<{width}}  {member.line}" for member in self._members]
+        columns = terminal_width()
+        width = min(max(len(member.label) for member in self._members), columns // 3)
+        texts = [
+            f"{shortened(member.label, width):<{width}}  {fitted(member.line, columns - width - 2)}"
+            for member in self._members
+        ]
         if self._console.is_terminal:
             shown = texts
             if len(texts) > _MOST_LINES:

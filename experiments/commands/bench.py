@@ -3,7 +3,7 @@
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -18,23 +18,27 @@ class BenchArguments:
     """Measure this project beside its peers, in one run, and report ratios.
 
     Attributes:
-        name: Measurement to make.
+        name: Measurement to make: rollout, dynamics, metaworld, meta-gradient, rl2, pearl, reward-scale, fewshot
+            or threads.
         json: New file to write the result to, besides showing it.
         repeats: Number of measurements of each contender, whose medians are reported; of reward-scale, number of
             seeds.
     """
 
     name: tyro.conf.Positional[
-        Literal[
-            "rollout",
-            "dynamics",
-            "metaworld",
-            "meta-gradient",
-            "rl2",
-            "pearl",
-            "reward-scale",
-            "fewshot",
-            "threads",
+        Annotated[
+            Literal[
+                "rollout",
+                "dynamics",
+                "metaworld",
+                "meta-gradient",
+                "rl2",
+                "pearl",
+                "reward-scale",
+                "fewshot",
+                "threads",
+            ],
+            tyro.conf.arg(metavar="NAME"),
         ]
     ]
     json: Path | None = None

@@ -75,6 +75,7 @@ def lines(families: Mapping[str, Sequence[Row]], width: int | None) -> list[str]
         width: Number of columns to wrap texts at; None for one line per row, which other programs can read.
     """
     indent = 2 + max(len(name) for rows in families.values() for name, _ in rows) + 2
+    indent = indent if width is None else min(indent, width // 2)
     listing: list[str] = []
     for family, rows in families.items():
         listing += ["", family] if listing else [family]
@@ -85,6 +86,9 @@ def lines(families: Mapping[str, Sequence[Row]], width: int | None) -> list[str]
                 if width is None
                 else textwrap.wrap(text, max(20, width - indent), break_on_hyphens=False) or [""]
             )
+            if len(name) + 4 > indent:  # a long name has a line of its own
+                listing.append(start)
+                start = " " * indent
             listing.append(start + wrapped[0])
             listing += [" " * indent + line for line in wrapped[1:]]
     return listing

@@ -8,7 +8,7 @@ import tyro
 
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import UsageError, check_new, parse
-from metarl.experiments.console import Waiting, say
+from metarl.experiments.console import Waiting, say, show_table
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.experiments.video import (
@@ -98,8 +98,10 @@ def command(words: list[str]) -> int:
         )
     out.parent.mkdir(exist_ok=True)
     write_film(out, pictures, fps)
-    for description, panels in rows:
-        returns = ", ".join(f"{panel.title} {panel.returns[-1]:.1f}" for panel in panels)
-        say(f"{description}: return {returns}")
+    returns = [
+        [description.removeprefix(f"{run.name}: "), *(f"{panel.returns[-1]:.1f}" for panel in panels)]
+        for description, panels in rows
+    ]
+    show_table(f"{run.name}: returns", ["task", *(panel.title for panel in rows[0][1])], returns)
     say(f"written to {out}")
     return 0

@@ -20,7 +20,7 @@ def show(numbers: Mapping[str, Any]) -> None:
             line += [_interval(row["return_ci95"]), f"{row['return_iqm']:.1f}"]
             line += [f"{row['success_mean']:.2f}" if "success_mean" in row else "-"] if with_success else []
             lines.append(line)
-    show_table("by adaptation step, or episode of a trial", columns, lines)
+    show_table("by adaptation step, or episode of a trial", columns, lines, keys=3)
     if numbers["pairs"]:
         lines = [
             [

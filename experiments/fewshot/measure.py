@@ -70,7 +70,7 @@ def show(result: Mapping[str, Any]) -> None:
     views = "" if result["views"] == 1 else f"; {result['views']} views"
     title = f"{result['experiment']} after {result['train_tasks']:,} tasks: {result['num_tasks']} episodes"
     title += f" of {result['episodes']}; {norms(result['normalisation'])}{views}"
-    show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines)
+    show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines, keys=2)
 
 
 def norms(normalisation: str | None) -> str:

@@ -133,7 +133,7 @@ def show(results: Mapping[str, Any]) -> None:
                     )
                 )
         title = f"{results['study']}, {key}: {held_out['num_tasks']} tasks, {held_out['meaning']}"
-        show_table(title, columns, lines)
+        show_table(title, columns, lines, keys=3)
     if selected:
         say(SELECTED)
 
