@@ -6,6 +6,7 @@ Commands are imported when they are run, so that help and mistyped commands are 
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 USAGE = """usage: metarl COMMAND ...
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
         return 0 if words else 2
+    plain, warnings.formatwarning = warnings.formatwarning, _warning_line
     try:
         return _run(words)
     except BrokenPipeError:  # the reader of our output has seen enough
@@ -78,6 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("metarl: interrupted; a run's checkpoints are as they were", file=sys.stderr)
         return 130
+    finally:
+        warnings.formatwarning = plain
 
 
 def _run(words: list[str]) -> int:
@@ -103,6 +107,13 @@ def _status(error: Exception) -> int | None:
     if isinstance(error, TrainingDiverged | FloatingPointError | WorkerError | WriteError):
         return 1
     return 2 if isinstance(error, ValueError | OSError) or _is_engine(error) or _is_memory(error) else None
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    """A warning on one line, without the place in the sources that it comes from."""
+    return f"metarl: warning: {_one_line(str(message))}\n"
 
 
 def _is_memory(error: Exception) -> bool:

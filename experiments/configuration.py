@@ -28,7 +28,7 @@ from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.warm_start import check_warm_start
 from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
-from metarl.workers import EnvMaker, Workers
+from metarl.workers import EnvMaker, WorkerKind, Workers
 
 Device = Literal["auto", "cpu", "cuda"]
 ALGORITHMS: dict[str, type[AgentConfig]] = {
@@ -70,7 +70,12 @@ class Experiment:
         observe_task: The observation ends with the task's parameters, scaled to [-1, 1]: an oracle is trained.
         seed: Seed of all random streams of the run.
         device: Device of the networks; auto takes CUDA where it is available.
-        num_workers: Number of processes that simulate. The engines use threads, so 1 is right on one machine.
+        workers: Place of the simulation: local for this process, processes for those of this machine, or ray for
+            actors of a Ray cluster. One worker of processes is this process.
+        num_workers: Number of workers, which simulate equal shares of the tasks. The engines use threads,
+            so 1 is right on one machine.
+        ray_address: Address of the Ray cluster, HOST:PORT, or auto for the one of this machine; None starts a
+            session on this machine that ends with the run.
         num_threads: Number of simulation threads, or of processes for plain Gymnasium environments; one per
             core by default.
         loggers: Places that metrics are logged to; csv is always one of them.
@@ -89,7 +94,9 @@ class Experiment:
     observe_task: bool = False
     seed: int = 0
     device: Device = "auto"
+    workers: WorkerKind = "processes"
     num_workers: int = 1
+    ray_address: str | None = None
     num_threads: int | None = None
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     init_from: str | None = None
@@ -105,6 +112,8 @@ class Experiment:
         check_counts(self, "horizon", most=MOST_STEPS)
         check_counts(self, "num_train_tasks", most=MOST_TASKS)
         check_counts(self, "num_workers", "num_threads", most=MOST_PROCESSES)
+        if self.ray_address is not None and self.workers != "ray":
+            raise ValueError(f"ray_address needs workers ray, got {self.workers}; add --workers ray")
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
 
@@ -113,8 +122,10 @@ def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:
     """The collector of an experiment."""
     return Workers(
         EnvMaker(benchmark.family, experiment.horizon),
+        kind=experiment.workers,
         num_workers=experiment.num_workers,
         num_threads=experiment.num_threads,
+        ray_address=experiment.ray_address,
     )
 
 
@@ -152,10 +163,11 @@ def experiment_benchmark(experiment: Experiment, family_file: Path | None = None
     if experiment.observe_task:
         shown, name = observed(benchmark.train), f"{benchmark.name} (task observed)"
         benchmark = replace(benchmark, name=name, train=shown, test=observed(benchmark.test))
-    if experiment.num_workers > 1 and isinstance(benchmark.family, GymnasiumFamily):
+    spawns = experiment.workers == "processes" and experiment.num_workers > 1
+    if spawns and isinstance(benchmark.family, GymnasiumFamily):
         raise ValueError(
             f"num_workers must be 1 for {own_name}, whose environments have processes of their own, "
-            f"got {experiment.num_workers}; num_threads is their number"
+            f"got {experiment.num_workers}; num_threads is their number, and workers may be ray"
         )
     if num_train_tasks is None:
         return benchmark

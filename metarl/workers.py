@@ -2,7 +2,7 @@
 
 A worker runs all episodes of its tasks as one vector environment: all in parallel, or, for an actor that learns
 from episode to episode, one after the other. The tasks of a batch are split into one share per worker. An executor
-collects the shares: in this process, or in spawned processes of this machine. The
+collects the shares: in this process, in spawned processes of this machine, or in actors of a Ray cluster. The
 batched engines use threads and need no more than this process on one machine.
 
 Every episode and every task's noise is seeded by its place in the batch. The result is the same to the bit for any
@@ -26,7 +26,7 @@ from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, TaskFamily
 from metarl.trajectories import Trajectories
 
-WorkerKind = Literal["local", "processes"]
+WorkerKind = Literal["local", "processes", "ray"]
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,17 @@ class Workers:
     Args:
         make_env: Maker of the vector environments.
         kind: Place of the workers: local for this process, one share after another; processes for spawned
-            processes of this machine, or this process if there is one worker.
+            processes of this machine, or this process if there is one worker; ray for actors of a Ray cluster.
         num_workers: Number of workers, and of shares that the tasks of a batch are split into.
-        num_threads: Number of simulation threads of all workers together; by default one per usable core.
+        num_threads: Number of simulation threads of all workers together; by default one per usable core, or one
+            per Ray actor.
         timeout_s: Longest time in seconds that a worker may take over one step of its environments; None for no
             limit.
+        ray_address: Address of a Ray cluster, or auto for the one of this machine; None starts a local session.
 
     Raises:
-        ValueError: if the maker of environments cannot be pickled.
+        ValueError: if the workers cannot be had: Ray is not installed, nothing answers at the address, or the
+            environments' maker cannot be pickled.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Workers:
         num_workers: int = 1,
         num_threads: int | None = None,
         timeout_s: float | None = 120.0,
+        ray_address: str | None = None,
     ) -> None:
         if num_workers < 1:
             raise ValueError(f"num_workers must be at least 1, got {num_workers}")
@@ -78,7 +82,19 @@ class Workers:
         threads = usable_cores() if num_threads is None else num_threads
         share = max(1, threads // num_workers)
         self.executor: Executor
-        if kind == "local" or num_workers == 1:
+        if kind == "ray":
+            # Imported here: Ray is an extra.
+            from metarl.executors.ray_actors import RayActors  # noqa: PLC0415
+
+            self.executor = RayActors(
+                make_env,
+                address=ray_address,
+                num_workers=num_workers,
+                num_threads=1 if num_threads is None else share,
+                timeout_s=timeout_s,
+                contents=_contents(make_env),
+            )
+        elif kind == "local" or num_workers == 1:
             self.executor = ThisProcess(make_env, threads)
         else:
             self.executor = LocalProcesses(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs import make_benchmark
 from metarl.executors.local_processes import LocalProcesses
+from metarl.experiments.cli import main
 from metarl.runs.cores import WorkerError
 from metarl.trajectories import Trajectories, from_arrays, to_arrays
 from metarl.workers import EnvMaker, Workers
@@ -153,3 +155,18 @@ def test_a_family_that_cannot_be_pickled_is_named() -> None:
     assert isinstance(family.name, str)
     with pytest.raises(ValueError, match=r"^the task family 'point' must be picklable, its functions at the top"):
         Workers(EnvMaker(family, 5), num_workers=2)
+
+
+def test_on_the_command_line_a_warning_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def show(words: list[str]) -> int:
+        message = RuntimeWarning("worker 1 died;\nit was started again")
+        print(warnings.formatwarning(message, RuntimeWarning, "local_processes.py", 7), end="")
+        return 0
+
+    monkeypatch.setattr("metarl.experiments.cli._run", show)
+    before = warnings.formatwarning
+    assert main(["list"]) == 0
+    assert capsys.readouterr().out == "metarl: warning: worker 1 died; it was started again\n"
+    assert warnings.formatwarning is before
