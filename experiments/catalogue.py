@@ -11,6 +11,7 @@ from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.fewshot_settings import DATA, LEARNERS, fewshot_settings, learners_of
 from metarl.experiments.outside import Source, call_if_function, installed, load_object, names_object
 from metarl.experiments.presets.table import PRESETS, RL_PRESETS
 from metarl.experiments.settings import settings_for
@@ -45,6 +46,12 @@ def experiment_of_word(word: str) -> Named:
             "half-cheetah-vel, ml1-reach, ...; `metarl list benchmarks` has all, FILE.yaml and FILE.py:FAMILY are "
             "your own"
         )
+    if word in LEARNERS:
+        data = next(data for data in DATA if word in learners_of(data))
+        raise ValueError(
+            f"{word} is a few-shot learner and needs data: `metarl train {word} --benchmark {data}`; "
+            f"data: {', '.join(each for each in DATA if word in learners_of(each))}"
+        )
     if names_object(word):
         return _outside(word, _slug(word.rpartition(":")[2]))
     points = installed()
@@ -63,13 +70,18 @@ def experiment_of_algorithm(
     """The experiment that trains an algorithm on the benchmark of a word, and the origin of a user's benchmark.
 
     Args:
-        algorithm: Name of the algorithm.
-        word: Name of the benchmark, a YAML family file, or FILE.py:FAMILY.
+        algorithm: Name of the algorithm, or of a few-shot learner.
+        word: Name of the benchmark, a YAML family file, or FILE.py:FAMILY; or of the data of a few-shot learner.
         reward: Reward of a user's own for a YAML family; None for the family's.
 
     Raises:
         ValueError: if there is no such benchmark.
     """
+    if word in DATA:
+        return Named(*fewshot_settings(algorithm, word)), None
+    if algorithm not in ALGORITHMS:
+        learnt = ", ".join(data for data in DATA if algorithm in learners_of(data))
+        raise ValueError(f"{algorithm} is a few-shot learner, of {learnt}; got the benchmark {word!r}")
     benchmark: str | Benchmark = word
     source = None
     if names_object(word):

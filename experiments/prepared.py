@@ -17,6 +17,7 @@ from metarl.experiments.catalogue import (
 )
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.fewshot_settings import DATA, LEARNERS, learners_of
 from metarl.experiments.loading import prepare_run
 from metarl.experiments.outside import OwnWords, Source, names_object
 from metarl.experiments.queue import Planned
@@ -70,7 +71,8 @@ def prepared_by(word: str, options: list[str]) -> Prepared:
     reward = None
     if (reward_word := _option(options, "--reward")[0]) is not None:
         reward, sources["reward"] = reward_of_word(reward_word)
-    benchmark_word, rest = _benchmark_word(options) if word in ALGORITHMS else (None, options)
+    by_name = word in ALGORITHMS or word in LEARNERS
+    benchmark_word, rest = _benchmark_word(word, options) if by_name else (None, options)
     if benchmark_word is None:
         named = experiment_of_word(word)
     else:
@@ -139,13 +141,15 @@ def with_seed(prepared: Prepared, seed: int) -> Prepared:
     return replace(prepared, experiment=replace(experiment, seed=seed))
 
 
-def _benchmark_word(words: list[str]) -> tuple[str | None, list[str]]:
+def _benchmark_word(word: str, words: list[str]) -> tuple[str | None, list[str]]:
     """The value of --benchmark, None if it is not there, and the words without it.
 
-    Help without a benchmark describes the fields as for point navigation.
+    Help without a benchmark describes the fields as for point navigation, or for the first data of a learner.
     """
     value, rest = _option(words, "--benchmark")
-    return ("point" if value is None and {"-h", "--help"} & set(words) else value), rest
+    if value is not None or not {"-h", "--help"} & set(words):
+        return value, rest
+    return "point" if word in ALGORITHMS else next(data for data in DATA if word in learners_of(data)), rest
 
 
 def _option(words: list[str], option: str) -> tuple[str | None, list[str]]:

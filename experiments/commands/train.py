@@ -6,11 +6,13 @@ from pathlib import Path
 from metarl.experiments.arguments import UsageError
 from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.console import say
+from metarl.experiments.fewshot_settings import LEARNERS
 from metarl.experiments.prepared import Prepared, prepared_by, with_seed
 from metarl.experiments.runs import make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
 
+_LEARNERS = textwrap.fill(", ".join(LEARNERS), 48).replace("\n", "\n" + 30 * " ")
 _ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48).replace("\n", "\n" + 30 * " ")
 HELP = f"""usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
        metarl train EXPERIMENT ... --seeds 3 [--out DIR] [any field]
@@ -20,6 +22,8 @@ EXPERIMENT is one of
   ALGORITHM --benchmark NAME  {_ALGORITHMS},
                               with settings for the benchmark's kind; of `metarl list
                               benchmarks`, a YAML family, or FILE.py:FAMILY of your own
+  LEARNER --benchmark DATA    few-shot learners on sinusoids, harmonics, omniglot or
+                              class-folders: {_LEARNERS}
   FILE.py:NAME, module:NAME   an Experiment of your own, or a function that returns one
 
 `metarl train EXPERIMENT --help` describes an experiment's fields."""

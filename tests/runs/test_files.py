@@ -280,7 +280,10 @@ def test_wandb_logs_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     logger.log(1, 10, {"a": 0.25})
     logger.evaluation(10, {"evaluation/return_after_1": 7.0})
     logger.close()
-    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    (file,) = (tmp_path / "wandb").glob("offline-run-*/*.wandb")
+    content = file.read_bytes()
+    for part in (b'"seed"', b"iteration", b"0.25", b"evaluation/return_after_1", b"7.0"):
+        assert part in content
 
 
 def test_wandb_that_is_not_installed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
