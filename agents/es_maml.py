@@ -68,7 +68,7 @@ class EsAdaptationConfig:
 
 @dataclass(frozen=True)
 class EsMamlConfig(AgentConfig):
-    """ES-MAML's hyperparameters.
+    """ES-MAML's hyperparameters, for policies of any size.
 
     Attributes:
         hidden_sizes: Widths of the policy network's hidden layers; none for a linear policy.

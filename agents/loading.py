@@ -16,9 +16,9 @@ from metarl.deploy.policies import ActorMaker, AdaptedPolicy, load_saved
 _TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy, BeliefPolicy)
 _MAKERS: dict[str, ActorMaker] = {
     GradientActor.saved_as: GradientActor.from_saved,
-    PerturbedActor.saved_as: PerturbedActor.from_saved,
     LatentActor.saved_as: LatentActor.from_saved,
     **{kind.saved_as: partial(TrialActor.from_saved, network=kind) for kind in _TRIAL_NETWORKS},
+    PerturbedActor.saved_as: PerturbedActor.from_saved,
 }
 
 

@@ -36,7 +36,7 @@ from metarl.tasks import Task, TaskEnv
 
 @dataclass(frozen=True)
 class ReptileConfig(AgentConfig):
-    """Reptile's hyperparameters.
+    """Reptile's hyperparameters for reinforcement learning.
 
     Attributes:
         policy: Network of the policy.

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,8 +73,9 @@ class TinyEnv(gymnasium.Env[Any, Any]):
 
 def _agent(kind: str, env: Any) -> Any:
     few = AdaptationConfig(num_episodes=2)
-    if kind == "promp":
-        return Promp(env, PrompConfig(PolicyConfig(hidden_sizes=(8, 8)), few), seed=0, device=CPU)
+    if kind.startswith("promp"):
+        policy = PolicyConfig(hidden_sizes=(8, 8), context_size=3 if kind == "promp-context" else 0)
+        return Promp(env, PrompConfig(policy, replace(few, inner_lr=1.0)), seed=0, device=CPU)
     if kind.startswith("pearl"):
         context = ContextConfig("recurrent" if kind == "pearl-recurrent" else "set", 3, (8, 8), kind != "pearl")
         config = PearlConfig(context=context, hidden_sizes=(8, 8), vary_context=False, replay_capacity=1000)
@@ -135,6 +137,7 @@ CASES: Mapping[str, tuple[str, spaces.Space[Any], spaces.Space[Any]]] = {
 SLOW: Mapping[str, tuple[str, spaces.Space[Any], spaces.Space[Any]]] = {
     "promp": ("promp", STATE, ARM),
     "promp choices": ("promp", STATE, spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[0, 1], [2, 3]])),
+    "promp context": ("promp-context", STATE, ARM),
     "promp bits": ("promp", STATE, spaces.MultiBinary(3)),
     "gru images": ("gru", PARTS, spaces.Discrete(3, start=-1)),
     "lstm": ("lstm", STATE, spaces.Discrete(3, start=5)),
