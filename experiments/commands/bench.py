@@ -18,8 +18,8 @@ class BenchArguments:
     """Measure this project beside its peers, in one run, and report ratios.
 
     Attributes:
-        name: Measurement to make: rollout, dynamics, metaworld, meta-gradient, rl2, pearl, reward-scale, fewshot
-            or threads.
+        name: Measurement to make: rollout, dynamics, metaworld, meta-gradient, rl2, pearl, reward-scale, fewshot,
+            threads or executors.
         json: New file to write the result to, besides showing it.
         repeats: Number of measurements of each contender, whose medians are reported; of reward-scale, number of
             seeds.
@@ -37,6 +37,7 @@ class BenchArguments:
                 "reward-scale",
                 "fewshot",
                 "threads",
+                "executors",
             ],
             tyro.conf.arg(metavar="NAME"),
         ]

@@ -59,6 +59,10 @@ class LocalProcesses:
         tasks = tuple(task for share in shares for task in share.tasks)
         return from_arrays(tasks, [pickle.loads(answer) for answer in answers])
 
+    def pids(self) -> list[int]:
+        """Process numbers of the workers."""
+        return [process.pid for process in self._processes]
+
     def close(self) -> None:
         """End the processes; safe to call twice."""
         for process in self._processes:

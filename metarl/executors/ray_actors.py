@@ -283,6 +283,10 @@ class RayActors:
         self._ray.kill(worker.handle)
         self._workers[number] = self._started(worker.name)
 
+    def pids(self) -> list[int]:
+        """Process numbers of the workers that are ready, each on its node."""
+        return [worker.home.pid for worker in self._workers if worker.home is not None]
+
     def close(self) -> None:
         """End the actors, and a local session; safe to call twice."""
         workers, self._workers = self._workers, []

@@ -85,6 +85,12 @@ class WorkerProcess:
             remote.close()
         self._has_answered = False
 
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
     def restart(self) -> None:
         """End the process, whatever it is doing, and start it anew; its servant is made again."""
         self.kill()

@@ -1,5 +1,6 @@
 """Local executors: what they collect is the same to the bit, and what dies or hangs is collected again."""
 
+import json
 import os
 import signal
 import warnings
@@ -14,6 +15,7 @@ import torch
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs import make_benchmark
 from metarl.executors.local_processes import LocalProcesses
+from metarl.experiments.bench import executors
 from metarl.experiments.cli import main
 from metarl.runs.cores import WorkerError
 from metarl.trajectories import Trajectories, from_arrays, to_arrays
@@ -80,13 +82,12 @@ def test_a_lost_process_is_started_again_and_changes_nothing(
     lost = _processes(workers)._processes[1]
     monkeypatch.setattr(lost, "_timeout_s", 1.0)
     workers.collect(actor(), TASKS, 2, seed=0)  # the first answer may take longer than that
-    pid = lost._process.pid
-    assert pid is not None
+    pid = lost.pid
     os.kill(pid, by)
     with pytest.warns(RuntimeWarning, match=f"^{text}; it was started again and collects its share once more$"):
         again = workers.collect(actor(), TASKS, 2, seed=3)
     assert equal(again, expected)
-    assert lost._process.pid != pid
+    assert lost.pid != pid
 
 
 class Deadly(GradientActor):
@@ -170,3 +171,18 @@ def test_on_the_command_line_a_warning_is_one_line(
     assert main(["list"]) == 0
     assert capsys.readouterr().out == "metarl: warning: worker 1 died; it was started again\n"
     assert warnings.formatwarning is before
+
+
+def test_the_executors_bench_counts_bytes_and_compares_with_this_process() -> None:
+    sizes = executors.Sizes(num_tasks=3, num_episodes=2, horizon=4)
+    measured = executors.bench(1, {"point": sizes}, ("local", "processes"))["benchmarks"]["point"]
+    json.dumps(measured)
+    local, processes = measured["costs"]["local"], measured["costs"]["processes"]
+    assert (local["bytes_sent_per_step"], local["bytes_received_per_step"], local["worker_memory_mb"]) == (0, 0, 0)
+    # Two observations, two actions, two moments of the policy, a reward and three flags: 4 * 7 + 3 at least.
+    assert processes["bytes_received_per_step"] > 4 * 7 + 3
+    assert processes["worker_memory_mb"] > 50
+    speeds = measured["steps_per_s"]
+    assert measured["over_this_process"]["processes"]["median"] == pytest.approx(
+        speeds["processes"] / speeds["local"]
+    )
