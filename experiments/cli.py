@@ -20,6 +20,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl report DIR ... [--out FILE.html]
+  metarl results [FOLDER] [--add DIR ...]
   metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
   metarl sweep EXPERIMENT --over SETTING=RANGE ... [--trials N] [--out DIR]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
@@ -51,6 +52,7 @@ _COMMANDS = {
     "video": "commands.video",
     "compare": "commands.compare",
     "report": "commands.report",
+    "results": "commands.results",
     "queue": "commands.queue",
     "sweep": "commands.sweep",
     "study": "study.command",

@@ -1,7 +1,7 @@
 """Run folders as comparisons read them: configuration, evaluation by task, and metrics by iteration."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,16 +61,10 @@ class RunRecord:
         Returns:
             Name of the metric, the iterations that have it, and its values there.
         """
-        name = "train/return_post"
-        tested = [name for name in self.metrics if name.startswith("test/return_after_")]
-        if tested:
-            last = max(tested, key=_last_number)
-            if np.isfinite(self.metrics[last]).sum() >= _FEWEST or name not in self.metrics:
-                name = last
-        if name not in self.metrics:
+        curve = learning_curve(self.metrics)
+        if curve is None:
             raise ValueError(f"{self.folder / METRICS} has neither test/return_after_K nor train/return_post")
-        there = np.flatnonzero(np.isfinite(self.metrics[name]))
-        return name, there, self.metrics[name][there]
+        return curve
 
 
 @dataclass(frozen=True)
@@ -200,6 +194,20 @@ def read_metrics(path: Path, axis: Axis = "env_steps") -> dict[str, np.ndarray]:
     if axis not in columns:
         raise ValueError(f"{path} has no column {axis} or no rows; the run has not begun")
     return columns
+
+
+def learning_curve(metrics: Mapping[str, np.ndarray]) -> tuple[str, np.ndarray, np.ndarray] | None:
+    """Return on test tasks by iteration, or on training tasks where few tests were made; see `RunRecord`."""
+    name = "train/return_post"
+    tested = [name for name in metrics if name.startswith("test/return_after_")]
+    if tested:
+        last = max(tested, key=_last_number)
+        if np.isfinite(metrics[last]).sum() >= _FEWEST or name not in metrics:
+            name = last
+    if name not in metrics:
+        return None
+    there = np.flatnonzero(np.isfinite(metrics[name]))
+    return name, there, metrics[name][there]
 
 
 def _check_alike(runs: Sequence[RunRecord]) -> None:

@@ -103,7 +103,7 @@ def _read_group(label: str, runs: Sequence[Path], evaluation: str) -> LearnerGro
         raise ValueError(
             f"{results[0][0]} is no evaluation of a learner ({type(error).__name__} {error})"
         ) from error
-    learning = [_learning(run, metric) for run in runs]
+    learning = [learning_points(run, metric) for run in runs]
     return LearnerGroup(label, tuple(runs), metric, *sizes, train_tasks, curves, learning)
 
 
@@ -117,8 +117,13 @@ def _curve(of_seeds: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curv
     return Curve(steps, values.mean(0).tolist(), bounds)
 
 
-def _learning(run: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
-    """Tasks and scores of the tests in training, or of training tasks where no test was made."""
+def learning_points(run: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    """Tasks and scores of the tests in training, or of training tasks where no test was made.
+
+    Args:
+        run: Run folder.
+        metric: Kind of the scores: accuracy or mse.
+    """
     metrics = read_metrics(run / METRICS, "tasks")
     tested = [name for split in ("validation", "test") for name in metrics if name.startswith(f"{split}/{metric}")]
     names = [max(tested, key=lambda name: int(name.rsplit("_", 1)[1]))] if tested else []

@@ -1,0 +1,1 @@
+"""The page of measured results, which is made from slim copies of run folders."""
