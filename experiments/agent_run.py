@@ -72,6 +72,11 @@ class AgentRun(Run):
         seed = experiment.evaluation.task_seed
         rng = seeding.streams(experiment.seed if seed is None else seed)["test_tasks"]
         tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
+        if experiment.video_every:
+            # Imported here because few runs are filmed.
+            from metarl.experiments.filming import check_drawn  # noqa: PLC0415
+
+            check_drawn(benchmark.test, tasks[0], experiment.horizon)
         return cls(folder, name, experiment, sources, benchmark=benchmark, test_tasks=tuple(tasks))
 
     @classmethod
@@ -134,9 +139,12 @@ class AgentRun(Run):
         stop: Callable[[], bool] | None = None,
     ) -> Progress:
         """Train to the configured number of iterations, from the checkpoint if there is one."""
+        agent, report = self.started(), report or (lambda progress, metrics: None)
+        if self.experiment.video_every:
+            report = self._with_films(report, agent, loggers)
         with make_workers(self.experiment, self.benchmark) as workers:
             return train(
-                self.started(),
+                agent,
                 self.benchmark,
                 workers,
                 self.experiment.training,
@@ -145,9 +153,21 @@ class AgentRun(Run):
                 seed=self.experiment.seed,
                 test_tasks=self.test_tasks,
                 loggers=loggers,
-                report=report or (lambda progress, metrics: None),
+                report=report,
                 stop=stop or (lambda: False),
             )
+
+    def _with_films(self, report: Report, agent: Agent[Any], loggers: Sequence[Logger]) -> Report:
+        """The report of training, which logs films too."""
+        # Imported here because few runs are filmed.
+        from metarl.experiments.filming import with_films  # noqa: PLC0415
+        from metarl.experiments.video import FilmSettings  # noqa: PLC0415
+
+        own, tests = self.experiment, self.experiment.evaluation
+        num_steps = min(2, tests.num_steps)
+        sizes = FilmSettings(num_steps, tests.num_episodes, own.horizon, deterministic=tests.deterministic)
+        tasks, task = self.benchmark.test, self.test_tasks[0]
+        return with_films(report, agent, tasks, task, every=own.video_every, settings=sizes, loggers=loggers)
 
     def restored(self, checkpoint: str = CHECKPOINT) -> tuple[Agent[Any], Progress]:
         """The agent as a checkpoint left it, and how far it was trained."""

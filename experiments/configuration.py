@@ -23,7 +23,14 @@ from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
 from metarl.runs import codec, seeding
-from metarl.runs.configs import MOST_PROCESSES, MOST_STEPS, MOST_TASKS, check_counts, check_seed
+from metarl.runs.configs import (
+    MOST_PROCESSES,
+    MOST_STEPS,
+    MOST_TASKS,
+    MOST_UPDATES,
+    check_counts,
+    check_seed,
+)
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.warm_start import check_warm_start
 from metarl.tasks import Benchmark, FiniteTasks
@@ -79,6 +86,8 @@ class Experiment:
         num_threads: Number of simulation threads, or of processes for plain Gymnasium environments; one per
             core by default.
         loggers: Places that metrics are logged to; csv is always one of them.
+        video_every: Number of iterations between films of the first test task, before adaptation and after its
+            steps, which are logged to TensorBoard and W&B; 0 for none.
         init_from: Folder of another run of the same agent and spaces, whose weights training starts from.
         init_without: Parts of those weights that are not taken and start fresh, such as value: names of
             sub-modules, or of single tensors.
@@ -99,6 +108,7 @@ class Experiment:
     ray_address: str | None = None
     num_threads: int | None = None
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
+    video_every: int = 0
     init_from: str | None = None
     init_without: tuple[str, ...] = ()
     reward: Annotated[Reward | None, tyro.conf.Suppress] = None
@@ -114,6 +124,7 @@ class Experiment:
         check_counts(self, "num_workers", "num_threads", most=MOST_PROCESSES)
         if self.ray_address is not None and self.workers != "ray":
             raise ValueError(f"ray_address needs workers ray, got {self.workers}; add --workers ray")
+        check_counts(self, "video_every", least=0, most=MOST_UPDATES)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
 

@@ -1,6 +1,7 @@
 """Films of adaptation: one task before it and after each step of it, side by side, each panel one episode."""
 
 import importlib.util
+import io
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -277,14 +278,25 @@ def write_film(path: Path, pictures: np.ndarray, fps: float) -> None:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".film-") as folder:
             part = Path(folder) / path.name
             if path.suffix == ".gif":
-                images = [Image.fromarray(picture).quantize(128) for picture in pictures]
-                milliseconds = round(1000 / fps)
-                images[0].save(part, save_all=True, append_images=images[1:], duration=milliseconds, loop=0)
+                part.write_bytes(encode_gif(pictures, fps))
             else:
                 _write_mp4(part, pictures, fps)
             os.replace(part, path)
     except OSError as error:
         raise write_error(path, error) from error
+
+
+def encode_gif(pictures: np.ndarray, fps: float) -> bytes:
+    """The content of a GIF file.
+
+    Args:
+        pictures: Frames, uint8 [frame, height, width, 3].
+        fps: Frames per second.
+    """
+    images = [Image.fromarray(picture).quantize(128) for picture in pictures]
+    file = io.BytesIO()
+    images[0].save(file, "GIF", save_all=True, append_images=images[1:], duration=round(1000 / fps), loop=0)
+    return file.getvalue()
 
 
 def check_film(path: Path) -> None:

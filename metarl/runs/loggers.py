@@ -5,6 +5,7 @@ What they log is a copy. Resumption reads the checkpoint and metrics.csv alone.
 """
 
 import contextlib
+import io
 import os
 import secrets
 import socket
@@ -43,6 +44,16 @@ class Logger:
 
     def evaluation(self, position: int, metrics: Mapping[str, float]) -> None:
         """Log what the trained agent reached in the evaluation at the end of the run."""
+
+    def film(self, position: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
+        """Show a film of the agent.
+
+        Args:
+            position: Place on the x axis.
+            name: Name of the film.
+            gif: Content of an animated GIF file.
+            size: Height and width in pixels.
+        """
 
     def close(self) -> None:
         """Write what is still to be written; called once, also when training fails."""
@@ -103,6 +114,13 @@ class TensorBoardLogger(Logger):
         for summary in (experiment, end):
             self._write(summary=summary)
         self._write(step=position, summary=_scalars(metrics))
+
+    def film(self, position: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
+        """Show a film under IMAGES, where TensorBoard plays it."""
+        from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
+
+        image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=gif)
+        self._write(step=position, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def _write(self, **event: Any) -> None:  # the fields of TensorBoard's Event
         from tensorboard.compat.proto.event_pb2 import Event  # noqa: PLC0415
@@ -184,6 +202,10 @@ class WandbLogger(Logger):
     def evaluation(self, position: int, metrics: Mapping[str, float]) -> None:
         """Put the final evaluation into the run's summary."""
         self._run.summary.update(dict(metrics))
+
+    def film(self, position: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
+        """Log a film at a position."""
+        self._run.log({"position": position, name: self._wandb.Video(io.BytesIO(gif), format="gif")})
 
     def close(self) -> None:
         """Finish the run, once it was opened."""

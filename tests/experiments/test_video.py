@@ -1,13 +1,16 @@
 """metarl video: what it writes, and that the film shows what the agent did."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import metarl
 from metarl.experiments.cli import main
+from metarl.experiments.filming import NAME
 from metarl.experiments.video import Panel, film_task, frames, write_film
 from metarl.runs.files import WriteError
 
@@ -103,3 +106,36 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(WriteError, match="cannot write"):
         write_film(tmp_path / "film.gif", pictures, 5)
     assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
+
+
+def test_films_in_training_go_to_tensorboard_and_change_nothing(runs: Path, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    words = [*TINY, "--agent.adaptation.num-episodes", "2", "--agent.policy.hidden-sizes", "8"]
+    words += ["--training.iterations", "3", "--training.evaluate-every", "0"]
+    for name, every in (("plain", "0"), ("filmed", "2")):
+        assert main(["train", "point-promp", "--out", str(tmp_path / name), *words, "--video-every", every]) == 0
+    states = [metarl.open_run(tmp_path / name).agent().state_dict()["policy"] for name in ("plain", "filmed")]
+    assert len(states[0]) > 2
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    events = EventAccumulator(str(tmp_path / "filmed" / "tensorboard"))
+    events.Reload()
+    (film,) = events.Images(NAME)  # of three iterations, the second
+    plain = EventAccumulator(str(tmp_path / "plain" / "tensorboard"))
+    plain.Reload()
+    assert plain.Tags()["images"] == []
+    assert film.step == [event.step for event in events.Scalars("train/return_post")][1]
+    with Image.open(io.BytesIO(film.encoded_image_string)) as picture:
+        assert picture.format == "GIF"
+        assert picture.n_frames == 6  # the start and five steps
+        assert picture.size == (film.width, film.height)
+        assert film.width <= 720
+
+
+def test_what_cannot_be_drawn_is_said_before_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["train", "bandit-n10-k5-rl2", "--out", str(tmp_path / "run"), "--training.iterations", "1"]
+    assert main([*words, "--video-every", "1"]) == 2
+    error = capsys.readouterr().err
+    assert "draw" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
