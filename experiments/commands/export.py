@@ -28,10 +28,10 @@ class ExportArguments:
     Attributes:
         source: Run folder, or file of an adapted policy that `adapted.save` wrote.
         onnx: New file of the model, ending in .onnx; FILE.json and metarl_runner.py are written beside it.
-        recording: npz file of transitions to adapt to first; without it RL2, VariBAD and PEARL adapt while they
-            act, ProMP and MAML-TRPO act with the meta-parameters.
+        recording: File of transitions to adapt to first, ending in .npz; without it RL2, VariBAD and PEARL
+            adapt while they act, ProMP and MAML-TRPO act with the meta-parameters.
         num_steps: Number of gradient steps on the recording.
-        deterministic: Runner takes the policy's mode unless it is told to sample.
+        deterministic: Runner takes the policy's mode unless it is asked to sample.
         seed: Seed of the actions' noise.
         num_tasks: Number of training tasks that the agent acts in for the card's ranges of observations and
             rewards; 0 for none.

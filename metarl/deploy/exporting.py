@@ -149,9 +149,9 @@ def _converted(step: PolicyStep) -> Any:  # an onnx.ModelProto, which need not b
     assert program is not None
     model = program.model_proto
     used = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
-    kept = [entry for entry in model.graph.input if entry.name in used]
+    inputs = [entry for entry in model.graph.input if entry.name in used]
     del model.graph.input[:]
-    model.graph.input.extend(kept)
+    model.graph.input.extend(inputs)
     return model
 
 

@@ -38,7 +38,7 @@ class Runner:
         record: Whether transitions are kept for `save_recording`.
 
     Attributes:
-        card: What the policy is and was trained for, as the JSON file beside the model has it.
+        card: Description of the policy and its training, as the JSON file beside the model has it.
         num_steps: Number of actions since the trial began.
 
     Raises:
