@@ -27,7 +27,7 @@ from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
-from metarl.tasks import Benchmark, Task, load_tasks, save_tasks
+from metarl.tasks import Benchmark, Task, load_tasks, sample_distinct, save_tasks
 from metarl.training import restore, train
 from metarl.workers import EnvMaker
 
@@ -71,7 +71,7 @@ class AgentRun(Run):
         benchmark = experiment_benchmark(experiment)
         seed = experiment.evaluation.task_seed
         rng = seeding.streams(experiment.seed if seed is None else seed)["test_tasks"]
-        tasks = benchmark.test.sample(experiment.evaluation.num_tasks, rng)
+        tasks = sample_distinct(benchmark.test, experiment.evaluation.num_tasks, rng)
         if experiment.video_every:
             # Imported here because few runs are filmed.
             from metarl.experiments.filming import check_drawn  # noqa: PLC0415
@@ -215,7 +215,7 @@ class AgentRun(Run):
         if options.num_tasks is None:
             return self.test_tasks
         drawn_from = self.benchmark.train if options.split == "train" else self.benchmark.test
-        return tuple(drawn_from.sample(options.num_tasks, seeding.streams(options.seed)["fresh_tasks"]))
+        return tuple(sample_distinct(drawn_from, options.num_tasks, seeding.streams(options.seed)["fresh_tasks"]))
 
     def show(self, result: Mapping[str, Any]) -> None:
         """Print a result of `measure` as tables."""

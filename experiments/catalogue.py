@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from metarl.agent import AgentConfig
 from metarl.envs import benchmark_names
 from metarl.envs.dynamics.files import is_family_file
 from metarl.envs.dynamics.rewards import Reward
@@ -53,7 +54,7 @@ def experiment_of_word(word: str) -> Named:
             f"data: {', '.join(each for each in DATA if word in learners_of(each))}"
         )
     if names_object(word):
-        return _outside(word, _slug(word.rpartition(":")[2]))
+        return _outside(word)
     points = installed()
     if word in points:
         named = _outside(points[word].value, word)
@@ -132,12 +133,11 @@ def title(experiment: Experiment) -> str:
         name = benchmark.name
     else:
         name = Path(benchmark).stem if is_family_file(benchmark) else benchmark
-    kind = type(experiment.agent)
-    short = {known: algorithm for algorithm, known in ALGORITHMS.items()}
-    return f"{_slug(name)}-{short.get(kind) or _slug(kind.__name__.removesuffix('Config'))}"
+    return f"{_slug(name)}-{_agent_name(experiment.agent)}"
 
 
-def _outside(word: str, name: str) -> Named:
+def _outside(word: str, name: str | None = None) -> Named:
+    """The experiment of FILE.py:NAME or module:NAME; by default named after the word and its agent."""
     value, source = load_object(word)
     value = call_if_function(value, word)
     if isinstance(value, Benchmark | GymnasiumFamily):
@@ -149,7 +149,24 @@ def _outside(word: str, name: str) -> Named:
             f"{word} must be an Experiment or a FewshotExperiment, or a function without arguments that returns "
             f"one, got {type(value).__name__}"
         )
-    return Named(name, value, source)
+    return Named(name or _name_of_word(word, value), value, source)
+
+
+def _name_of_word(word: str, experiment: Experiment | FewshotExperiment) -> str:
+    """A name of the file, of what is taken of it, and of the agent or learner: cartpole-rl2, mine-small-rl2."""
+    file, _, part = word.rpartition(":")
+    stem = Path(file).stem if file.endswith(".py") else file.rpartition(".")[2]
+    if isinstance(experiment, Experiment):
+        agent = _agent_name(experiment.agent)
+    else:
+        agent = _slug(type(experiment.learner).__name__.removesuffix("Config"))
+    name = f"{_slug(stem)}-{_slug(part)}"
+    return name if agent in name else f"{name}-{agent}"
+
+
+def _agent_name(config: AgentConfig) -> str:
+    short = {known: algorithm for algorithm, known in ALGORITHMS.items()}
+    return short.get(type(config)) or _slug(type(config).__name__.removesuffix("Config"))
 
 
 def _meant(word: str, known: list[str]) -> str:

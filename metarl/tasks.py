@@ -264,6 +264,30 @@ class FiniteTasks(TaskDistribution):
         return set(self.tasks) <= set(tasks)
 
 
+def sample_distinct(tasks: TaskDistribution, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+    """Draw tasks to measure on, none of them twice unless there are too few; then each as often, give or take one.
+
+    Args:
+        tasks: Distribution of the tasks.
+        num_tasks: Number of tasks.
+        rng: Source of the draws.
+    """
+    drawn = tasks.sample(num_tasks, rng)
+    distinct = dict.fromkeys(drawn)
+    if isinstance(tasks, FiniteTasks) or len(distinct) == num_tasks:
+        return drawn
+    for _ in range(_MORE_DRAWS):
+        distinct |= dict.fromkeys(tasks.sample(num_tasks, rng))
+        if len(distinct) >= num_tasks:
+            break
+    chosen = list(distinct)[:num_tasks]
+    return [chosen[place % len(chosen)] for place in range(num_tasks)]
+
+
+_MORE_DRAWS = 20
+"""Number of times that tasks are drawn again before there are held to be no others."""
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """A training and a test distribution, and what to know about them.

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from metarl.tasks import Parameter, Task, TaskEnv, TaskFamily, load_tasks, save_tasks
+from metarl.envs import make_benchmark
+from metarl.tasks import (
+    Parameter,
+    Task,
+    TaskDistribution,
+    TaskEnv,
+    TaskFamily,
+    load_tasks,
+    sample_distinct,
+    save_tasks,
+)
 
 
 class Walk(TaskFamily):
@@ -255,3 +266,30 @@ def test_an_integer_beyond_floating_point_is_refused(tmp_path: Path) -> None:
     assert "numbers must be finite, got an integer of 401 digits" in message(
         write(tmp_path, [entry(speed=10**400)])
     )
+
+
+class _Dice(TaskDistribution):
+    """Tasks of a family with few of them, drawn independently."""
+
+    def __init__(self, family: TaskFamily, sides: int) -> None:
+        self.family, self.sides = family, sides
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
+        return [Task.of("dice", side=float(side)) for side in rng.integers(0, self.sides, num_tasks)]
+
+
+@pytest.mark.parametrize(("sides", "count", "times"), [(50, 40, {1}), (3, 8, {2, 3}), (2, 40, {20})])
+def test_tasks_to_measure_on_are_distinct_or_equally_often(sides: int, count: int, times: set[int]) -> None:
+    dice = _Dice(Walk(), sides)
+    drawn = dice.sample(count, np.random.default_rng(0))
+    assert len(set(drawn)) < count
+    tasks = sample_distinct(dice, count, np.random.default_rng(0))
+    assert len(tasks) == count
+    assert set(Counter(tasks).values()) == times
+    assert len(set(tasks)) == min(sides, count)
+
+
+def test_tasks_that_are_distinct_stay_as_they_are_drawn() -> None:
+    test = make_benchmark("point").test
+    drawn = test.sample(20, np.random.default_rng(3))
+    assert sample_distinct(test, 20, np.random.default_rng(3)) == drawn

@@ -1,6 +1,8 @@
 """The examples are trained, evaluated, resumed and adapted, from the shell and from Python."""
 
 import json
+import runpy
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,26 @@ def test_an_examples_tasks_differ(name: str) -> None:
     for _ in range(3):
         after = env.advance(action).observations
     assert not np.allclose(after[0], after[1])
+
+
+SHORT = {"poles": "POLES", "gravities": "PENDULUMS"}
+
+
+@pytest.mark.parametrize(("name", "family"), SHORT.items())
+def test_a_short_example_has_fifteen_lines_and_runs(
+    name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = EXAMPLES / f"{name}.py"
+    code = [line for line in file.read_text().splitlines()[1:] if line.strip()]
+    assert len([line for line in code if not line.startswith(("import ", "from "))]) <= 10
+    assert len(code) <= 17
+    words = [*TINY.split(), "--training.iterations", "1"]
+    assert main(["train", "rl2", "--benchmark", f"{file}:{family}", *words, "--out", str(tmp_path / "run")]) == 0
+    again = ["--benchmark", f"{file}:{family}"]
+    assert main(["evaluate", str(tmp_path / "run"), *again, "--num-tasks", "2"]) == 0
+    assert main(["resume", str(tmp_path / "run"), *again, "--iterations", "2"]) == 0
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(file), *words])
+    capsys.readouterr()
+    runpy.run_path(str(file), run_name="__main__")
+    assert f"{family.lower()}-rl2, seed 0: 1 iterations, evaluated" in capsys.readouterr().out

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import metarl
+from metarl.experiments.catalogue import experiment_of_word
 from metarl.experiments.cli import main
 from metarl.experiments.loading import load_agent
 
@@ -164,3 +165,18 @@ def test_every_command_takes_an_experiment_from_outside(
     assert main(["evaluate", "run", "--num-tasks", "2", *again]) == 0
     agent = load_agent("run", experiment=word if again else None)
     assert type(agent.config).__name__ == {"OWN": "OwnConfig", "FEW": "OwnLearner"}[name]
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [("RL2", "own-names-rl2"), ("BIG", "own-names-big-rl2"), ("small_promp", "own-names-small-promp")],
+)
+def test_runs_of_a_file_are_named_after_the_file_the_part_and_the_agent(
+    part: str, name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own_names.py").write_text(
+        "from metarl.agents.promp import PrompConfig\nfrom metarl.agents.rl2 import Rl2Config\n"
+        "from metarl.experiments.configuration import Experiment\n"
+        'RL2 = BIG = Experiment("point", Rl2Config())\nsmall_promp = Experiment("point", PrompConfig())\n'
+    )
+    assert experiment_of_word(f"{tmp_path / 'own_names.py'}:{part}").name == name
