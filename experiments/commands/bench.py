@@ -38,6 +38,7 @@ class BenchArguments:
                 "fewshot",
                 "threads",
                 "executors",
+                "export",
             ],
             tyro.conf.arg(metavar="NAME"),
         ]
@@ -58,7 +59,7 @@ def command(words: list[str]) -> int:
         bench = importlib.import_module(f"metarl.experiments.bench.{arguments.name.replace('-', '_')}")
     except ModuleNotFoundError as error:
         raise UsageError(
-            f'metarl bench {arguments.name} needs {error.name}; pip install "metarl-toolkit[bench,metaworld]"'
+            f'metarl bench {arguments.name} needs {error.name}; pip install "metarl-toolkit[bench,metaworld,onnx]"'
         ) from error
     result: dict[str, Any] = bench.bench(arguments.repeats)
     if arguments.json is not None:

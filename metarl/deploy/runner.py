@@ -76,6 +76,7 @@ class Runner:
         self._carried = [name for name in self._outputs if name.startswith("next_")]
         chosen = "sampled_action" if self._sampling else "action"
         self._fetched = [chosen, *self._carried]
+        self._names = [*self._inputs, *self.card["state"]]
         self._episodes: list[dict[str, Any]] = []
         self.begin_trial()
 
@@ -116,8 +117,7 @@ class Runner:
         self._observation = self._read("observation", observation)
         self._feed.update(self._observation)
         self._draw("step")
-        names = self._inputs.keys() | self.card["state"].keys()
-        action, *state = self._session.run(self._fetched, {name: self._feed[name] for name in names})
+        action, *state = self._session.run(self._fetched, {name: self._feed[name] for name in self._names})
         if not np.isfinite(action).all():
             raise FloatingPointError(f"the action is not finite at step {self.num_steps}; call begin_trial")
         for name, part in zip(self._carried, state, strict=True):
