@@ -63,6 +63,8 @@ def command(words: list[str]) -> int:
     card: dict[str, Any] = {}
     if arguments.source.is_file():
         saved = load_policy(arguments.source)
+        if arguments.deterministic:
+            saved = _without_samples(saved)
         policy = _adapted(saved, saved, recording, arguments)
     else:
         run = open_again(arguments.source, arguments.own)
@@ -96,3 +98,15 @@ def _adapted(
         seed=arguments.seed,
         deterministic=arguments.deterministic,
     ).policy
+
+
+def _without_samples(policy: AdaptedPolicy) -> AdaptedPolicy:
+    """The same policy, which takes the mode of its distribution."""
+    return AdaptedPolicy(
+        policy.actor,
+        policy.action_space,
+        policy.seed,
+        deterministic=True,
+        card=policy.card,
+        history=policy.history,
+    )

@@ -3,6 +3,7 @@
 FILE.onnx           the step; its metadata hold the card, so that the runner needs this file alone
 FILE.json           the card
 metarl_runner.py    a copy of metarl/deploy/runner.py
+metarl_guard.py     a copy of metarl/deploy/guard.py
 """
 
 import base64
@@ -31,6 +32,7 @@ from metarl.runs.files import atomic_write
 from metarl.runs.seeding import task_seeds
 
 RUNNER = "metarl_runner.py"
+_COPIES = {RUNNER: "runner.py", "metarl_guard.py": "guard.py"}
 _METADATA, _VERSION = "metarl_policy", 1
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4  # between torch's outputs and the model's, of numbers of unit size
@@ -71,9 +73,9 @@ def check_export(path: Path | str) -> None:
     for file in (path, path.with_suffix(".json")):
         if file.exists():
             raise ValueError(f"{file} exists and is left as it is; give the policy another name")
-    runner = path.with_name(RUNNER)
-    if runner.exists() and runner.read_bytes() != _runner():
-        raise ValueError(f"{runner} exists and is another version's; export to another folder")
+    for file, content in _copies(path).items():
+        if file.exists() and file.read_bytes() != content:
+            raise ValueError(f"{file} exists and is another version's; export to another folder")
 
 
 def export_policy(policy: AdaptedPolicy, path: Path | str, *, card: Mapping[str, Any] | None = None) -> Exported:
@@ -107,8 +109,7 @@ def export_policy(policy: AdaptedPolicy, path: Path | str, *, card: Mapping[str,
     entry.key, entry.value = _METADATA, text
     content = model.SerializeToString()
     difference = _largest_difference(step, content, inputs)
-    files = {path.with_suffix(".json"): text.encode() + b"\n", path.with_name(RUNNER): _runner(), path: content}
-    _write_all(files)
+    _write_all({path.with_suffix(".json"): text.encode() + b"\n", **_copies(path), path: content})
     return Exported(path, path.with_suffix(".json"), path.with_name(RUNNER), difference)
 
 
@@ -249,8 +250,9 @@ def _write_all(files: Mapping[Path, bytes]) -> None:
         raise
 
 
-def _runner() -> bytes:
-    return Path(__file__).with_name("runner.py").read_bytes()
+def _copies(path: Path) -> dict[Path, bytes]:
+    """The files that need no torch, as they stand beside the model."""
+    return {path.with_name(name): Path(__file__).with_name(own).read_bytes() for name, own in _COPIES.items()}
 
 
 def _version(package: str) -> str:
