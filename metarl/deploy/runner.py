@@ -94,6 +94,8 @@ class Runner:
     def begin_episode(self) -> None:
         """The environment has been reset; what was learned is kept."""
         self._begun, self._waiting, self._ended = True, False, False
+        if self._episodes and not self._episodes[-1]["terminated"]:
+            self._episodes[-1]["truncated"] = True  # also where its end was not reported
         self._put("begins_episode", True)
         self._draw("episode")
 

@@ -269,22 +269,22 @@ def test_what_the_runner_recorded_can_be_adapted_to(exported: Exported, tmp_path
     with pytest.raises(ValueError, match="there are no transitions"):
         policy.save_recording(tmp_path / "none.npz")
     rewards = []
-    for episode in range(2):
+    for episode in range(3):
         observation, _ = env.reset(seed=episode)
         policy.begin_episode()
         ended = False
         while not ended:
             observation, reward, terminated, truncated, _ = env.step(policy.act(observation))
-            policy.observe(observation, reward, terminated, truncated)
+            policy.observe(observation, reward, terminated, truncated and episode > 1)  # one end is not reported
             rewards.append(reward)
             ended = terminated or truncated
     path = tmp_path / "episodes.npz"
     policy.save_recording(path)
     recording = load_recording(path)
     assert recording.rewards == pytest.approx(rewards)
-    assert recording.episode_ends.tolist() == [5, 12]
+    assert recording.episode_ends.tolist() == [5, 12, 17]
     adapted = metarl.adapt_to_recording(_agent("promp", env), recording, ARM)
-    assert adapted.policy.history[0].episodes == 2
+    assert adapted.policy.history[0].episodes == 3
     with pytest.raises(ValueError, match="exists and is left as it is"):
         policy.save_recording(path)
 
