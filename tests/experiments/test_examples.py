@@ -102,3 +102,20 @@ def test_a_short_example_has_fifteen_lines_and_runs(
     capsys.readouterr()
     runpy.run_path(str(file), run_name="__main__")
     assert f"{family.lower()}-rl2, seed 0: 1 iterations, evaluated" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_robot_in_another_process_is_adapted_to_and_controlled(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    adapt_and_control, link = _object("robot", "adapt_and_control"), _object("robot", "Link")(loss=0.2)
+    agent = "--agent.adaptation.num-episodes 2 --training.iterations 1"
+    run = str(tmp_path / "run")
+    assert main(["train", "point-promp", *TINY.split(), *agent.split(), "--out", run]) == 0
+    returns = adapt_and_control(run, tmp_path, link, num_episodes=3, horizon=20)
+    said = capsys.readouterr().out
+    assert [len(episodes) for episodes in returns.values()] == [3, 3]
+    assert all(value < 0 for episodes in returns.values() for value in episodes)
+    assert "held" in said  # messages were lost
+    card = json.loads((tmp_path / "after.json").read_text())
+    assert card["adapted_to"][0]["episodes"] == 3
