@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from metarl.runs.cores import WorkerError
+
 _PREFIX = "metarl-ray-"
 _PATIENCE_S = 10.0
 """Longest time in seconds until something answers at the address of a cluster."""
@@ -32,6 +34,7 @@ class RaySession:
 
     Raises:
         ValueError: if Ray is not installed, nothing answers, or the cluster has other versions of Ray or Python.
+        WorkerError: if a local session does not start.
     """
 
     def __init__(self, address: str | None, num_cpus: int) -> None:
@@ -57,15 +60,23 @@ class RaySession:
 
     def _start(self, num_cpus: int) -> None:
         free = shutil.disk_usage("/dev/shm").free if Path("/dev/shm").is_dir() else 2 * _STORE
-        self.ray.init(
-            num_cpus=num_cpus,
-            num_gpus=0,
-            object_store_memory=max(80 * 2**20, min(_STORE, free // 2)),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level="ERROR",
-            _temp_dir=str(self._folder),
-        )
+        try:
+            self.ray.init(
+                num_cpus=num_cpus,
+                num_gpus=0,
+                object_store_memory=max(80 * 2**20, min(_STORE, free // 2)),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level="ERROR",
+                _temp_dir=str(self._folder),
+            )
+        except Exception as error:  # Ray raises a plain Exception where a server is not up within 30 s
+            self.close()
+            text = " ".join(str(error).split())
+            raise WorkerError(
+                f"Ray's session on this machine did not start: {text} Try again when the machine is less busy, "
+                "or take --workers processes."
+            ) from error
 
     def _connect(self, address: str) -> None:
         if address != "auto" and "://" not in address:

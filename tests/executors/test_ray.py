@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -45,6 +46,50 @@ def test_without_ray_one_line_names_the_extra(
 def test_an_address_without_ray_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "point-promp", "--ray-address", "auto"]) == 2
     assert "ray_address needs workers ray, got processes; add --workers ray" in capsys.readouterr().err
+
+
+class FailingRay(ModuleType):
+    """Stands for the package ray where it cannot start or connect."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__("ray")
+        self.error = error
+        self.folder = Path()
+
+    def is_initialized(self) -> bool:
+        return False
+
+    def init(self, _temp_dir: str = "", **options: Any) -> None:
+        self.folder = Path(_temp_dir)
+        assert not _temp_dir or self.folder.is_dir()
+        raise self.error
+
+
+def test_a_session_that_does_not_start_is_one_line_and_leaves_no_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ray = FailingRay(Exception("The current node timed out\nduring startup."))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    assert main(["train", "point-promp", "--workers", "ray", "--out", str(tmp_path / "run"), *TRAINING]) == 1
+    error = capsys.readouterr().err
+    assert "Ray's session on this machine did not start: The current node timed out during startup." in error
+    assert ray.folder.name.startswith(f"metarl-ray-{os.getpid()}-")
+    assert not ray.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("Version mismatch: Ray: 2.1"), "the cluster at auto has other versions than this machine"),
+        (ConnectionError("Could not find any running Ray instance."), "no Ray cluster runs here; start one with"),
+    ],
+)
+def test_a_cluster_that_cannot_be_joined_is_one_line(
+    error: Exception, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", FailingRay(error))
+    with pytest.raises(ValueError, match=f"^{text}"):
+        Workers(EnvMaker(POINT.family, 5), kind="ray", ray_address="auto")
 
 
 @pytest.mark.slow
