@@ -24,6 +24,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
   metarl sweep EXPERIMENT --over SETTING=RANGE ... [--trials N] [--out DIR]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
+  metarl lake all_runs.zip [DIR ...] [--views N] [--json FILE]
   metarl bench NAME [--json FILE]
 
 EXPERIMENT is a name of `metarl list`, or FILE.py:NAME for one of your own; then
@@ -56,6 +57,7 @@ _COMMANDS = {
     "queue": "commands.queue",
     "sweep": "commands.sweep",
     "study": "study.command",
+    "lake": "commands.lake",
     "bench": "commands.bench",
 }
 

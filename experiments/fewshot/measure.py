@@ -17,7 +17,7 @@ Rows = list[dict[str, Any]]
 def measure(
     learner: Learner, untrained: Learner, sources: Sources, settings: FewshotEvaluationConfig, *, seed: int
 ) -> dict[str, Any]:
-    """Evaluate a learner on every split, and the untrained one on test tasks.
+    """Evaluate a learner on every split, and the untrained one on test tasks, or others where there are none.
 
     Args:
         learner: Trained learner.
@@ -46,16 +46,23 @@ def measure(
         return summarise(name, scores, settings.score_every)
 
     splits = {split: rows_of(learner, source, f"{split} tasks") for split, source in sources.held_out.items()}
-    baseline = rows_of(untrained, sources.held_out["test"], "the untrained learner")
-    return {"adaptation": splits.pop("test"), "splits": splits, "baselines": {"untrained": baseline}}
+    judged = next(name for name in ("test", "validation", "train") if name in splits)
+    baseline = rows_of(untrained, sources.held_out[judged], "the untrained learner")
+    return {
+        "adaptation": splits.pop(judged),
+        "judged": judged,
+        "splits": splits,
+        "baselines": {"untrained": baseline},
+    }
 
 
 def show(result: Mapping[str, Any]) -> None:
     """Print scores by adaptation step as a table."""
+    judged = result.get("judged", "test")  # older results always have test tasks
     curves = {
         **result["splits"],
-        "test": result["adaptation"],
-        "test, untrained": result["baselines"]["untrained"],
+        judged: result["adaptation"],
+        f"{judged}, untrained": result["baselines"]["untrained"],
     }
     name = "accuracy" if "accuracy_mean" in result["adaptation"][0] else "mse"
     percent, digits, label = (100, 2, "accuracy, %") if name == "accuracy" else (1, 4, "mean squared error")

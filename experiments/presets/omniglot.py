@@ -106,7 +106,24 @@ def _augmented(preset: Preset[FewshotExperiment], source: str) -> Preset[Fewshot
     return Preset(replace(experiment, data=data, backbone=backbone, evaluation=evaluation), source)
 
 
+def _lake() -> Preset[FewshotExperiment]:
+    """Lake's one-shot classification, trained on one small archive of five alphabets."""
+    preset = _comparing(PrototypicalConfig(outer=ANNEALED), "")
+    episodes = EpisodesConfig(num_ways=20, num_queries=15, train_ways=20, train_queries=5, within_groups="all")
+    experiment = replace(
+        preset.configuration,
+        data=OmniglotData(split="first_archive", episodes=episodes, augmentation="classes"),
+        training=FewshotTrainingConfig(iterations=80, updates_per_iteration=50, meta_batch_size=3),
+        evaluation=FewshotEvaluationConfig(num_steps=0, views=9),
+    )
+    return Preset(
+        experiment,
+        "Lake et al. 2019, 20 characters of one alphabet; omniglot-protonet on distorted ones of one archive",
+    )
+
+
 OMNIGLOT: FewshotPresets = {
+    "omniglot-lake": _lake(),
     "omniglot-maml": _adapting(
         MamlConfig(inner_lr=0.4, outer=_STEEP),
         "Finn et al. 2017, section 5.2, a fifth of their inner step, pooling, on eight alphabets",

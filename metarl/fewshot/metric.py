@@ -102,6 +102,18 @@ class MetricLearner(ModuleLearner):
                 copies that are turned, moved, scaled and sheared a little, always the same ones.
             at_once: Number of examples that are held in memory together.
         """
+        features = self.features(episodes.data.examples, views=views, at_once=at_once)
+        return ClassEpisodes(
+            ClassData(episodes.data.names, features, episodes.data.counts),
+            num_ways=episodes.num_ways,
+            num_shots=episodes.num_shots,
+            num_queries=episodes.num_queries,
+            groups=episodes.groups,
+        )
+
+    @torch.no_grad()
+    def features(self, examples: Tensor, *, views: int = 1, at_once: int = 500) -> Tensor:
+        """The features of examples [row, *input], each embedded by itself; see `embed_classes`."""
         generator, distort = torch.Generator().manual_seed(0), Augmentation()
 
         def embed(piece: Tensor) -> Tensor:
@@ -111,15 +123,7 @@ class MetricLearner(ModuleLearner):
             return total / views
 
         with self.network.evaluating(self.head):
-            features = torch.cat(
-                [embed(as_inputs(piece)) for piece in torch.split(episodes.data.examples, at_once)]
-            )
-        return ClassEpisodes(
-            ClassData(episodes.data.names, features, episodes.data.counts),
-            num_ways=episodes.num_ways,
-            num_shots=episodes.num_shots,
-            num_queries=episodes.num_queries,
-        )
+            return torch.cat([embed(as_inputs(piece)) for piece in torch.split(examples, at_once)])
 
     def _embed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Features [task, row, *feature] of both sets."""

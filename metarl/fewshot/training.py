@@ -143,9 +143,9 @@ class _LearnerTraining:
         return sums
 
     def test(self) -> Tested:
-        """Scores on validation tasks, or test tasks where there are none; the last of them is what is best."""
+        """Scores on validation tasks, or others where there are none; the last of them is what is best."""
         held_out = self.sources.held_out
-        split = "validation" if "validation" in held_out else "test"
+        split = next(name for name in ("validation", "test", "train") if name in held_out)
         name, scores = adaptation_scores(
             self.learner,
             held_out[split],

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 from metarl.runs.configs import MOST_TASKS, check_counts
 
@@ -35,6 +35,8 @@ class EpisodesConfig:
         train_ways: Number of classes per training task; None for num_ways.
         train_shots: Number of support examples per class in training; None for num_shots.
         train_queries: Number of query examples per class in training; None for num_queries.
+        within_groups: Tasks whose classes are all of one group, one alphabet of Omniglot or one folder of class
+            folders: none of them, the held-out ones, or all. Groups of too few classes are left out.
     """
 
     num_ways: int = 5
@@ -43,6 +45,7 @@ class EpisodesConfig:
     train_ways: int | None = None
     train_shots: int | None = None
     train_queries: int | None = None
+    within_groups: Literal["none", "held_out", "all"] = "none"
 
     def __post_init__(self) -> None:
         check_counts(self, "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
@@ -103,27 +106,36 @@ class ImageClasses(DataConfig):
         """Training episodes, augmented as configured, and plain ones from every split that has classes."""
         train, splits = self.read(device)
 
-        def source(name: str, part: ClassData, sizes: tuple[int, int, int], augmented: Augmented) -> ClassEpisodes:
+        def source(
+            name: str, part: ClassData, sizes: tuple[int, int, int], augmented: Augmented, *, within: bool
+        ) -> ClassEpisodes:
             ways, shots, queries = sizes
-            augmentation = AUGMENTATIONS[augmented]
             try:
                 return ClassEpisodes(
-                    part, num_ways=ways, num_shots=shots, num_queries=queries, augmentation=augmentation
+                    part,
+                    num_ways=ways,
+                    num_shots=shots,
+                    num_queries=queries,
+                    augmentation=AUGMENTATIONS[augmented],
+                    groups=[group_of(of_class) for of_class in part.names] if within else None,
                 )
             except ValueError as error:
                 raise ValueError(f"{name} classes: {error}") from error
 
+        within = self.episodes.within_groups
         held_out = {
-            name: source(name, part, self.episodes.held_out, "none")
+            name: source(name, part, self.episodes.held_out, "none", within=within != "none")
             for name, part in splits._asdict().items()
             if part.names
         }
-        return Sources(source("train", train, self.episodes.train, self.augmentation), dict(held_out))
+        training = source("train", train, self.episodes.train, self.augmentation, within=within == "all")
+        return Sources(training, dict(held_out))
 
     def describe(self) -> str:
         """The size of a held-out task in words."""
         ways, shots, queries = self.episodes.held_out
-        return f"{ways} ways, {shots} shots, {queries} queries"
+        within = "" if self.episodes.within_groups == "none" else ", within a group"
+        return f"{ways} ways, {shots} shots, {queries} queries{within}"
 
     def resized(
         self,
@@ -135,6 +147,14 @@ class ImageClasses(DataConfig):
     ) -> Self:
         """The same data with other held-out tasks or from another folder; training tasks keep their sizes."""
         ways, shots, queries = self.episodes.held_out
-        train = dict(zip(("train_ways", "train_shots", "train_queries"), self.episodes.train, strict=True))
-        episodes = EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries, **train)
+        train_ways, train_shots, train_queries = self.episodes.train
+        episodes = EpisodesConfig(
+            num_ways or ways,
+            num_shots or shots,
+            num_queries or queries,
+            train_ways,
+            train_shots,
+            train_queries,
+            self.episodes.within_groups,
+        )
         return replace(self, episodes=episodes, folder=folder or self.folder)

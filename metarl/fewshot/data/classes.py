@@ -4,6 +4,7 @@ All examples lie in one tensor, class by class, as bytes if they are images. A m
 two gathers, whatever the numbers of tasks, classes and examples: no loop, no loader processes.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -105,6 +106,13 @@ def as_inputs(examples: Tensor) -> Tensor:
     return examples.float() / 255 if examples.dtype == torch.uint8 else examples
 
 
+def group_of(name: str) -> str:
+    """The group of a class: "Greek" of "Greek/character01", "Greek/rot090" of "Greek/character01/rot090"."""
+    group, _, rest = name.partition("/")
+    _, _, variant = rest.partition("/")
+    return f"{group}/{variant}" if variant else group
+
+
 class ClassEpisodes:
     """N-way K-shot episodes from classes.
 
@@ -114,6 +122,8 @@ class ClassEpisodes:
         num_shots: Number of support examples per class, K.
         num_queries: Number of query examples per class.
         augmentation: Distortion of what is drawn; None for none.
+        groups: Group of each class, such as its alphabet; the classes of a task are then of one group, each group
+            with at least N classes as often as it has classes. None if any classes go together.
 
     Raises:
         ValueError: if there are too few classes, or a class has too few examples; the message names it.
@@ -127,6 +137,7 @@ class ClassEpisodes:
         num_shots: int,
         num_queries: int,
         augmentation: Augmentation | None = None,
+        groups: Sequence[str] | None = None,
     ) -> None:
         self.data = data
         self.num_ways, self.num_shots, self.num_queries = num_ways, num_shots, num_queries
@@ -141,13 +152,20 @@ class ClassEpisodes:
                 f"{needed}: {num_shots} for the support set and {num_queries} for the query set"
             )
         self.augmentation = augmentation
+        self.groups = groups
         self._starts = data.starts
+        self._members = None if groups is None else _members(groups, num_ways)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class; targets are places among the task's own classes, in random order."""
         generator = torch_generator(draw_seed(rng))
         # The largest of independent random keys are a draw without replacement.
-        classes = torch.rand(num_tasks, len(self.data.names), generator=generator).topk(self.num_ways).indices
+        class_keys = torch.rand(num_tasks, len(self.data.names), generator=generator)
+        if self._members is not None:
+            sizes = self._members.sum(1).double()
+            drawn = torch.multinomial(sizes, num_tasks, replacement=True, generator=generator)
+            class_keys.masked_fill_(~self._members[drawn], -1.0)
+        classes = class_keys.topk(self.num_ways).indices
         counts = self.data.counts[classes].unsqueeze(-1)
         keys = torch.rand(num_tasks, self.num_ways, int(self.data.counts.max()), generator=generator)
         keys.masked_fill_(torch.arange(keys.shape[-1]) >= counts, -1.0)
@@ -168,3 +186,16 @@ class ClassEpisodes:
         return Examples(
             inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets.expand(num_tasks, -1)
         )
+
+
+def _members(groups: Sequence[str], num_ways: int) -> Tensor:
+    """Which classes belong to each group that has enough of them, bool [group, class]."""
+    sizes = Counter(groups)
+    enough = [group for group, size in sizes.items() if size >= num_ways]
+    if not enough:
+        largest, size = sizes.most_common(1)[0]
+        raise ValueError(
+            f"{num_ways}-way episodes within a group need a group of at least {num_ways} classes, the largest is "
+            f"{largest!r} with {size}"
+        )
+    return torch.tensor([[of_class == group for of_class in groups] for group in enough])

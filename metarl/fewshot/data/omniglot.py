@@ -5,7 +5,7 @@ and ink 0; here ink is 255 and paper 0, and images are antialiased as they shrin
 never the order in which a file system lists folders, say what a class is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,9 +19,10 @@ from metarl.fewshot.data.decoding import decode_image, image_names, read_archive
 from metarl.fewshot.data.images import make_splits
 
 Resize = Literal["antialias", "nearest"]
-OmniglotSplit = Literal["eight_alphabets", "alphabets", "vinyals", "lake"]
+OmniglotSplit = Literal["eight_alphabets", "alphabets", "vinyals", "lake", "first_archive", "second_archive"]
 """eight_alphabets: our own of the two small archives; alphabets: 25, 5 and 20 alphabets; vinyals: Vinyals et al.
-2016, 1,028, 172 and 423 characters; lake: background and evaluation alphabets, with no validation."""
+2016, 1,028, 172 and 423 characters; lake: background and evaluation alphabets, with no validation; first_archive,
+second_archive: all of one archive to train on, and the alphabets that it lacks, if any, as test classes."""
 
 PARTS = ("images_background", "images_evaluation", "images_background_small1", "images_background_small2")
 
@@ -61,7 +62,8 @@ class OmniglotData(ImageClasses):
     """Omniglot, handwritten characters of 50 alphabets.
 
     Attributes:
-        folder: Folder that holds images_background(.zip) and images_evaluation(.zip), or the two small archives.
+        folder: Folder that holds images_background(.zip) and images_evaluation(.zip), or the small archives; or a
+            single archive.
         split: Division of the characters into training, validation and test classes.
         rotations: Splits that have rotations by 90, 180 and 270 degrees as classes of their own.
         train_on_validation: Whether validation classes are trained on too instead of being held out.
@@ -99,7 +101,8 @@ def read_omniglot(
 
     Args:
         folder: Folder that holds images_background and images_evaluation, as folders or zip archives, itself or in
-            the folder omniglot-py that torchvision makes; or the archives images_background_small1 and _small2.
+            the folder omniglot-py that torchvision makes; or the archives images_background_small1 and _small2; or
+            a single archive.
         split: Division of the characters into training, validation and test classes.
         size: Width and height that images are resized to, in pixels.
         resize: Filter of the resizing; "nearest" reproduces the many codes that resize one-bit images without
@@ -110,9 +113,12 @@ def read_omniglot(
         ValueError: if there is no Omniglot in the folder, a file is damaged, or the split's classes are not there.
     """
     images: dict[str, list[Tensor]] = {}
+    names: list[dict[str, None]] = []  # of each part, in order
     for part in _parts(folder):
         fresh: dict[str, list[Tensor]] = {}
+        names.append({})
         for name, place, content in _files(part):
+            names[-1][name] = None
             if name not in images:  # the two small archives share Greek and Latin
                 image = decode_image(
                     content, place, size, colour=False, invert=True, antialias=resize == "antialias"
@@ -122,7 +128,21 @@ def read_omniglot(
     if not images:
         raise ValueError(f"no images of the form Alphabet/character/file.png in {folder}; {_SOURCES}")
     data = ClassData.join({name: torch.stack(images[name]) for name in sorted(images)})
+    if split in _ARCHIVES:
+        return make_splits(data, _names_by_archive(names, _ARCHIVES.index(split)), device)
     return make_splits(data, split_names(data.names, split), device)
+
+
+_ARCHIVES = ("first_archive", "second_archive")
+
+
+def _names_by_archive(names: Sequence[Collection[str]], chosen: int) -> dict[str, list[str]]:
+    """The classes of each split if one archive, by its place, is trained on."""
+    if chosen >= len(names):
+        raise ValueError(f"the split {_ARCHIVES[chosen]} needs two archives, got {len(names)}; {_SOURCES}")
+    alphabets = {name.split("/")[0] for name in names[chosen]}
+    others = {name for part in names for name in part if name.split("/")[0] not in alphabets}
+    return {"train": sorted(names[chosen]), "validation": [], "test": sorted(others)}
 
 
 def split_names(names: Sequence[str], split: OmniglotSplit) -> dict[str, list[str]]:
@@ -177,6 +197,8 @@ _SOURCES = (
 
 def _parts(folder: Path) -> list[Path]:
     """The folders and archives of Omniglot in a folder; a folder that was unpacked stands for its archive."""
+    if folder.suffix == ".zip" and folder.is_file():
+        return [folder]
     if not folder.is_dir():
         raise ValueError(f"no Omniglot at {folder}: no such folder; {_SOURCES}")
     parts = []
