@@ -20,6 +20,7 @@ from metarl.envs.mujoco.families import HalfCheetahVel
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import Experiment
 from metarl.experiments.loading import open_run
+from metarl.experiments.outside import GROUP
 from metarl.experiments.presets.studies import STUDIES
 from metarl.experiments.runs import Run
 from metarl.experiments.study import command, running
@@ -220,23 +221,34 @@ OWN = Experiment("half-cheetah-dynamics", OwnRl2())
 """
 
 
-def test_a_run_of_an_experiment_from_a_file_is_taken_with_that_file(
-    done: tuple[Path, Path], tmp_path: Path
+@pytest.mark.parametrize("kind", ["file", "module", "installed"])
+def test_a_run_of_an_experiment_of_ones_own_is_taken_with_what_it_is_of(
+    kind: str, done: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file = tmp_path / "own_of_a_study.py"
+    module = f"own_of_a_study_{kind}"
+    file = tmp_path / f"{module}.py"
     file.write_text(_OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    word = {"file": f"{file}:OWN", "module": f"{module}:OWN", "installed": "mine"}[kind]
     shutil.copytree(done[0] / "runs" / "rl2", tmp_path / "run")
     path = tmp_path / "run" / "config.json"
     config = json.loads(path.read_text())
-    config["experiment"]["agent"]["algorithm"] = "own_of_a_study:OwnRl2"
-    path.write_text(json.dumps(config | {"sources": {"experiment": {"source": "own_of_a_study.py:OWN"}}}))
+    config["experiment"]["agent"]["algorithm"] = f"{module}:OwnRl2"
+    source = {"experiment": {"source": word.removeprefix(f"{tmp_path}/")}}
+    path.write_text(json.dumps(config | {"sources": source}))
     study, given = _study(stable=None, gap=None), {"rl2": tmp_path / "run"}
     given |= {name: done[0] / "runs" / name for name in ("oracle", "promp")}
-    with pytest.raises(ValueError, match=r"add --experiment own_of_a_study\.py:OWN"):
+    with pytest.raises(ValueError, match=r"add --experiment|install"):
         command.run_study("tiny", study, tmp_path / "study", given)
-    assert command.run_study("tiny", study, tmp_path / "study", given, f"{file}:OWN") == 0
+    own: str | None = word
+    if kind == "installed":
+        (tmp_path / "mine-1.dist-info").mkdir()
+        (tmp_path / "mine-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1\n")
+        (tmp_path / "mine-1.dist-info" / "entry_points.txt").write_text(f"[{GROUP}]\nmine = {module}:OWN\n")
+        own = None  # it is found where it is installed
+    assert command.run_study("tiny", study, tmp_path / "study", given, own) == 0
     evaluation = json.loads((tmp_path / "study" / "evaluations" / "rl2.json").read_text())
-    assert evaluation["experiment"]["agent"]["algorithm"] == "own_of_a_study:OwnRl2"
+    assert evaluation["experiment"]["agent"]["algorithm"] == f"{module}:OwnRl2"
 
 
 def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
