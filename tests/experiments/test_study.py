@@ -362,7 +362,7 @@ def test_a_study_that_makes_no_sense_is_one_line(changes: dict[str, Any], messag
         (["study", "quick", "--runs", "rl2=a", "rl2=b"], "--runs names rl2 twice, a and b"),
         (["study", "quick", "--runs", "rl2=a", "--runs", "rl2=b"], "--runs names rl2 twice, a and b"),
         (["study", "quick", "--num-tasks", "0"], "num_tasks must be at least 1, got 0"),
-        (["study", "quick", "--seed", "-1"], "seed must be zero or more"),
+        (["study", "quick", "--seed", "-1"], "seed must be at least 0"),
         (["study", "quick", "--speed", "2"], "--speed"),
         (["study", "quick", "--benchmark", "no.yaml"], "cannot read the family file"),
         (["train", "half-cheetah-dir-promp", "--benchmark", "no.yaml"], "cannot read the family file"),
