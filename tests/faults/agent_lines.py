@@ -4,6 +4,7 @@ from tests.faults.fault import Fault, faults
 
 _RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/learning/test_trials.py", "tests/agents/test_rl2.py")
 _TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py")
+_VARIBAD = ("tests/agents/test_varibad.py",)
 _PEARL = ("tests/agents/test_pearl.py",)
 _ADAPTIVE = ("tests/agents/test_agents.py",)
 # Without the tests that start worker processes.
@@ -106,7 +107,7 @@ FAULTS: list[Fault] = [
         "agents/trials/network.py",
         _TRIALS,
         (".clamp(-self.reward_limit, self.reward_limit)", ""),
-        ("((fixed - self.observation_mean[where]) * self.observation_scale[where])", "fixed"),
+        ("((fixed - mean) * scale)", "fixed"),
         ("self.log_std.clamp_(*self._log_std_range)", "pass"),
     ),
     *faults(
@@ -114,6 +115,14 @@ FAULTS: list[Fault] = [
         _TRIALS,
         ("self._alive = alive & ~(terminated | truncated)", "self._alive = alive & ~terminated"),
         ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
+    ),
+    *faults(
+        "agents/varibad/elbo.py",
+        _VARIBAD,
+        ("& mask[axes.steps]", "& mask.new_ones(len(axes.steps), 1)"),
+        ("reached.unsqueeze(1) & mask", "mask"),
+        ("scale = (time + 1) * time /", "scale = time * time /"),
+        ("after.kl(before)", "before.kl(after)"),
     ),
     *faults(
         "metarl/learning/reward_scale.py",
