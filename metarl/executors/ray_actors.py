@@ -25,6 +25,8 @@ from metarl.trajectories import Trajectories, TrajectoryArrays, from_arrays
 
 _START_S = 300.0
 """Longest time in seconds until a worker is ready: it waits for CPUs, and imports a simulator."""
+_HEAD_S = 10.0
+"""Time without any worker in seconds after which the cluster's head is asked whether it is there."""
 _BEAT_S = 1.0
 """Seconds between two looks for signs of life."""
 
@@ -203,7 +205,14 @@ class RayActors:
             else:
                 worker.silent_s += passed
                 self._look_after(number, worker, batch)
-        if all(worker.ready is not None and worker.silent_s > _START_S for worker in self._workers):
+        silent_s = min(0.0 if worker.ready is None else worker.silent_s for worker in self._workers)
+        if silent_s > _HEAD_S and self._session.is_lost():
+            self._workers = []  # there is nobody to end them
+            raise WorkerError(
+                "the head of the Ray cluster is lost, and its workers with it; checkpoints are as they were: "
+                "start the cluster again and continue with metarl resume"
+            )
+        if silent_s > _START_S:
             free = self._ray.available_resources().get("CPU", 0)
             raise WorkerError(
                 f"no Ray worker was ready within {_START_S:g} s: each needs {self._num_threads} CPUs, "

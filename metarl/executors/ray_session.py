@@ -93,6 +93,16 @@ class RaySession:
                 text = f"no Ray cluster at {address}: {text}"
             raise ValueError(text) from error
 
+    def is_lost(self) -> bool:
+        """Whether the cluster's head no longer answers; then there is nothing left to close."""
+        host, _, port = self.ray.get_runtime_context().gcs_address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
+        except OSError:
+            self._is_ours = False
+            return True
+        return False
+
     def close(self) -> None:
         """End the connection, and a local session with all its processes and files; safe to call twice."""
         if self._is_ours and self.ray.is_initialized():

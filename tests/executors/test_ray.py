@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from metarl.experiments.cli import main
+from metarl.experiments.loading import open_run
 from metarl.runs.cores import WorkerError
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
@@ -263,6 +264,45 @@ def test_a_training_that_loses_a_node_has_the_metrics_of_one_process(cluster: An
     assert _metrics(there) == _metrics(here)
     first, second = (json.loads((folder / "evaluation.json").read_text()) for folder in (here, there))
     assert first["adaptation"] == second["adaptation"]
+
+
+_LOSES_ITS_HEAD = """
+import os, threading
+from ray.cluster_utils import Cluster
+from metarl.experiments.cli import main
+import sys
+node = {"num_cpus": 2, "num_gpus": 0, "object_store_memory": 80 * 2**20}
+cluster = Cluster(initialize_head=True, head_node_args=node)
+
+def kill() -> None:
+    while not os.path.exists(os.path.join(sys.argv[1], "checkpoint.pt")):
+        threading.Event().wait(0.1)
+    for processes in cluster.head_node.all_processes.values():
+        for info in processes:
+            info.process.kill()
+
+threading.Thread(target=kill, daemon=True).start()
+words = ["--workers", "ray", "--ray-address", cluster.address, "--out", sys.argv[1], *sys.argv[2:]]
+status = main(["train", "point-promp", *words])
+sys.stderr.flush()
+os._exit(status)
+"""
+
+
+@pytest.mark.slow
+def test_a_lost_head_ends_the_run_in_one_line_with_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    folder = tmp_path / "run"
+    words = [*TRAINING, "--training.iterations", "100000", "--training.checkpoint-every", "1"]
+    command = [sys.executable, "-c", _LOSES_ITS_HEAD, str(folder), *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("metarl: error: ")]
+    assert len(errors) == 1
+    assert errors[0].startswith("metarl: error: the head of the Ray cluster is lost")
+    assert (folder / "checkpoint.pt").exists()
+    assert open_run(folder).restored()[1].iteration >= 1
 
 
 def _parents() -> dict[int, int]:
