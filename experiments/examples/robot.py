@@ -1,10 +1,10 @@
 """A robot in another process, reached by datagrams at 50 Hz with jitter and loss, under an exported policy.
 
-python experiments/examples/robot.py RUN_FOLDER
+python experiments/examples/robot.py RUN_FOLDER [TASK]
 
 The policy of the run is exported and acts for four episodes behind a guard, which holds the last action where no
 observation comes in time. The agent adapts to what was recorded; the adapted policy is exported too and controls
-the robot from then on. The robot is a test task of the run's benchmark; of a real one the driver would replace
+the robot from then on. The robot is one of the run's test tasks; of a real one the driver would replace
 `be_the_robot`.
 """
 
@@ -163,7 +163,13 @@ def _send(wire: socket.socket, action: np.ndarray, episode: int) -> None:
 
 
 def adapt_and_control(
-    folder: Path | str, out: Path, link: Link, *, num_episodes: int = 4, horizon: int | None = None
+    folder: Path | str,
+    out: Path,
+    link: Link,
+    *,
+    number: int = 0,
+    num_episodes: int = 4,
+    horizon: int | None = None,
 ) -> dict[str, list[float]]:
     """Adapt to a robot in some episodes and control it in as many; the returns of both.
 
@@ -171,12 +177,13 @@ def adapt_and_control(
         folder: Run folder of an agent of continuous actions.
         out: Folder for the exported models and the recording.
         link: Connection to the robot.
+        number: Number of the test task that the robot is, counted from 0.
         num_episodes: Number of episodes to adapt in.
         horizon: Number of steps per episode; the family's own by default.
     """
     run = metarl.open_run(folder)
     assert isinstance(run, AgentRun)
-    agent, task = run.agent(), run.test_tasks[0]
+    agent, task = run.agent(), run.test_tasks[number]
     limits = Limits(max_age_s=2 * link.period_s, on_late="hold")
     benchmark = str(run.experiment.benchmark)
 
@@ -205,7 +212,8 @@ def main(words: list[str]) -> None:
         be_the_robot(Link(**link), benchmark, Task.from_json(task), num_episodes, horizon)
         return
     with tempfile.TemporaryDirectory() as folder:
-        for moment, returns in adapt_and_control(words[0], Path(folder), Link()).items():
+        number = int(words[1]) if len(words) > 1 else 0
+        for moment, returns in adapt_and_control(words[0], Path(folder), Link(), number=number).items():
             print(moment, "adaptation: returns", ", ".join(f"{value:.1f}" for value in returns))
 
 
