@@ -27,12 +27,14 @@ from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.summary import summarise
 from metarl.experiments.comparison.tables import show
 from metarl.experiments.console import fitted, say, shortened, terminal_width
+from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
-from metarl.experiments.runs import CONFIG, read_config
+from metarl.experiments.runs import CONFIG, EVALUATION, checkpointed_iteration, read_config
 from metarl.runs.cores import usable_cores
 
 LOG = "log.txt"
 State = Literal["waiting", "training", "done", "stopped", "failed"]
+_START: Literal["spawn"] = "spawn"  # of processes: threads that torch has started do not survive a fork
 _PLAIN_INTERVAL_S = 20.0
 _MOST_LINES = 12  # of a live display; of more runs only those are shown that are trained or have failed
 
@@ -103,7 +105,7 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
         most_s: Seconds after which all are stopped as by an interruption; None for as long as it takes.
     """
     begun = time.monotonic()
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context(_START)
     messages: Any = context.Queue()
     slots = min(len(members), jobs or usable_cores())
     threads = max(1, usable_cores() // slots)
@@ -116,7 +118,7 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
             if most_s is not None and time.monotonic() - begun > most_s:
                 forwarding.stop(f"{most_s / 3600:g} hours are over: ")
             for member in waiting[: 0 if forwarding.requested else slots - len(running)]:
-                if not _is_made(member):
+                if not _is_made(member) or _is_done(member):
                     continue
                 words = (str(member.folder), member.own, member.iterations)
                 process = context.Process(
@@ -166,6 +168,21 @@ def _notice_ends(members: Sequence[Member]) -> None:
             watcher.ended(member.state)
 
 
+def _is_done(member: Member) -> bool:
+    """Whether a run is trained and evaluated already, so that it needs no process, which its line then says."""
+    if not (member.folder / EVALUATION).is_file():
+        return False
+    try:
+        run = open_again(member.folder, member.own)
+        total = run.experiment.training.iterations
+        done = member.iterations in (None, total) and checkpointed_iteration(run) >= total
+    except (ValueError, OSError):  # which its process meets too, and writes into its log
+        return False
+    if done:
+        member.state, member.line = "done", "done before"
+    return done
+
+
 def _notice_deaths(members: Sequence[Member], stopping: bool) -> None:
     for member in members:
         process = member.process
@@ -192,8 +209,6 @@ def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: in
 
     from metarl.experiments.arguments import interruptible  # noqa: PLC0415
     from metarl.experiments.console import TrainingDisplay  # noqa: PLC0415
-    from metarl.experiments.loading import open_again  # noqa: PLC0415
-    from metarl.experiments.runs import EVALUATION, checkpointed_iteration  # noqa: PLC0415
     from metarl.experiments.working import keep_evaluation, own_loggers  # noqa: PLC0415
     from metarl.runs.lock import locked  # noqa: PLC0415
     from metarl.runs.loggers import closing  # noqa: PLC0415

@@ -16,6 +16,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """The palette of Okabe and Ito (2008)."""
 MARKERS = "osD^vPX"
 WIDTH, HEIGHT = 3.4, 2.5  # inches, one column
+DPI = 300
 FORMATS = ("png", "pdf")
 HOW_TO_INSTALL = "no figures: matplotlib is not installed; pip install matplotlib and compare again"
 Regions = Mapping[str, tuple[float, float]]
@@ -99,7 +100,7 @@ def save(file: IO[bytes], ending: str, draw: Drawing, *, caption: str = "", num_
             figure.suptitle(caption, fontsize=7)
         handles, labels = axis.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False, fontsize=7)
-        figure.savefig(file, dpi=300, format=ending, transparent=ending == "svg")
+        figure.savefig(file, dpi=DPI, format=ending, transparent=ending == "svg")
 
 
 def _caption(numbers: Mapping[str, Any]) -> str:

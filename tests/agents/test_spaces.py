@@ -33,7 +33,7 @@ OBSERVATIONS: dict[str, spaces.Space[Any]] = {
     "matrix": spaces.Box(-1.0, 1.0, (2, 3)),
     "image": IMAGE,
     "float image": spaces.Box(0.0, 1.0, (3, 8, 8)),
-    "atari image": spaces.Box(0, 255, (84, 84, 3), np.uint8),
+    "large image": spaces.Box(0, 255, (24, 24, 3), np.uint8),
     "discrete": spaces.Discrete(4, start=1),
     "multi-discrete": spaces.MultiDiscrete([2, 3]),
     "multi-binary": spaces.MultiBinary(3),
@@ -82,8 +82,8 @@ def _observed(agent: str, observations: str) -> str | None:
         return (
             r"^anything: observations must be of a Box, Discrete, MultiDiscrete or MultiBinary space, .* got Text"
         )
-    if observations == "atari image" and agent in GRADIENT:
-        return r"takes observations of up to 1,000 numbers, .* got 21,168 in Box\(0, 255, .*; RL2 takes more"
+    if observations == "large image" and agent in GRADIENT:
+        return r"takes observations of up to 1,000 numbers, .* got 1,728 in Box\(0, 255, .*; RL2 takes more"
     return None
 
 

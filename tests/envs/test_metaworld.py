@@ -23,7 +23,7 @@ from metarl.tasks import Task, load_tasks, save_tasks
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 
-FEW = ("reach-v3", "push-v3", "drawer-open-v3", "stick-push-v3", "peg-insert-side-v3", "disassemble-v3")
+FEW = ("push-v3", "stick-push-v3", "peg-insert-side-v3", "disassemble-v3")
 """Environments with one object and two, with contacts looked at, and with rotations from scipy."""
 
 

@@ -17,7 +17,7 @@ from metarl.envs.metaworld.starts import Starts
 from metarl.envs.metaworld.vectors import VECTORS
 from metarl.tasks import Task
 
-FEW = ("reach-v3", "push-v3", "drawer-open-v3", "pick-place-v3", "door-close-v3", "sweep-into-v3", "stick-push-v3")
+FEW = ("push-v3", "drawer-open-v3", "pick-place-v3", "stick-push-v3")
 VERSIONS = ("v1", "v2")
 
 

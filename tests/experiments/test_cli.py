@@ -1,16 +1,17 @@
 """The command line: what a user types, sees, and gets wrong."""
 
 import json
+import os
 import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from metarl.experiments.cli import main
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
+from tests.chaos.forked import command, fork
 
 TINY = [
     "--horizon", "6",
@@ -212,8 +213,8 @@ def test_a_damaged_checkpoint_is_one_line_and_the_one_before_serves(
     assert main(["train", "point-promp", "--out", str(folder), *TINY]) == 0
     path = folder / CHECKPOINT
     path.write_bytes(path.read_bytes()[:500])
-    for command in ("evaluate", "resume"):
-        line = _error(capsys, [command, str(folder)])
+    for name in ("evaluate", "resume"):
+        line = _error(capsys, [name, str(folder)])
         assert "damaged or not a checkpoint" in line
         assert PREVIOUS in line
     assert "must be checkpoint.pt or" in _error(capsys, ["resume", str(folder), "--checkpoint", "other.pt"])
@@ -232,28 +233,25 @@ def test_tasks_and_their_number_exclude_each_other(trained: Path, capsys: pytest
 def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    for command in ("list", "train", "resume", "evaluate", "bench"):
-        assert f"metarl {command}" in shown
+    for name in ("list", "train", "resume", "evaluate", "bench"):
+        assert f"metarl {name}" in shown
 
 
 def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    program = "import sys; from metarl.experiments.cli import main; sys.exit(main())"
     words = ["train", "point-promp", "--out", str(folder), *TINY, "--training.iterations", "100000"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", program, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = fork(partial(command, words), tmp_path / "log.txt")
     metrics = folder / "metrics.csv"
     deadline = time.monotonic() + 120
     while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
-        assert process.poll() is None, process.communicate()
+        assert process.ended() is None, process.log.read_text()
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"continue with: metarl resume {folder}" in out
-    assert "stopping after this iteration" in err
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    printed = process.log.read_text()
+    assert f"continue with: metarl resume {folder}" in printed
+    assert "stopping after this iteration" in printed
     iteration = int(metrics.read_text().strip().splitlines()[-1].split(",")[0])
     assert main(["resume", str(folder), "--iterations", str(iteration + 1)]) == 0
 

@@ -140,6 +140,7 @@ def test_the_command_writes_numbers_and_figures(
 ) -> None:
     pytest.importorskip("matplotlib")
     monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(figures, "DPI", 40)
     out = tmp_path / "out"
     assert main(["compare", *map(str, folders), "--out", str(out), "--latex", "True"]) == 0
     printed = capsys.readouterr().out

@@ -6,10 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 
+from metarl.experiments import seeds
 from metarl.experiments.cli import main
 from metarl.experiments.seeds import LOG, is_group, parse_seeds
 
@@ -31,8 +33,9 @@ def test_other_texts_are_refused(text: str) -> None:
         parse_seeds(text)
 
 
+@pytest.mark.usefixtures("forked")
 def test_runs_of_several_seeds_are_each_what_it_would_be_alone(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     group, alone = tmp_path / "group", tmp_path / "alone"
     assert main(["train", "point-promp", *TINY, "--seeds", "0,3", "--out", str(group)]) == 0
@@ -52,7 +55,10 @@ def test_runs_of_several_seeds_are_each_what_it_would_be_alone(
     assert is_group(group)
     assert not is_group(alone)
     capsys.readouterr()
-    assert main(["resume", str(group)]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(seeds, "_train_one", lambda *words: pytest.fail("a run that is done was given a process"))
+        patch.setattr(BaseProcess, "start", BaseProcess.run)
+        assert main(["resume", str(group)]) == 0
     assert capsys.readouterr().out.count("done before") == 2
     assert main(["resume", str(group), "--iterations", "3"]) == 0
     rows = [(group / f"seed{seed}" / "metrics.csv").read_text().splitlines() for seed in (0, 3)]
