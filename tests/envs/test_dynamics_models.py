@@ -410,17 +410,18 @@ def test_tilt_turns_a_gravity_that_leans_already(arm: Robot) -> None:
 
 def test_a_geom_stays_where_it_is_while_the_centre_of_mass_moves(tmp_path: Path) -> None:
     """MuJoCo places a body's only geom by its centre of mass, where it compiled the two to coincide."""
-    geom = '<geom name="ball" type="sphere" size="0.1" pos="0.3 0 0"/>'
+    geom = '<geom name="rod" type="capsule" size="0.1 0.2" pos="0.3 0 0" euler="0 30 0"/>'
     body = f'<body name="a" pos="0 0 1"><freejoint name="a"/>{geom}</body>'
     motor = "<actuator><motor joint='a' ctrllimited='true' ctrlrange='-1 1'/></actuator>"
     text = f"<mujoco><worldbody>{body}</worldbody>{motor}</mujoco>"
-    (tmp_path / "ball.xml").write_text(text)
-    assert mujoco.MjModel.from_xml_string(text).geom_sameframe[0] != 0
-    robot = Robot("ball", str(tmp_path / "ball.xml"), 1, 0, 0.0, "uniform")
+    (tmp_path / "rod.xml").write_text(text)
+    coinciding = mujoco.mjtSameFrame.mjSAMEFRAME_INERTIA.value
+    assert mujoco.MjModel.from_xml_string(text).geom_sameframe[0] == coinciding
+    robot = Robot("rod", str(tmp_path / "rod.xml"), 1, 0, 0.0, "uniform")
     model = edited(make_family(robot, Range("com_z", ("a",), -1.0, 1.0)), 0.5)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    np.testing.assert_allclose(data.geom("ball").xpos, [0.3, 0.0, 1.0], atol=1e-12)
+    np.testing.assert_allclose(data.geom("rod").xpos, [0.3, 0.0, 1.0], atol=1e-12)
     np.testing.assert_allclose(data.body("a").xipos, [0.3, 0.0, 1.5], atol=1e-12)
 
 

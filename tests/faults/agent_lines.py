@@ -16,7 +16,10 @@ _WORKERS = (
     "tests/test_observations.py",
     "tests/test_workers.py::test_a_trial_depends_on_no_other_task_where_episodes_end_early[rl2]",
 )
-_EXECUTORS = ("tests/executors/test_local_processes.py",)
+_EXECUTORS = (
+    "tests/executors/test_shares.py",
+    "tests/executors/test_local_processes.py",
+)
 _NOISE = (
     "tests/runs/test_seeding.py",
     "tests/test_workers.py::test_noise_of_a_task_does_not_depend_on_the_others",
