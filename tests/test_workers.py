@@ -250,7 +250,7 @@ def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: st
         assert int(lengths[3].min()) == horizon  # the premise: the others' episodes end early, at different times
         assert len(set(lengths[:3].flatten().tolist())) > 1
         assert int(lengths[:3].min()) < horizon
-        for rows in ([0], [1, 2], [2, 3], [0, 3]):
+        for rows in ([1, 2], [0, 3]):
             alone = workers.collect(actor, [tasks[row] for row in rows], 3, seed=5, places=rows)
             for name in ("observations", "actions", "rewards"):
                 real, mask = getattr(together, name)[rows], together.mask[rows]

@@ -415,8 +415,8 @@ def test_learns_to_adapt_in_point_navigation(index: int) -> None:
             return float(curve.returns[1].mean())
 
         untrained = adapted_return(agent.actor())
-        for _ in range(25):
-            tasks = POINT.train.sample(20, generators["tasks"])
+        for _ in range(15):
+            tasks = POINT.train.sample(15, generators["tasks"])
             agent.update(agent.collect(workers, tasks, generators["workers"]))
         trained = adapted_return(agent.actor())
     # Standing still at the origin returns -20 * 0.38 = -7.7 on average.

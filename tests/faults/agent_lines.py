@@ -153,7 +153,7 @@ FAULTS: list[Fault] = [
         ("self._episode > self.num_context", "self._episode > self.num_context + 1"),
         ("if self._episode < self._num_prior:", "if self._episode <= self._num_prior:"),
         ("zip(carry, self._carry, strict=True))", "zip(carry, carry, strict=True))"),
-        ("task_seeds ^ _LATENT_STREAM", "task_seeds"),
+        ("task_seeds ^ np.uint64(LATENT_STREAM)", "task_seeds"),
     ),
     *faults(
         "agents/pearl/collection.py",

@@ -180,9 +180,12 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ('self.normalisation == "running" and not self.module.training', 'self.normalisation == "running"'),
             ("                module.train()\n", "                pass\n"),
             ("            module.eval()\n", "            pass\n"),
-            ('type(layer).__module__.startswith(("torch.nn.", "metarl."))', "type(layer).__module__ is not None"),
             ("steps = num_steps + 1 if", "steps = num_steps if"),
         ],
+    ),
+    "layers.py": (
+        _FUNCTIONAL,
+        [('type(layer).__module__.startswith(("torch.nn.", "metarl."))', "type(layer).__module__ is not None")],
     ),
     "normalisation.py": (
         _GRADIENT,

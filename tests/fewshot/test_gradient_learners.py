@@ -516,7 +516,7 @@ def test_implicit_gradients_of_what_does_not_adapt_count_how_it_moves_the_soluti
     torch.manual_seed(0)
     network = nn.Sequential(nn.BatchNorm1d(4, track_running_stats=False), nn.Linear(4, 3)).double()
     episodes = _episodes(num_tasks=2)
-    config = ImplicitMamlConfig(inner_lr=0.2, inner_steps=200, regularisation=1.0, cg_iters=30)
+    config = ImplicitMamlConfig(inner_lr=0.2, inner_steps=60, regularisation=1.0, cg_iters=10)
     learner = ImplicitMaml(network, config)
     found = learner.meta_gradients(episodes)[0]
     params = learner.network.params
