@@ -1,5 +1,6 @@
 """Collection: what is recorded, and that it does not depend on how the work is split."""
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -227,11 +228,17 @@ def test_a_stream_of_noise_waits_while_its_task_does() -> None:
             assert torch.equal(drawn[1], alone.next()[0])
 
 
+@pytest.fixture(scope="module")
+def two_workers() -> Iterator[Workers]:
+    with Workers(EnvMaker(make_benchmark("point").family, 40), num_workers=2, num_threads=2) as workers:
+        yield workers
+
+
 @pytest.mark.parametrize("algorithm", ["rl2", "varibad", "pearl"])
-def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: str) -> None:
+def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: str, two_workers: Workers) -> None:
     # The point starts at the first goal's edge, so that its episodes end early; the others run to the limit.
     tasks = [Task.of("point", goal=(0.01 * i, 0.02)) for i in range(3)] + [Task.of("point", goal=(5.0, 5.0))]
-    made, horizon = make_benchmark("point"), 40
+    made, horizon = make_benchmark("point"), 40  # as the two workers
     env = made.family.make_env(1, horizon=horizon)
     setup = {"seed": 0, "device": torch.device("cpu"), "iterations": 1}
     if algorithm == "rl2":
@@ -256,7 +263,6 @@ def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: st
                 real, mask = getattr(together, name)[rows], together.mask[rows]
                 assert torch.equal(alone.mask, mask)
                 assert torch.allclose(real[mask], getattr(alone, name)[mask], atol=1e-5), (rows, name)
-    with Workers(EnvMaker(made.family, horizon), num_workers=2, num_threads=2) as workers:
-        sharded = workers.collect(actor, tasks, 3, seed=5)
+    sharded = two_workers.collect(actor, tasks, 3, seed=5)
     assert torch.equal(sharded.mask, together.mask)
     assert torch.allclose(sharded.actions[together.mask], together.actions[together.mask], atol=1e-5)
