@@ -230,19 +230,19 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _DATA,
         [
             (
-                'source("train", train, self.episodes.train, self.augmentation)',
-                'source("train", train, self.episodes.held_out, self.augmentation)',
+                'source("train", train, self.episodes.train, self.augmentation,',
+                'source("train", train, self.episodes.held_out, self.augmentation,',
             ),
             ("self.train_shots or self.num_shots", "self.num_shots"),
             ("self.episodes.num_ways, self.episodes.train_ways)", "self.episodes.num_ways)"),
             (
-                'source(name, part, self.episodes.held_out, "none")',
-                "source(name, part, self.episodes.held_out, self.augmentation)",
+                'source(name, part, self.episodes.held_out, "none",',
+                "source(name, part, self.episodes.held_out, self.augmentation,",
             ),
             ("folder=folder or self.folder)", "folder=self.folder)"),
             (
-                "EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries, **train)",
-                "EpisodesConfig(num_ways or ways, num_shots or shots, num_queries or queries)",
+                "            train_ways,\n            train_shots,\n            train_queries,\n",
+                "            None,\n            None,\n            None,\n",
             ),
         ],
     ),
@@ -293,7 +293,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _TRAINING,
         [
             ("sums[name] = sums.get(name, 0.0) + value / num_updates", "sums[name] = value"),
-            ('split = "validation" if "validation" in held_out else "test"', 'split = "test"'),
+            ('for name in ("validation", "test", "train") if', 'for name in ("test", "validation", "train") if'),
             ("torch.manual_seed(draw_seed(rng) % 2**63)", "draw_seed(rng)"),
             ("place * every", "place"),
         ],
