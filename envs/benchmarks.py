@@ -23,6 +23,7 @@ from metarl.envs.toy.bandits import BanditFamily, BernoulliBandit, GaussianBandi
 from metarl.envs.toy.gridnavi import GOALS, GridNavi
 from metarl.envs.toy.point import Point, PointUniformStart, SparsePoint, SparsePoint100
 from metarl.envs.toy.tabular import RandomMdps
+from metarl.envs.toy.tmaze import TMaze
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution, TaskFamily, Value
 
 Draw = Callable[[np.random.Generator], Value]
@@ -63,8 +64,11 @@ def make_benchmark(name: str, reward: Reward | None = None) -> Benchmark:
         metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
         benchmark: Benchmark = metaworld.metaworld_benchmark(name)
         return benchmark
+    if name.startswith("tmaze-"):
+        return _tmaze(name)
     if name not in _MAKERS:
-        known = f"{', '.join(sorted(_MAKERS))}, Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45, and FILE.yaml"
+        patterns = "tmaze-LENGTH, Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45, and FILE.yaml"
+        known = f"{', '.join(sorted(_MAKERS))}, {patterns}"
         raise ValueError(f"unknown benchmark {name!r}; known: {known}")
     return _MAKERS[name](name)
 
@@ -115,6 +119,17 @@ def _gridnavi(name: str) -> Benchmark:
     )
 
 
+def _tmaze(name: str) -> Benchmark:
+    """Both ways to train and to test on: what differs from episode to episode is the sign at the start."""
+    length = name.removeprefix("tmaze-")
+    if not (length.isascii() and length.isdigit() and len(length) <= 9):
+        raise ValueError(f"expected a T-maze with its length, such as tmaze-100, got {name!r}")
+    family = TMaze(int(length))
+    ways = FiniteTasks(family, tuple(Task(family.name, (("way", way),)) for way in (-1.0, 1.0)))
+    description = f"remember a sign along a corridor of {int(length)} steps (Bakker 2001, Ni et al. 2023)"
+    return Benchmark(name, ways, ways, shared=True, description=description)
+
+
 def _mdps(name: str) -> Benchmark:
     mdps = RandomMdps()
     return Benchmark(
@@ -155,6 +170,7 @@ _MAKERS: dict[str, Callable[[str], Benchmark]] = {
     **dict.fromkeys(dynamics_names(), dynamics_benchmark),
     "tabular-mdp": _mdps,
     "gridnavi": _gridnavi,
+    "tmaze-100": _tmaze,
     "point": _continuous(
         Point(), "goal", _square(0.5), "goal in [-0.5, 0.5]^2, reward -distance (Finn et al. 2017)"
     ),

@@ -38,6 +38,7 @@ BENCHMARKS = (
     "sparse-point",
     "sparse-point-100",
     "tabular-mdp",
+    "tmaze-100",
     "walker-rand-params",
 )
 

@@ -27,6 +27,7 @@ _BENCHMARK_FAMILIES = {  # by the module of the task family
     "metarl.envs.toy.bandits": "bandits",
     "metarl.envs.toy.tabular": "tabular MDPs",
     "metarl.envs.toy.gridnavi": "grid navigation",
+    "metarl.envs.toy.tmaze": "T-mazes",
     "metarl.envs.mujoco.families": "locomotion",
     "metarl.envs.dynamics.family": "random dynamics",
 }

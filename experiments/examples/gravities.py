@@ -10,11 +10,13 @@ from metarl.envs import CustomFamily
 from metarl.tasks import Parameter, Task
 
 
-def make() -> Any:  # noqa: D103
+def make() -> Any:
+    """A pendulum without Gymnasium's time limit: the family has its own."""
     return gymnasium.make("Pendulum-v1").unwrapped
 
 
-def set_gravity(env: Any, task: Task) -> None:  # noqa: D103
+def set_gravity(env: Any, task: Task) -> None:
+    """Set a pendulum's gravity, in m/s^2."""
     env.g = task["gravity"]
 
 

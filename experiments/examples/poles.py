@@ -10,11 +10,13 @@ from metarl.envs import CustomFamily
 from metarl.tasks import Parameter, Task
 
 
-def make() -> Any:  # noqa: D103
+def make() -> Any:
+    """A CartPole without Gymnasium's time limit: the family has its own."""
     return gymnasium.make("CartPole-v1").unwrapped
 
 
-def set_length(env: Any, task: Task) -> None:  # noqa: D103
+def set_length(env: Any, task: Task) -> None:
+    """Give a CartPole a pole, by half its length in metres."""
     env.length, env.polemass_length = task["length"], env.masspole * task["length"]
 
 

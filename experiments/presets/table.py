@@ -15,6 +15,7 @@ from metarl.experiments.presets.point import POINT
 from metarl.experiments.presets.preset import FewshotPresets, Preset, Presets
 from metarl.experiments.presets.sinusoids import SINUSOIDS
 from metarl.experiments.presets.tabular import TABULAR
+from metarl.experiments.presets.tmaze import TMAZE
 
 RL_FAMILIES: Mapping[str, Presets] = {
     "quick start": QUICKSTART,
@@ -22,6 +23,7 @@ RL_FAMILIES: Mapping[str, Presets] = {
     "bandits": BANDITS,
     "tabular MDPs": TABULAR,
     "grid navigation": GRIDNAVI,
+    "T-mazes": TMAZE,
     "locomotion": LOCOMOTION,
     "random dynamics": DYNAMICS,
     "Meta-World": METAWORLD,

@@ -42,7 +42,6 @@ class InnerLoop:
         self.network = network
         self.rule = rule
         self._adapted = set(adapted)
-        network.check_averages(adapted)
         self.objective = objective
 
     @property

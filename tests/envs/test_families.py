@@ -22,7 +22,7 @@ from metarl.envs.toy.point import Point, PointEnv, PointFamily, PointUniformStar
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution
 
 TWO_DIRECTIONS = {"ant-dir", "half-cheetah-dir", "humanoid-dir-2"}
-SHARED = TWO_DIRECTIONS | {"gridnavi"}
+SHARED = TWO_DIRECTIONS | {"gridnavi", "tmaze-100"}
 EXACT = 1e-12
 STILL = (np.zeros((0, 0)), np.zeros((0, 0)))  # positions and velocities, which these rewards do not read
 

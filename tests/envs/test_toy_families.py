@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from metarl.envs.benchmarks import make_benchmark
 from metarl.envs.toy.bandits import BernoulliBandit, GaussianBandit
 from metarl.envs.toy.gridnavi import GOALS, GridNavi
 from metarl.envs.toy.noise import RowNoise
 from metarl.envs.toy.tabular import NUM_ACTIONS, NUM_STATES, RandomMdps, TabularMdp
+from metarl.envs.toy.tmaze import TMaze
 from metarl.tasks import Task
 
 
@@ -224,3 +226,38 @@ def test_the_grid_has_a_wall_on_all_four_sides() -> None:
 def test_goals_are_the_21_cells_away_from_the_start() -> None:
     assert len(GOALS) == len(set(GOALS)) == 21
     assert {(0, 0), (0, 1), (1, 1), (1, 0)}.isdisjoint(GOALS)
+
+
+def test_the_sign_is_shown_once_and_the_right_arm_pays() -> None:
+    env = TMaze(3).make_env(2)
+    env.set_tasks([Task.of("tmaze-3", way=1.0), Task.of("tmaze-3", way=-1.0)])
+    observations, _ = env.reset(seed=0)
+    assert observations.tolist() == [[1, 1, 0], [-1, 1, 0]]
+    for place in (1, 2, 3):
+        step = env.advance(np.array([0, 0]))
+        assert step.observations.tolist() == [[0, 0, place == 3]] * 2
+        assert step.rewards.tolist() == [0, 0]
+    step = env.advance(np.array([2, 2]))  # up
+    assert step.terminated.tolist() == [True, True]
+    assert step.rewards.tolist() == [1, 0]
+    assert step.infos["success"].tolist() == [1, 0]
+
+
+def test_falling_behind_in_a_corridor_costs_a_step_each() -> None:
+    env = TMaze(4).make_env(3, horizon=6)
+    env.set_tasks([Task.of("tmaze-4", way=1.0)] * 3)
+    env.reset(seed=0)
+    returns = np.zeros(3)
+    for actions in ([2, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 0], [0, 0, 0], [2, 0, 0]):
+        step = env.advance(np.array(actions))
+        returns += step.rewards
+    # into the wall and one behind ever after, then right; one back, two behind; at the junction, waiting twice
+    assert returns.tolist() == [1 - 5 / 4, -5 / 4, -2 / 4]
+    assert step.terminated.tolist() == [True, False, False]
+    assert step.truncated[1:].tolist() == [True, True]
+
+
+@pytest.mark.parametrize("name", ["tmaze-", "tmaze-0", "tmaze-x", "tmaze--3", "tmaze-99999999999"])
+def test_a_length_that_is_none_is_said(name: str) -> None:
+    with pytest.raises(ValueError, match="T-maze"):
+        make_benchmark(name)
