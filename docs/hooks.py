@@ -7,6 +7,9 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "experiments" / "results"
+RESULT_PAGES = {"results.md": "README.md", "findings.md": "findings.md"}
+"""Made pages, and the files that they are made from."""
 PACKAGES = {
     "metarl": "The front door, and the seven files that are the machine",
     "metarl.agents": "Agents",
@@ -26,7 +29,11 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"api/{package}.md", content=_api_page(package, title)))
     index = "".join(f"- [`{package}`]({package}.md): {title}\n" for package, title in PACKAGES.items())
     files.append(File.generated(config, "api/index.md", content=f"# API\n\n{index}"))
-    files.append(File.generated(config, "results.md", content=_results()))
+    for page, source in RESULT_PAGES.items():
+        files.append(File.generated(config, page, content=_results_page(RESULTS / source)))
+    for picture in sorted(RESULTS.glob("figures/*.svg")) + sorted(RESULTS.glob("*/figure.png")):
+        path = picture.relative_to(RESULTS).as_posix()
+        files.append(File.generated(config, path, content=picture.read_bytes()))
     return files
 
 
@@ -47,7 +54,17 @@ def _api_page(package: str, title: str) -> str:
     return f"# {title}\n\n{directives}\n"
 
 
-def _results() -> str:
-    """The page of results, whose links to files beside it name the files instead."""
-    text = (ROOT / "experiments" / "results" / "README.md").read_text()
-    return re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"`\1`", text)
+def _results_page(path: Path) -> str:
+    """A page of results, in which links to folders and data of the repository name them instead."""
+
+    def link(match: re.Match[str]) -> str:
+        mark, text, target = match.groups()
+        file, _, anchor = target.partition("#")
+        pages = {source: page for page, source in RESULT_PAGES.items()}
+        if not file or mark or target.startswith("http"):
+            return match[0]
+        if file in pages:
+            return f"[{text}]({pages[file]}{'#' + anchor if anchor else ''})"
+        return text if text.startswith("`") else f"`{text}`"
+
+    return re.sub(r"(!?)\[([^\]]+)\]\(([^)]*)\)", link, path.read_text())
