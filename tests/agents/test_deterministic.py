@@ -55,12 +55,13 @@ def _sampling(agent: Any) -> Any:
 
 
 def _first_actions(actor: Any, seed: int) -> torch.Tensor:
-    actor.begin(task_seeds(seed, 2), 1)
+    parallel = 1 if actor.sequential else 2  # the first of ES-MAML's parallel episodes is not perturbed
+    actor.begin(task_seeds(seed, 2), parallel)
     with torch.no_grad():
         actor.begin_episode()
         if isinstance(actor, LatentActor):
             actor._latents = torch.zeros_like(actor._latents)  # drawn all the same
-        return actor.act(torch.zeros(2, 1, 2)).actions
+        return actor.act(torch.zeros(2, parallel, 2)).actions
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
