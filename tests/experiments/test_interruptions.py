@@ -41,8 +41,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def attended() -> Iterator[None]:
+    """Hangups as in a terminal, also where the tests themselves run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_writes_a_checkpoint(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_writes_a_checkpoint(number: signal.Signals, tmp_path: Path, attended: None) -> None:
     folder, metrics = tmp_path / "run", tmp_path / "run" / "metrics.csv"
 
     def interrupt() -> None:
