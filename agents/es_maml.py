@@ -201,7 +201,8 @@ class PerturbedActor:
         groups = tensor_groups(contents.tensors, ("params", "policy"))
         fill(policy, groups["policy"], "policy")
         check_tensors(expand(policy.params(), 1), groups["params"], "params")
-        return cls(policy, config, groups["params"], perturbing=settings["perturbing"])
+        params = {name: groups["params"][name] for name in policy.params()}  # in the order of perturbations
+        return cls(policy, config, params, perturbing=settings["perturbing"])
 
     def begin(self, task_seeds: np.ndarray, num_parallel: int) -> None:
         """Start parallel episodes of all tasks, each with parameters of its own."""

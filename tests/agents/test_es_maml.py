@@ -211,3 +211,15 @@ def test_learns_to_adapt(benchmark: Any, operator: Literal["es", "hill_climbing"
         trained = returns()
     assert trained[1] > untrained[1] + 0.4
     assert trained[1] > trained[0] + 0.4
+
+
+def test_a_saved_actor_is_perturbed_the_same_in_whatever_order_a_file_holds_its_tensors() -> None:
+    actor = _agent(replace(CONFIG, hidden_sizes=(4,))).actor()
+    saved = actor.saved()
+    turned = saved._replace(tensors=dict(reversed(saved.tensors.items())))
+    again = PerturbedActor.from_saved(actor.interface, turned)
+    assert list(again._task_params(1)) != [name.removeprefix("params.") for name in turned.tensors]
+    for each in (actor, again):
+        each.begin(np.array([7], dtype=np.uint64), 5)
+    observations = torch.ones(1, 5, 2)
+    assert torch.equal(actor.act(observations).actions, again.act(observations).actions)
