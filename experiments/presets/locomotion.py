@@ -44,8 +44,8 @@ VARIBAD = varibad(
     ),
 )
 # Linear policies and hill climbing as in Song et al. 2020; sizes and step sizes are ours.
-ES_MAML = EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=5), outer_lr=0.03, outer_std=0.05)
-ES_TRAINING = TrainingConfig(iterations=800, meta_batch_size=20, checkpoint_every=10, evaluate_every=40)
+ES_MAML = EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=5), outer_lr=0.01, outer_std=0.05)
+ES_TRAINING = TrainingConfig(iterations=400, meta_batch_size=40, checkpoint_every=10, evaluate_every=40)
 # Rakelly et al. 2019's settings, see `metarl.experiments.presets.off_policy`.
 _VELOCITY_PEARL = PearlConfig()
 SMALL_PEARL = replace(
