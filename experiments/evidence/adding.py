@@ -1,4 +1,7 @@
-"""Slim copies of finished runs, which a repository can hold: configuration, metrics and evaluations."""
+"""Slim copies of finished runs, which a repository can hold: configuration, metrics and evaluations.
+
+An evaluation on many tasks is copied without its row for every task; what it says of all together stays.
+"""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -7,7 +10,11 @@ from typing import Any
 
 from metarl.experiments.comparison.records import METRICS, run_folders
 from metarl.experiments.runs import CONFIG, make_folder, read_config
+from metarl.runs.files import write_json
+from metarl.runs.reading import read_json
 
+_MOST_TASKS = 200
+"""Number of tasks up to which an evaluation's row for every task is kept: those of 2,000 bandits take 7 MB."""
 _MAY_DIFFER = ("seed", "device", "num_workers", "num_threads", "loggers")
 
 
@@ -53,5 +60,10 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copy(run: Path, folder: Path) -> None:
-    for path in [run / CONFIG, run / METRICS, *sorted(run.glob("evaluation*.json"))]:
-        shutil.copyfile(path, folder / path.name)
+    for name in (CONFIG, METRICS):
+        shutil.copyfile(run / name, folder / name)
+    for path in sorted(run.glob("evaluation*.json")):
+        result = read_json(path, "evaluation")
+        if len(result.get("tasks", [])) > _MOST_TASKS:
+            result["tasks"] = []
+        write_json(folder / path.name, result)

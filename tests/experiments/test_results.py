@@ -124,6 +124,18 @@ def test_added_runs_are_slim_and_on_the_page(results: Path) -> None:
     assert (results / PAGE).read_text() == text
 
 
+def test_rows_of_very_many_tasks_are_left_out_of_a_copy(results: Path, tmp_path: Path) -> None:
+    run = record(tmp_path / "many", 3, 5.0)
+    result = json.loads((run / "evaluation.json").read_text())
+    for name, count in (("evaluation-few.json", 200), ("evaluation-many.json", 201)):
+        (run / name).write_text(json.dumps(result | {"tasks": [{"family": "point", "params": {}}] * count}))
+    (copy,) = add([run], results)
+    assert len(json.loads((copy / "evaluation-few.json").read_text())["tasks"]) == 200
+    many = json.loads((copy / "evaluation-many.json").read_text())
+    assert many["tasks"] == []
+    assert many["adaptation"] == result["adaptation"]
+
+
 def test_intervals_are_over_seeds_and_tasks(results: Path) -> None:
     (entry,) = read_entries(results)
     assert entry.seeds == [0, 1, 2]
