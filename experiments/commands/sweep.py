@@ -54,18 +54,17 @@ def command(words: list[str]) -> int:
     plan = SweepPlan(tuple(words), tuple(over), seed, cast("Measure | None", measure))
     hours = _hours(hours_word)
     plan.check()  # what cannot be tried is said before a folder is made
-    name = planned(words)[0].name
     try:
-        folder = make_folder(None, f"{name}-sweep") if out is None else Path(out)
+        folder = make_folder(None, f"{planned(words)[0].name}-sweep") if out is None else Path(out)
         sweep = Sweep(plan, folder)
     except ModuleNotFoundError as error:
         raise UsageError('a sweep needs Optuna: pip install "metarl-toolkit[sweep]"') from error
     members = sweep.members(trials)
     say(f"{len(members)} of {trials} trials to do in {folder}")
-    status = train_members(members, jobs, hours) if members else 0
+    if members:
+        train_members(members, jobs, hours)
     _show(sweep, trials)
-    interrupted = any(member.state in ("stopped", "waiting") and member.watcher is None for member in members)
-    if status and interrupted and len(sweep.members(trials)):
+    if sweep.members(trials):
         say(f"not all trials are done; the same command with --out {folder} goes on")
         return 130
     return 0

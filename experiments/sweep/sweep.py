@@ -29,6 +29,7 @@ from metarl.runs.reading import read_json
 SWEEP, DATABASE, BEST = "sweep.json", "sweep.db", "best.py"
 TASK_SEED = 1
 """Seed of the test tasks of trials: other ones than those that runs with --seeds are reported on."""
+_TASK_SEED = "--evaluation.task-seed"
 _WARMUP_TRIALS, _WARMUP_FRACTION = 5, 0.2
 
 
@@ -58,10 +59,6 @@ class SweepPlan:
         options = {each.name: each.option for each in self.ranges}
         return [*self.words, *(word for name, value in settings.items() for word in (options[name], value))]
 
-    def experiment_with(self, settings: Mapping[str, str]) -> Any:
-        """The experiment of a trial with some settings."""
-        return planned(self.words_with(settings))[0].prepare().experiment
-
     def check(self) -> None:
         """Raise a ValueError if the words name no single run, or a setting does not take the ends of its range."""
         if "--seeds" in self.words or any(word.startswith("--seeds=") for word in self.words):
@@ -69,7 +66,7 @@ class SweepPlan:
         for each in self.ranges:
             ends = each.values or tuple(str(int(x)) if each.whole else repr(x) for x in (each.low, each.high))
             for end in ends:
-                self.experiment_with({each.name: end})
+                planned(self.words_with({each.name: end}))[0].prepare()
 
 
 class Sweep:
@@ -78,6 +75,10 @@ class Sweep:
     Args:
         plan: Experiment, ranges and seed.
         folder: Folder of the sweep; made if it is not there.
+
+    Attributes:
+        planned: Run that all trials have in common, before there are folders.
+        draws_tasks: Whether trials are evaluated on tasks that a seed draws.
 
     Raises:
         ValueError: if the folder holds another sweep, or something else.
@@ -88,29 +89,43 @@ class Sweep:
         self.optuna = importlib.import_module("optuna")
         self.optuna.logging.set_verbosity(self.optuna.logging.ERROR)
         self.plan, self.folder = plan, folder
-        begins = not (folder / SWEEP).exists()
-        if begins:
-            if folder.exists() and any(folder.iterdir()):
+        (self.planned,) = planned(plan.words)
+        if not (folder / SWEEP).exists():
+            if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
                 raise ValueError(f"{folder} exists and is not a sweep; give another --out")
-            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ValueError(f"cannot make the sweep's folder {folder}: {error.strerror}") from error
             write_json(folder / SWEEP, asdict(plan))
         else:
             self._check_same()
-        self.iterations: int = plan.experiment_with({}).training.iterations
-        self.study = self.optuna.create_study(
-            storage=f"sqlite:///{folder / DATABASE}",
-            study_name="sweep",
-            direction="maximize",
-            load_if_exists=True,
-            sampler=self.optuna.samplers.TPESampler(seed=plan.seed, constant_liar=True),
-            pruner=self.optuna.pruners.MedianPruner(
-                n_startup_trials=_WARMUP_TRIALS, n_warmup_steps=int(_WARMUP_FRACTION * self.iterations)
-            ),
-        )
+        experiment = self.planned.prepare().experiment
+        self.draws_tasks = hasattr(experiment.evaluation, "task_seed")
+        self.study = self._open_study(int(_WARMUP_FRACTION * experiment.training.iterations))
         if not self.study.trials:
-            own = self._own_settings()
+            own = self._own_settings(experiment)
             if own is not None:
                 self.study.enqueue_trial(own)
+
+    def _open_study(self, warmup_iterations: int) -> Any:
+        """Optuna's study in the folder's database, made if it is not there."""
+        path, samplers, pruners = self.folder / DATABASE, self.optuna.samplers, self.optuna.pruners
+        try:
+            study = self.optuna.create_study(
+                storage=f"sqlite:///{path}",
+                study_name="sweep",
+                direction="maximize",
+                load_if_exists=True,
+                pruner=pruners.MedianPruner(n_startup_trials=_WARMUP_TRIALS, n_warmup_steps=warmup_iterations),
+            )
+        except importlib.import_module("sqlalchemy.exc").SQLAlchemyError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{path} cannot be read as a sweep's database: {reason}") from error
+        # A sweep that goes on must not begin with the same proposals again.
+        seed = (self.plan.seed + len(study.trials)) % 2**32
+        study.sampler = samplers.TPESampler(seed=seed, constant_liar=True)
+        return study
 
     def _check_same(self) -> None:
         made = read_json(self.folder / SWEEP, "sweep")
@@ -122,9 +137,9 @@ class Sweep:
                     "with, or give another --out"
                 )
 
-    def _own_settings(self) -> dict[str, Any] | None:
+    def _own_settings(self, experiment: Any) -> dict[str, Any] | None:
         """The experiment's own values of the settings that differ; None if the ranges do not hold them."""
-        experiment, own = self.plan.experiment_with({}), {}
+        own = {}
         for each in self.plan.ranges:
             value: Any = experiment
             for part in each.name.split("."):
@@ -199,9 +214,8 @@ class Trial:
         Args:
             begun: Whether it was begun by an earlier process.
         """
-        own = planned(self._sweep.plan.words)[0].own
         make = self._find if begun else self._ask
-        return Member(self.folder, f"trial {self._number}", own, make=make, watcher=self)
+        return Member(self.folder, f"trial {self._number}", self._sweep.planned.own, make=make, watcher=self)
 
     def _ask(self) -> None:
         """Have settings proposed, and make the run's folder."""
@@ -219,8 +233,8 @@ class Trial:
 
     def _make(self, settings: Mapping[str, str]) -> None:
         words = self._sweep.plan.words_with(settings)
-        if not any(word.partition("=")[0] == "--evaluation.task-seed" for word in words) and _has_tasks(words):
-            words += ["--evaluation.task-seed", str(TASK_SEED)]
+        if self._sweep.draws_tasks and not any(word.partition("=")[0] == _TASK_SEED for word in words):
+            words += [_TASK_SEED, str(TASK_SEED)]
         run = planned(words)[0].prepare()
         run.introduction()  # what cannot be made leaves no folder behind
         make_run(run, self.folder)
@@ -245,11 +259,6 @@ class Trial:
             self._sweep.study.tell(self._trial, state=states.PRUNED)
         elif state == "failed":
             self._sweep.study.tell(self._trial, state=states.FAIL)
-
-
-def _has_tasks(words: Sequence[str]) -> bool:
-    """Whether the experiment of some words is evaluated on tasks that a seed draws."""
-    return hasattr(planned(words)[0].prepare().experiment.evaluation, "task_seed")
 
 
 def command_line(words: Sequence[str]) -> str:

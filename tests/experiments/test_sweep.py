@@ -153,6 +153,8 @@ def test_a_sweep_goes_on_to_more_trials_and_refuses_other_settings(
     assert "1 of 3 trials to do" in capsys.readouterr().out
     assert (swept / "trial002/evaluation.json").exists()
     assert (swept / "trial000/checkpoint.pt").read_bytes() == before
+    rates = {metarl.open_run(swept / f"trial00{n}").experiment.agent.outer_lr for n in (0, 1, 2)}
+    assert len(rates) == 3  # the sampler does not begin with the same proposals again
     assert main(["sweep", *WORDS, "--over", "agent.outer_lr=0.1:1", "--trials", "3", "--out", "sweep"]) == 2
     assert "is a sweep with over" in capsys.readouterr().err
 
@@ -218,10 +220,31 @@ def test_bad_words_are_one_line_and_leave_no_folder(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_of_something_else_is_left_alone(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = str(swept / "trial000")
-    assert main(["sweep", *WORDS, "--over", OVER, "--out", run]) == 2
-    assert "is not a sweep" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("sweep/trial000", "is not a sweep; give another --out"),
+        ("sweep/sweep.db", "is not a sweep; give another --out"),
+        ("sweep/sweep.db/inside", "cannot make the sweep's folder"),
+    ],
+)
+def test_what_is_no_sweep_is_left_alone(
+    out: str, message: str, swept: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(swept.rglob("*"))
+    assert main(["sweep", *WORDS, "--over", OVER, "--out", out]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert sorted(swept.rglob("*")) == before
+
+
+def test_a_damaged_database_is_one_line(swept: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (swept / "sweep.db").write_bytes(b"garbage")
+    assert main(["sweep", *WORDS, "--over", OVER, "--trials", "3", "--out", "sweep"]) == 2
+    error = capsys.readouterr().err
+    assert "sweep/sweep.db cannot be read as a sweep's database: " in error
+    assert error.count("\n") == 1
 
 
 def test_a_score_from_python_in_one_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
