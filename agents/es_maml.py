@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from metarl.agent import Actions, AgentConfig, AgentSetup, Collector, Interface, Outcome, SavedActor
 from metarl.agents.maml import check_finite
 from metarl.learning.bilevel import Params, expand, flatten, unflatten
+from metarl.learning.directions import draw_directions
 from metarl.nets.actions import action_map
 from metarl.nets.encoders import FLAT
 from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
@@ -277,23 +278,6 @@ class PerturbedActor:
         shapes = [p.shape for p in self._policy.params().values()]
         pieces = torch.split(vectors, [shape.numel() for shape in shapes], -1)
         return [piece.reshape(*piece.shape[:-1], *shape) for piece, shape in zip(pieces, shapes, strict=True)]
-
-
-def draw_directions(rng: np.random.Generator, count: int, size: int, *, orthogonal: bool) -> Tensor:
-    """Standard normal directions, float32 [direction, size].
-
-    Orthogonal ones are independent normals that were made orthogonal and have kept their lengths (Choromanski et
-    al. 2018, arXiv:1804.02395): each is a standard normal by itself, and together they estimate a gradient with
-    less variance. Of more than `size` directions every block of so many is orthogonal.
-    """
-    normals = rng.standard_normal((count, size))
-    if orthogonal:
-        for start in range(0, count, size):
-            block = normals[start : start + size]
-            axes = np.linalg.qr(block.T)[0].T
-            signs = np.sign((axes * block).sum(1, keepdims=True))  # the first one stays as it was drawn
-            block[:] = axes * signs * np.linalg.norm(block, axis=1, keepdims=True)
-    return torch.from_numpy(normals.astype(np.float32))
 
 
 def _es_step(offsets: Tensor, returns: Tensor, config: EsAdaptationConfig) -> Tensor:

@@ -15,23 +15,20 @@ one, while the surrogate and the line search always see all of them. If no step 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import AgentConfig, AgentSetup, Collector
+from metarl.agent import AgentConfig, AgentSetup
 from metarl.agents.maml import (
     AdaptationConfig,
-    AdaptivePolicy,
-    GradientActor,
+    GradientAgent,
     MetaBatch,
     PolicyBatch,
     PolicyConfig,
     change_parts,
     check_finite,
-    collect_levels,
     full_parts,
     mean_kl,
 )
@@ -40,7 +37,6 @@ from metarl.learning.losses import ratio_loss
 from metarl.learning.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
 from metarl.nets.distributions import AnyDistribution
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
-from metarl.tasks import Task, TaskEnv
 
 Chunk = list[PolicyBatch]
 """The batches of all adaptation levels, of some of the tasks."""
@@ -108,29 +104,10 @@ class TrustRegionStep(NamedTuple):
     grad_norm: float
 
 
-class MamlTrpo:
-    """A MAML-TRPO agent; see `metarl.agent.Agent`.
+class MamlTrpo(GradientAgent[MamlTrpoConfig]):
+    """A MAML-TRPO agent; see `metarl.agent.Agent`."""
 
-    Args:
-        env: Environment of the family, for its spaces.
-        config: Hyperparameters of the agent.
-        seed: Seed of the initial weights.
-        device: Device for parameters and losses.
-    """
-
-    def __init__(self, env: TaskEnv, config: MamlTrpoConfig, *, seed: int, device: torch.device) -> None:
-        self.config = config
-        self.learner = AdaptivePolicy(
-            env, config.policy, config.adaptation, agent="MAML-TRPO", seed=seed, device=device
-        )
-
-    def actor(self) -> GradientActor:
-        """An actor with the meta-parameters."""
-        return GradientActor(self.learner, None)
-
-    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
-        """Episodes before and after adaptation."""
-        return collect_levels(self.learner, collector, tasks, rng)
+    algorithm: ClassVar[str] = "MAML-TRPO"
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """One trust-region step on theta."""
@@ -232,14 +209,6 @@ class MamlTrpo:
         return [
             [batch.select(slice(start, start + size)) for batch in batches] for start in range(0, num_tasks, size)
         ]
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parameters; the algorithm keeps nothing else."""
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.learner.load_state_dict(state)
 
 
 def _surrogate(distribution: AnyDistribution, batch: PolicyBatch) -> Tensor:

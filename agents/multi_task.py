@@ -15,7 +15,7 @@ meta-learners get, instead of as many steps of PPO as it wants.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ import torch
 from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.maml import (
     AdaptationConfig,
-    AdaptivePolicy,
-    GradientActor,
+    GradientAgent,
     MetaBatch,
     PolicyConfig,
     check_finite,
@@ -66,26 +65,14 @@ class MultiTaskConfig(AgentConfig):
         return MultiTask(setup.env, self, seed=setup.seed, device=setup.device)
 
 
-class MultiTask:
-    """A policy that is pre-trained on all tasks together; see `metarl.agent.Agent`.
+class MultiTask(GradientAgent[MultiTaskConfig]):
+    """A policy that is pre-trained on all tasks together; see `metarl.agent.Agent`."""
 
-    Args:
-        env: Environment of the family, for its spaces.
-        config: Hyperparameters of the agent.
-        seed: Seed of the initial weights.
-        device: Device for parameters and losses.
-    """
+    algorithm: ClassVar[str] = "multi-task pre-training"
 
     def __init__(self, env: TaskEnv, config: MultiTaskConfig, *, seed: int, device: torch.device) -> None:
-        self.config = config
-        self.learner = AdaptivePolicy(
-            env, config.policy, config.adaptation, agent="multi-task pre-training", seed=seed, device=device
-        )
+        super().__init__(env, config, seed=seed, device=device)
         self.optimizer = torch.optim.Adam(self.learner.params().values(), lr=config.outer_lr)
-
-    def actor(self) -> GradientActor:
-        """An actor with the pre-trained parameters, which fine-tunes them."""
-        return GradientActor(self.learner, None)
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes of the policy as it is."""
@@ -124,9 +111,9 @@ class MultiTask:
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters and Adam's moments."""
-        return self.learner.state_dict() | {"optimizer": self.optimizer.state_dict()}
+        return super().state_dict() | {"optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.learner.load_state_dict(state)
+        super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])

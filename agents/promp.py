@@ -15,29 +15,25 @@ How we differ: the KL is exact where the reference code adds 1e-8 to its denomin
 is ours too, its adaptive rule is `adaptive_kl`.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.agent import AgentConfig, AgentSetup, Collector
+from metarl.agent import AgentConfig, AgentSetup
 from metarl.agents.maml import (
     AdaptationConfig,
-    AdaptivePolicy,
-    GradientActor,
+    GradientAgent,
     MetaBatch,
     PolicyConfig,
     check_finite,
-    collect_levels,
     mean_kl,
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import TaskEnv
 
 
 @dataclass(frozen=True)
@@ -74,31 +70,15 @@ class PrompConfig(AgentConfig):
         return Promp(setup.env, self, seed=setup.seed, device=setup.device)
 
 
-class Promp:
-    """A ProMP agent; see `metarl.agent.Agent`.
+class Promp(GradientAgent[PrompConfig]):
+    """A ProMP agent; see `metarl.agent.Agent`."""
 
-    Args:
-        env: Environment of the family, for its spaces.
-        config: Hyperparameters of the agent.
-        seed: Seed of the initial weights.
-        device: Device for parameters and losses.
-    """
+    algorithm: ClassVar[str] = "ProMP"
 
     def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:
-        self.config = config
-        self.learner = AdaptivePolicy(
-            env, config.policy, config.adaptation, agent="ProMP", seed=seed, device=device
-        )
+        super().__init__(env, config, seed=seed, device=device)
         self.optimizer = torch.optim.Adam(self.learner.params().values(), lr=config.outer_lr)
         self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
-
-    def actor(self) -> GradientActor:
-        """An actor with the meta-parameters."""
-        return GradientActor(self.learner, None)
-
-    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
-        """Episodes before and after adaptation."""
-        return collect_levels(self.learner, collector, tasks, rng)
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """`outer_steps` Adam steps on the clipped objective; an update that fails leaves the agent as it was.
@@ -172,13 +152,13 @@ class Promp:
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, Adam's moments and the KL coefficients."""
-        return self.learner.state_dict() | {
+        return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
             "inner_kl_coefs": list(self.inner_kl_coefs),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.learner.load_state_dict(state)
+        super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.inner_kl_coefs = list(state["inner_kl_coefs"])

@@ -13,25 +13,20 @@ baseline: ProMP and MAML-TRPO with the same inner loop say what their meta-gradi
 How we differ: the paper has no reinforcement learning; the inner loop is ProMP's, with new episodes at each step.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import ClassVar
 
-import numpy as np
 import torch
 
-from metarl.agent import AgentConfig, AgentSetup, Collector
+from metarl.agent import AgentConfig, AgentSetup
 from metarl.agents.maml import (
     AdaptationConfig,
-    AdaptivePolicy,
-    GradientActor,
+    GradientAgent,
     MetaBatch,
     PolicyConfig,
     check_plain,
-    collect_levels,
 )
 from metarl.runs.configs import check_positive
-from metarl.tasks import Task, TaskEnv
 
 
 @dataclass(frozen=True)
@@ -57,29 +52,10 @@ class ReptileConfig(AgentConfig):
         return Reptile(setup.env, self, seed=setup.seed, device=setup.device)
 
 
-class Reptile:
-    """A Reptile agent; see `metarl.agent.Agent`.
+class Reptile(GradientAgent[ReptileConfig]):
+    """A Reptile agent; see `metarl.agent.Agent`."""
 
-    Args:
-        env: Environment of the family, for its spaces.
-        config: Hyperparameters of the agent.
-        seed: Seed of the initial weights.
-        device: Device for parameters and losses.
-    """
-
-    def __init__(self, env: TaskEnv, config: ReptileConfig, *, seed: int, device: torch.device) -> None:
-        self.config = config
-        self.learner = AdaptivePolicy(
-            env, config.policy, config.adaptation, agent="Reptile", seed=seed, device=device
-        )
-
-    def actor(self) -> GradientActor:
-        """An actor with the meta-parameters."""
-        return GradientActor(self.learner, None)
-
-    def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
-        """Episodes before and after each inner step."""
-        return collect_levels(self.learner, collector, tasks, rng)
+    algorithm: ClassVar[str] = "Reptile"
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """Go the way that the inner steps lead."""
@@ -93,11 +69,3 @@ class Reptile:
             for name, way in ways.items():
                 theta[name].add_(way, alpha=self.config.outer_lr)
         return {"reptile/step": float(length) * self.config.outer_lr, **experience.metrics(self.learner.policy)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """The parameters; the algorithm keeps nothing else."""
-        return self.learner.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        self.learner.load_state_dict(state)

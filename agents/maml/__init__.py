@@ -10,11 +10,13 @@ from metarl.agents.maml.batches import (
     mean_kl,
 )
 from metarl.agents.maml.gradient_actor import GradientActor, collect_levels
+from metarl.agents.maml.gradient_agent import GradientAgent
 
 __all__ = [
     "AdaptationConfig",
     "AdaptivePolicy",
     "GradientActor",
+    "GradientAgent",
     "MetaBatch",
     "PolicyBatch",
     "PolicyConfig",

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig, PerturbedActor, draw_directions
+from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig, PerturbedActor
 from metarl.deploy.adapting import adapt_to_recording
 from metarl.deploy.recordings import Recording
 from metarl.envs import make_benchmark
 from metarl.evaluation import adaptation_curve
 from metarl.learning.bilevel import flatten
+from metarl.learning.directions import draw_directions
 from metarl.nets.running import RunningMoments
 from metarl.runs.seeding import streams
 from metarl.tasks import Task
