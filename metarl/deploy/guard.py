@@ -92,7 +92,8 @@ class Guard:
         stopped: Whether the robot was stopped in this episode.
 
     Raises:
-        ValueError: If a reaction needs a fallback and there is none, or actions are not continuous.
+        ValueError: If a reaction needs a fallback and there is none, actions are not continuous, or a limit does
+            not fit them.
     """
 
     def __init__(self, policy: Policy, limits: Limits, *, fallback: Callable[[Any], Any] | None = None) -> None:
@@ -104,11 +105,14 @@ class Guard:
             raise ValueError("the reaction fallback needs a fallback: a function from observation to action")
         self._policy, self._limits, self._fallback = policy, limits, fallback
         shape, self._dtype = tuple(space["shape"]), space["dtype"]
-        self._low = _spread(space["low"] if limits.low is None else limits.low, shape)
-        self._high = _spread(space["high"] if limits.high is None else limits.high, shape)
+        self._low = _spread("low", space["low"] if limits.low is None else limits.low, shape)
+        self._high = _spread("high", space["high"] if limits.high is None else limits.high, shape)
         if not (self._low <= self._high).all():
             raise ValueError(f"low must not be above high, got {self._low} and {self._high}")
-        self._rest = np.clip(_spread(limits.rest, shape), self._low, self._high)
+        self._max_change = _spread("max_change", np.inf if limits.max_change is None else limits.max_change, shape)
+        self._rest = np.clip(_spread("rest", limits.rest, shape), self._low, self._high)
+        if not np.isfinite(self._rest).all():
+            raise ValueError(f"rest must be finite, got {limits.rest}")
         self._ranges = _ranges(policy.card, limits.margin)
         self.counts = dict.fromkeys(
             ("steps", "not finite", "late", "outside", "held", "stopped", "fallback", "limited", "substituted"), 0
@@ -207,19 +211,19 @@ class Guard:
         if wanted.shape != self._low.shape or not np.isfinite(wanted).all():
             raise ValueError(f"the action must be finite of shape {self._low.shape}, got {action}")
         bounded = np.clip(wanted, self._low, self._high)
-        if self._limits.max_change is not None:
-            change = _spread(self._limits.max_change, self._low.shape)
-            bounded = np.clip(bounded, self._applied - change, self._applied + change)
+        bounded = np.clip(bounded, self._applied - self._max_change, self._applied + self._max_change)
         self.counts["limited"] += int(not np.array_equal(bounded, wanted))
         self._applied = bounded
         applied: np.ndarray = bounded.astype(self._dtype)
         return applied
 
 
-def _spread(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+def _spread(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """One number, or one per component, in the shape of an action."""
     array = np.asarray(value, float)
-    return array.reshape(shape) if array.size == math.prod(shape) else np.broadcast_to(array, shape)
+    if array.size not in (1, math.prod(shape)):
+        raise ValueError(f"{name} must be one number or one per component of {shape}, got {array.size}")
+    return array.reshape(shape) if array.size == math.prod(shape) else np.full(shape, array.item())
 
 
 def _ranges(card: dict[str, Any], margin: float) -> dict[str, tuple[np.ndarray, np.ndarray]]:

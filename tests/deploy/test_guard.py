@@ -127,6 +127,15 @@ def test_what_makes_no_sense_is_refused() -> None:
         Guard(Doubling("Discrete"), Limits())
     with pytest.raises(ValueError, match="low must not be above high"):
         Guard(Doubling(), Limits(low=2.0))
+    unfit: list[tuple[dict[str, Any], str]] = [
+        ({"max_change": [0.1, 0.1, 0.1]}, r"max_change must be one number or one per component of \(2,\), got 3"),
+        ({"low": [0.0, 0.0, 0.0]}, "low must be one number"),
+        ({"rest": [0.0, 0.0, 0.0]}, "rest must be one number"),
+        ({"rest": np.nan}, "rest must be finite, got nan"),
+    ]
+    for fields, words in unfit:
+        with pytest.raises(ValueError, match=words):
+            Guard(Doubling(), Limits(**fields))
     wrong: list[tuple[dict[str, Any], str]] = [
         ({"on_late": "panic"}, "on_late must be one of"),
         ({"on_not_finite": "pass"}, "on_not_finite must be hold"),
