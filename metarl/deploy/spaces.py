@@ -83,8 +83,10 @@ def _made(data: Mapping[str, Any]) -> spaces.Space[Any]:
         return spaces.Box(low, high, shape, kinds)
     if kind == "MultiDiscrete":
         sizes = _array(data["nvec"], shape, dtype)
-        if not (sizes > 0).all() or int(sizes.sum()) > _MAX_NUMBERS:
-            raise ValueError(f"nvec must be positive counts, got {shorten(data['nvec'])}")
+        if not (sizes > 0).all() or sum(sizes.ravel().tolist()) > _MAX_NUMBERS:  # whose sum might wrap around
+            raise ValueError(
+                f"nvec must be positive counts of at most {_MAX_NUMBERS:,} in all, got {shorten(data['nvec'])}"
+            )
         return spaces.MultiDiscrete(sizes, dtype=kinds, start=_array(data["start"], shape, dtype))
     raise ValueError(f"the kind of a space must be Box, Discrete, ... or Tuple, got {shorten(kind)}")
 
@@ -98,7 +100,12 @@ def _numbers(array: np.ndarray) -> Any:
 
 
 def _array(numbers: Any, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    values = np.array([_number(x) for x in (numbers if isinstance(numbers, list) else [numbers])], dtype)
+    listed = [_number(x) for x in (numbers if isinstance(numbers, list) else [numbers])]
+    with np.errstate(over="ignore"):
+        values = np.array(listed, dtype)
+    pairs = zip(listed, values.tolist(), strict=True)
+    if wrong := [x for x, value in pairs if math.isinf(value) != math.isinf(x)]:
+        raise ValueError(f"bounds must be numbers of {dtype}, got {shorten(wrong[0])}")
     if len(values) not in (1, math.prod(shape)):
         raise ValueError(f"a space of shape {shape} must have so many numbers or one, got {len(values)}")
     whole: np.ndarray = np.broadcast_to(values, math.prod(shape)).reshape(shape).copy()

@@ -334,3 +334,18 @@ SPACES = [
 @pytest.mark.parametrize("space", SPACES, ids=str)
 def test_a_space_is_the_same_after_json(space: spaces.Space[Any]) -> None:
     assert space_from_json(json.loads(json.dumps(space_to_json(space), allow_nan=False))) == space
+
+
+@pytest.mark.parametrize(
+    ("entries", "text"),
+    [
+        (
+            {"kind": "MultiDiscrete", "shape": [2], "dtype": "int64", "nvec": 2**62, "start": 0},
+            "nvec must be positive",
+        ),
+        ({"kind": "Box", "shape": [2], "dtype": "float32", "low": -1e300, "high": 1}, "bounds must be .* got -1e"),
+    ],
+)
+def test_numbers_that_a_space_cannot_have_are_refused(entries: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        space_from_json(entries)
