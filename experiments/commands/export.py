@@ -8,7 +8,7 @@ import tyro
 
 from metarl.agents.loading import load_policy
 from metarl.deploy.adapting import adapt_to_recording
-from metarl.deploy.exporting import agent_policy, check_export, export_policy
+from metarl.deploy.exporting import agent_policy, check_export, check_exportable, export_policy
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.recordings import Recording, load_recording
 from metarl.experiments.agent_run import AgentRun
@@ -63,6 +63,7 @@ def command(words: list[str]) -> int:
     card: dict[str, Any] = {}
     if arguments.source.is_file():
         saved = load_policy(arguments.source)
+        _check_kind(saved.actor)
         if arguments.deterministic:
             saved = _without_samples(saved)
         policy = _adapted(saved, saved, recording, arguments)
@@ -71,6 +72,7 @@ def command(words: list[str]) -> int:
         if not isinstance(run, AgentRun):
             raise UsageError(f"{run.folder} is a few-shot run, which has no policy to export")
         agent = run.agent(checkpoint=arguments.checkpoint)
+        _check_kind(agent.actor())
         start = agent_policy(agent, seed=arguments.seed, deterministic=arguments.deterministic)
         policy = _adapted(agent, start, recording, arguments)
         card = {"last_evaluation": last_evaluation(run)}
@@ -82,6 +84,13 @@ def command(words: list[str]) -> int:
     say(f"written to {exported.model}, {exported.card.name} and {exported.runner.name}")
     say(f"largest difference from torch in checked steps: {exported.largest_difference:.1e}")
     return 0
+
+
+def _check_kind(actor: object) -> None:
+    try:
+        check_exportable(actor)
+    except TypeError as error:
+        raise UsageError(str(error)) from error
 
 
 def _adapted(

@@ -78,6 +78,20 @@ def check_export(path: Path | str) -> None:
             raise ValueError(f"{file} exists and is another version's; export to another folder")
 
 
+def check_exportable(actor: object) -> ExportableActor:
+    """The actor, if its step can be exported.
+
+    Raises:
+        TypeError: If it is of another kind; one line.
+    """
+    if not isinstance(actor, ExportableActor):
+        raise TypeError(
+            f"{type(actor).__name__} cannot be exported; expected an actor with policy_step, as "
+            "metarl.deploy.steps.ExportableActor has it"
+        )
+    return actor
+
+
 def export_policy(policy: AdaptedPolicy, path: Path | str, *, card: Mapping[str, Any] | None = None) -> Exported:
     """Write a policy, as it was when its adaptation ended, as an ONNX model of one step with its card and runner.
 
@@ -95,12 +109,7 @@ def export_policy(policy: AdaptedPolicy, path: Path | str, *, card: Mapping[str,
     """
     path = Path(path)
     check_export(path)
-    if not isinstance(policy.actor, ExportableActor):
-        raise TypeError(
-            f"{type(policy.actor).__name__} cannot be exported; expected an actor with policy_step, as "
-            "metarl.deploy.steps.ExportableActor has it"
-        )
-    step = policy.actor.policy_step().eval()
+    step = check_exportable(policy.actor).policy_step().eval()
     model = _converted(step)
     inputs = {entry.name for entry in model.graph.input}
     description = _description(policy, step, inputs) | dict(card or {})

@@ -19,6 +19,7 @@ from gymnasium import spaces
 
 import metarl
 from metarl.agent import Interface
+from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
@@ -375,3 +376,13 @@ def test_a_run_and_an_adapted_policy_are_exported_by_the_command_line(
     assert Runner(tmp_path / "a.onnx").act([0.1, 0.2]) == pytest.approx(again.act([0.1, 0.2]), abs=TOLERANCE)
     assert main(words) == 2
     assert "exists and is left as it is" in capsys.readouterr().err
+
+
+def test_a_policy_of_a_kind_that_cannot_be_exported_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=2))
+    env = TinyEnv(STATE, ARM)
+    metarl.adapt(EsMaml(env, config, seed=0), env, episodes=2).save(tmp_path / "saved")
+    assert main(["export", str(tmp_path / "saved"), "--onnx", str(tmp_path / "a.onnx")]) == 2
+    assert "metarl: error: PerturbedActor cannot be exported; " in capsys.readouterr().err
