@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from metarl.executors.shares import MOST_LOSSES, MakeEnv, Share, Traffic
+from metarl.executors.shares import MOST_LOSSES, MakeEnv, Share, Traffic, pickled
 from metarl.executors.simulator import Simulator
 from metarl.runs.cores import WorkerError
 from metarl.runs.processes import Alive, ProcessLost, WorkerProcess
@@ -43,9 +43,8 @@ class LocalProcesses:
         """The episodes of all shares, joined in the order of the shares."""
         answers: list[bytes] = []
         failure: WorkerError | None = None
-        busy = [
-            _Errand(process, pickle.dumps(share)) for process, share in zip(self._processes, shares, strict=False)
-        ]
+        requests = [pickled(share, "the actor and its tasks") for share in shares]
+        busy = [_Errand(process, request) for process, request in zip(self._processes, requests, strict=False)]
         # All answers are awaited before an error is raised, so that no process is left at work.
         for errand in busy:
             self.traffic.sent += len(errand.request)

@@ -158,6 +158,17 @@ def test_a_family_that_cannot_be_pickled_is_named() -> None:
         Workers(EnvMaker(family, 5), num_workers=2)
 
 
+def test_an_actor_that_cannot_be_pickled_is_named(workers: Workers, expected: Trajectories) -> None:
+    hidden = actor()
+    hidden.act = lambda observations: None  # type: ignore[assignment, method-assign]
+    hidden.select = lambda tasks: hidden  # type: ignore[assignment, method-assign]
+    with pytest.raises(
+        ValueError, match=r"^the actor and its tasks must be picklable, its functions at the top of"
+    ):
+        workers.collect(hidden, TASKS, 2, seed=3)
+    assert equal(workers.collect(actor(), TASKS, 2, seed=3), expected)
+
+
 def test_on_the_command_line_a_warning_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
