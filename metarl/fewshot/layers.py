@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.normalisation import BATCH_NORMS
+
 _ROW_WISE = (
     *("linear", "conv", "pooling", "padding", "flatten", "dropout", "normalization", "instancenorm", "activation"),
     *("upsampling", "pixelshuffle", "channelshuffle", "fold", "container"),
@@ -100,8 +102,16 @@ def owner(parameter: str) -> str:
 
 
 @torch.no_grad()
-def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.device) -> str:
-    """The name of the layer with weights that a module calls last for inputs [row, *input_shape]."""
+def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.device) -> str | None:
+    """The name of the layer with weights, batch norm left out, that a module calls last.
+
+    None if it calls none, as where weights are a list that its forward reads.
+
+    Args:
+        module: Module for inputs [row, *input_shape]; left as it is.
+        input_shape: Shape of one row.
+        device: Device of the module.
+    """
     calls: list[str] = []
 
     def noted(name: str) -> Callable[..., None]:
@@ -109,7 +119,8 @@ def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.dev
 
     layers = dict(module.named_modules())
     names = dict.fromkeys(owner(name) for name, _ in module.named_parameters())
-    handles = [layers[name].register_forward_hook(noted(name)) for name in names]
+    heads = [name for name in names if not isinstance(layers[name], BATCH_NORMS)]
+    handles = [layers[name].register_forward_hook(noted(name)) for name in heads]
     training = {layer: layer.training for layer in layers.values()}
     try:
         module.eval()(torch.zeros(2, *input_shape, device=device))
@@ -118,7 +129,7 @@ def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.dev
             handle.remove()
         for layer, mode in training.items():
             layer.training = mode
-    return calls[-1]
+    return calls[-1] if calls else None
 
 
 def described(name: str, layer: nn.Module) -> str:

@@ -263,16 +263,39 @@ def test_the_head_is_the_layer_called_last_or_the_one_named() -> None:
         Maml(first, MamlConfig(adapted="head", head="fc"))
 
 
-def test_an_experiment_takes_the_layer_called_last_as_head() -> None:
+class _Listed(nn.Module):
+    """A layer, and a list of weights that is no layer and is called by nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.ParameterList([nn.Parameter(torch.randn(4, 3))])
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = inputs @ self.weights[0]
+        return outputs
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "adapted"),
+    [
+        (KINDS["residual"].make(3), (2, 6, 6), ["head.weight", "head.bias"]),
+        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (4,), ["0.weight", "0.bias"]),
+        (_Listed(), (4,), ["weights.0"]),
+    ],
+    ids=["registered first", "before batch norm", "no layer"],
+)
+def test_an_experiment_takes_the_layer_called_last_as_head(
+    module: nn.Module, shape: tuple[int, ...], adapted: list[str]
+) -> None:
     setup = LearnerSetup(
-        tasks=TaskSpec("classification", (2, 6, 6), 3),
-        backbone=OwnBackbone(KINDS["residual"].make(3)),
+        tasks=TaskSpec("classification", shape, 3),
+        backbone=OwnBackbone(module),
         num_updates=1,
         generator=torch.Generator(),
         device=torch.device("cpu"),
     )
     learner = MamlConfig(adapted="head").make(setup)
-    assert learner.inner.adapted == ["head.weight", "head.bias"]
+    assert learner.inner.adapted == adapted
 
 
 class _Scaled(Mlp):
