@@ -67,12 +67,12 @@ def decode(kind: Any, data: Any, where: str, tags: Tags, template: Any = None) -
     """
     if isinstance(data, dict) and OBJECT in data and set(data) <= {OBJECT, "name"}:
         if template is None or _object_name(template).rpartition(":")[2] != str(data[OBJECT]).rpartition(":")[2]:
-            raise NotBuiltIn(f"{where} is an object of {data[OBJECT]}, which is not built in")
+            raise NotBuiltIn(f"{where} is an object of {shorten(str(data[OBJECT]))[1:-1]}, which is not built in")
         return template
     options = [option for option in typing.get_args(kind) or (kind,) if _is_class(option)]
     if not options or not isinstance(data, dict):
         if _is_class(kind):
-            raise ValueError(f"{where} must be an object, got {data!r}")
+            raise ValueError(f"{where} must be an object, got {shorten(data)}")
         return _decode_value(kind, data, where)
     return _decode_class(_chosen(options, data, where, tags, template), data, where, tags, template)
 
@@ -94,8 +94,8 @@ def _chosen(options: list[type[Any]], data: Mapping[str, Any], where: str, tags:
         for candidate in classes:
             if dataclasses.is_dataclass(candidate) and candidate.__qualname__ == name.rpartition(":")[2]:
                 return candidate
-        raise NotBuiltIn(f"{where} is of the class {name}, which is not built in")
-    raise ValueError(f"{where}: unknown {tag} {name!r}; known: {', '.join(built_in)}")
+        raise NotBuiltIn(f"{where} is of the class {shorten(name)[1:-1]}, which is not built in")
+    raise ValueError(f"{where}: unknown {tag} {shorten(name)}; known: {', '.join(built_in)}")
 
 
 def _decode_class(kind: type[Any], data: Mapping[str, Any], where: str, tags: Tags, template: Any) -> Any:
@@ -108,7 +108,7 @@ def _decode_class(kind: type[Any], data: Mapping[str, Any], where: str, tags: Ta
     fields = {renamed.get(name, name): value for name, value in fields.items()}
     unknown = sorted(set(fields) - set(names))
     if unknown:
-        raise ValueError(f"{where} has unknown fields {unknown}; known: {sorted(names)}")
+        raise ValueError(f"{where} has unknown fields {shorten(unknown)}; known: {sorted(names)}")
     hints = typing.get_type_hints(kind)
     same = template if isinstance(template, kind) else None
     try:

@@ -73,6 +73,16 @@ def test_a_renamed_field_is_read_under_its_old_name() -> None:
         codec.decode(Holder, {"shape": {"form": "square", "sides": 3}}, "x", TAGS)
 
 
+@pytest.mark.parametrize(
+    "shape", ["LONG", {"form": "LONG"}, {"form": "square", "LONG": 1}, {"form": "a:LONG"}, {"object": "LONG"}]
+)
+def test_an_error_quotes_the_beginning_of_a_long_text_alone(shape: Any) -> None:
+    data = json.loads(json.dumps({"shape": shape}).replace("LONG", "x" * 1000))
+    with pytest.raises(ValueError, match=r"^x\.shape.*xxx") as error:
+        codec.decode(Holder, data, "x", TAGS)
+    assert len(str(error.value)) < 250
+
+
 def test_a_users_class_is_named_and_needs_a_template() -> None:
     holder = Holder(Ring(Square(2.0), (0.5, 0.25), {"low": 1.0}))
     data = _json(holder)
