@@ -225,7 +225,7 @@ class RayActors:
             value = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
             cause = error.cause if isinstance(error.cause, BaseException) else error
-            worker.share = None
+            worker.share = worker.answer = None
             raise _failure(worker, cause, str(error)) from None
         except self._ray.exceptions.RayError as error:
             self._lose(number, _reason(error), batch)

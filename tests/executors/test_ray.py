@@ -7,13 +7,16 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
+from metarl.executors import ray_actors
+from metarl.executors.ray_actors import RayActors
 from metarl.experiments.cli import main
 from metarl.experiments.loading import open_run
 from metarl.runs.cores import WorkerError
@@ -109,6 +112,45 @@ def test_an_address_that_nobody_answers_is_one_line(address: str, text: str) -> 
         Workers(EnvMaker(POINT.family, 5), kind="ray", ray_address=address)
     assert "\n" not in str(error.value)
     assert time.monotonic() - began < 60
+
+
+class _TaskError(Exception):
+    cause = RuntimeError("no such weights")
+
+
+class _Answering:
+    """A cluster of workers that are ready and have answered what they are asked: b"bad" with an error."""
+
+    exceptions = SimpleNamespace(RayTaskError=_TaskError, RayError=LookupError)
+
+    def wait(self, answers: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+        return answers, []
+
+    def get(self, answer: Any) -> Any:
+        if answer == b"bad":
+            raise _TaskError
+        return answer
+
+    def worker(self, name: str) -> ray_actors._Worker:
+        collect = SimpleNamespace(remote=lambda _, rest: rest)
+        return ray_actors._Worker(name, SimpleNamespace(collect=collect), None)
+
+
+def test_an_error_of_one_call_is_not_raised_again_by_the_next() -> None:
+    executor: Any = RayActors.__new__(RayActors)
+    executor._ray = _Answering()
+    executor._workers = [executor._ray.worker("first"), executor._ray.worker("second")]
+
+    def collected(rests: list[bytes]) -> dict[int, Any]:
+        batch = ray_actors._Batch([(None, rest) for rest in rests], deque(range(len(rests))))
+        executor._hand_out(batch)
+        executor._wait(batch)
+        return batch.answers
+
+    with pytest.raises(WorkerError, match=r"^second failed: RuntimeError: no such weights"):
+        collected([b"good", b"bad"])
+    assert [worker.share for worker in executor._workers] == [None, None]
+    assert collected([b"good"]) == {0: b"good"}  # the first worker's; the second one is free
 
 
 @pytest.fixture(scope="module")
