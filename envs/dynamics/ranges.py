@@ -51,6 +51,8 @@ class Range:
         if isinstance(self.targets, str):
             raise ValueError(f"{self._label}: targets must be a tuple of names, got {self.targets!r}")
         object.__setattr__(self, "targets", tuple(self.targets))
+        if repeated := [target for target in self.targets if self.targets.count(target) > 1]:
+            raise ValueError(f"{self._label}: targets must differ from each other, got {repeated[0]!r} twice")
         object.__setattr__(self, "mode", self.mode or self._field.modes[0])
         object.__setattr__(self, "name", self.name or ".".join(filter(None, (self.field, "+".join(self.targets)))))
         if self.mode not in self._field.modes:

@@ -313,6 +313,7 @@ def test_actuators_without_a_range_are_refused(tmp_path: Path) -> None:
     [
         (("weight", (), 1, 2), "unknown field 'weight'; known: mass"),
         (("mass", "torso", 1, 2), "range 'mass': targets must be a tuple of names, got 'torso'"),
+        (("target", ("x", "y", "x"), 0, 1), "targets must differ from each other, got 'x' twice"),
         (("mass", ("torso",), 2, 1), r"range 'mass.torso': low must not be above high, got \[2, 1\]"),
         (("mass", (), 0.0, 1), "range 'mass': low must be above 0, got 0"),
         (("mass", (), -1.0, 1), "range 'mass': low must be above 0, got -1"),
