@@ -1,6 +1,6 @@
 """The inner loop of the gradient-based learners: which weights adapt, by what rule, on what loss."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from metarl.fewshot.learner import ModuleLearner, Predictor
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import TaskObjective
 from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
-from metarl.learning.bilevel import Order, Params, UpdateRule, adapt_params, expand
+from metarl.learning.bilevel import Order, Params, TaskLoss, UpdateRule, adapt_params, expand
 
 Adapted = Literal["all", "head"]
 
@@ -73,16 +73,29 @@ class InnerLoop:
 
     def trace_on(self, batches: list[Examples], num_tasks: int, order: Order) -> list[Params]:
         """The parameters after each step, with a batch for every step."""
+        return self.descend(self.losses, self.start(num_tasks), batches, order)
+
+    def descend(
+        self,
+        losses: TaskLoss[StepBatch],
+        start: Params,
+        batches: Sequence[Examples],
+        order: Order,
+        *,
+        added: Collection[str] = (),
+    ) -> list[Params]:
+        """The parameters after each step on some losses.
+
+        Args:
+            losses: Function of parameters and a batch to the loss of every task, [task].
+            start: Parameters to start from.
+            batches: Data of the steps.
+            order: Part of the inner loop that stays in the autograd graph.
+            added: Names of parameters of the start that adapt and are not the network's.
+        """
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
-        return adapt_params(
-            self.losses,
-            self.start(num_tasks),
-            steps,
-            self.rule,
-            order=order,
-            adapted=self.adapted,
-            allow_unused=True,
-        )
+        adapted = [*self.adapted, *added]
+        return adapt_params(losses, start, steps, self.rule, order=order, adapted=adapted, allow_unused=True)
 
     def outputs(self, params: Params, support: Examples, inputs: Tensor, step: int) -> Tensor:
         """The outputs for query inputs, [task, row, out], of a network that was adapted by some steps."""

@@ -30,7 +30,7 @@ from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
-from metarl.learning.bilevel import Order, Params, adapt_params, sgd
+from metarl.learning.bilevel import Order, Params, sgd
 from metarl.learning.trust_region import conjugate_gradient
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 
@@ -92,16 +92,7 @@ class ProximalLoop(InnerLoop):
             pull = torch.stack(distances).sum(0)
             return self.losses(params, batch) + self._regularisation / 2 * pull
 
-        steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
-        return adapt_params(
-            losses,
-            self.start(num_tasks),
-            steps,
-            self.rule,
-            order=order,
-            adapted=self.adapted,
-            allow_unused=True,
-        )
+        return self.descend(losses, self.start(num_tasks), batches, order)
 
 
 class ImplicitMaml(GradientLearner):
@@ -165,9 +156,8 @@ class ImplicitMaml(GradientLearner):
         leaves = [params[name] for name in names]
         support = inner.losses(params, StepBatch(self.config.inner_steps, episodes.support))
         slope = torch.autograd.grad(support.sum(), leaves, create_graph=True, materialize_grads=True)
-        bent = [
-            place for place, part in enumerate(slope) if part.requires_grad
-        ]  # not where the loss is without it
+        # Only slopes that depend on a weight themselves can be differentiated.
+        bent = [place for place, part in enumerate(slope) if part.requires_grad]
         sizes = [leaf[0].numel() for leaf in leaves]
         pull = self.config.regularisation + self.config.cg_damping
 

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, StepBatch, names_to_adapt, without
+from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, names_to_adapt, without
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, Predictor
 from metarl.fewshot.metric import check_classes, check_vectors, class_means
 from metarl.fewshot.normalisation import Moments, NormStatistics
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
-from metarl.learning.bilevel import Order, Params, adapt_params, sgd
+from metarl.learning.bilevel import Order, Params, sgd
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
 
 _WEIGHT, _BIAS = "prototypes.weight", "prototypes.bias"
@@ -79,16 +79,7 @@ class PrototypeLoop(InnerLoop):
             prototypes = class_means(features, support.targets)
             head = {_WEIGHT: 2 * prototypes, _BIAS: -prototypes.square().sum(-1)}
         start = self.start(len(support.inputs)) | head
-        steps = [StepBatch(step, support) for step in range(num_steps)]
-        return adapt_params(
-            self.losses,
-            start,
-            steps,
-            self.rule,
-            order=order,
-            adapted=[*self.adapted, _WEIGHT, _BIAS],
-            allow_unused=True,
-        )
+        return self.descend(self.losses, start, [support] * num_steps, order, added=(_WEIGHT, _BIAS))
 
     def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
         """The embedding's own parameters, and the inputs."""
