@@ -10,7 +10,7 @@ import numpy as np
 
 from metarl.experiments.runs import CONFIG, EVALUATION, read_config
 from metarl.runs.metrics import Axis
-from metarl.runs.reading import read_json
+from metarl.runs.reading import read_json, shorten
 
 METRICS = "metrics.csv"
 _FEWEST = 4  # tests in training that make a curve
@@ -134,14 +134,14 @@ def read_run(folder: Path, evaluation: str = EVALUATION) -> RunRecord:
         raise ValueError(f"{folder} has no {evaluation}; finish it with `metarl resume {folder}`")
     data: Any = read_json(path, "evaluation")
     try:
-        tasks = tuple({"family": task["family"], "params": task["params"]} for task in data["tasks"])
+        tasks = tuple({"family": str(task["family"]), "params": _params(task["params"])} for task in data["tasks"])
         returns = np.array([task["return_mean"] for task in data["tasks"]], dtype=np.float64).T
         successes = None
         if all("success_mean" in task for task in data["tasks"]):
             successes = np.array([task["success_mean"] for task in data["tasks"]], dtype=np.float64).T
         sequential = "trials" in data
         seed = int(data["seed"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{path} has no returns by task ({type(error).__name__} {error}); "
             f"make it anew: metarl evaluate {folder} --json {folder}/NEW.json, then compare --evaluation NEW.json"
@@ -158,6 +158,14 @@ def read_run(folder: Path, evaluation: str = EVALUATION) -> RunRecord:
         sequential,
         read_metrics(folder / METRICS),
     )
+
+
+def _params(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a task by name, each a number or a list of numbers."""
+    numbers = [each for value in params.values() for each in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(each, int | float) for each in numbers):
+        raise TypeError(f"expected numbers as the parameters of a task, got {shorten(params)}")
+    return dict(params)
 
 
 def run_folders(folder: Path) -> list[Path]:

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from metarl.experiments.evaluations import read_evaluation
 from metarl.experiments.evidence.notes import Measure
 from metarl.experiments.report.settings import Described, described
 from metarl.experiments.runs import CONFIG, EVALUATION
 from metarl.intervals import student_quantile
-from metarl.runs.reading import read_json
 
 _OWN = "meta-trained"  # the name of the run's own agent among the trials of an evaluation
 _UNTRAINED = "untrained"
@@ -114,17 +114,7 @@ def _entry(name: str, folders: Sequence[Path]) -> Entry:
     common = set.intersection(*map(set, files))
     main = EVALUATION.removesuffix(".json")
     order = sorted(common, key=lambda stem: (stem != main, stem))
-    return Entry(name, tuple(runs), {stem: [_evaluation(own[stem]) for own in files] for stem in order})
-
-
-def _evaluation(path: Path) -> Mapping[str, Any]:
-    data = read_json(path, "evaluation")
-    rows = data.get("adaptation") if isinstance(data, dict) else None
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) and "step" in row for row in rows):
-        raise ValueError(f"{path} is no evaluation: expected scores by adaptation step; make it anew with "
-                         f"`metarl evaluate {path.parent} --json FILE`")  # fmt: skip
-    evaluation: Mapping[str, Any] = data
-    return evaluation
+    return Entry(name, tuple(runs), {stem: [read_evaluation(own[stem]) for own in files] for stem in order})
 
 
 def best(entries: Sequence[Entry]) -> list[Entry]:

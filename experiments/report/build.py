@@ -6,6 +6,7 @@ from pathlib import Path
 from metarl.experiments.comparison.records import read_groups, run_folders
 from metarl.experiments.comparison.regions import training_regions
 from metarl.experiments.comparison.summary import summarise
+from metarl.experiments.evaluations import read_evaluation
 from metarl.experiments.report import agents, learners
 from metarl.experiments.report.films import films
 from metarl.experiments.report.origin import Groups, footer, repeated, trained
@@ -13,7 +14,6 @@ from metarl.experiments.report.page import Section, page, paragraph
 from metarl.experiments.report.settings import described
 from metarl.experiments.report.studies import is_study, study_sections
 from metarl.experiments.runs import EVALUATION, read_config
-from metarl.runs.reading import read_json
 
 
 def build(
@@ -48,7 +48,7 @@ def build(
 
 def _of_agents(folders: Sequence[Path], command: str, title: str | None, evaluation: str) -> bytes:
     groups = read_groups(folders, evaluation)
-    evaluations = [[read_json(run.folder / evaluation, "evaluation") for run in group.runs] for group in groups]
+    evaluations = [[read_evaluation(run.folder / evaluation) for run in group.runs] for group in groups]
     numbers = agents.with_task_intervals(summarise(groups), evaluations)
     measured = agents.Measured(groups, numbers, evaluations, training_regions(folders))
     origins: Groups = {group.label: [described(run.folder) for run in group.runs] for group in groups}

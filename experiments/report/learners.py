@@ -9,14 +9,13 @@ import numpy as np
 
 from metarl.experiments.comparison.figures import COLOURS, MARKERS, Drawing
 from metarl.experiments.comparison.records import METRICS, read_metrics, run_folders
+from metarl.experiments.evaluations import read_evaluation
 from metarl.experiments.report.drawings import figure
 from metarl.experiments.report.page import NONE, Node, Row, Section, interval, node, number, paragraph, table
 from metarl.experiments.runs import read_config
 from metarl.intervals import student_quantile
-from metarl.runs.reading import read_json
 
 _MOST_STEPS = 6
-_POINTS = 100
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,7 @@ def _read_group(label: str, runs: Sequence[Path], evaluation: str) -> LearnerGro
         path = run / evaluation
         if not path.is_file():
             raise ValueError(f"{run} has no {evaluation}; finish it with `metarl resume {run}`")
-        results.append((path, read_json(path, "evaluation")))
+        results.append((path, read_evaluation(path)))
     try:
         first = results[0][1]
         metric = "accuracy" if "accuracy_mean" in first["adaptation"][0] else "mse"

@@ -19,10 +19,12 @@ from metarl.experiments.report.page import NONE
 from metarl.experiments.runs import Kind, read_config
 from metarl.experiments.settings import settings_for
 from metarl.runs.loggers import flatten
+from metarl.runs.reading import shorten
 from metarl.tasks import Benchmark
 
 AnyExperiment = Experiment | FewshotExperiment
 _NOT_SHOWN = ("seed", "loggers")
+_KINDS: Mapping[str, type[Any]] = {"training": dict, "evaluation": dict, "data": dict, "seed": int}
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,15 @@ def described(folder: Path) -> Described:
     """The configuration of a run folder.
 
     Raises:
-        ValueError: if it is no run folder.
+        ValueError: if it is no run folder, or a part of the configuration is of a wrong kind.
     """
     config = read_config(folder)
+    for part, kind in _KINDS.items():
+        value = config["experiment"].get(part, kind())
+        if not isinstance(value, kind):
+            raise ValueError(
+                f"{folder}: expected {part} of the experiment as {kind.__name__}, got {shorten(value)}"
+            )
     experiment: AnyExperiment | None
     try:
         decode: Any = fewshot.decode if config["kind"] == "few-shot" else configuration.decode

@@ -33,7 +33,12 @@ def make_run(
         }
         for place, values in enumerate(returns.T.tolist())
     ]
-    (folder / "evaluation.json").write_text(json.dumps({"seed": seed, "tasks": tasks}))
+    adaptation = [
+        {"step": step, "return_mean": float(values.mean()), "return_ci95": None}
+        for step, values in enumerate(returns)
+    ]
+    evaluation = {"seed": seed, "num_tasks": len(tasks), "adaptation": adaptation, "tasks": tasks}
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
     with (folder / METRICS).open("w", newline="") as file:
         writer = csv.DictWriter(file, ["iteration", "env_steps", "train/return_post", "time/collect_s"])
         writer.writeheader()

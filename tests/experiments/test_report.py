@@ -2,6 +2,7 @@
 
 import base64
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -324,3 +325,26 @@ def test_broken_evaluations_are_one_line(tmp_path: Path, capsys: pytest.CaptureF
         assert len(lines) == 2
         assert all(str(folder) in line for line in lines)
         assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"baselines": {"untrained": []}},
+        {"baselines": {"untrained": [{"step": 0}]}},
+        {"adaptation": [{"step": 0, "return_mean": 1.0, "return_ci95": 3}]},
+        {"tasks": [{"family": "point", "params": None, "return_mean": [1.0, 2.0]}]},
+        {"tasks": [{"family": "point", "params": {"goal": None}, "return_mean": [1.0, 2.0]}]},
+    ],
+)
+def test_damaged_scores_and_tasks_are_one_line(
+    tmp_path: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    make_run(folder, "damaged", 0, returns=np.array([[1.0, 2.0], [2.0, 3.0]]))
+    file = folder / "evaluation.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    assert main(["report", str(folder)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert str(file) in lines[0]

@@ -254,3 +254,69 @@ def test_tables_leave_out_empty_columns_and_numbers_are_short() -> None:
     ]
     assert [duration(seconds) for seconds in (9.6, 65, 3725)] == ["0:10", "1:05", "1 h 02"]
     assert [amount(count) for count in (0, 12, 2860000, 28800)] == ["", "12", "2.86 M", "28.8 k"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_tasks": None},
+        {"train_env_steps": None},
+        {"train_wall_s": "long"},
+        {"adaptation": [{"step": 0, "return_mean": None, "return_ci95": None}]},
+        {"adaptation": [{"step": None, "return_mean": 1.0, "return_ci95": None}]},
+        {"adaptation": [{"step": 0, "return_mean": 1.0, "return_ci95": [1.0]}]},
+        {"baselines": None},
+        {"baselines": {"untrained": [None]}},
+        {"splits": []},
+        {"trials": {"meta-trained": 3}},
+    ],
+)
+def test_damaged_evaluations_are_one_line(
+    results: Path, change: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next(results.glob("*/*/evaluation.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    capsys.readouterr()
+    assert main(["results", str(results)]) == 2
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("part", ["training", "evaluation", "seed"])
+def test_damaged_configurations_are_one_line(results: Path, part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = next(results.glob("*/*/config.json"))
+    data = json.loads(path.read_text())
+    data["experiment"][part] = None
+    path.write_text(json.dumps(data))
+    capsys.readouterr()
+    assert main(["results", str(results)]) == 2
+    error = capsys.readouterr().err
+    assert f"expected {part} of the experiment" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"learners": [], "sets": {}},
+        {"learners": {}, "sets": {"all": {"meaning": "all", "num_tasks": 3}}, "versions": {}},
+        {
+            "learners": {"promp": {"train_env_steps": 1, "train_wall_s": 1.0}},
+            "oracle": None,
+            "sets": {"all": {"learners": {"promp": {"adaptation": []}}}},
+        },
+    ],
+)
+def test_damaged_studies_are_one_line(
+    results: Path, content: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = results / "a-study"
+    folder.mkdir()
+    (folder / "study.json").write_text("{}")
+    (folder / "results.json").write_text(json.dumps(content))
+    capsys.readouterr()
+    assert main(["results", str(results)]) == 2
+    error = capsys.readouterr().err
+    assert f"{folder} holds no results of a study" in error
+    assert error.count("\n") == 1
