@@ -11,7 +11,7 @@ from metarl.experiments.console import Waiting, say
 from metarl.experiments.evidence.adding import add
 from metarl.experiments.evidence.entries import best
 from metarl.experiments.evidence.figures import draw
-from metarl.experiments.evidence.page import FIGURES, PAGE, page, parts_of
+from metarl.experiments.evidence.page import FIGURES, PAGE, has_page, page, parts_of
 from metarl.runs.files import atomic_write
 
 
@@ -38,6 +38,7 @@ def command(words: list[str]) -> int:
         raise UsageError("--name is the name of the runs that --add adds; give --add DIR ...")
     if not figures.can_draw():
         raise UsageError('the page of results needs matplotlib: pip install "metarl-toolkit[report]"')
+    has_page(arguments.folder)  # before anything is added
     for folder in add(arguments.add, arguments.folder, arguments.name):
         say(f"added {folder}")
     with Waiting("writing the page of results"):
@@ -53,12 +54,13 @@ def write_page(folder: Path) -> None:
         folder: Folder of results.
 
     Raises:
-        ValueError: if a file of the folder is malformed.
+        ValueError: if a file of the folder is malformed, or its page is none of results.
     """
     parts = parts_of(folder)
+    old_figures = (folder / FIGURES).glob("*.svg") if has_page(folder) else ()
     drawn = {part.figure: draw(best(part.entries), part.note.measure) for part in parts}
     (folder / FIGURES).mkdir(exist_ok=True)
-    for old in (folder / FIGURES).glob("*.svg"):
+    for old in list(old_figures):
         if drawn.get(old.name) is None:
             old.unlink()
     for name, content in drawn.items():

@@ -30,6 +30,7 @@ the first episode of a trial; "after K" is after K adaptation steps, or K episod
 of a shared machine where other work went on: an upper bound. A commit that ends in "-dirty" had changes that were
 not committed.
 """
+_MADE = _TOP.partition("`metarl")[0]  # what every page of results begins with
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,20 @@ def page(folder: Path, parts: Sequence[Part]) -> str:
         lines += ["## Also in the notes", ""]
         lines += [f"- [{title}]({FINDINGS}#{slug(title)})" for title in other]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def has_page(folder: Path) -> bool:
+    """Whether a folder has a page of results already.
+
+    Raises:
+        ValueError: if the file of that name is something else, which is not to be replaced.
+    """
+    path = folder / PAGE
+    if not path.exists():
+        return False
+    if not path.read_bytes().startswith(_MADE.encode()):
+        raise ValueError(f"{path} is no page of results and is left as it is; give another folder")
+    return True
 
 
 def _titles(findings: str) -> list[str]:

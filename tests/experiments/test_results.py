@@ -245,6 +245,23 @@ def test_an_empty_folder_has_a_page(tmp_path: Path) -> None:
     assert "No runs are recorded yet." in (tmp_path / PAGE).read_text()
 
 
+def test_a_page_and_figures_of_others_are_left_as_they_are(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project, run = tmp_path / "project", next(results.glob("*/*/config.json")).parent
+    (project / FIGURES).mkdir(parents=True)
+    (project / FIGURES / "own.svg").write_text("a drawing")
+    (project / PAGE).write_text("# A project")
+    capsys.readouterr()
+    assert main(["results", str(project), "--add", str(run)]) == 2
+    assert "is no page of results" in capsys.readouterr().err
+    assert (project / PAGE).read_text() == "# A project"
+    assert {path.name for path in project.iterdir()} == {PAGE, FIGURES}
+    (project / PAGE).unlink()
+    write_page(project)
+    assert (project / FIGURES / "own.svg").read_text() == "a drawing"
+
+
 def test_tables_leave_out_empty_columns_and_numbers_are_short() -> None:
     assert table([{"a": "1", "b": "", "c": "x|y"}, {"a": "", "b": "", "c": "z"}]) == [
         "| a | c |",
