@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from metarl.experiments.arguments import parse
+from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.comparison import figures, latex
 from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.regions import training_regions
@@ -37,9 +37,9 @@ class CompareArguments:
 
 def command(words: list[str]) -> int:
     """Run `metarl compare`; returns the exit status."""
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
-        raise ValueError("compare needs run folders, or folders of runs: metarl compare DIR ...")
     arguments = parse(CompareArguments, words, "metarl compare")
+    if not arguments.folders:
+        raise UsageError("compare needs run folders, or folders of runs: metarl compare DIR ...")
     groups = read_groups(arguments.folders, arguments.evaluation)
     numbers = summarise(groups)
     drawn: list[str] = []

@@ -46,9 +46,9 @@ class ReportArguments:
 
 def command(words: list[str]) -> int:
     """Run `metarl report`; returns the exit status."""
-    if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help")):
-        raise UsageError("report needs run folders, folders of runs, or a study's folder: metarl report DIR ...")
     arguments = parse(ReportArguments, words, "metarl report")
+    if not arguments.folders:
+        raise UsageError("report needs run folders, folders of runs, or a study's folder: metarl report DIR ...")
     check_new(arguments.out, "--out")
     if not figures.can_draw():
         raise UsageError('a report needs matplotlib: pip install "metarl-toolkit[report]"')

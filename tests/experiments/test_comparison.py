@@ -202,4 +202,8 @@ def test_what_cannot_be_compared_is_told_in_one_line(
         assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "no").exists()
+    assert main(["compare", "--evaluation", "none.json"]) == 2
+    assert "compare needs run folders" in capsys.readouterr().err
+    assert main(["compare", "--evaluation", "none.json", str(tmp_path / "none")]) == 2
+    assert "is no run folder" in capsys.readouterr().err
     assert main(["compare"]) == 2

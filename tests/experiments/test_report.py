@@ -298,6 +298,8 @@ def test_a_report_films_the_first_run_of_a_group(tmp_path: Path, capsys: pytest.
         ([str(RESULTS / "omniglot-maml-seed0"), str(RESULTS / "sinusoid-maml-seed0")], "one kind of score"),
         ([str(RESULTS / "point-promp-seed0"), str(RESULTS / "gridnavi-rl2-seed0")], "no returns by task"),
         ([str(RESULTS / "point-promp-seed0"), "--out", "report.pdf"], "must end in .html"),
+        (["--evaluation", "none.json", str(RESULTS / "point-promp-seed0")], "has no none.json"),
+        (["--evaluation", "none.json"], "needs run folders"),
         ([str(RESULTS / "omniglot-maml-seed0"), "--video", "True"], "few-shot run"),
         ([str(RESULTS / "study-half-cheetah-dynamics-seed0"), "--video", "True"], "no run to film"),
     ],
