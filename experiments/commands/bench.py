@@ -19,7 +19,7 @@ class BenchArguments:
 
     Attributes:
         name: Measurement to make: rollout, dynamics, metaworld, meta-gradient, rl2, pearl, reward-scale, fewshot,
-            threads or executors.
+            threads, executors or export.
         json: New file to write the result to, besides showing it.
         repeats: Number of measurements of each contender, whose medians are reported; of reward-scale, number of
             seeds.
