@@ -185,7 +185,7 @@ def _section(folder: Path, part: Part, notes: Notes, findings: str) -> list[str]
 
 def _more(title: str, findings: str) -> list[str]:
     """A link to the notes of a section, if there are some."""
-    if f"\n## {title}\n" not in findings:
+    if title not in _titles(findings):
         return []
     return [f"More in the [notes]({FINDINGS}#{slug(title)}).", ""]
 

@@ -171,6 +171,9 @@ def test_sections_published_figures_and_findings_come_from_the_notes(results: Pa
     ):
         assert part in text, part
     assert "Other runs" not in text
+    (results / "findings.md").write_text("## Points\n\nMore.")  # without a line before
+    write_page(results)
+    assert "More in the [notes](findings.md#points)." in (results / PAGE).read_text()
 
 
 def test_the_summary_has_the_entry_with_the_most_seeds(results: Path) -> None:
