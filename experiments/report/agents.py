@@ -21,6 +21,7 @@ from metarl.experiments.report.page import (
     number,
     paragraph,
     table,
+    thinned,
 )
 
 Numbers = Mapping[str, Any]
@@ -113,15 +114,14 @@ def results(measured: Measured) -> Section:
 def curves(measured: Measured) -> list[Section]:
     """The sections with the figures: adaptation, learning, and tasks."""
     draws = drawings(measured.numbers, measured.groups, measured.training)
-    names = {name for name in draws if name.startswith("return_by_")}
     adaptation = [_figure("adaptation", draws, measured), _figure("profile", draws, measured)]
     learning = [_figure("learning_steps", draws, measured), _figure("learning_time", draws, measured)]
-    by_parameter = [_figure(name, draws, measured) for name in draws if name in names]
+    by_parameter = [_figure(name, draws, measured) for name in draws if name.startswith("return_by_")]
     sections = [Section("Adaptation"), Section("Learning"), Section("Tasks")]
     for section, figures in zip(sections, (adaptation, learning, by_parameter), strict=True):
         if figures:
             section.content.append(node("div", {"class": "figures"}, *figures))
-    sections[2].content[:0] = [table_ for group in measured.groups for table_ in [_kinds_of_tasks(group)]]
+    sections[2].content[:0] = [_kinds_of_tasks(group) for group in measured.groups]
     return sections
 
 
@@ -179,13 +179,6 @@ def _over(measured: Measured) -> str:
     return "95% intervals over seeds and tasks" + ("; over tasks where there is one seed" if 1 in counts else "")
 
 
-def _thin(rows: Sequence[Any], most: int) -> list[Any]:
-    """The rows, or as many as fit, the first and the last among them."""
-    if len(rows) <= most:
-        return list(rows)
-    return [rows[round(place)] for place in np.linspace(0, len(rows) - 1, most)]
-
-
 def _adaptation_table(numbers: Numbers, measured: Measured) -> Node:
     with_success = any("success_mean" in group["adaptation"][-1] for group in numbers["groups"].values())
     alone = len(numbers["groups"]) == 1
@@ -194,7 +187,7 @@ def _adaptation_table(numbers: Numbers, measured: Measured) -> Node:
     columns += ["success", "95% interval"] if with_success else []
     rows: list[Row] = []
     for label, group in numbers["groups"].items():
-        for row in _thin(group["adaptation"], _MOST_STEPS):
+        for row in thinned(group["adaptation"], _MOST_STEPS):
             step = row["step"] + 1 if measured.sequential else row["step"]
             line: list[Content] = [*([] if alone else [label]), str(step), number(row["return_mean"])]
             line += [interval(row["return_ci95"]), number(row["return_iqm"])]
@@ -316,7 +309,7 @@ def _curve_numbers(name: str, measured: Measured) -> tuple[Sequence[str], Sequen
     rows: list[Row] = []
     for label, group in measured.numbers["groups"].items():
         curve = group["learning"][over]
-        for place in _thin(range(len(curve["x"])), _NUM_POINTS):
+        for place in thinned(range(len(curve["x"])), _NUM_POINTS):
             bounds = None if curve["low"] is None else [curve["low"][place], curve["high"][place]]
             rows.append([label, f"{curve['x'][place]:,.0f}", number(curve["mean"][place]), interval(bounds)])
     return ["agent", unit, "return", "95% interval over seeds"], rows

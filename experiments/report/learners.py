@@ -11,11 +11,23 @@ from metarl.experiments.comparison.figures import COLOURS, MARKERS, Drawing
 from metarl.experiments.comparison.records import METRICS, read_metrics, run_folders
 from metarl.experiments.evaluations import read_evaluation
 from metarl.experiments.report.drawings import figure
-from metarl.experiments.report.page import NONE, Node, Row, Section, interval, node, number, paragraph, table
+from metarl.experiments.report.page import (
+    NONE,
+    Node,
+    Row,
+    Section,
+    interval,
+    node,
+    number,
+    paragraph,
+    table,
+    thinned,
+)
 from metarl.experiments.runs import read_config
 from metarl.intervals import student_quantile
 
-_MOST_STEPS = 6
+_MOST_STEPS = 6  # of a curve by adaptation step, in its table
+_NUM_POINTS = 10  # of a learning curve, in its table
 
 
 @dataclass(frozen=True)
@@ -156,9 +168,7 @@ def results(groups: Sequence[LearnerGroup]) -> Section:
     rows: list[Row] = []
     for group in groups:
         for name, curve in group.curves.items():
-            places = range(len(curve.steps))
-            chosen = sorted({round(x) for x in np.linspace(0, len(places) - 1, min(_MOST_STEPS, len(places)))})
-            for place in chosen:
+            for place in thinned(range(len(curve.steps)), _MOST_STEPS):
                 bounds = curve.bounds[place]
                 percent = None if bounds is None else [_scaled(group.metric, x) for x in bounds]
                 score = _score(group.metric, curve.mean[place])
@@ -175,7 +185,7 @@ def results(groups: Sequence[LearnerGroup]) -> Section:
 def curves(groups: Sequence[LearnerGroup]) -> list[Section]:
     """The figures of adaptation and of learning."""
     adaptation, learning = Section("Adaptation"), Section("Learning")
-    label = f"{_words(groups[0].metric)}"
+    label = _words(groups[0].metric)
     if any(len(group.curves["test"].steps) > 1 for group in groups):
         texts = [
             f"{g.label} goes from {_score(g.metric, g.curves['test'].mean[0])} to "
@@ -212,7 +222,7 @@ def curves(groups: Sequence[LearnerGroup]) -> list[Section]:
 def _learning_rows(of_runs: Sequence[tuple[LearnerGroup, np.ndarray, np.ndarray]]) -> list[Row]:
     rows: list[Row] = []
     for group, x, y in of_runs:
-        for place in sorted({round(p) for p in np.linspace(0, len(x) - 1, min(10, len(x)))}):
+        for place in thinned(range(len(x)), _NUM_POINTS):
             rows.append([group.label, f"{x[place]:,.0f}", _score(group.metric, y[place])])
     return rows
 

@@ -3,7 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 from xml.etree import ElementTree
+
+import numpy as np
 
 from metarl.experiments.report.style import CSS
 
@@ -110,6 +113,13 @@ def number(value: float) -> str:
 def interval(bounds: Sequence[float] | None) -> str:
     """A confidence interval in brackets, or a dash where there is none."""
     return NONE if bounds is None else f"[{number(bounds[0])}, {number(bounds[1])}]"
+
+
+def thinned(rows: Sequence[Any], most: int) -> list[Any]:
+    """The rows, or as many as fit, the first and the last among them."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(place)] for place in np.linspace(0, len(rows) - 1, most)]
 
 
 def page(title: str, summary: Sequence[Node], sections: Sequence[Section], footer: str) -> bytes:
