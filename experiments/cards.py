@@ -47,5 +47,10 @@ def run_card(name: str, experiment: Experiment, benchmark: Benchmark, progress: 
 
 def _trained_range(parameter: Parameter, tasks: list[Task]) -> dict[str, Any]:
     """Name of a parameter, and the least and greatest of each of its numbers among the tasks that have it."""
-    rows = np.array([np.ravel(dict(task.params)[parameter.name]) for task in tasks])
-    return {"name": parameter.name, "low": rows.min(0).tolist(), "high": rows.max(0).tolist()}
+    rows = [np.ravel(dict(task.params)[parameter.name]) for task in tasks]
+    columns = [[row[place] for row in rows if place < len(row)] for place in range(max(map(len, rows)))]
+    return {
+        "name": parameter.name,
+        "low": [float(min(column)) for column in columns],
+        "high": [float(max(column)) for column in columns],
+    }

@@ -22,7 +22,7 @@ def last_evaluation(run: AgentRun) -> dict[str, float]:
     path = run.folder / METRICS
     columns = read_metrics(path) if path.exists() else {}
     tested = {name: values for name, values in columns.items() if name.startswith("test/")}
-    if not tested:
+    if not np.isfinite(list(tested.values())).any():
         return {}
     rows = np.flatnonzero(np.any([np.isfinite(values) for values in tested.values()], 0))
     measured = {name: float(values[rows[-1]]) for name, values in tested.items()}
@@ -49,6 +49,7 @@ def met_in_training(run: AgentRun, agent: Any, num_tasks: int) -> dict[str, Any]
             np.random.default_rng(run.experiment.seed),
             num_steps=settings.num_steps,
             num_episodes=settings.num_episodes,
+            deterministic=settings.deterministic,
         )
     return {
         "tasks": num_tasks,
