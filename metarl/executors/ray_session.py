@@ -5,6 +5,7 @@ is removed at the end; what a killed process left is removed when the next sessi
 """
 
 import contextlib
+import functools
 import os
 import secrets
 import shutil
@@ -19,6 +20,7 @@ from typing import Any
 from metarl.runs.cores import WorkerError
 
 _PREFIX = "metarl-ray-"
+_TOKEN_VARIABLES = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"}
 _PATIENCE_S = 10.0
 """Longest time in seconds until something answers at the address of a cluster."""
 _STORE = 2**30
@@ -152,17 +154,24 @@ def _handlers_kept() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@functools.cache
+def _token() -> str:
+    """The token of all local sessions of this process: Ray reads a process's token once."""
+    return secrets.token_hex(32)
+
+
 @contextlib.contextmanager
 def _own_token() -> Iterator[None]:
-    """Give a local session a token of its own; Ray would write one into the home folder."""
-    if {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"} & os.environ.keys():
+    """Give local sessions a token of their own; Ray would write one into the home folder."""
+    if _TOKEN_VARIABLES & os.environ.keys():
         yield
         return
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+    os.environ["RAY_AUTH_TOKEN"] = _token()
     try:
         yield
     finally:
-        del os.environ["RAY_AUTH_TOKEN"]
+        for name in _TOKEN_VARIABLES:  # Ray sets its mode itself, which would pass for the user's the next time
+            os.environ.pop(name, None)
 
 
 def _remove_stale_folders() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from metarl.executors import ray_actors
 from metarl.executors.ray_actors import RayActors
+from metarl.executors.ray_session import _own_token
 from metarl.experiments.cli import main
 from metarl.experiments.loading import open_run
 from metarl.runs.cores import WorkerError
@@ -94,6 +95,39 @@ def test_a_cluster_that_cannot_be_joined_is_one_line(
     monkeypatch.setitem(sys.modules, "ray", FailingRay(error))
     with pytest.raises(ValueError, match=f"^{text}"):
         Workers(EnvMaker(POINT.family, 5), kind="ray", ray_address="auto")
+
+
+def test_a_token_of_ours_is_the_same_for_all_sessions_and_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray reads it once per process, and says in the environment that there is one."""
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    tokens = []
+    for _ in range(2):
+        with _own_token():
+            tokens.append(os.environ["RAY_AUTH_TOKEN"])
+            os.environ["RAY_AUTH_MODE"] = "token"  # as Ray does
+        assert not [name for name in os.environ if name.startswith("RAY_AUTH")]
+    assert tokens[0] == tokens[1]
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with _own_token():
+        assert "RAY_AUTH_TOKEN" not in os.environ
+    assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
+@pytest.mark.slow
+def test_a_command_trains_and_evaluates_on_sessions_of_this_machine(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    words = ["train", "point-promp", "--workers", "ray", "--out", str(tmp_path / "run"), *TRAINING]
+    done = subprocess.run(
+        [sys.executable, "-m", "metarl.experiments.cli", *words],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "evaluation.json").exists()
 
 
 @pytest.mark.slow
