@@ -41,6 +41,7 @@ from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
 
 Kind = Literal["bandit", "grid", "choices", "point", "robot", "meta-world"]
+_Gradients = PrompConfig | MamlTrpoConfig | ReptileConfig | MultiTaskConfig
 
 _GRID_STEPS, _POINT_STEPS, _POINT_OBSERVATIONS = 30, 100, 10
 _NUM_TRAIN_TASKS = 100  # of PEARL, which keeps the transitions of every task, where the benchmark has no number
@@ -114,37 +115,31 @@ def _gradient_settings(kind: Kind) -> tuple[AdaptationConfig, TrainingConfig, Ev
     return locomotion.ADAPTATION, TrainingConfig(iterations=400, meta_batch_size=20), EvaluationConfig(40, 3, 10)
 
 
-def _promp(kind: Kind) -> Experiment:
+def _by_gradients(kind: Kind, make: Callable[[AdaptationConfig], _Gradients]) -> Experiment:
+    """ProMP or a relative of it, by the configuration that is made of the inner loop."""
     adaptation, training, evaluation = _gradient_settings(kind)
-    agent = PrompConfig(adaptation=adaptation)
+    agent = make(adaptation)
     if kind == "point":
         agent = replace(agent, policy=point.POLICY)
     return Experiment("", agent, training, evaluation)
+
+
+def _promp(kind: Kind) -> Experiment:
+    return _by_gradients(kind, lambda own: PrompConfig(adaptation=own))
 
 
 def _maml_trpo(kind: Kind) -> Experiment:
-    adaptation, training, evaluation = _gradient_settings(kind)
     # A Fisher matrix on a fifth of the steps, as in the presets; of ten pulls a fifth would be too few.
-    agent = MamlTrpoConfig(adaptation=adaptation, fisher_fraction=1.0 if kind == "bandit" else 0.2)
-    if kind == "point":
-        agent = replace(agent, policy=point.POLICY)
-    return Experiment("", agent, training, evaluation)
+    fraction = 1.0 if kind == "bandit" else 0.2
+    return _by_gradients(kind, lambda own: MamlTrpoConfig(adaptation=own, fisher_fraction=fraction))
 
 
 def _reptile(kind: Kind) -> Experiment:
-    adaptation, training, evaluation = _gradient_settings(kind)
-    agent = ReptileConfig(adaptation=replace(adaptation, inner_steps=3))
-    if kind == "point":
-        agent = replace(agent, policy=point.POLICY)
-    return Experiment("", agent, training, evaluation)
+    return _by_gradients(kind, lambda own: ReptileConfig(adaptation=replace(own, inner_steps=3)))
 
 
 def _multi_task(kind: Kind) -> Experiment:
-    adaptation, training, evaluation = _gradient_settings(kind)
-    agent = MultiTaskConfig(adaptation=adaptation)
-    if kind == "point":
-        agent = replace(agent, policy=point.POLICY)
-    return Experiment("", agent, training, evaluation)
+    return _by_gradients(kind, lambda own: MultiTaskConfig(adaptation=own))
 
 
 def _rl2(kind: Kind) -> Experiment:
