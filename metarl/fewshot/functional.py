@@ -17,7 +17,7 @@ shares them and has `TaskNorm` for batch norm.
 import contextlib
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from metarl.fewshot.layers import channels_last, is_row_wise, shared_copy, takes_channels_last
+from metarl.fewshot.layers import channels_last, described, is_row_wise, owner, shared_copy, takes_channels_last
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
     NORM_STATISTICS,
@@ -62,6 +62,7 @@ class TaskModule:
 
     Attributes:
         module: The copy that is called.
+        is_evaluating: Whether it is called in evaluation.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class TaskModule:
         self._context = NormContext()
         self.batched = type(module) is Mlp and is_row_wise(module)
         steps = num_steps + 1 if normalisation == "per_step" else None
-        self.module = module if self.batched else _with_task_norms(module, self._context, steps)
+        self.module = module if self.batched else _with_task_norms(module, self._context, steps, normalisation)
         self._dims = {name: p.dim() for name, p in self.module.named_parameters()}
         norms = {name: x for name, x in self.module.named_modules() if isinstance(x, TaskNorm)}
         self.norm_params = {
@@ -86,7 +87,7 @@ class TaskModule:
             for prefix, layer in norms.items()
             for name, _ in layer.named_parameters()
         }
-        self.has_norms = bool(norms)
+        self.has_norms = any(_is_norm(layer) for layer in self.module.modules())
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
         self._channels_last = takes_channels_last(self.module)
@@ -94,23 +95,41 @@ class TaskModule:
         self._twice = twice and not self._row_wise
         self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
         self._in_turn_only: dict[bool, bool] = {}  # by whether the module is training, once that is known
-        self.module.train()
+        self.is_evaluating = False
 
     @contextlib.contextmanager
     def evaluating(self, *others: nn.Module) -> Iterator[None]:
         """Drop no units, and under "running" normalise by the running averages; a decorator too.
 
+        Modules that their owner put in evaluation mode are in it before and after.
+
         Args:
             others: Further modules that are to be in evaluation mode meanwhile.
         """
-        modules = (self.module, *others)
-        for module in modules:
-            module.eval()
+        modes = [(layer, layer.training) for module in (self.module, *others) for layer in module.modules()]
+        for layer, _ in modes:
+            layer.training = False
+        self.is_evaluating = True
         try:
             yield
         finally:
-            for module in modules:
-                module.train()
+            self.is_evaluating = False
+            for layer, training in modes:
+                layer.training = training
+
+    def check_averages(self, adapted: Collection[str]) -> None:
+        """Raise a ValueError if parameters that adapt lie before a batch norm that running averages normalise."""
+        if self.normalisation != "running":
+            return
+        layers = {name: place for place, (name, _) in enumerate(self.module.named_modules())}
+        norms = [name for name, layer in self.module.named_modules() if _is_norm(layer)]
+        early = [name for name in adapted if norms and layers.get(owner(name), -1) < layers[norms[-1]]]
+        if early:
+            raise ValueError(
+                f"normalisation must not be running where weights before a batch norm adapt: {early[0]} does, and "
+                f"the averages of layer {norms[-1]!r} are those of no task; take transductive, support or frozen, "
+                "or let the head alone adapt"
+            )
 
     @property
     def weights(self) -> Params:
@@ -159,7 +178,7 @@ class TaskModule:
         Under "running" this trains the running averages, or uses them when not training.
         """
         context = self._prepare(1, 0, None, record=False)
-        context.track = self.normalisation == "running" and self.module.training
+        context.track = self.normalisation == "running" and not self.is_evaluating
         outputs: Tensor = self.module(*(channels_last(x) if self._channels_last else x for x in inputs))
         return outputs
 
@@ -205,7 +224,7 @@ class TaskModule:
         self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
         """Every task by itself, at once if that is faster and the module can, else in turn."""
-        mode = self.module.training
+        mode = not self.is_evaluating
         in_turn_only = self._in_turn_only.get(mode)
         if not in_turn_only and not self._has_many_places(inputs[0]):
             try:
@@ -267,7 +286,7 @@ class TaskModule:
         context = self._context
         context.num_tasks, context.step = num_tasks, step
         context.fixed = None if fixed is None else iter(fixed)
-        context.use_running = self.normalisation == "running" and not self.module.training
+        context.use_running = self.normalisation == "running" and self.is_evaluating
         context.record, context.recorded, context.layers = record, [], []
         context.track = False
         return context
@@ -310,13 +329,40 @@ def _no_traces(module: nn.Module, *, first: bool, on_cuda: bool) -> Iterator[Non
         raise
 
 
-def _with_task_norms(module: nn.Module, context: NormContext, num_steps: int | None) -> nn.Module:
-    """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm."""
+def _is_norm(layer: nn.Module) -> bool:
+    return isinstance(layer, TaskNorm | nn.modules.batchnorm._BatchNorm)
+
+
+def _with_task_norms(
+    module: nn.Module, context: NormContext, num_steps: int | None, normalisation: NormStatistics
+) -> nn.Module:
+    """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm.
+
+    Raises:
+        ValueError: If a layer cannot be normalised so; names it.
+    """
     root = nn.ModuleList([shared_copy(module)])
     made: dict[nn.Module, TaskNorm] = {}
-    for parent in list(root.modules()):
+    for place, parent in list(root.named_modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, BATCH_NORMS):
-                made.setdefault(child, TaskNorm(child, context, num_steps))
+            if not isinstance(child, nn.modules.batchnorm._BatchNorm):
+                continue
+            layer = described(f"{place.partition('.')[2]}.{name}".lstrip(".") if place else "", child)
+            averaged = child.running_mean is not None
+            frozen = averaged and (normalisation == "frozen" or not child.training)
+            if normalisation == "frozen" and not averaged:
+                raise ValueError(f"{layer} has no running averages that could be frozen")
+            if type(child) in BATCH_NORMS:
+                made.setdefault(child, TaskNorm(child, context, num_steps, frozen=frozen))
                 parent.register_module(name, made[child])
+            elif frozen:
+                child.eval()
+            elif normalisation == "support":
+                raise ValueError(
+                    f"{layer} is a batch norm of one's own, which support sets cannot normalise; "
+                    "take normalisation transductive, running or frozen"
+                )
+            elif normalisation != "running":
+                child.running_mean = child.running_var = child.num_batches_tracked = None
+                child.track_running_stats = False
     return root[0]

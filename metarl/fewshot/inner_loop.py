@@ -42,6 +42,7 @@ class InnerLoop:
         self.network = network
         self.rule = rule
         self._adapted = set(adapted)
+        network.check_averages(adapted)
         self.objective = objective
 
     @property

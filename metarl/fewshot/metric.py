@@ -45,7 +45,7 @@ class MetricLearner(ModuleLearner):
     @property
     def embeds_rows_alone(self) -> bool:
         """Whether an example's features in evaluation depend on nothing but the example."""
-        return self.normalisation in (None, "running")
+        return self.normalisation in (None, "running", "frozen")
 
     @abstractmethod
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
@@ -130,7 +130,11 @@ class MetricLearner(ModuleLearner):
         network = self.network
         if network.normalisation == "running":
             both = torch.cat([support, query], 1)
-            flat = network.pooled(both.flatten(0, 1))
+            if network.has_norms and not network.is_evaluating:
+                # Each task is a batch: were they pooled, statistics would depend on the number of tasks at once.
+                flat = torch.cat([network.pooled(rows) for rows in both])
+            else:
+                flat = network.pooled(both.flatten(0, 1))
             features = flat.view(*both.shape[:2], *flat.shape[1:])
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
         fixed = network.moments(network.params, support)

@@ -6,8 +6,13 @@ support       query sets are normalised by the statistics of their task's suppor
               another query.
 running       training normalises by the batch and keeps a running average, which evaluation uses: the ordinary
               meaning, and prototypical networks' published numbers are so (Snell et al. 2017).
+frozen        a pretrained layer keeps its averages, in training too, and only its gain and shift are trained.
 per_step      transductive, with a gain and a shift for every inner step (MAML++, Antoniou et al. 2019). Its code
               also keeps running statistics per step but never normalises by them, so there are none here.
+
+Layers that their owner put in evaluation mode are frozen whatever is chosen. Where the weights before a layer
+adapt, its averages are those of no task, and "running" is refused. A subclass of batch norm, which may do more, is
+called as it is: its batch, or under "running" and "frozen" its averages, normalises.
 """
 
 from collections.abc import Iterator
@@ -16,12 +21,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-NormStatistics = Literal["transductive", "support", "running", "per_step"]
+NormStatistics = Literal["transductive", "support", "running", "frozen", "per_step"]
 NORM_STATISTICS: tuple[NormStatistics, ...] = get_args(NormStatistics)
 Moments = tuple[Tensor, Tensor]
 """Means and variances, each [task, channel]."""
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class NormContext:
@@ -56,23 +61,32 @@ class TaskNorm(nn.Module):
         layer: Batch-norm layer that it stands in for.
         context: Settings of the present call.
         num_steps: Number of gains and shifts, one for each inner step; None for the layer's own.
+        frozen: Whether the layer's averages always normalise and never move.
     """
 
     running_mean: Tensor
     running_var: Tensor
+    num_batches_tracked: Tensor
     weight: Tensor | None
     bias: Tensor | None
 
     def __init__(
-        self, layer: nn.modules.batchnorm._BatchNorm, context: NormContext, num_steps: int | None
+        self,
+        layer: nn.modules.batchnorm._BatchNorm,
+        context: NormContext,
+        num_steps: int | None,
+        *,
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self._context = context
         self.eps = layer.eps
-        self.momentum = 0.1 if layer.momentum is None else layer.momentum
-        self.per_step = num_steps is not None and layer.affine
+        self.momentum = layer.momentum
+        self.frozen = frozen
+        self.training = layer.training
+        self.per_step = num_steps is not None and layer.affine and not frozen
         weight, bias = layer.weight, layer.bias
-        if num_steps is not None and layer.affine:
+        if num_steps is not None and self.per_step:
             weight = nn.Parameter(weight.detach().repeat(num_steps, 1))
             bias = nn.Parameter(bias.detach().repeat(num_steps, 1))
         self.register_parameter("weight", weight if layer.affine else None)
@@ -82,6 +96,10 @@ class TaskNorm(nn.Module):
             average = getattr(layer, name)
             fresh = like.new_full((layer.num_features,), start)
             self.register_buffer(name, fresh if average is None else average)
+        if self.momentum is None:  # the averages of all batches alike, which have to be counted
+            counter = layer.num_batches_tracked
+            self.register_buffer("num_batches_tracked", torch.tensor(0) if counter is None else counter)
+        self._num_values = 0
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise [task * row, channel, ...]."""
@@ -90,11 +108,17 @@ class TaskNorm(nn.Module):
         if self.per_step and weight is not None and bias is not None:
             step = min(context.step, len(weight) - 1)
             weight, bias = weight[step], bias[step]
+        if self.frozen:
+            averages = self.running_mean, self.running_var
+            return nn.functional.batch_norm(inputs, *averages, weight, bias, eps=self.eps)
         if context.num_tasks == 1 and context.fixed is None and not context.record:
             averaged = context.use_running or context.track
             mean, var = (self.running_mean, self.running_var) if averaged else (None, None)
             batch = not context.use_running
-            return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, self.momentum, self.eps)
+            if batch:
+                _check_number(inputs.numel() // inputs.shape[1])
+            share = self._share() if context.track else 0.0
+            return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, share, self.eps)
         rows = inputs.reshape(context.num_tasks, -1, inputs.shape[1], inputs[0, 0].numel())
         means, variances = self._moments(rows)
         scale = (variances + self.eps).rsqrt()
@@ -111,6 +135,8 @@ class TaskNorm(nn.Module):
             return self.running_mean, self.running_var
         if context.fixed is not None:
             return next(context.fixed)
+        self._num_values = rows.shape[1] * rows.shape[3]
+        _check_number(self._num_values)
         var, mean = torch.var_mean(rows, (1, 3), correction=0)
         if context.record:
             context.recorded.append((mean, var))
@@ -119,6 +145,24 @@ class TaskNorm(nn.Module):
 
     @torch.no_grad()
     def track(self, moments: Moments) -> None:
-        """Move the running averages towards the mean of moments over tasks."""
-        for running, batch in zip((self.running_mean, self.running_var), moments, strict=True):
-            running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), self.momentum)
+        """Move the running averages towards the mean of moments over tasks, of variances the unbiased ones."""
+        mean, var = moments
+        share, unbiased = self._share(), var * (self._num_values / (self._num_values - 1))
+        for running, batch in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), share)
+
+    def _share(self) -> float:
+        """The share of the next batch in the running averages."""
+        if self.momentum is not None:
+            return self.momentum
+        self.num_batches_tracked += 1
+        return 1 / float(self.num_batches_tracked)
+
+
+def _check_number(num_values: int) -> None:
+    """Raise a ValueError if there is one value per channel, which its own statistics turn into nothing."""
+    if num_values == 1:
+        raise ValueError(
+            "batch norm needs more than one value per channel to normalise by, got a set of one example; give "
+            "more examples, or take normalisation support, running or frozen"
+        )

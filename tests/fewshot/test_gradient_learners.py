@@ -12,6 +12,7 @@ from metarl.fewshot import functional
 from metarl.fewshot.backbones import ContextAsInput, FilmConv4, conv4, regression_mlp
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
+from metarl.fewshot.inner_loop import Adapted
 from metarl.fewshot.learners.adml import Adml, AdmlConfig
 from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMaml, ImplicitMamlConfig
@@ -112,7 +113,8 @@ def test_tasks_in_turn_give_what_tasks_at_once_give(
     for many in (1, 10**9):
         monkeypatch.setattr(functional, "_MANY_PLACES", many)
         network = conv4(3, num_filters=4, generator=_generator()).double()
-        learner = Maml(network, MamlConfig(inner_steps=2, normalisation=normalisation))
+        adapted: Adapted = "head" if normalisation == "running" else "all"
+        learner = Maml(network, MamlConfig(inner_steps=2, normalisation=normalisation, adapted=adapted))
         assert learner.network._has_many_places(episodes.support.inputs) == (many == 1)
         learner.update(episodes, np.random.default_rng(0))
         grads.append(flatten([p.grad for p in learner.network.params.values() if p.grad is not None]))
@@ -438,16 +440,18 @@ def test_each_normalisation_takes_the_statistics_it_says() -> None:
 
     mean, var = support.mean(1, keepdim=True), support.var(1, keepdim=True, correction=0)
     assert torch.allclose(_statistics_of("support", queries, support), by(mean, var))
-    assert torch.allclose(_statistics_of("running", queries, support), by(mean.mean(0), var.mean(0)))
+    assert torch.allclose(_statistics_of("running", queries, support), by(mean.mean(0), var.mean(0) * 50 / 49))
+    assert torch.allclose(_statistics_of("frozen", queries, support), queries / (1 + 1e-5) ** 0.5)
     own = by(queries.mean(1, keepdim=True), queries.var(1, keepdim=True, correction=0))
     assert torch.allclose(_statistics_of("transductive", queries, support), own)
 
 
-@pytest.mark.parametrize("normalisation", ["support", "running"])
+@pytest.mark.parametrize("normalisation", ["support", "running", "frozen"])
 def test_a_prediction_depends_on_other_queries_only_where_it_says_so(normalisation: str) -> None:
     episodes = _episodes()
     for name, alone in (("transductive", False), (normalisation, True)):
-        learner = Maml(_network_with_running(), MamlConfig(normalisation=name))  # type: ignore[arg-type]
+        config = MamlConfig(normalisation=name, adapted="head")  # type: ignore[arg-type]
+        learner = Maml(_network_with_running(), config)
         learner.update(episodes, np.random.default_rng(0))
         predict = learner.adapt(episodes.support, 1)[-1]
         first, all_of_them = predict(episodes.query.inputs[:, :2]), predict(episodes.query.inputs)

@@ -113,6 +113,7 @@ class Reptile(ModuleLearner):
         self, module: nn.Module, config: ReptileConfig, *, objective: TaskObjective = task_losses
     ) -> None:
         super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
+        self.network.check_averages(self.network.weights)
         self.config = config
         self.num_steps = config.test_steps
         self.objective = objective
