@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from metarl.agent import Actions, AgentConfig, AgentSetup, Collector, Interface, Outcome, SavedActor
 from metarl.agents.maml import check_finite
+from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.bilevel import Params, expand, flatten, unflatten
 from metarl.learning.directions import draw_directions
 from metarl.nets.actions import action_map
@@ -363,17 +364,10 @@ class EsMaml:
                 self.policy.params()[name].copy_(value)
         for trajectories in experience.trajectories:
             self.policy.observe(trajectories)
-        metrics = {
-            "train/return_pre": float(first.returns()[:, 0].mean()),
-            "train/return_post": float(values.mean()),
-            "train/episode_length": float(last.mask.sum(-1).float().mean()),
+        return adaptation_metrics(first, last, before=slice(1)) | {
             "es/difference": size,
             "loss/grad_norm": float(gradient.norm()),
         }
-        successes = last.successes()
-        if successes is not None:
-            metrics["train/success_post"] = float(successes.float().mean())
-        return metrics
 
     def estimate(self, values: Tensor, directions: Tensor) -> tuple[Tensor, float]:
         """The gradient's estimate in units of the differences' size, [parameter], and that size.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.losses import masked_mean
 from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
 from metarl.nets.policies import FunctionalPolicy
@@ -76,15 +77,7 @@ class MetaBatch(NamedTuple):
     def metrics(self, policy: FunctionalPolicy) -> dict[str, float]:
         """Mean returns before and after adaptation, over tasks and episodes, and how random the policy is."""
         first, last = self.trajectories[0], self.trajectories[-1]
-        metrics = policy.metrics(self.batches[-1].old, self.batches[-1].mask) | {
-            "train/return_pre": float(first.returns().mean()),
-            "train/return_post": float(last.returns().mean()),
-            "train/episode_length": float(last.mask.sum(-1).float().mean()),
-        }
-        successes = last.successes()
-        if successes is not None:
-            metrics["train/success_post"] = float(successes.float().mean())
-        return metrics
+        return policy.metrics(self.batches[-1].old, self.batches[-1].mask) | adaptation_metrics(first, last)
 
 
 def credit_of(trajectories: Trajectories, *, scaled: bool) -> Tensor:

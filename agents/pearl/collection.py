@@ -9,6 +9,7 @@ import torch
 
 from metarl.agent import Collector
 from metarl.agents.pearl.actor import LatentActor
+from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.replay import Transitions, concatenate_transitions
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
@@ -115,13 +116,4 @@ def transitions_by_task(collection: Collection, learned_reward: str | None) -> d
 def return_metrics(collection: Collection, num_prior: int) -> dict[str, float]:
     """Mean returns of the first `num_prior` episodes, acted on the prior, and of the trials' last episodes."""
     first = collection.rounds[0]
-    returns = first.returns()
-    metrics = {
-        "train/return_pre": float(returns[:, :num_prior].mean()),
-        "train/return_post": float(returns[:, -1].mean()),
-        "train/episode_length": float(first.mask.sum(-1).float().mean()),
-    }
-    successes = first.successes()
-    if successes is not None:
-        metrics["train/success_post"] = float(successes[:, -1].float().mean())
-    return metrics
+    return adaptation_metrics(first, first, before=slice(num_prior), after=slice(-1, None))

@@ -13,7 +13,7 @@ against the value network only.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
 from typing import Any, ClassVar, Generic, Literal, TypeVar
@@ -32,9 +32,11 @@ from metarl.agents.trials.batch import (
     root_mean_square,
 )
 from metarl.agents.trials.network import UNSCALED_REWARDS, Decision, TrialNetwork, TrialNetworkConfig
+from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.advantages import gae
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_surrogate
+from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.schedules import geometric, linear
 from metarl.learning.trials import as_trials
 from metarl.runs.configs import (
@@ -62,6 +64,9 @@ class TrialPpoConfig(AgentConfig):
         objective: Sum over a trial that is maximised: "reward", or minus the "regret" that the environment reports
             at every step in its infos, as bandits and tabular MDPs do. The undiscounted sums differ, in
             expectation, by what the best actions earn in the task, whatever the policy does.
+        gain_units: Units of what is maximised: "common" to all tasks, or a running standard deviation for each
+            "family" of tasks, so that all of Meta-World's environments weigh alike, whose rewards differ a
+            hundredfold. The policy does not observe these units: its rewards are in common ones.
         gamma: Discount per environment step, through the whole trial, in [0, 1].
         final_gamma: Discount at the end of the run, reached linearly; None for no change.
         gae_lambda: Weight of longer advantage estimates, in [0, 1]; 1 gives Monte-Carlo returns.
@@ -85,6 +90,7 @@ class TrialPpoConfig(AgentConfig):
     policy: TrialNetworkConfig = field(default_factory=TrialNetworkConfig)
     num_episodes: int = 2
     objective: Literal["reward", "regret"] = "reward"
+    gain_units: Literal["common", "family"] = "common"
     gamma: float = 0.99
     final_gamma: float | None = None
     gae_lambda: float = 0.3
@@ -157,6 +163,7 @@ class TrialPpo(Generic[Policy, Config]):
         # The value head's units: V_t = value_mean[t] + value_scale * output; zeros as long as no reward is known.
         self.value_mean = torch.zeros(env.max_episode_steps * config.num_episodes, device=device)
         self.value_scale = torch.zeros((), device=device)
+        self._gain_units: dict[str, RunningUnit] = {}  # by family
         self._shuffling = torch_generator(seed)
         self._device = device
 
@@ -179,7 +186,7 @@ class TrialPpo(Generic[Policy, Config]):
             losses = self._descend(batch, experience.tasks)
             self.policy.see(batch.trials)
             self.updates += 1
-        return losses | _return_metrics(experience)
+        return losses | _trial_metrics(experience)
 
     def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:
         """All Adam steps of an update; mean losses by name."""
@@ -212,7 +219,7 @@ class TrialPpo(Generic[Policy, Config]):
         time, mask = len(trials.rewards), trials.mask.double()
         known = self.value_mean[:time].cpu().double().unsqueeze(1)
         values = (known + float(self.value_scale) * trials.records["value"]) * mask
-        gains = trials.records["gain"].double() * mask
+        gains = self._in_units(trials.records["gain"].double() * mask, mask, experience.tasks)
         # Nothing follows a trial: the value after its last step is zero, as is that of padding.
         following = torch.nn.functional.pad(values.T, (0, 1))
         going = torch.zeros_like(trials.mask.T)
@@ -236,6 +243,16 @@ class TrialPpo(Generic[Policy, Config]):
             targets=(residuals / scale).float().to(self._device),
             task_indices=torch.arange(mask.shape[1]).expand(mask.shape).to(self._device),
         )
+
+    def _in_units(self, gains: Tensor, mask: Tensor, tasks: Sequence[Task]) -> Tensor:
+        """The gains, [time, task], in the units that the configuration asks for; takes them into running ones."""
+        if self.config.gain_units == "common":
+            return gains
+        families = [task.family for task in tasks]
+        for family in dict.fromkeys(families):
+            rows = [family == other for other in families]
+            self._gain_units.setdefault(family, RunningUnit()).read(gains[:, rows][mask[:, rows] > 0])
+        return gains / torch.tensor([self._gain_units[family].unit for family in families]).double()
 
     def gains(self, experience: Trajectories) -> Tensor:
         """The numbers whose sum over a trial is maximised, [task, episode, time]."""
@@ -314,6 +331,7 @@ class TrialPpo(Generic[Policy, Config]):
             "optimizer": self.optimizer.state_dict(),
             "value_mean": self.value_mean,
             "value_scale": self.value_scale,
+            "gain_units": {family: astuple(unit) for family, unit in self._gain_units.items()},
             "updates": self.updates,
             "shuffling": self._shuffling.get_state(),
         }
@@ -324,20 +342,12 @@ class TrialPpo(Generic[Policy, Config]):
         self.optimizer.load_state_dict(state["optimizer"])
         self.value_mean = state["value_mean"].to(self._device)
         self.value_scale = state["value_scale"].to(self._device)
+        self._gain_units = {family: RunningUnit(*unit) for family, unit in state.get("gain_units", {}).items()}
         self.updates = int(state["updates"])
         self._shuffling.set_state(state["shuffling"])
 
 
-def _return_metrics(experience: Trajectories) -> dict[str, float]:
-    """Mean returns of the first and the last episode, and of the whole trial."""
-    returns = experience.returns()
-    metrics = {
-        "train/return_pre": float(returns[:, 0].mean()),
-        "train/return_post": float(returns[:, -1].mean()),
-        "train/trial_return": float(returns.sum(1).mean()),
-        "train/episode_length": float(experience.mask.sum(-1).float().mean()),
-    }
-    successes = experience.successes()
-    if successes is not None:
-        metrics["train/success_post"] = float(successes[:, -1].float().mean())
-    return metrics
+def _trial_metrics(experience: Trajectories) -> dict[str, float]:
+    """Metrics of the first and the last episode, and the mean return of the whole trial."""
+    metrics = adaptation_metrics(experience, experience, before=slice(1), after=slice(-1, None))
+    return metrics | {"train/trial_return": float(experience.returns().sum(1).mean())}

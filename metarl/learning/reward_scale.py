@@ -1,6 +1,7 @@
 """The running scale of rewards: agents that read rewards in units of it learn the same in any units."""
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,36 @@ def updated_scale(scale: Tensor, count: Tensor, rewards: Tensor) -> tuple[float,
         return float(scale), before
     squares = before * float(scale) ** -2 if before else 0.0
     return ((squares + float(rewards.square().sum())) / total) ** -0.5, total
+
+
+@dataclass
+class RunningUnit:
+    """The standard deviation of all numbers that were read, as a unit of them.
+
+    Attributes:
+        count: How many numbers were read.
+        mean: Their mean.
+        mean_square: Mean of their squares.
+    """
+
+    count: float = 0.0
+    mean: float = 0.0
+    mean_square: float = 0.0
+
+    def read(self, numbers: Tensor) -> None:
+        """Take in further numbers, of any shape."""
+        numbers = numbers.double()
+        self.count += numbers.numel()
+        share = numbers.numel() / max(self.count, 1.0)
+        if share:
+            self.mean += share * (float(numbers.mean()) - self.mean)
+            self.mean_square += share * (float(numbers.square().mean()) - self.mean_square)
+
+    @property
+    def unit(self) -> float:
+        """The standard deviation, or a hundredth of the root mean square if that is more; one if all were zero."""
+        variance = max(self.mean_square - self.mean**2, 1e-4 * self.mean_square)
+        return math.sqrt(variance) or 1.0
 
 
 class RewardScale(nn.Module):

@@ -1,5 +1,6 @@
 """RL2's update: independence of the scale of rewards, baselines, failures, and what an old checkpoint lacks."""
 
+import copy
 import math
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.trials.batch import baseline, centre_over_others
 from metarl.envs import make_benchmark
 from metarl.experiments.configuration import EnvMaker
+from metarl.learning.reward_scale import RunningUnit
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
 from metarl.workers import Workers
@@ -79,6 +81,57 @@ def test_the_policy_observes_rewards_in_units_of_their_root_mean_square() -> Non
     flag = torch.zeros(2, dtype=torch.bool)
     last_step = agent.policy.last_step(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1.0, 1e6]), flag, flag)
     assert last_step[:, 2].tolist() == pytest.approx([float(agent.policy.reward_scale), 10.0])
+
+
+def _experience(agent: Rl2, seed: int, factor: float = 1.0) -> Trajectories:
+    """Trials of the three goals as two families, of which the second pays so many times the reward."""
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        experience = agent.collect(workers, NEAR_AND_FAR, np.random.default_rng(seed))
+    tasks = tuple(replace(task, family=name) for task, name in zip(experience.tasks, "aab", strict=True))
+    factors = torch.tensor([1.0, 1.0, factor]).view(3, 1, 1)
+    return replace(experience, tasks=tasks, rewards=experience.rewards * factors)
+
+
+@pytest.mark.parametrize("gain_units", ["common", "family"])
+def test_in_units_of_the_family_one_that_pays_more_weighs_no_more(gain_units: str) -> None:
+    plain, paying = _agent(gain_units=gain_units), _agent(gain_units=gain_units)
+    for seed in range(2):
+        one, other = plain.batch(_experience(plain, seed)), paying.batch(_experience(plain, seed, factor=2.0**7))
+        equal = torch.equal(one.advantages, other.advantages) and torch.equal(one.targets, other.targets)
+        assert equal == (gain_units == "family")
+    # What the policy observes is in common units: those of a family would tell it the family.
+    assert torch.equal(one.trials.rewards[:, :2], other.trials.rewards[:, :2])
+    assert torch.equal(one.trials.rewards[:, 2] * 2.0**7, other.trials.rewards[:, 2])
+
+
+def test_units_of_families_are_running_standard_deviations_that_a_checkpoint_keeps() -> None:
+    agent = _agent(gain_units="family")
+    experiences = [_experience(agent, seed, factor=3.0) for seed in range(2)]
+    for experience in experiences:
+        agent.batch(experience)
+    lengths = torch.cat([e.mask.sum((1, 2)) for e in experiences])
+    assert len(lengths.unique()) > 1  # some trial has padding, which is not read
+    for rows, name in ((slice(2), "a"), (slice(2, 3), "b")):
+        paid = torch.cat([e.rewards[rows][e.mask[rows]] for e in experiences]).double()
+        assert agent._gain_units[name].unit == pytest.approx(float(paid.std(correction=0)))
+        assert agent._gain_units[name].count == len(paid)
+    resumed = _agent(gain_units="family")
+    resumed.load_state_dict(copy.deepcopy(agent.state_dict()))
+    following = _experience(agent, 2)
+    assert torch.equal(resumed.batch(following).targets, agent.batch(following).targets)
+    state = agent.state_dict()
+    del state["gain_units"]
+    resumed.load_state_dict(state)  # of a checkpoint from before there were units of families
+    assert resumed._gain_units == {}
+
+
+def test_a_unit_is_never_zero() -> None:
+    unit = RunningUnit()
+    unit.read(torch.zeros(3))
+    assert unit.unit == 1.0
+    unit = RunningUnit()
+    unit.read(torch.full((3,), 5.0))
+    assert unit.unit == pytest.approx(0.05)
 
 
 def test_rare_rewards_are_observed_in_their_own_size() -> None:
