@@ -18,11 +18,16 @@ from metarl.loop import Progress
 
 _PLAIN_INTERVAL_S = 20.0
 _FILE_WIDTH = 140
-"""Columns of what is written to a file or a pipe, unless COLUMNS says otherwise."""
+"""Columns of a line that is written to a file or a pipe, unless COLUMNS says otherwise."""
+_TABLE_WIDTH = 80
+"""Columns of a table that is written to a file or a pipe, unless COLUMNS says otherwise."""
 _TEXT_WIDTH = 16
 """Columns that texts of a table may be folded to before its numbers are put below each other."""
 SELECTED = "* chosen by the same episodes and so too low; two episodes or more per task mend that"
 """Footnote of a worst decile that is selected by its own noise."""
+
+_BOUNDS = ("interval", "lowest, highest")
+"""Words of headings of bounds, which stay beside the number that they are of."""
 
 Describe = Callable[[Progress, Mapping[str, float]], list[str]]
 
@@ -84,9 +89,9 @@ class TrainingDisplay:
         return "  ".join(parts)
 
 
-def terminal_width() -> int:
-    """Number of columns of the terminal, or of COLUMNS; of a file or a pipe, many."""
-    return shutil.get_terminal_size((_FILE_WIDTH, 24)).columns
+def terminal_width(of_a_file: int = _FILE_WIDTH) -> int:
+    """Number of columns of the terminal, or of COLUMNS; where there is neither, that of a file or a pipe."""
+    return shutil.get_terminal_size((of_a_file, 24)).columns
 
 
 def fitted(line: str, width: int) -> str:
@@ -161,7 +166,7 @@ def show_table(
         text_columns: Number of columns, from the first, that are text and may be folded; the rest are numbers.
         keys: Number of columns, from the first, that every table begins with if there are several.
     """
-    width = terminal_width()
+    width = terminal_width(_TABLE_WIDTH)
     console = Console(highlight=False, width=width)
     console.print(title, style="bold", markup=False)  # a table's own title would wrap at its width
     widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
@@ -189,7 +194,7 @@ def _fitting(
     least = [min(size, _TEXT_WIDTH) if place < text_columns else size for place, size in enumerate(widths)]
     units: list[list[int]] = []
     for place in range(keys, len(columns)):
-        if "interval" in columns[place] and units:
+        if units and any(words in columns[place] for words in _BOUNDS):
             units[-1].append(place)
         else:
             units.append([place])

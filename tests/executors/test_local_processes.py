@@ -184,7 +184,10 @@ def test_on_the_command_line_a_warning_is_one_line(
     assert warnings.formatwarning is before
 
 
-def test_the_executors_bench_counts_bytes_and_compares_with_this_process() -> None:
+def test_the_executors_bench_counts_bytes_and_compares_with_this_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     sizes = executors.Sizes(num_tasks=3, num_episodes=2, horizon=4)
     measured = executors.bench(1, {"point": sizes}, ("local", "processes"))["benchmarks"]["point"]
     json.dumps(measured)

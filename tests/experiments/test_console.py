@@ -118,11 +118,23 @@ def test_a_table_that_fits_is_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(shown(capsys)) == 7
 
 
-def test_a_file_gets_wide_tables(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_in_a_file_lines_up_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("COLUMNS")
     monkeypatch.setattr("shutil.get_terminal_size", os.terminal_size)
-    show_table("title", ["name", "a number"], [["a" * 100, "1"]])
-    assert 100 < max(len(line) for line in capsys.readouterr().out.splitlines()) <= 140
+    show_table("title", ["name", *("a number" for _ in range(20))], [["a" * 100, *("12345" for _ in range(20))]])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 14  # of several tables
+    assert max(map(len, lines)) <= 80
+
+
+def test_the_bounds_of_a_ratio_stay_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    columns = ["contender", *(f"heading{i}" * 2 for i in range(2)), "times as fast", "lowest, highest"]
+    show_table("title", columns, [["this", "1" * 20, "2" * 20, "1.00", "[0.90, 1.10]"]])
+    (row,) = [line for line in shown(capsys) if "1.00" in line]
+    assert "[0.90, 1.10]" in row
+    assert "1" * 20 not in row  # so that there are several tables
 
 
 def test_a_comparison_of_long_names_fits(capsys: pytest.CaptureFixture[str]) -> None:
