@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 import tyro
 from tyro.constructors import PrimitiveConstructorSpec
 
@@ -22,6 +21,7 @@ from metarl.envs.dynamics.files import file_benchmark, is_family_file
 from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.envs.observed import observed
+from metarl.nets.devices import check_device, make_device
 from metarl.runs import codec, seeding
 from metarl.runs.configs import (
     MOST_PROCESSES,
@@ -37,7 +37,8 @@ from metarl.tasks import Benchmark, FiniteTasks
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.workers import EnvMaker, WorkerKind, Workers
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Annotated[str, tyro.conf.arg(metavar="auto|cpu|cuda|cuda:N|mps")]
+"""Name of a device."""
 ALGORITHMS: dict[str, type[AgentConfig]] = {
     "promp": PrompConfig,
     "maml-trpo": MamlTrpoConfig,
@@ -76,7 +77,8 @@ class Experiment:
             benchmark that has finitely many.
         observe_task: The observation ends with the task's parameters, scaled to [-1, 1]: an oracle is trained.
         seed: Seed of all random streams of the run.
-        device: Device of the networks; auto takes CUDA where it is available.
+        device: Device of the networks; cuda:N is a numbered GPU, mps one of Apple's, and auto takes CUDA where it
+            is available.
         workers: Place of the simulation: local for this process, processes for those of this machine, or ray for
             actors of a Ray cluster. One worker of processes is this process.
         num_workers: Number of workers, which simulate equal shares of the tasks. The engines use threads,
@@ -119,6 +121,7 @@ class Experiment:
         ):  # so that a run can be opened from anywhere
             object.__setattr__(self, "benchmark", str(Path(self.benchmark).resolve()))
         check_seed(self)
+        check_device(self.device)
         check_counts(self, "horizon", most=MOST_STEPS)
         check_counts(self, "num_train_tasks", most=MOST_TASKS)
         check_counts(self, "num_workers", "num_threads", most=MOST_PROCESSES)
@@ -138,17 +141,6 @@ def make_workers(experiment: Experiment, benchmark: Benchmark) -> Workers:
         num_threads=experiment.num_threads,
         ray_address=experiment.ray_address,
     )
-
-
-def make_device(device: Device) -> torch.device:
-    """The device of a name; auto is CUDA where it is there.
-
-    Raises:
-        ValueError: if CUDA is asked for and not there.
-    """
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for and is not available; use --device cpu or auto")
-    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def experiment_benchmark(experiment: Experiment, family_file: Path | None = None) -> Benchmark:
@@ -196,7 +188,7 @@ def make_agent(experiment: Experiment, benchmark: Benchmark) -> Agent[Any]:
     """The untrained agent of an experiment; its initial weights follow from the seed.
 
     Raises:
-        ValueError: if CUDA is asked for and not there, or an agent needs finitely many training tasks.
+        ValueError: if the device is not there, or an agent needs finitely many training tasks.
     """
     env = EnvMaker(benchmark.family, experiment.horizon)(1, 1)
     try:

@@ -17,6 +17,7 @@ from metarl.agents.trials.hypernetwork import WrittenMlp
 from metarl.learning.reward_scale import updated_scale
 from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.actions import action_map
+from metarl.nets.devices import widened
 from metarl.nets.distributions import AnyDistribution
 from metarl.nets.encoders import EncoderConfig
 from metarl.nets.filling import check_parts
@@ -256,13 +257,13 @@ class TrialNetwork(nn.Module, ABC):
 
     def see(self, trials: Trials) -> None:
         """Take the trials' rewards and observations into the running statistics that inputs are scaled by."""
-        self._see_rewards(trials.rewards[trials.mask].double())
+        self._see_rewards(trials.rewards[trials.mask])
         if not self._normalises:
             return
         fixed = self.encoder.fixed
-        rows = self.encoder.fixed_features(trials.observations)[trials.mask].double()
+        rows = widened(self.encoder.fixed_features(trials.observations)[trials.mask])
         count, total = float(self.observation_count), float(self.observation_count) + len(rows)
-        mean, variance = self.observation_mean[fixed].double(), self.observation_scale[fixed].double() ** -2
+        mean, variance = widened(self.observation_mean[fixed]), widened(self.observation_scale[fixed]) ** -2
         shift = rows.mean(0) - mean
         between = shift.square() * (count * len(rows) / total**2)
         spread = (count * variance + len(rows) * rows.var(0, correction=0)) / total + between

@@ -23,7 +23,7 @@ class EvaluateArguments:
         folder: Run folder.
         options: Tasks, sizes and checkpoint of the evaluation.
         json: New file to write the result to, besides showing it.
-        device: Device of the networks, instead of the configured one.
+        device: Device of the networks, instead of the configured one: auto, cpu, cuda, cuda:N or mps.
         own: Words for what the run was made with and its folder does not hold.
     """
 

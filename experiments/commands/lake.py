@@ -8,7 +8,6 @@ import numpy as np
 import tyro
 
 from metarl.experiments.arguments import UsageError, check_new, parse
-from metarl.experiments.configuration import make_device
 from metarl.experiments.console import Waiting, say, show_table
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
@@ -16,6 +15,7 @@ from metarl.experiments.outside import OwnWords
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.lake import hausdorff_error, learner_error, read_lake_runs
 from metarl.intervals import Sampling
+from metarl.nets.devices import make_device
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import MOST_TASKS, check_counts
 from metarl.runs.files import write_json

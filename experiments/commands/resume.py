@@ -27,7 +27,7 @@ class ResumeArguments:
         iterations: Number of iterations in all, instead of the configured number.
         checkpoint: File name of the checkpoint; checkpoint.previous.pt goes back to the one before the last, which
             is kept under another name.
-        device: Device of the networks, instead of the configured one.
+        device: Device of the networks, instead of the configured one: auto, cpu, cuda, cuda:N or mps.
         own: Words for what the run was made with and its folder does not hold.
     """
 

@@ -25,6 +25,7 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
+from metarl.nets.devices import check_device
 from metarl.runs import codec
 from metarl.runs.configs import check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
@@ -66,7 +67,8 @@ class FewshotExperiment:
         training: Length and batch sizes of the training.
         evaluation: Numbers of tasks and adaptation steps of evaluations.
         seed: Seed of all random streams of the run.
-        device: Device of the networks; auto takes CUDA where it is available.
+        device: Device of the networks; cuda:N is a numbered GPU, mps one of Apple's, and auto takes CUDA where it
+            is available.
         loggers: Places that metrics are logged to; csv is always one of them.
         init_from: Folder of another run of the same learner and network, whose weights training starts from.
         init_without: Parts of those weights that are not taken and start fresh: names of sub-modules, or of single
@@ -86,6 +88,7 @@ class FewshotExperiment:
 
     def __post_init__(self) -> None:
         check_seed(self)
+        check_device(self.device)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
 

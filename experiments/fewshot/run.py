@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from metarl.experiments.configuration import make_device
 from metarl.experiments.fewshot.configuration import (
     FewshotExperiment,
     data_name,
@@ -20,6 +19,7 @@ from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report, load_state
+from metarl.nets.devices import make_device
 from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger

@@ -23,6 +23,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.learning.device_memory import available_memory, check_memory, gigabytes, total_memory
+from metarl.nets.devices import widest_float
 from metarl.observations import map_parts, space_parts
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.files import open_in_place, write_error
@@ -243,7 +244,7 @@ class MultiTaskReplay:
     def _below(self, bounds: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
         """Uniform integers in [0, bound) for bounds [task, 1], int64 [task, num_rows]."""
         uniform = torch.rand(
-            len(bounds), num_rows, generator=generator, device=self.device, dtype=torch.float64
+            len(bounds), num_rows, generator=generator, device=self.device, dtype=widest_float(self.device)
         )  # float32 would skip places of a large ring
         below: Tensor = (uniform * bounds).long()
         return below

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from metarl.nets.devices import widened
+
 
 def updated_scale(scale: Tensor, count: Tensor, rewards: Tensor) -> tuple[float, float]:
     """One over the root mean square of all rewards but zeros, so that rare rewards stay of unit size.
@@ -18,7 +20,7 @@ def updated_scale(scale: Tensor, count: Tensor, rewards: Tensor) -> tuple[float,
     Returns:
         The new scale and the new count.
     """
-    rewards = rewards[rewards != 0].double()
+    rewards = widened(rewards[rewards != 0])
     before = float(count)
     total = before + len(rewards)
     if not len(rewards) or math.isinf(before):
