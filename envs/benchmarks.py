@@ -64,10 +64,17 @@ def make_benchmark(name: str, reward: Reward | None = None) -> Benchmark:
         metaworld = importlib.import_module("metarl.envs.metaworld.benchmarks")
         benchmark: Benchmark = metaworld.metaworld_benchmark(name)
         return benchmark
+    if name.startswith(("minigrid-", "babyai-")):  # likewise
+        minigrid = importlib.import_module("metarl.envs.minigrid.benchmarks")
+        layouts: Benchmark = minigrid.minigrid_benchmark(name)
+        return layouts
     if name.startswith("tmaze-"):
         return _tmaze(name)
     if name not in _MAKERS:
-        patterns = "tmaze-LENGTH, Meta-World's ml1-ENVIRONMENT, ml10, ml25, ml45, and FILE.yaml"
+        patterns = (
+            "tmaze-LENGTH, minigrid-ENVIRONMENT, babyai-ENVIRONMENT, Meta-World's ml1-ENVIRONMENT, ml10, ml25, "
+            "ml45, and FILE.yaml"
+        )
         known = f"{', '.join(sorted(_MAKERS))}, {patterns}"
         raise ValueError(f"unknown benchmark {name!r}; known: {known}")
     return _MAKERS[name](name)

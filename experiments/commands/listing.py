@@ -11,6 +11,7 @@ import tyro
 
 from metarl.envs import benchmark_names, make_benchmark
 from metarl.envs.metaworld import DESCRIPTIONS as METAWORLD_DESCRIPTIONS
+from metarl.envs.minigrid import DESCRIPTIONS as MINIGRID_DESCRIPTIONS
 from metarl.experiments.arguments import parse
 from metarl.experiments.console import say
 from metarl.experiments.fewshot.configuration import data_name
@@ -112,6 +113,7 @@ def _benchmarks() -> dict[str, list[Row]]:
         family = _BENCHMARK_FAMILIES[type(benchmark.family).__module__]
         families[family].append((name, f"{benchmark.description}{'; shared' * benchmark.shared}"))
     families["Meta-World"] = list(METAWORLD_DESCRIPTIONS.items())
+    families["MiniGrid"] = list(MINIGRID_DESCRIPTIONS.items())
     return families
 
 

@@ -10,6 +10,7 @@ from metarl.experiments.presets.dynamics import DYNAMICS
 from metarl.experiments.presets.gridnavi import GRIDNAVI
 from metarl.experiments.presets.locomotion import LOCOMOTION, QUICKSTART
 from metarl.experiments.presets.metaworld import METAWORLD
+from metarl.experiments.presets.minigrid import MINIGRID
 from metarl.experiments.presets.omniglot import OMNIGLOT
 from metarl.experiments.presets.point import POINT
 from metarl.experiments.presets.preset import FewshotPresets, Preset, Presets
@@ -24,6 +25,7 @@ RL_FAMILIES: Mapping[str, Presets] = {
     "tabular MDPs": TABULAR,
     "grid navigation": GRIDNAVI,
     "T-mazes": TMAZE,
+    "MiniGrid": MINIGRID,
     "locomotion": LOCOMOTION,
     "random dynamics": DYNAMICS,
     "Meta-World": METAWORLD,
