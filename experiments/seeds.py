@@ -31,10 +31,10 @@ from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.experiments.runs import CONFIG, EVALUATION, checkpointed_iteration, read_config
 from metarl.runs.cores import usable_cores
+from metarl.runs.starting import process_context, start_process
 
 LOG = "log.txt"
 State = Literal["waiting", "training", "done", "stopped", "failed"]
-_START: Literal["spawn"] = "spawn"  # of processes: threads that torch has started do not survive a fork
 _PLAIN_INTERVAL_S = 20.0
 _MOST_LINES = 12  # of a live display; of more runs only those are shown that are trained or have failed
 
@@ -105,8 +105,7 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
         most_s: Seconds after which all are stopped as by an interruption; None for as long as it takes.
     """
     begun = time.monotonic()
-    context = multiprocessing.get_context(_START)
-    messages: Any = context.Queue()
+    messages: Any = process_context().Queue()
     slots = min(len(members), jobs or usable_cores())
     threads = max(1, usable_cores() // slots)
     with _Forwarding(members) as forwarding, _Lines(members) as lines:
@@ -121,10 +120,9 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
                 if not _is_made(member) or _is_done(member):
                     continue
                 words = (str(member.folder), member.own, member.iterations)
-                process = context.Process(
-                    target=_train_one, args=(members.index(member), words, threads, messages), daemon=False
+                process = start_process(
+                    _train_one, (members.index(member), words, threads, messages), daemon=False
                 )
-                process.start()
                 member.process, member.state, member.line = process, "training", "starting"
             with contextlib.suppress(queue.Empty):
                 while True:
@@ -199,7 +197,7 @@ def _notice_deaths(members: Sequence[Member], stopping: bool) -> None:
 def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: int, messages: Any) -> None:
     """Train and evaluate one run, in a process of its own."""
     os.setsid()
-    parent = os.getppid()
+    parent = multiprocessing.parent_process()
     folder, own, iterations = words
     log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
     for stream in (1, 2):
@@ -230,7 +228,7 @@ def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: in
                     report=lambda progress, metrics: messages.put(
                         (number, "training", display.line(progress, metrics), (progress.iteration, dict(metrics)))
                     ),
-                    stop=lambda: interrupted() or os.getppid() != parent,
+                    stop=lambda: interrupted() or parent is None or not parent.is_alive(),
                 )
                 if progress.iteration < run.experiment.training.iterations:
                     messages.put((number, "stopped", f"stopped at iteration {progress.iteration}"))

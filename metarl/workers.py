@@ -2,7 +2,7 @@
 
 A worker runs all episodes of its tasks as one vector environment: all in parallel, or, for an actor that learns
 from episode to episode, one after the other. The tasks of a batch are split into one share per worker. An executor
-collects the shares: in this process, in spawned processes of this machine, or in actors of a Ray cluster. The
+collects the shares: in this process, in processes of this machine, or in actors of a Ray cluster. The
 batched engines use threads and need no more than this process on one machine.
 
 Every episode and every task's noise is seeded by its place in the batch. The result is the same to the bit for any
@@ -51,7 +51,7 @@ class Workers:
 
     Args:
         make_env: Maker of the vector environments.
-        kind: Place of the workers: local for this process, one share after another; processes for spawned
+        kind: Place of the workers: local for this process, one share after another; processes for
             processes of this machine, or this process if there is one worker; ray for actors of a Ray cluster.
         num_workers: Number of workers, and of shares that the tasks of a batch are split into.
         num_threads: Number of simulation threads of all workers together; by default one per usable core, or one

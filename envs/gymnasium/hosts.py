@@ -1,4 +1,4 @@
-"""Hosts of plain Gymnasium environments: in the caller's process, or in a spawned one.
+"""Hosts of plain Gymnasium environments: in the caller's process, or in one of their own.
 
 A host steps the environments of some rows. What goes in and out lies in memory that all share, so that a step
 costs one short message, however many environments it steps. Environments are kept and given new tasks.
@@ -58,7 +58,7 @@ class _Past:
 
 
 class HostProcess:
-    """A spawned process with the environments of every n-th row.
+    """A process with the environments of every n-th row.
 
     Args:
         number: Number of the process, for messages.

@@ -1,6 +1,5 @@
 """Memory that the caller and its environment processes share: one array per quantity, one row per environment."""
 
-import multiprocessing
 from ctypes import c_byte
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from gymnasium import spaces
 
 from metarl.observations import describe, row_format
+from metarl.runs.starting import process_context
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ArrayLayout:
     def memory(self) -> Any:
         """Room for the arrays, without a name: it is freed with its last user, however that ends."""
         size = sum(self._size(shape, dtype) for shape, dtype in self._fields().values())
-        return multiprocessing.get_context("spawn").RawArray(c_byte, size)
+        return process_context().RawArray(c_byte, size)
 
     def arrays(self, memory: Any) -> SharedArrays:
         """The arrays in memory that `memory` made."""

@@ -1,4 +1,4 @@
-"""LocalProcesses: the executor whose workers are spawned processes of this machine.
+"""LocalProcesses: the executor whose workers are processes of this machine.
 
 A process that dies or hangs is started again and collects its share once more.
 """
@@ -19,7 +19,7 @@ from metarl.trajectories import Trajectories, from_arrays, to_arrays
 
 
 class LocalProcesses:
-    """Collects in spawned processes, one share in each.
+    """Collects in processes of their own, one share in each.
 
     Args:
         make_env: Maker of the vector environments; picklable.

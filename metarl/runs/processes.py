@@ -1,4 +1,4 @@
-"""WorkerProcess: a spawned process that answers one request after another, and does not hang or stay behind.
+"""WorkerProcess: a process of its own that answers one request after another, and does not hang or stay behind.
 
 Rollout workers and hosts of Gymnasium environments are such processes. A process says once a second that it is
 alive while it works, so that a time limit is one for its silence and not for its work. It ends with its parent,
@@ -13,11 +13,12 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from metarl.runs.cores import WorkerError
+from metarl.runs.starting import start_process
 
 _START_S = 300.0
 """Longest time in seconds until a process answers for the first time: it imports a simulator on a busy machine."""
@@ -47,7 +48,7 @@ class ProcessLost(WorkerError):
 
 
 class WorkerProcess:
-    """A spawned process in which a servant answers requests, one after another.
+    """A process in which a servant answers requests, one after another.
 
     Args:
         name: Name of the process, for messages: "worker 1".
@@ -69,14 +70,11 @@ class WorkerProcess:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._connection, remote = context.Pipe()
-        self._process = context.Process(
-            target=_serve, args=(remote, self._make), daemon=True, name=self.name.replace(" ", "-")
-        )
+        self._connection, remote = multiprocessing.Pipe()
         try:
-            with _without_interrupts():
-                self._process.start()
+            self._process = start_process(
+                _serve, (remote, self._make), daemon=True, name=self.name.replace(" ", "-")
+            )
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"{self._contents} must be picklable, its functions at the top of a module: {error}"
@@ -179,19 +177,6 @@ def check_timeout(timeout_s: float | None) -> None:
     """Raise a ValueError unless a time limit is a positive number of seconds, or None."""
     if timeout_s is not None and not 0 < timeout_s < float("inf"):
         raise ValueError(f"timeout_s must be positive, or None for no limit, got {timeout_s}")
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes started inside do not hear Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection, make: Callable[[Alive], Servant]) -> None:
