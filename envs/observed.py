@@ -15,7 +15,8 @@ from gymnasium.vector.utils import batch_space
 
 from metarl.envs.vector import TaskVectorEnv
 from metarl.observations import describe
-from metarl.tasks import FiniteTasks, Parameter, Task, TaskDistribution, TaskFamily, Transition
+from metarl.task_numbers import TaskNumbers
+from metarl.tasks import FiniteTasks, Task, TaskDistribution, TaskFamily, Transition
 
 
 class TaskObserved(TaskFamily):
@@ -31,22 +32,11 @@ class TaskObserved(TaskFamily):
     def __init__(self, family: TaskFamily) -> None:
         self.family = family
         self.name, self.parameters, self.horizon = family.name, family.parameters, family.horizon
-        bounds = [_bounds(family.name, parameter) for parameter in family.parameters]
-        self._low = np.concatenate([low for low, _ in bounds] or [np.zeros(0)])
-        self._high = np.concatenate([high for _, high in bounds] or [np.zeros(0)])
+        self.numbers = TaskNumbers(family)
 
     def check(self, task: Task) -> None:
         """Check a task in the way of the wrapped family."""
         self.family.check(task)
-
-    def vectors(self, tasks: Sequence[Task]) -> np.ndarray:
-        """Parameters of tasks as they are observed, in the family's order; float64 in [-1, 1], [task, number]."""
-        stacked = self.stack(tasks)
-        columns = [stacked[p.name].reshape(len(tasks), max(1, p.size)) for p in self.parameters]
-        values = np.concatenate([np.zeros((len(tasks), 0)), *columns], axis=1)
-        middle, half = (self._high + self._low) / 2, (self._high - self._low) / 2
-        vectors: np.ndarray = (values - middle) / np.where(half > 0, half, 1.0)
-        return vectors
 
     def make_env(
         self, num_envs: int, *, horizon: int | None = None, num_threads: int | None = None
@@ -69,7 +59,7 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
         space = env.single_observation_space
         if not isinstance(space, spaces.Box) or len(space.shape) != 1:
             raise ValueError(f"observations must be a list of numbers to be extended, got {describe(space)}")
-        self._vectors = np.zeros((env.num_envs, family.vectors([]).shape[1]), dtype=space.dtype)
+        self._vectors = np.zeros((env.num_envs, family.numbers.size), dtype=space.dtype)
         ones = np.ones(self._vectors.shape[1], dtype=space.dtype)
         self.single_observation_space = spaces.Box(
             np.concatenate((space.low, -ones)), np.concatenate((space.high, ones)), dtype=space.dtype.type
@@ -91,7 +81,7 @@ class TaskObservedEnv(VectorWrapper[np.ndarray, np.ndarray, np.ndarray, np.ndarr
     def set_tasks(self, tasks: Sequence[Task]) -> None:
         """Give every sub-environment its task; takes effect at the next reset."""
         self._tasked.set_tasks(tasks)
-        self._vectors = self.family.vectors(tasks).astype(self._vectors.dtype)
+        self._vectors = self.family.numbers.vectors(tasks).astype(self._vectors.dtype)
 
     def reset(
         self, *, seed: int | Sequence[int | None] | None = None, options: dict[str, Any] | None = None
@@ -158,16 +148,3 @@ def observed(tasks: TaskDistribution) -> TaskDistribution:
     """The same tasks, shown in the observations."""
     family = TaskObserved(tasks.family)
     return FiniteTasks(family, tasks.tasks) if isinstance(tasks, FiniteTasks) else TasksOf(family, tasks)
-
-
-def _bounds(family: str, parameter: Parameter) -> tuple[np.ndarray, np.ndarray]:
-    """Least and greatest value of each of the parameter's numbers."""
-    low, high = parameter.low, parameter.high
-    if parameter.choices:
-        low, high = min(parameter.choices), max(parameter.choices)
-    if not (np.isfinite(low) and np.isfinite(high)):
-        raise ValueError(
-            f"to be shown, parameter {parameter.name!r} of {family!r} needs finite bounds, got [{low:g}, {high:g}]"
-        )
-    size = max(1, parameter.size)
-    return np.full(size, low), np.full(size, high)

@@ -15,6 +15,7 @@ from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.teacher_student.teacher_student import TeacherStudentConfig
 from metarl.agents.varibad.varibad import VaribadConfig
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics.files import file_benchmark, is_family_file
@@ -48,6 +49,7 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
     "es-maml": EsMamlConfig,
     "reptile": ReptileConfig,
     "multi-task": MultiTaskConfig,
+    "teacher-student": TeacherStudentConfig,
 }
 _TAGS: codec.Tags = {"algorithm": ALGORITHMS}
 

@@ -35,6 +35,7 @@ from metarl.envs.dynamics.rewards import Reward
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.presets import bandits, gridnavi, locomotion, point
 from metarl.experiments.presets.table import RL_FAMILIES, preset
+from metarl.experiments.presets.teacher_student import teacher_student
 from metarl.experiments.presets.varibad import varibad
 from metarl.observations import space_parts
 from metarl.tasks import Benchmark, FiniteTasks
@@ -171,6 +172,12 @@ def _on_beliefs(experiment: Experiment, kind: Kind) -> Experiment:
     return replace(experiment, agent=replace(varibad(experiment.agent, known.policy), belief_lr=known.belief_lr))
 
 
+def _teacher_student(kind: Kind) -> Experiment:
+    experiment = _rl2(kind)
+    assert isinstance(experiment.agent, Rl2Config)
+    return replace(experiment, agent=teacher_student(experiment.agent))
+
+
 def _pearl(kind: Kind) -> Experiment:
     """Sized for a CPU. Discrete actions are refused when the agent is made."""
     small = kind in ("point", "bandit", "grid")
@@ -201,4 +208,5 @@ _MAKERS: Mapping[str, Callable[[Kind], Experiment]] = {
     "es-maml": _es_maml,
     "reptile": _reptile,
     "multi-task": _multi_task,
+    "teacher-student": _teacher_student,
 }

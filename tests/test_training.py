@@ -20,6 +20,7 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.teacher_student import InformedPolicyConfig, TeacherStudentConfig
 from metarl.agents.varibad import BeliefPolicyConfig, VaribadConfig
 from metarl.experiments.configuration import Experiment, decode, encode, make_agent, make_workers
 from metarl.experiments.loading import open_run, prepare_run
@@ -71,6 +72,12 @@ AGENTS = {
     "maml-trpo with step sizes": MamlTrpoConfig(POLICY, replace(ADAPTATION, learn_inner_lr=True)),
     "reptile": ReptileConfig(POLICY, replace(ADAPTATION, inner_steps=2)),
     "multi-task": MultiTaskConfig(POLICY, ADAPTATION),
+    "teacher-student": TeacherStudentConfig(
+        policy=InformedPolicyConfig(memory_size=8, normalise_observations=True),
+        final_outer_lr=1e-4,
+        final_student_lr=1e-4,
+        teacher_fraction=1 / 3,  # so that a run is stopped in its student's half
+    ),
     "es-maml": EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)),
 }
 
@@ -158,6 +165,8 @@ def _same(first: Path, second: Path) -> bool:
         ("multi-task", "gridnavi"),
         ("es-maml", "half-cheetah-vel"),
         ("es-maml", "gridnavi"),
+        ("teacher-student", "half-cheetah-vel"),
+        ("teacher-student", "gridnavi"),
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metarl.learning.trials import Trials
 from metarl.tasks import Task
+from metarl.trajectories import Trajectories, observation_parts
 
 _ALONE_RATE = 0.1  # of the value's baseline at steps that one trial alone reaches, towards its return
 
@@ -72,6 +73,16 @@ def centre_over_others(advantages: Tensor, mask: Tensor) -> Tensor:
 def root_mean_square(values: Tensor, mask: Tensor) -> float:
     """Root mean square of the real steps; values are zero in padding."""
     return float((values.square().sum() / mask.sum()).sqrt())
+
+
+def check_finite(experience: Trajectories) -> None:
+    """Raise a FloatingPointError that names the first task with a reward or an observation that is not finite."""
+    numbers = (experience.rewards, *observation_parts(experience.observations))
+    finite = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in numbers]).all(0)
+    wrong = (~finite).nonzero()
+    if len(wrong):
+        index = int(wrong[0])
+        raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
 
 
 def raise_not_finite(

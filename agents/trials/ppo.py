@@ -1,4 +1,4 @@
-"""PPO on whole trials (Schulman et al. 2017, arXiv:1707.06347), which RL2 and VariBAD share.
+"""PPO on whole trials (Schulman et al. 2017, arXiv:1707.06347), which RL2, VariBAD and teachers share.
 
     A_t = GAE over the whole trial: episode boundaries do not cut it, the trial's end does
     repeat epochs times, for every minibatch of whole trials (of single steps, where no memory is trained):
@@ -28,6 +28,7 @@ from metarl.agents.trials.batch import (
     TrialBatch,
     baseline,
     centre_over_others,
+    check_finite,
     raise_not_finite,
     root_mean_square,
 )
@@ -49,7 +50,7 @@ from metarl.runs.configs import (
 )
 from metarl.runs.seeding import draw_seed, torch_generator
 from metarl.tasks import Task, TaskEnv
-from metarl.trajectories import Trajectories, observation_parts
+from metarl.trajectories import Trajectories
 
 _TINY = 1e-30  # keeps a scale of zero out of divisions
 
@@ -186,7 +187,7 @@ class TrialPpo(Generic[Policy, Config]):
             losses = self._descend(batch, experience.tasks)
             self.policy.see(batch.trials)
             self.updates += 1
-        return losses | _trial_metrics(experience)
+        return losses | trial_metrics(experience)
 
     def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:
         """All Adam steps of an update; mean losses by name."""
@@ -208,12 +209,7 @@ class TrialPpo(Generic[Policy, Config]):
 
     def batch(self, experience: Trajectories) -> TrialBatch:
         """Inputs, advantages and value targets of the trials; takes the value's new units."""
-        numbers = (experience.rewards, *observation_parts(experience.observations))
-        finite = torch.stack([torch.isfinite(part).flatten(1).all(1) for part in numbers]).all(0)
-        wrong = (~finite).nonzero()
-        if len(wrong):
-            index = int(wrong[0])
-            raise FloatingPointError(f"experience of task {index}, {experience.tasks[index]}, is not finite")
+        check_finite(experience)
         # In float64 and on the CPU, where the experience is: finite rewards of any size have finite squares.
         trials = as_trials(replace(experience, records=experience.records | {"gain": self.gains(experience)}))
         time, mask = len(trials.rewards), trials.mask.double()
@@ -347,7 +343,7 @@ class TrialPpo(Generic[Policy, Config]):
         self._shuffling.set_state(state["shuffling"])
 
 
-def _trial_metrics(experience: Trajectories) -> dict[str, float]:
+def trial_metrics(experience: Trajectories) -> dict[str, float]:
     """Metrics of the first and the last episode, and the mean return of the whole trial."""
     metrics = adaptation_metrics(experience, experience, before=slice(1), after=slice(-1, None))
     return metrics | {"train/trial_return": float(experience.returns().sum(1).mean())}

@@ -13,18 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from metarl.agent import Interface
-from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
+from metarl.agents.trials.context import ContextNetwork
+from metarl.agents.trials.network import TrialNetworkConfig
 from metarl.agents.varibad.elbo import Decoder, Target
-from metarl.learning.trials import Trials, TrialSteps
+from metarl.learning.trials import TrialSteps
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.nets.memories import Carry, RecurrentMemory
 from metarl.nets.networks import Mlp
 from metarl.runs import codec
 from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
 from metarl.tasks import HasSpaces
-from metarl.trajectories import Observations
-
-_BELIEF = "belief"
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ class BeliefPolicyConfig(TrialNetworkConfig):
         check_sizes(self, "decoder_sizes")
 
 
-class BeliefPolicy(TrialNetwork):
+class BeliefPolicy(ContextNetwork):
     """The network of VariBAD: encoder, decoders, and a policy that observes the posterior's mean and log variance.
 
     Args:
@@ -71,14 +69,13 @@ class BeliefPolicy(TrialNetwork):
         ValueError: if the policy cannot act in these spaces, or there are no observations to decode.
     """
 
-    remembers = False
     reads_outcomes = True
     saved_as: ClassVar[str] = "varibad"
 
     def __init__(self, env: HasSpaces, config: BeliefPolicyConfig, *, generator: torch.Generator) -> None:
         super().__init__(env, config, "VariBAD", generator)
         observed, acted, size = self.num_fixed, self.actions.encoded_size, config.latent_size
-        self.belief_size = 2 * size
+        self.context_size = 2 * size
         read = 2 * observed + acted + 3
         embeds = config.embedding_size > 0
         width = config.embedding_size if embeds else read
@@ -86,14 +83,16 @@ class BeliefPolicy(TrialNetwork):
         self.memory = RecurrentMemory(
             config.memory, width, config.memory_size, generator=generator, span=config.memory_span
         )
-        self.posterior = Mlp(self.memory.output_size, (), self.belief_size, activation="relu", generator=generator)
+        self.posterior = Mlp(
+            self.memory.output_size, (), self.context_size, activation="relu", generator=generator
+        )
         self.reward_decoder = Decoder(size, 2 * observed + acted, config.decoder_sizes, 1, generator)
         self.observation_decoder: Decoder | None = None
         if config.decodes_observations:
             if not observed:
                 raise ValueError("decodes_observations needs observations beside images; set it to False")
             self.observation_decoder = Decoder(size, observed + acted, config.decoder_sizes, observed, generator)
-        self.add_heads(config, self.belief_size, self.encoder.output_size, generator)
+        self.add_heads(config, self.context_size, self.encoder.output_size, generator)
 
     @classmethod
     def from_settings(cls, interface: Interface, settings: Mapping[str, Any]) -> Self:
@@ -103,36 +102,14 @@ class BeliefPolicy(TrialNetwork):
 
     def start(self, num_trials: int) -> Carry:
         """The encoder's carry, then the belief, which is the prior."""
-        prior = self.reward_scale.new_zeros(num_trials, self.belief_size)
+        prior = self.reward_scale.new_zeros(num_trials, self.context_size)
         return (*self.memory.start(num_trials), prior)
-
-    def records(self, carry: Carry) -> dict[str, Tensor]:
-        """The belief that a decision was made on; PPO reads it as numbers, through which no gradient flows."""
-        return {_BELIEF: carry[-1]}
-
-    def act(self, observations: Observations, carry: Carry, alive: Tensor) -> tuple[Decision, Carry]:
-        """The decision at observations [trial, ...] and at the belief; the carry stays as it is."""
-        return self.decide(carry[-1], self.features(observations)), carry
 
     def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
         """The carry after a step [trial, ...], where alive [trial]."""
         *memory, belief = carry
         outputs, after = self.memory.step(self._embed(self._transitions(step)), tuple(memory), alive)
         return (*after, torch.where(alive.unsqueeze(1), self.posterior(outputs), belief))
-
-    def trial_inputs(self, trials: Trials) -> Tensor:
-        """The recorded beliefs, then features of observations unless they are learned, [time, trial, in]."""
-        beliefs = trials.records[_BELIEF]
-        return beliefs if self.encoder.learns else torch.cat((beliefs, self.features(trials.observations)), -1)
-
-    def start_unroll(self, num_trials: int) -> Carry:
-        """The carry of PPO's reading, which is empty: beliefs are among the inputs."""
-        return ()
-
-    def decisions(self, inputs: Tensor, observations: Observations, carry: Carry) -> tuple[Decision, Carry]:
-        """Decisions at all steps [time, trial] from inputs of `trial_inputs`."""
-        belief, features = inputs[..., : self.belief_size], inputs[..., self.belief_size :]
-        return self.decide(belief, self.features(observations) if self.encoder.learns else features), ()
 
     def reinforced(self) -> list[nn.Parameter]:
         """The parameters of the policy; those of the belief are learned by the lower bound."""

@@ -1,11 +1,16 @@
 """The experiments on random dynamics parameters by name, each with its source, at a CPU's sizes."""
 
+from dataclasses import replace
+
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
+from metarl.agents.teacher_student import TeacherStudentConfig
+from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.locomotion import ADAPTATION, RL2, RL2_SOURCE
 from metarl.experiments.presets.off_policy import off_policy
-from metarl.experiments.presets.preset import Presets, experiment_preset
+from metarl.experiments.presets.preset import Preset, Presets, experiment_preset
+from metarl.experiments.presets.teacher_student import IDENTIFYING_SOURCE, SOURCE, identifying, teacher_student
 from metarl.experiments.presets.trials import trials
 from metarl.training import EvaluationConfig, TrainingConfig
 
@@ -24,6 +29,19 @@ _PEARL = PearlConfig(
     kl_coef=1.0,
     outer_lr=1e-3,
 )
+
+TEACHER_STUDENT = replace(
+    teacher_student(replace(RL2, policy=replace(RL2.policy, head_sizes=(64, 64)))),
+    minibatches=10,
+    teacher_fraction=0.8,
+)
+"""Teacher and student on robots whose dynamics are a few numbers: of 12 million steps the teacher has 9.6."""
+
+
+def _taught(benchmark: str, agent: TeacherStudentConfig, source: str) -> Preset[Experiment]:
+    """A teacher and its student, on as many steps as the oracle of a study has."""
+    training = TrainingConfig(iterations=750, meta_batch_size=40, checkpoint_every=20, evaluate_every=150)
+    return trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5, horizon=200)
 
 
 def _random_parameters(benchmark: str) -> Presets:
@@ -56,4 +74,11 @@ def _random_parameters(benchmark: str) -> Presets:
     }
 
 
-DYNAMICS: Presets = {**_random_parameters("hopper-rand-params"), **_random_parameters("walker-rand-params")}
+DYNAMICS: Presets = {
+    **_random_parameters("hopper-rand-params"),
+    **_random_parameters("walker-rand-params"),
+    "half-cheetah-dynamics-teacher-student": _taught("half-cheetah-dynamics", TEACHER_STUDENT, SOURCE),
+    "half-cheetah-dynamics-system-identification": _taught(
+        "half-cheetah-dynamics", identifying(TEACHER_STUDENT), IDENTIFYING_SOURCE
+    ),
+}

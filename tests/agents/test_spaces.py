@@ -16,6 +16,7 @@ from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.teacher_student import InformedPolicyConfig, TeacherStudentConfig
 from metarl.agents.varibad import BeliefPolicyConfig, VaribadConfig
 from metarl.deploy.adapting import adapt, adapt_to_recording
 from metarl.deploy.recordings import load_recording, save_recording
@@ -59,6 +60,16 @@ AGENTS: dict[str, AgentConfig] = {
     "rl2 in chunks": Rl2Config(TrialPolicyConfig(memory_size=8, memory="lstm"), backprop_steps=3),
     "varibad": VaribadConfig(
         BeliefPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8)), belief_updates=2
+    ),
+    "teacher": TeacherStudentConfig(
+        InformedPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8)),
+        teacher_fraction=1.0,
+    ),
+    "student": TeacherStudentConfig(
+        InformedPolicyConfig(
+            memory_size=8, infers="actions", encoder=EncoderConfig(channels=(4,), image_features=8)
+        ),
+        teacher_fraction=0.0,
     ),
     "maml-trpo": MamlTrpoConfig(_POLICY, _ADAPTATION, fisher_fraction=0.5),
     "promp": PrompConfig(_POLICY, _ADAPTATION),

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal, kl_divergence
 
 from metarl.agents.trials.actor import TrialActor
+from metarl.agents.trials.context import CONTEXT
 from metarl.agents.varibad import BeliefPolicyConfig, Decoder, Varibad, VaribadConfig, elbo
 from metarl.agents.varibad.elbo import Axes, Target, kl_to_previous
 from metarl.envs import make_benchmark
@@ -159,7 +160,7 @@ def test_beliefs_while_acting_are_the_posteriors_of_the_bound() -> None:
     with torch.no_grad():
         posteriors = agent.policy.posteriors(steps)
     beliefs = torch.cat((posteriors.mean, 2 * posteriors.log_std), -1)
-    acted = trials.records["belief"]
+    acted = trials.records[CONTEXT]
     assert acted[0].abs().sum() == 0  # the prior, exactly
     assert acted[1:][mask[1:]].abs().min() > 0
     torch.testing.assert_close(acted[mask], beliefs[:-1][mask], rtol=1e-4, atol=1e-5)

@@ -12,6 +12,7 @@ from metarl.envs.observed import TaskObserved, TaskObservedEnv, observed
 from metarl.envs.toy.point import Point
 from metarl.envs.vector import TaskVectorEnv
 from metarl.experiments.configuration import Experiment, experiment_benchmark, make_agent
+from metarl.task_numbers import TaskNumbers
 from metarl.tasks import FiniteTasks, Parameter, Task
 from metarl.training import TrainingConfig
 from metarl.workers import EnvMaker, Workers
@@ -42,10 +43,10 @@ def test_observations_end_with_the_scaled_parameters() -> None:
 
 def test_choices_and_lists_are_scaled_by_their_own_bounds() -> None:
     directions = [Task.of("half-cheetah-dir", direction=d) for d in (-1.0, 1.0)]
-    assert TaskObserved(HalfCheetahDir()).vectors(directions).tolist() == [[-1.0], [1.0]]
+    assert TaskNumbers(HalfCheetahDir()).vectors(directions).tolist() == [[-1.0], [1.0]]
     family = Point()
     bound = family.parameters[0].high
-    vectors = TaskObserved(family).vectors([Task.of("point", goal=(bound, -bound / 2))])
+    vectors = TaskNumbers(family).vectors([Task.of("point", goal=(bound, -bound / 2))])
     np.testing.assert_allclose(vectors, [[1.0, -0.5]])
 
 

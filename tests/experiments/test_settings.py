@@ -77,6 +77,7 @@ def test_the_kind_of_a_benchmark_follows_from_its_spaces_and_episodes(benchmark:
         ("pearl", "ml1-push", "ml1-push-pearl"),
         ("varibad", "gridnavi", "gridnavi-varibad"),
         ("varibad", "half-cheetah-dir", "half-cheetah-dir-varibad"),
+        ("teacher-student", "half-cheetah-dynamics", "half-cheetah-dynamics-teacher-student"),
     ],
 )
 def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, name: str) -> None:
