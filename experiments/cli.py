@@ -16,6 +16,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl train ALGORITHM --benchmark NAME [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
   metarl export DIR --onnx FILE.onnx [--recording FILE.npz]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
@@ -49,6 +50,7 @@ _COMMANDS = {
     "train": "commands.train",
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
+    "predict": "commands.predict",
     "export": "commands.export",
     "video": "commands.video",
     "compare": "commands.compare",

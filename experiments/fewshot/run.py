@@ -14,8 +14,10 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
+from metarl.fewshot.data.class_tasks import ImageClasses
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report, load_state
@@ -127,6 +129,46 @@ class FewshotRun(Run):
             "train_tasks": progress.tasks,
             **measure(learner, run.untrained(), run.episodes(), settings, seed=options.seed),
         }
+
+    def predict(
+        self,
+        support: Path | str,
+        queries: Path | str,
+        *,
+        views: int | None = None,
+        num_steps: int | None = None,
+        checkpoint: str = CHECKPOINT,
+    ) -> list[Prediction]:
+        """The classes of images, by the trained learner.
+
+        Args:
+            support: Folder that holds a folder of labelled images for every class; the classes may be new.
+            queries: Folder of the images to predict, itself or in folders below it.
+            views: Number of views of every image whose mean features are compared; None for the configured one.
+            num_steps: Number of adaptation steps, of learners that have them; None for the configured one.
+            checkpoint: File name of one of the run's checkpoints.
+
+        Raises:
+            ValueError: If the run is on no images, a folder is not of this form, or an image cannot be read.
+        """
+        data, settings = self.experiment.data, self.experiment.evaluation
+        if not isinstance(data, ImageClasses):
+            kind = data.tasks.kind
+            raise ValueError(
+                f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; expected a run on "
+                "images by class, such as omniglot-protonet"
+            )
+        device = make_device(self.experiment.device)
+        classes = read_support(Path(support), data.decode).to(device)
+        files, images = read_queries(Path(queries), data.decode)
+        return predict_files(
+            self.restored(checkpoint)[0],
+            classes,
+            files,
+            images.to(device),
+            views=settings.views if views is None else views,
+            num_steps=settings.num_steps if num_steps is None else num_steps,
+        )
 
     def show(self, result: Mapping[str, Any]) -> None:
         """Print a result of `measure` as tables."""

@@ -15,13 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.data.decoding import decode_image, image_names, read_archive, read_image_file
 from metarl.fewshot.data.omniglot import Resize
 from metarl.fewshot.episodes import Examples
-from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner
-from metarl.fewshot.metric import MetricLearner
+from metarl.fewshot.prediction import class_outputs
 from metarl.runs.reading import open_regular, read_text
 
 LABELS = "class_labels.txt"
@@ -166,17 +164,10 @@ def learner_error(learner: Learner, run: LakeRun, *, views: int, num_steps: int,
     Raises:
         ValueError: If the learner cannot compare so many views, or has not an output for every class.
     """
-    training, test = (as_inputs(images.to(device)) for images in (run.training, run.test))
-    check_views(learner, tuple(training.shape[1:]), views)
-    classes = torch.arange(len(training), device=device)
-    if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
-        support = Examples.of_one_task(learner.features(training, views=views), classes)
-        outputs = learner.adapt_to_features(support, 0)[0](learner.features(test, views=views).unsqueeze(0))
-    else:
-        outputs = learner.adapt(Examples.of_one_task(training, classes), num_steps)[-1](test.unsqueeze(0))
-    if outputs.shape[-1] != len(classes):
-        raise ValueError(
-            f"{run.name} has {len(classes)} classes, expected as many as the learner has outputs, "
-            f"{outputs.shape[-1]}; train on such tasks, or take a learner that compares features"
-        )
-    return float((outputs[0].argmax(-1).cpu() != run.labels).float().mean())
+    training, test = run.training.to(device), run.test.to(device)
+    support = Examples.of_one_task(training, torch.arange(len(training), device=device))
+    try:
+        outputs = class_outputs(learner, support, test, views=views, num_steps=num_steps)
+    except ValueError as error:
+        raise ValueError(f"{run.name}: {error}") from error
+    return float((outputs.argmax(-1).cpu() != run.labels).float().mean())

@@ -264,8 +264,8 @@ FAULTS: list[Fault] = [
         "metarl/fewshot/normalisation.py",
         _FEWSHOT,
         (
-            "running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), self.momentum)",
-            "running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), 1 - self.momentum)",
+            "running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), share)",
+            "running.lerp_(batch.reshape(-1, batch.shape[-1]).mean(0), 1 - share)",
         ),
         ("step = min(context.step, len(weight) - 1)", "step = 0"),
     ),

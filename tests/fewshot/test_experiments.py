@@ -139,6 +139,7 @@ LEARNERS: dict[str, Callable[[], Maml | Reptile]] = {
         _module(),
         MamlConfig(
             rates="per_entry",
+            adapted="head",  # running averages serve a head alone
             normalisation="running",
             first_order_updates=3,
             outer=OuterConfig(final_outer_lr=1e-5, annealing_updates=8),

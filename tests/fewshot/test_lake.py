@@ -131,7 +131,7 @@ def test_the_error_of_a_learner_is_that_of_its_predictions(all_runs: Path) -> No
     with pytest.raises(ValueError, match="views must be 1 for Prototypical, got 3"):
         learner_error(learner, run, views=3, num_steps=0, device=CPU)
     network = conv4(5, num_filters=4, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(ValueError, match="run01 has 6 classes, expected as many as the learner has outputs, 5"):
+    with pytest.raises(ValueError, match="run01: expected as many classes as the learner has outputs, 5, got 6"):
         learner_error(Maml(network, MamlConfig(inner_lr=1e-9)), run, views=1, num_steps=0, device=CPU)
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple, Self
 
 import torch
+from torch import Tensor
 
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
+from metarl.fewshot.data.decoding import decode_image
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 from metarl.runs.configs import MOST_TASKS, check_counts
 
@@ -101,6 +103,14 @@ class ImageClasses(DataConfig):
         Raises:
             ValueError: if images are missing or damaged.
         """
+
+    def decode(self, content: bytes, name: str) -> Tensor:
+        """The image of a file's content as training has it, bytes [channel, size, size].
+
+        Raises:
+            ValueError: if it is no image; the message has its name.
+        """
+        return decode_image(content, name, self.size, colour=self.num_channels == 3)
 
     def make(self, device: torch.device) -> Sources:
         """Training episodes, augmented as configured, and plain ones from every split that has classes."""

@@ -76,6 +76,12 @@ class OmniglotData(ImageClasses):
     train_on_validation: bool = False
     resize: Resize = "antialias"
 
+    def decode(self, content: bytes, name: str) -> Tensor:
+        """The image of a file's content, bytes [1, size, size]; ink is 255."""
+        return decode_image(
+            content, name, self.size, colour=False, invert=True, antialias=self.resize == "antialias"
+        )
+
     def read(self, device: torch.device) -> tuple[ClassData, Splits]:
         """The characters of each split, and the training characters with their rotations."""
         splits = read_omniglot(Path(self.folder), self.split, size=self.size, resize=self.resize, device=device)

@@ -1,0 +1,121 @@
+"""metarl predict DIR --support FOLDER --query FOLDER: the classes of new images, by a trained few-shot learner."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from metarl.experiments.arguments import UsageError, check_new, parse
+from metarl.experiments.configuration import Device
+from metarl.experiments.console import say, show_table
+from metarl.experiments.fewshot.measure import norms
+from metarl.experiments.fewshot.run import FewshotRun
+from metarl.experiments.loading import open_again
+from metarl.experiments.outside import OwnWords
+from metarl.fewshot.prediction import Prediction
+from metarl.runs.checkpoint import CHECKPOINT
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts
+from metarl.runs.files import write_csv, write_json
+
+_BEST = ("class", "second", "third")
+
+
+@dataclass(frozen=True)
+class PredictArguments:
+    """Predict the classes of images by a trained few-shot learner.
+
+    Attributes:
+        folder: Run folder of a learner that was trained on images.
+        support: Folder that holds a folder of labelled images for every class; the classes may be new.
+        query: Folder of the images to predict, itself or in folders below it.
+        views: Number of views of every image, itself and distorted copies; the run's own by default.
+        num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
+        json: New file to write all probabilities to, besides showing the largest.
+        csv: New file to write all probabilities to as a table with a row for every image.
+        checkpoint: File name of the checkpoint, checkpoint.pt, checkpoint.previous.pt or checkpoint.best.pt.
+        device: Device of the networks, instead of the configured one.
+        own: Words for what the run was made with and its folder does not hold.
+    """
+
+    folder: tyro.conf.Positional[Path]
+    support: Path
+    query: Path
+    views: int | None = None
+    num_steps: int | None = None
+    json: Path | None = None
+    csv: Path | None = None
+    checkpoint: str = CHECKPOINT
+    device: Device | None = None
+    own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "views", most=MOST_TASKS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+
+
+def command(words: list[str]) -> int:
+    """Run `metarl predict`; returns the exit status."""
+    arguments = parse(PredictArguments, words, "metarl predict")
+    check_new(arguments.json)
+    check_new(arguments.csv, "--csv")
+    run = open_again(arguments.folder, arguments.own).on_device(arguments.device)
+    if not isinstance(run, FewshotRun):
+        raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on images by class")
+    predictions = run.predict(
+        arguments.support,
+        arguments.query,
+        views=arguments.views,
+        num_steps=arguments.num_steps,
+        checkpoint=arguments.checkpoint,
+    )
+    result = summary(run, predictions)
+    _show(result)
+    if arguments.json is not None:
+        write_json(arguments.json, result)
+        say(f"written to {arguments.json}")
+    if arguments.csv is not None:
+        write_csv(arguments.csv, *_rows(predictions))
+        say(f"written to {arguments.csv}")
+    return 0
+
+
+def summary(run: FewshotRun, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """Predictions as JSON types, and how many are right if every image lies in a folder named after its class."""
+    classes = list(predictions[0].probabilities)
+    folders = [Path(prediction.file).parent.name for prediction in predictions]
+    right = sum(folder == prediction.label for folder, prediction in zip(folders, predictions, strict=True))
+    return {
+        "experiment": run.name,
+        "classes": classes,
+        "batch_norm": norms(run.untrained().normalisation),
+        **({"num_right": right} if set(folders) <= set(classes) else {}),
+        "predictions": [prediction._asdict() for prediction in predictions],
+    }
+
+
+def _show(result: dict[str, Any]) -> None:
+    predictions, classes = result["predictions"], result["classes"]
+    title = f"{result['experiment']}: {len(predictions)} images, {len(classes)} classes; {result['batch_norm']}"
+    if "num_right" in result:
+        title += f"; {result['num_right']} of {len(predictions)} right"
+    lines = []
+    for prediction in predictions:
+        best = sorted(prediction["probabilities"].items(), key=lambda pair: -pair[1])[: len(_BEST)]
+        lines.append([prediction["file"], *(f"{name} {100 * value:.1f}%" for name, value in best)])
+    columns = ["image", *_BEST[: len(classes)]]
+    show_table(title, columns, lines, text_columns=len(columns), keys=len(columns))
+
+
+def _rows(predictions: Sequence[Prediction]) -> tuple[list[str], list[dict[str, str]]]:
+    """The columns and the rows of a table of all probabilities."""
+    columns = ["file", "label", *(f"probability of {name}" for name in predictions[0].probabilities)]
+    return columns, [
+        {
+            "file": prediction.file,
+            "label": prediction.label,
+            **{f"probability of {name}": f"{value:.6g}" for name, value in prediction.probabilities.items()},
+        }
+        for prediction in predictions
+    ]

@@ -1,0 +1,153 @@
+"""Predicting with a trained learner: a folder of images shows each class, another the new images."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from metarl.fewshot.data.classes import ClassData, as_inputs
+from metarl.fewshot.data.decoding import SUFFIXES, image_names, read_image_file
+from metarl.fewshot.episodes import Examples
+from metarl.fewshot.evaluation import check_views
+from metarl.fewshot.learner import Learner
+from metarl.fewshot.metric import MetricLearner
+
+Decode = Callable[[bytes, str], Tensor]
+"""Makes an image, bytes [channel, size, size], of a file's content and its name."""
+
+
+class Prediction(NamedTuple):
+    """The classes of one image.
+
+    Attributes:
+        file: Path of the image below the folder of queries.
+        label: Most probable class.
+        probabilities: Probability of every class, by name; of sum 1.
+    """
+
+    file: str
+    label: str
+    probabilities: dict[str, float]
+
+
+def read_support(folder: Path, decode: Decode) -> ClassData:
+    """Read the images of a folder that holds one folder for every class.
+
+    Raises:
+        ValueError: If there are fewer than two classes, a class has no image, or an image cannot be read.
+    """
+    files = _files_below(folder)
+    loose = [name for name in files if "/" not in name]
+    if loose:
+        raise ValueError(
+            f"{folder} holds the image {loose[0]!r}, which is of no class; put it into a class's folder"
+        )
+    folders = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    members = {name: [file for file in files if file.startswith(f"{name}/")] for name in folders}
+    if len(members) < 2:
+        there = f"one, {folders[0]!r}" if folders else "none"
+        raise ValueError(f"{folder} must hold a folder of images for each of two classes or more, got {there}")
+    empty = [name for name, images in members.items() if not images]
+    if empty:
+        raise ValueError(
+            f"class {empty[0]!r} has no images in {folder / empty[0]}; expected {', '.join(SUFFIXES)}"
+        )
+    return ClassData.join({name: _images(folder, images, decode) for name, images in members.items()})
+
+
+def read_queries(folder: Path, decode: Decode) -> tuple[list[str], Tensor]:
+    """The paths of all images below a folder, in order, and the images, bytes [image, channel, size, size].
+
+    Raises:
+        ValueError: If there are none, or one cannot be read.
+    """
+    files = _files_below(folder)
+    if not files:
+        raise ValueError(f"{folder} has no images; expected {', '.join(SUFFIXES)}")
+    return files, _images(folder, files, decode)
+
+
+def _files_below(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}; expected one of images")
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return image_names(str(folder), files)
+
+
+def _images(folder: Path, files: list[str], decode: Decode) -> Tensor:
+    return torch.stack([decode(read_image_file(folder / file), str(folder / file)) for file in files])
+
+
+def class_outputs(
+    learner: Learner, support: Examples, queries: Tensor, *, views: int, num_steps: int, at_once: int = 500
+) -> Tensor:
+    """A learner's outputs for new examples of one task, [row, way].
+
+    Args:
+        learner: Trained learner; it is left as it is.
+        support: Labelled examples of one task, the inputs [1, row, *input], bytes or numbers.
+        queries: Examples to predict, [row, *input].
+        views: Number of views of every image whose mean features are compared.
+        num_steps: Number of adaptation steps, of learners that have them.
+        at_once: Number of examples that are held in memory together, unless predictions depend on each other.
+
+    Raises:
+        ValueError: If the learner cannot compare so many views, or has not an output for every class.
+    """
+    check_views(learner, tuple(queries.shape[1:]), views)
+    if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
+        features = learner.features(support.inputs[0], views=views, at_once=at_once)
+        embedded = Examples(features.unsqueeze(0), support.targets)
+        outputs = learner.adapt_to_features(embedded, 0)[0](
+            learner.features(queries, views=views, at_once=at_once).unsqueeze(0)
+        )
+        return _checked(outputs, support)[0]
+    support = Examples(as_inputs(support.inputs), support.targets)
+    _checked(learner.adapt(support, 0)[0](as_inputs(queries[:1]).unsqueeze(0)), support)  # before losses are taken
+    predict = learner.adapt(support, num_steps)[-1]
+    together = learner.normalisation in ("transductive", "per_step")
+    pieces = [queries] if together else torch.split(queries, at_once)
+    return torch.cat([predict(as_inputs(piece).unsqueeze(0))[0] for piece in pieces])
+
+
+def _checked(outputs: Tensor, support: Examples) -> Tensor:
+    """The outputs, if there is one for every class."""
+    num_classes = int(support.targets.max()) + 1
+    if outputs.shape[-1] != num_classes:
+        raise ValueError(
+            f"expected as many classes as the learner has outputs, {outputs.shape[-1]}, got {num_classes}; give "
+            "as many, train on such tasks, or take a learner that compares features"
+        )
+    return outputs
+
+
+def predict_files(
+    learner: Learner,
+    support: ClassData,
+    files: list[str],
+    queries: Tensor,
+    *,
+    views: int,
+    num_steps: int,
+) -> list[Prediction]:
+    """The classes of images, with the softmax of the learner's outputs for probabilities.
+
+    Args:
+        learner: Trained learner; it is left as it is.
+        support: Classes and their labelled examples.
+        files: Names of the images.
+        queries: Images to predict, [image, channel, size, size].
+        views: Number of views of every image whose mean features are compared.
+        num_steps: Number of adaptation steps, of learners that have them.
+    """
+    classes = torch.arange(len(support.names)).repeat_interleave(support.counts).to(support.examples.device)
+    examples = Examples.of_one_task(support.examples, classes)
+    outputs = class_outputs(learner, examples, queries, views=views, num_steps=num_steps)
+    rows = outputs.double().softmax(-1).tolist()
+    best = outputs.argmax(-1).tolist()
+    return [
+        Prediction(file, support.names[place], dict(zip(support.names, row, strict=True)))
+        for file, place, row in zip(files, best, rows, strict=True)
+    ]
