@@ -8,7 +8,7 @@ import torch
 from gymnasium import spaces
 
 from metarl.agent import Actions, Outcome
-from metarl.learning.replay import MultiTaskReplay, Transitions, concatenate_transitions
+from metarl.learning.replay import MultiTaskReplay, Transitions, concatenate_transitions, example_transition
 from metarl.learning.trials import as_trials
 from metarl.observations import as_arrays, as_nested, describe, row_format, space_parts, stored_parts
 from metarl.tasks import Task
@@ -172,7 +172,7 @@ def test_vector_environments_follow_gymnasium_with_nested_observations(num_threa
 
 def test_a_replay_gives_back_images_and_numbers_bit_by_bit() -> None:
     space = spaces.Dict(image=spaces.Box(0, 255, (3, 3, 1), np.uint8), speed=spaces.Box(-1, 1, (2,)))
-    replay = MultiTaskReplay(2, 10, observation_space=space, act_size=1, device=torch.device("cpu"))
+    replay = MultiTaskReplay(2, 10, example=example_transition(space, 1), device=torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
 
     def observations(count: int) -> Observations:

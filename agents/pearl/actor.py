@@ -160,7 +160,7 @@ class LatentActor:
         if self._deterministic:
             self._actions = distribution.mode()
         else:
-            self._actions, _ = distribution.sample(self._action_noise.next(self._alive))
+            self._actions = distribution.sample(self._action_noise.next(self._alive))
         actions = self._actions.unsqueeze(1)
         return Actions(self._networks.actions.to_env(actions), actions, {})
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.learning.replay import MultiTaskReplay
+from metarl.learning.replay import MultiTaskReplay, Transitions
 
 
 class UpdateDraw(NamedTuple):
@@ -47,7 +47,7 @@ class UpdateSizes:
     ordered: bool
     shortest: int | None
 
-    def draw(self, replay: MultiTaskReplay, generator: torch.Generator) -> UpdateDraw:
+    def draw(self, replay: MultiTaskReplay[Transitions], generator: torch.Generator) -> UpdateDraw:
         """Tasks, transitions and noise of one update, on the replay's device."""
         device, num_stored = replay.device, replay.num_tasks
         orders = [

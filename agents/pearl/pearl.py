@@ -43,7 +43,7 @@ from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
 from metarl.agents.pearl.networks import ActingConfig, make_networks
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
-from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions
+from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions, example_transition
 from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear
 from metarl.runs.configs import (
@@ -227,8 +227,7 @@ class Pearl:
         self.replay = MultiTaskReplay(
             len(self.tasks),
             config.replay_capacity,
-            observation_space=env.single_observation_space,
-            act_size=act_size,
+            example=example_transition(env.single_observation_space, act_size),
             device=device,
         )
         self.rewards = RewardScale(running=config.normalise_rewards).to(

@@ -134,7 +134,7 @@ class SoftActorCritic(nn.Module):
         """
         latents = latents.detach()
         distribution = self.policy.distribution(observations, latents)
-        actions, log_probs = distribution.sample(noise)
+        actions, log_probs = distribution.sample_with_log_prob(noise)
         temperature = self.log_temperature.detach().exp()
         criticisms = self.critics.rows(torch.cat((observations, actions, latents), -1), frozen=True).squeeze(-1)
         values = soft_values(criticisms, log_probs, temperature)

@@ -129,7 +129,7 @@ def measure_update(
     }
 
 
-def measure_sampling(replay: MultiTaskReplay, sizes: PearlSizes, repeats: int) -> dict[str, Any]:
+def measure_sampling(replay: MultiTaskReplay[Transitions], sizes: PearlSizes, repeats: int) -> dict[str, Any]:
     """Milliseconds to draw and gather one batch for the critics, from a replay that is full."""
     generator = torch_generator(0, replay.device)
     config = sizes.config

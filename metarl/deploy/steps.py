@@ -133,11 +133,7 @@ class PolicyStep(nn.Module, ABC):
         inputs = {name: value.unsqueeze(0) for name, value in zip(self.examples(), values, strict=True)}
         distribution, state = self.decide(self._inputs(inputs))
         mode, noise = distribution.mode(), inputs[NOISE]
-        if isinstance(distribution, TanhGaussian):
-            sampled, _ = distribution.sample(noise)
-        else:
-            sampled = distribution.sample(noise)
-        actions = (self.actions.bounded(mode), self.actions.bounded(sampled))
+        actions = (self.actions.bounded(mode), self.actions.bounded(distribution.sample(noise)))
         parts = (*actions, *_parameters(distribution).values(), *state)
         return tuple(part.squeeze(0) for part in parts)
 

@@ -7,6 +7,8 @@ observations that are no 32-bit floats, such as images of bytes, lie in them bit
 
 On disk the rows are a file beside the checkpoint that only grows: each checkpoint appends what is new, the
 checkpoint itself says how much of the file belongs to it. An earlier checkpoint owns a shorter part of the file.
+
+A row may be any named tuple of numbers: `metarl.learning.trial_replay` keeps whole trials, each in its own ring.
 """
 
 import os
@@ -15,7 +17,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -61,6 +63,18 @@ class Transitions(NamedTuple):
         return Transitions(*(map_observations(change, part) for part in self))
 
 
+def example_transition(observation_space: spaces.Space[Any], act_size: int) -> Transitions:
+    """One transition of zeros, without leading axes, as it is stored for these spaces."""
+    observation, number = example_observation(observation_space), torch.zeros(())
+    return Transitions(observation, torch.zeros(act_size), number, number, number, observation)
+
+
+def example_observation(space: spaces.Space[Any]) -> Observations:
+    """One observation of zeros."""
+    parts = {name: np.zeros(part.shape or (), part.dtype) for name, part in space_parts(space).items()}
+    return as_tensors(parts.get("", parts))
+
+
 def concatenate_transitions(parts: Sequence[Transitions]) -> Transitions:
     """Join transitions along their first axis."""
 
@@ -68,6 +82,10 @@ def concatenate_transitions(parts: Sequence[Transitions]) -> Transitions:
         return torch.cat(tensors)
 
     return Transitions(*(map_observations(join, *fields) for fields in zip(*parts, strict=True)))
+
+
+Row = TypeVar("Row", bound=tuple[Any, ...])
+"""A named tuple of numbers and observations."""
 
 
 class _Column:
@@ -88,7 +106,9 @@ class _Column:
         """Values [row, *shape] as words, [row, word]."""
         if self._plain:
             return values.reshape(len(values), -1)
-        octets = values.reshape(len(values), -1).contiguous().view(torch.uint8)
+        # A copy: one row of a larger array counts as contiguous, whatever its strides are.
+        listed = values.reshape(len(values), -1).clone(memory_format=torch.contiguous_format)
+        octets = listed.view(torch.uint8)
         return nn.functional.pad(octets, (0, -self._num_bytes % _WORD)).view(torch.float32)
 
     def values(self, rows: Tensor) -> Tensor:
@@ -100,15 +120,16 @@ class _Column:
         return octets.contiguous().view(self._dtype).view(*rows.shape[:-1], *self._shape)
 
 
-class MultiTaskReplay:
+class MultiTaskReplay(Generic[Row]):
     """One store [task, capacity, feature] with a ring per task; allocated when the first rows come.
 
     Args:
         num_tasks: Number of training tasks.
         capacity: Transitions that each task keeps; the oldest are overwritten.
-        observation_space: Observation space of the environments.
-        act_size: Number of action dimensions.
+        example: A row without leading axes, such as `example_transition` makes; its shapes and kinds of numbers
+            are those of all rows.
         device: Device that holds the store and on which batches are drawn.
+        unit: Word for what has a ring of its own, for messages.
     """
 
     def __init__(
@@ -116,11 +137,12 @@ class MultiTaskReplay:
         num_tasks: int,
         capacity: int,
         *,
-        observation_space: spaces.Space[Any],
-        act_size: int,
+        example: Row,
         device: torch.device,
+        unit: str = "tasks",
     ) -> None:
         self.num_tasks, self.capacity, self.device = num_tasks, capacity, device
+        self._kind, self._unit = type(example), unit
         self.width = 0  # of a row, in words
 
         def column(example: Tensor) -> _Column:
@@ -128,13 +150,7 @@ class MultiTaskReplay:
             self.width = made.stop
             return made
 
-        parts = {
-            name: np.zeros(part.shape or (), part.dtype) for name, part in space_parts(observation_space).items()
-        }
-        observation = as_tensors(parts.get("", parts))
-        number = torch.zeros(())
-        examples = (observation, torch.zeros(act_size), number, number, number, observation)
-        self._columns = [map_parts(column, example) for example in examples]
+        self._columns = [map_parts(column, part) for part in example]
         self._store: Tensor | None = None
         self._added = [0] * num_tasks  # rows ever added to each task
         self._context = [(0, 0)] * num_tasks  # where in the ring the context starts, and its length
@@ -158,21 +174,24 @@ class MultiTaskReplay:
 
     def summary(self) -> str:
         """One line with the store's sizes and memory; nothing is allocated."""
-        sizes = f"{self.num_tasks} tasks x {self.capacity:,} transitions of {self.width} numbers"
+        sizes = f"{self.num_tasks} {self._unit} x {self.capacity:,} transitions of {self.width} numbers"
         return f"a replay of {sizes} ({gigabytes(self.num_bytes)})"
 
-    def add(self, task: int, transitions: Transitions, *, num_context: int) -> None:
+    def add(self, task: int, transitions: Row, *, num_context: int) -> None:
         """Store new transitions of a task; the first of them become its context.
 
         Args:
             task: Index of the task.
-            transitions: Transitions in the order in which they happened, on any device, [row, ...].
+            transitions: Rows in the order in which they happened, on any device, each part [row, ...].
             num_context: Number of transitions in the new context, counted from the first.
 
         Raises:
             ValueError: If there are more than the task can hold, or fewer than the context needs.
         """
-        num_rows = len(transitions.rewards)
+        words: list[Tensor] = []
+        for column, part in zip(self._columns, transitions, strict=True):
+            map_parts(lambda one, values: words.append(one.words(values)), column, part)
+        num_rows = len(words[0])
         if not 1 <= num_context <= num_rows:
             raise ValueError(f"the context must be 1 to {num_rows} of the {num_rows} new rows, got {num_context}")
         if num_rows > self.capacity:
@@ -180,15 +199,13 @@ class MultiTaskReplay:
                 f"one collection brought {num_rows} transitions of a task and its replay holds {self.capacity}; "
                 "raise replay_capacity or collect fewer episodes"
             )
-        words: list[Tensor] = []
-        for column, part in zip(self._columns, transitions, strict=True):
-            map_parts(lambda one, values: words.append(one.words(values)), column, part)
         rows = torch.cat(words, 1).to(self.device)
         start = self._added[task]
         self._rows()[task, self._ring(start, num_rows)] = rows
         self._added[task] += num_rows
         self._context[task] = (start % self.capacity, num_context)
-        self._update_bounds()
+        filled = min(self._added[task], self.capacity)
+        self._bounds[:, task] = torch.tensor([filled, *self._context[task]], device=self.device)
 
     def draw(self, tasks: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
         """Places of transitions, uniform over all that a task holds, with replacement, int64 [task, row].
@@ -221,25 +238,42 @@ class MultiTaskReplay:
             shortest: Least length in steps of the random window of each context that transitions are drawn from;
                 None draws from the whole context. Has no effect with `ordered`.
         """
-        _, start, length = self._bounds[:, tasks].unsqueeze(2)
         if ordered:
-            steps = torch.arange(num_rows, device=self.device)
-            latest = (length - num_rows).clamp(min=0) + 1
-            offset = (self._below(latest, 1, generator) + steps) % length.clamp(min=1)
-        else:
-            window = length
-            if shortest is not None:
-                least = length.clamp(max=shortest)
-                window = least + self._below(length - least + 1, 1, generator)
-                start = start + self._below(length - window + 1, 1, generator)
-            offset = self._below(window, num_rows, generator)
+            return self.draw_sequences(tasks, num_rows, generator)[0]
+        _, start, length = self._bounds[:, tasks].unsqueeze(2)
+        window = length
+        if shortest is not None:
+            least = length.clamp(max=shortest)
+            window = least + self._below(length - least + 1, 1, generator)
+            start = start + self._below(length - window + 1, 1, generator)
+        offset = self._below(window, num_rows, generator)
         places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
         return places
 
-    def gather(self, places: Tensor) -> Transitions:
+    def draw_sequences(self, tasks: Tensor, num_rows: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Places of consecutive steps of the tasks' contexts, from a random first one on.
+
+        Args:
+            tasks: Indices of tasks, int64 [task], on the device.
+            num_rows: Number of steps per task.
+            generator: Random generator of the device.
+
+        Returns:
+            Places, and the number of steps of the context that follow each; negative behind the end of a context
+            that is shorter, where places start over. Both int64 [task, row].
+        """
+        _, start, length = self._bounds[:, tasks].unsqueeze(2)
+        latest = (length - num_rows).clamp(min=0) + 1
+        step = self._below(latest, 1, generator) + torch.arange(num_rows, device=self.device)
+        offset = step % length.clamp(min=1)
+        places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
+        return places, length - 1 - step
+
+    def gather(self, places: Tensor) -> Row:
         """Read the transitions at drawn places [task, row] in one gather, each [task, row, ...]."""
         rows = self._rows().view(-1, self.width).index_select(0, places.flatten()).view(*places.shape, self.width)
-        return Transitions(*(map_parts(lambda one: one.values(rows), column) for column in self._columns))
+        # A named tuple makes itself of its parts; that Row is one, no type can say.
+        return self._kind(*(map_parts(lambda one: one.values(rows), column) for column in self._columns))
 
     def _below(self, bounds: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
         """Uniform integers in [0, bound) for bounds [task, 1], int64 [task, num_rows]."""

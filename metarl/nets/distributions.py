@@ -14,6 +14,7 @@ from torch import Tensor, nn
 # Log probability of a choice that does not exist. Its exponential is zero; it is finite, because zero times
 # infinity is not a number.
 NO_CHOICE = -1e9
+_NEAREST_ONE = 1 - 1e-6  # of squashed actions whose density is asked for
 
 
 class Distribution(Protocol):
@@ -93,20 +94,30 @@ class TanhGaussian(NamedTuple):
     mean: Tensor
     log_std: Tensor
 
-    def sample(self, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [..., act] made of standard normal noise of that shape, and their log densities [...].
+    def sample(self, noise: Tensor) -> Tensor:
+        """Actions [..., act] made of standard normal noise of that shape."""
+        return (self.mean + self.log_std.exp() * noise).tanh()
 
-        log(1 - tanh(u)^2) is 2 (log 2 - u - softplus(-2 u)), which is exact where the plain form rounds to log 0.
-        """
+    def sample_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [..., act] made of standard normal noise of that shape, and their log densities [...]."""
+        unbounded = self.mean + self.log_std.exp() * noise
+        density = -(0.5 * noise.square() + self.log_std + 0.5 * math.log(2 * math.pi))
+        return unbounded.tanh(), (density - _log_slope(unbounded)).sum(-1)
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log density of actions [..., act], shape [...]; those at +-1 count as the nearest number inside."""
+        unbounded = actions.clamp(-_NEAREST_ONE, _NEAREST_ONE).atanh()
         normal = DiagonalGaussian(self.mean, self.log_std)
-        squashed = normal.sample(noise)
-        shrinkage = 2 * (math.log(2) - squashed - nn.functional.softplus(-2 * squashed))
-        density = -(0.5 * noise.square() + self.log_std + 0.5 * math.log(2 * math.pi)) - shrinkage
-        return squashed.tanh(), density.sum(-1)
+        return normal.log_prob(unbounded) - _log_slope(unbounded).sum(-1)
 
     def mode(self) -> Tensor:
         """The action of the mean, [..., act]: what a deterministic policy does."""
         return self.mean.tanh()
+
+
+def _log_slope(unbounded: Tensor) -> Tensor:
+    """log(1 - tanh(u)^2), exact where the plain form rounds to log 0."""
+    return 2 * (math.log(2) - unbounded - nn.functional.softplus(-2 * unbounded))
 
 
 class Categorical(NamedTuple):

@@ -130,10 +130,14 @@ def test_reading_step_by_step_gives_the_posterior_of_the_batch(kind: Any) -> Non
 
 def test_tanh_gaussian_has_the_density_of_torch() -> None:
     mean, log_std, noise = (_normal(6, 2, seed=seed).double() for seed in range(3))
-    actions, log_probs = TanhGaussian(mean, log_std).sample(noise)
+    actions, log_probs = TanhGaussian(mean, log_std).sample_with_log_prob(noise)
     squashed = TransformedDistribution(Normal(mean, log_std.exp()), [TanhTransform()])
     torch.testing.assert_close(log_probs, squashed.log_prob(actions).sum(-1), rtol=1e-6, atol=1e-6)
-    far = TanhGaussian(torch.full((1, 1), 30.0), torch.zeros(1, 1)).sample(torch.zeros(1, 1))
+    torch.testing.assert_close(TanhGaussian(mean, log_std).log_prob(actions), log_probs, rtol=1e-6, atol=1e-6)
+    assert torch.equal(TanhGaussian(mean, log_std).sample(noise), actions)
+    at_bound = TanhGaussian(mean, log_std).log_prob(torch.ones(6, 2).double())
+    assert torch.isfinite(at_bound).all()
+    far = TanhGaussian(torch.full((1, 1), 30.0), torch.zeros(1, 1)).sample_with_log_prob(torch.zeros(1, 1))
     assert torch.isfinite(far[1]).all()  # where 1 - tanh^2 rounds to zero
 
 

@@ -9,15 +9,15 @@ from gymnasium import spaces
 from torch import Tensor
 
 from metarl.learning import replay
-from metarl.learning.replay import MultiTaskReplay, Transitions
+from metarl.learning.replay import MultiTaskReplay, Transitions, example_transition
 from metarl.runs.checkpoint import CheckpointError
 from metarl.runs.seeding import torch_generator
 
 CPU = torch.device("cpu")
 
 
-def _replay(num_tasks: int = 3, capacity: int = 10) -> MultiTaskReplay:
-    return MultiTaskReplay(num_tasks, capacity, observation_space=spaces.Box(-1, 1, (2,)), act_size=1, device=CPU)
+def _replay(num_tasks: int = 3, capacity: int = 10) -> MultiTaskReplay[Transitions]:
+    return MultiTaskReplay(num_tasks, capacity, example=example_transition(spaces.Box(-1, 1, (2,)), 1), device=CPU)
 
 
 def _numbered(task: int, start: int, num_rows: int) -> Transitions:
@@ -33,14 +33,14 @@ def _numbered(task: int, start: int, num_rows: int) -> Transitions:
     )
 
 
-def _filled(num_rows: int = 7, capacity: int = 10) -> MultiTaskReplay:
+def _filled(num_rows: int = 7, capacity: int = 10) -> MultiTaskReplay[Transitions]:
     made = _replay(capacity=capacity)
     for task in range(3):
         made.add(task, _numbered(task, 0, num_rows), num_context=2)
     return made
 
 
-def _held(made: MultiTaskReplay, task: int, *, context: bool = False) -> set[int]:
+def _held(made: MultiTaskReplay[Transitions], task: int, *, context: bool = False) -> set[int]:
     """Numbers of the rows that come up in many draws of one task, without its thousands."""
     draw = made.draw_context if context else made.draw
     drawn = made.gather(draw(torch.tensor([task]), 2000, torch_generator(0))).rewards
@@ -125,32 +125,32 @@ def test_a_collection_larger_than_the_ring_is_refused() -> None:
 
 
 def test_memory_is_stated_and_what_cannot_fit_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = MultiTaskReplay(100, 10_000, observation_space=spaces.Box(-1, 1, (20,)), act_size=6, device=CPU)
+    made = MultiTaskReplay(100, 10_000, example=example_transition(spaces.Box(-1, 1, (20,)), 6), device=CPU)
     assert made.num_bytes == 100 * 10_000 * (20 + 6 + 1 + 1 + 1 + 20) * 4
     assert made.summary() == "a replay of 100 tasks x 10,000 transitions of 49 numbers (0.196 GB)"
     with pytest.raises(
         MemoryError, match=r"100 tasks x 10,000,000,000 transitions .* would take .* GB, and cpu has"
     ):
         MultiTaskReplay(
-            100, 10**10, observation_space=spaces.Box(-1, 1, (20,)), act_size=6, device=CPU
+            100, 10**10, example=example_transition(spaces.Box(-1, 1, (20,)), 6), device=CPU
         ).check_room()
     monkeypatch.setattr(replay, "available_memory", lambda device: 10**6)
     with pytest.raises(MemoryError, match=r"and cpu has 0.001 GB"):
         made.add(0, Transitions(*(torch.zeros(1, n).squeeze(-1) for n in (20, 6, 1, 1, 1, 20))), num_context=1)
 
 
-def _drawn(made: MultiTaskReplay) -> list[Tensor]:
+def _drawn(made: MultiTaskReplay[Transitions]) -> list[Tensor]:
     tasks = torch.arange(made.num_tasks)
     generator = torch_generator(3)
     places = [made.draw(tasks, 40, generator), made.draw_context(tasks, 40, generator)]
     return [torch.cat([part.flatten() for part in made.gather(place)]) for place in places]
 
 
-def _equal(first: MultiTaskReplay, second: MultiTaskReplay) -> bool:
+def _equal(first: MultiTaskReplay[Transitions], second: MultiTaskReplay[Transitions]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(_drawn(first), _drawn(second), strict=True))
 
 
-def _read(path: Path, state: dict[str, Tensor], capacity: int = 10) -> MultiTaskReplay:
+def _read(path: Path, state: dict[str, Tensor], capacity: int = 10) -> MultiTaskReplay[Transitions]:
     made = _replay(capacity=capacity)
     made.load_state_dict(state)
     made.load(path)
