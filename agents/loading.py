@@ -6,6 +6,7 @@ from pathlib import Path
 from metarl.agent import SavableActor
 from metarl.agents.es_maml import PerturbedActor
 from metarl.agents.maml import GradientActor
+from metarl.agents.memory_sac import SoftPolicy
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.rl2 import TrialPolicy
 from metarl.agents.teacher_student import Student, Teacher
@@ -14,7 +15,7 @@ from metarl.agents.trials.network import TrialNetwork
 from metarl.agents.varibad import BeliefPolicy
 from metarl.deploy.policies import ActorMaker, AdaptedPolicy, load_saved
 
-_TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy, BeliefPolicy, Student, Teacher)
+_TRIAL_NETWORKS: tuple[type[TrialNetwork], ...] = (TrialPolicy, BeliefPolicy, SoftPolicy, Student, Teacher)
 _MAKERS: dict[str, ActorMaker] = {
     GradientActor.saved_as: GradientActor.from_saved,
     LatentActor.saved_as: LatentActor.from_saved,

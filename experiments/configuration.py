@@ -10,6 +10,7 @@ from tyro.constructors import PrimitiveConstructorSpec
 from metarl.agent import Agent, AgentConfig, AgentSetup
 from metarl.agents.es_maml import EsMamlConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySacConfig
 from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
@@ -46,6 +47,7 @@ ALGORITHMS: dict[str, type[AgentConfig]] = {
     "rl2": Rl2Config,
     "pearl": PearlConfig,
     "varibad": VaribadConfig,
+    "memory-sac": MemorySacConfig,
     "es-maml": EsMamlConfig,
     "reptile": ReptileConfig,
     "multi-task": MultiTaskConfig,

@@ -161,6 +161,26 @@ def _rl2(kind: Kind) -> Experiment:
     return Experiment("", agent, training, EvaluationConfig(40, agent.num_episodes - 1, 5))
 
 
+def _memory_sac(kind: Kind) -> Experiment:
+    """RL2's trials; target entropies are of choices or of numbers."""
+    small = gridnavi.MEMORY_SAC
+    if kind == "bandit":
+        agent = replace(small, num_episodes=10, num_initial_trials=1, gamma=0.9, replay_capacity=100_000)
+        training = TrainingConfig(iterations=100, meta_batch_size=100, checkpoint_every=10, evaluate_every=0)
+        return Experiment("", agent, training, EvaluationConfig(200, agent.num_episodes - 1, 5))
+    if kind == "grid":
+        training = TrainingConfig(iterations=400, meta_batch_size=60, checkpoint_every=20, evaluate_every=50)
+        return Experiment("", small, training, EvaluationConfig(40, small.num_episodes - 1, 20))
+    agent = locomotion.MEMORY_SAC
+    if kind != "robot":
+        memory = replace(agent.policy, memory_size=64, head_sizes=(64,))
+        agent = replace(agent, policy=memory, critics=small.critics)
+    if kind == "choices":
+        agent = replace(agent, gamma=0.99, target_entropy=0.3, final_target_entropy=0.02)
+    training = TrainingConfig(iterations=200, meta_batch_size=20, checkpoint_every=10, evaluate_every=50)
+    return Experiment("", agent, training, EvaluationConfig(40, agent.num_episodes - 1, 5))
+
+
 def _varibad(kind: Kind) -> Experiment:
     return _on_beliefs(_rl2(kind), kind)
 
@@ -205,6 +225,7 @@ _MAKERS: Mapping[str, Callable[[Kind], Experiment]] = {
     "rl2": _rl2,
     "pearl": _pearl,
     "varibad": _varibad,
+    "memory-sac": _memory_sac,
     "es-maml": _es_maml,
     "reptile": _reptile,
     "multi-task": _multi_task,

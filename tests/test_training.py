@@ -13,6 +13,8 @@ import torch
 from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, MetaBatch, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySacConfig, SoftPolicyConfig
+from metarl.agents.memory_sac.learner import CriticConfig
 from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
@@ -64,6 +66,16 @@ AGENTS = {
         batch_size=4,
         context_size=4,
         replay_capacity=24,  # fuller than full after some iterations
+    ),
+    "memory-sac": MemorySacConfig(
+        policy=SoftPolicyConfig(memory_size=8, normalise_observations=True),
+        critics=CriticConfig(hidden_sizes=(8,), num_members=3, normalise_values=True),
+        other_gammas=(0.5,),
+        final_target_entropy=-2.0,
+        imitation_coef=0.1,
+        num_updates=3,
+        batch_size=4,
+        replay_capacity=60,  # five trials; fuller than full after some iterations
     ),
     "promp with options": PrompConfig(
         policy=replace(POLICY, context_size=2),
@@ -157,6 +169,7 @@ def _same(first: Path, second: Path) -> bool:
         ("rl2", "gridnavi"),
         ("varibad", "half-cheetah-vel"),
         ("varibad", "gridnavi"),
+        ("memory-sac", "gridnavi"),
         ("pearl", "half-cheetah-vel"),
         ("pearl", "sparse-point"),
         ("promp with options", "point"),

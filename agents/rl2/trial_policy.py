@@ -74,9 +74,11 @@ class TrialPolicy(TrialNetwork):
     """
 
     saved_as: ClassVar[str] = "rl2"
+    algorithm: ClassVar[str] = "RL2"
+    """Name of the algorithm, for messages."""
 
     def __init__(self, env: HasSpaces, config: TrialPolicyConfig, *, generator: torch.Generator) -> None:
-        super().__init__(env, config, "RL2", generator)
+        super().__init__(env, config, self.algorithm, generator)
         self.remembers = self.reads_outcomes = config.memory != "none"
         self._reads_transitions = config.read_transitions and self.num_fixed > 0
         self.last_step_size = self.actions.encoded_size + 3 + (self.num_fixed if config.read_transitions else 0)

@@ -112,11 +112,10 @@ class TrialActor:
         assert self._noise is not None, "begin comes before act"
         policy = self._policy
         self._observations = map_observations(lambda part: part.squeeze(1), observations)
-        (distribution, values), self._carry = policy.act(self._observations, self._carry, self._alive)
-        noise = self._noise.next(self._alive)
+        decision, self._carry = policy.act(self._observations, self._carry, self._alive)
+        distribution, noise = decision.distribution, self._noise.next(self._alive)
         self._actions = distribution.sample(noise) if self._sampling else distribution.mode()
-        records = {"log_prob": distribution.log_prob(self._actions), "value": values}
-        records |= policy.records(self._carry)
+        records = policy.records(decision, self._actions, self._carry)
         actions = self._actions.unsqueeze(1)
         recorded = {name: part.unsqueeze(1) for name, part in records.items()}
         return Actions(policy.actions.to_env(actions), actions, recorded)

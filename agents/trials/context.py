@@ -28,9 +28,9 @@ class ContextNetwork(TrialNetwork, ABC):
     remembers = False
     context_size: int
 
-    def records(self, carry: Carry) -> dict[str, Tensor]:
-        """The context that a decision was made on."""
-        return {CONTEXT: carry[-1]}
+    def records(self, decision: Decision, actions: Tensor, carry: Carry) -> dict[str, Tensor]:
+        """Numbers that PPO needs of a decision, and the context that it was made on."""
+        return super().records(decision, actions, carry) | {CONTEXT: carry[-1]}
 
     def act(self, observations: Observations, carry: Carry, alive: Tensor) -> tuple[Decision, Carry]:
         """The decision at observations [trial, ...] and at the context; the carry stays as it is."""

@@ -18,7 +18,7 @@ from metarl.learning.reward_scale import updated_scale
 from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.actions import action_map
 from metarl.nets.devices import widened
-from metarl.nets.distributions import AnyDistribution
+from metarl.nets.distributions import AnyDistribution, TanhGaussian
 from metarl.nets.encoders import EncoderConfig
 from metarl.nets.filling import check_parts
 from metarl.nets.memories import Carry
@@ -78,15 +78,15 @@ class Decision(NamedTuple):
 
     Attributes:
         distribution: Distribution over actions.
-        values: Values in units of the normalised return, [...].
+        values: Values in units of the normalised return, [...]; None of a policy that has no value head.
     """
 
-    distribution: AnyDistribution
-    values: Tensor
+    distribution: AnyDistribution | TanhGaussian
+    values: Tensor | None = None
 
 
 class TrialNetwork(nn.Module, ABC):
-    """A network that acts through trials and is trained by PPO, in whole or in part.
+    """A network that acts through trials. PPO trains it, in whole or in part, if it has a value head.
 
     Args:
         env: Environment of the family, read for its spaces alone.
@@ -143,7 +143,20 @@ class TrialNetwork(nn.Module, ABC):
         self, config: TrialNetworkConfig, context_size: int, input_size: int, generator: torch.Generator
     ) -> None:
         """Make the policy's and the value's network, for so many numbers of context and of inputs."""
-        features, outputs = context_size + input_size, self.actions.num_outputs
+        self.add_policy(config, context_size, input_size, self.actions.num_outputs, generator)
+        features = context_size + input_size
+        self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
+
+    def add_policy(
+        self,
+        config: TrialNetworkConfig,
+        context_size: int,
+        input_size: int,
+        outputs: int,
+        generator: torch.Generator,
+    ) -> None:
+        """Make the policy's network, with so many outputs for so many numbers of context and of inputs."""
+        features = context_size + input_size
         if config.hypernetwork == "none":
             own = self.policy = Mlp(features, config.head_sizes, outputs, activation="tanh", generator=generator)
         elif not context_size:
@@ -153,7 +166,6 @@ class TrialNetwork(nn.Module, ABC):
                 context_size, input_size, config.head_sizes, outputs, init=config.hypernetwork, generator=generator
             )
             own = self.policy.bias
-        self.value = Mlp(features, config.head_sizes, 1, activation="tanh", generator=generator)
         with torch.no_grad():  # start near uniform, so that exploration does
             own.get_parameter(f"weight_{own.num_layers - 1}").mul_(0.01)
 
@@ -208,9 +220,10 @@ class TrialNetwork(nn.Module, ABC):
     def decisions(self, inputs: Tensor, observations: Observations, carry: Carry) -> tuple[Decision, Carry]:
         """Decisions at all steps [time, trial] from inputs of `trial_inputs`, and the carry after the last."""
 
-    def records(self, carry: Carry) -> dict[str, Tensor]:
-        """Numbers that training needs of the carry at a decision, by name, [trial, ...]; none by default."""
-        return {}
+    def records(self, decision: Decision, actions: Tensor, carry: Carry) -> dict[str, Tensor]:
+        """Numbers that training needs of a decision, by name, [trial, ...]: by default those that PPO needs."""
+        assert decision.values is not None, "PPO needs a value head"
+        return {"log_prob": decision.distribution.log_prob(actions), "value": decision.values}
 
     def reinforced(self) -> list[nn.Parameter]:
         """The parameters that PPO trains: all, unless another loss trains some."""
@@ -241,10 +254,14 @@ class TrialNetwork(nn.Module, ABC):
 
     def decide(self, context: Tensor, inputs: Tensor) -> Decision:
         """Distribution and value, from the context and the inputs of the same steps."""
-        features = torch.cat((context, inputs), -1)
-        outputs = self.policy(context, inputs) if isinstance(self.policy, WrittenMlp) else self.policy(features)
-        distribution = self.actions.distribution(outputs, self.log_std)
-        return Decision(distribution, self.value(features).squeeze(-1))
+        distribution = self.actions.distribution(self.policy_outputs(context, inputs), self.log_std)
+        return Decision(distribution, self.value(torch.cat((context, inputs), -1)).squeeze(-1))
+
+    def policy_outputs(self, context: Tensor, inputs: Tensor) -> Tensor:
+        """Outputs of the policy's network, [..., out]."""
+        if isinstance(self.policy, WrittenMlp):
+            return self.policy(context, inputs)  # type: ignore[no-any-return]
+        return self.policy(torch.cat((context, inputs), -1))  # type: ignore[no-any-return]
 
     def bound_std(self) -> None:
         """Put the standard deviation back into its range; called after each optimiser step.

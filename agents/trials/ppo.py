@@ -40,6 +40,7 @@ from metarl.learning.losses import clipped_surrogate
 from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.schedules import geometric, linear
 from metarl.learning.trials import as_trials
+from metarl.nets.distributions import TanhGaussian
 from metarl.runs.configs import (
     MOST_REPEATS,
     MOST_TASKS,
@@ -277,6 +278,8 @@ class TrialPpo(Generic[Policy, Config]):
         sums = torch.zeros(4, device=self._device)
         self.optimizer.zero_grad()
         for chunk, (distribution, values) in self._unroll(batch):
+            assert values is not None
+            assert not isinstance(distribution, TanhGaussian)
             trials, weights = chunk.trials, chunk.trials.mask / total
             log_probs = distribution.log_prob(trials.actions)
             old = trials.records["log_prob"]

@@ -6,7 +6,7 @@ import torch
 
 from metarl.agents.trials.network import TrialNetwork
 from metarl.deploy.steps import PolicyStep, StepInputs
-from metarl.nets.distributions import AnyDistribution
+from metarl.nets.distributions import AnyDistribution, TanhGaussian
 from metarl.nets.memories import Carry
 
 
@@ -32,7 +32,7 @@ class NetworkStep(PolicyStep):
         )
         self.network, self._learns = network, learns
 
-    def decide(self, inputs: StepInputs) -> tuple[AnyDistribution, Carry]:
+    def decide(self, inputs: StepInputs) -> tuple[AnyDistribution | TanhGaussian, Carry]:
         """The distribution over actions, and the carry after the step."""
         network, alive = self.network, torch.ones(1, dtype=torch.bool)
         if not self._learns:

@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+from metarl.agents.memory_sac import MemorySacConfig, SoftPolicyConfig
+from metarl.agents.memory_sac.learner import CriticConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.varibad.network import BeliefPolicyConfig
@@ -42,6 +44,21 @@ VARIBAD = replace(
     num_posteriors=10,
     num_decoded=20,
 )
+MEMORY_SAC = MemorySacConfig(
+    policy=SoftPolicyConfig(memory_size=64, head_sizes=(64,)),
+    critics=CriticConfig(hidden_sizes=(64,)),
+    num_episodes=4,
+    gamma=0.97,
+    num_initial_trials=4,
+    num_updates=30,
+    batch_size=64,
+    target_entropy=0.8,
+    final_target_entropy=0.02,
+    target_rate=0.01,
+    outer_lr=1e-3,
+    final_outer_lr=2e-4,
+    replay_capacity=1_000_000,
+)
 _TRAINING = TrainingConfig(iterations=300, meta_batch_size=420, checkpoint_every=10, evaluate_every=0)
 
 GRIDNAVI: Presets = {
@@ -58,6 +75,14 @@ GRIDNAVI: Presets = {
         replace(RL2, policy=replace(RL2.policy, head_sizes=(32,), hypernetwork="bias-hyperinit")),
         _TRAINING,
         "Beck et al. 2023: the memory writes the policy's weights; settings of gridnavi-rl2",
+        num_tasks=21,
+        num_episodes=20,
+    ),
+    "gridnavi-memory-sac": trials(
+        "gridnavi",
+        MEMORY_SAC,
+        TrainingConfig(iterations=400, meta_batch_size=63, checkpoint_every=20, evaluate_every=0),
+        "Ni et al. 2022's memories on soft actor-critic; the trials of gridnavi-rl2, a fifth of its steps",
         num_tasks=21,
         num_episodes=20,
     ),

@@ -6,6 +6,8 @@ from metarl.agent import AgentConfig
 from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySacConfig, SoftPolicyConfig
+from metarl.agents.memory_sac.learner import CriticConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
@@ -42,6 +44,21 @@ VARIBAD = varibad(
     BeliefPolicyConfig(
         memory_size=128, embedding_size=64, memory_span=100, head_sizes=(128, 128), normalise_observations=True
     ),
+)
+# Ni et al. 2022 learn from sequences of 64 steps too; sizes and step sizes are ours.
+MEMORY_SAC = MemorySacConfig(
+    policy=SoftPolicyConfig(memory_size=128, head_sizes=(128,), normalise_observations=True),
+    critics=CriticConfig(hidden_sizes=(128, 128)),
+    num_episodes=2,
+    gamma=0.97,
+    endless_trials=True,
+    num_updates=60,
+    batch_size=32,
+    sequence_length=64,
+    target_entropy=-1.0,
+    outer_lr=1e-3,
+    final_outer_lr=3e-4,
+    replay_capacity=2_000_000,
 )
 # Linear policies and hill climbing as in Song et al. 2020; sizes and step sizes are ours.
 ES_MAML = EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=5), outer_lr=0.01, outer_std=0.05)
@@ -127,6 +144,15 @@ LOCOMOTION: Presets = {
     ),
     "half-cheetah-vel-rl2": _trials("half-cheetah-vel", RL2),
     "half-cheetah-vel-varibad": _trials("half-cheetah-vel", VARIBAD, VARIBAD_SOURCE),
+    "half-cheetah-vel-memory-sac": trials(
+        "half-cheetah-vel",
+        MEMORY_SAC,
+        TrainingConfig(iterations=240, meta_batch_size=20, checkpoint_every=10, evaluate_every=20),
+        "Ni et al. 2022's memories on soft actor-critic; the trials of half-cheetah-vel-rl2, a fifth of its steps",
+        num_tasks=40,
+        num_episodes=5,
+        horizon=200,
+    ),
     "half-cheetah-vel-memoryless": _trials(
         "half-cheetah-vel", replace(RL2, policy=replace(RL2.policy, memory="none"))
     ),

@@ -1,5 +1,6 @@
 """The common form of experiments on trials: their evaluation is as long as the trials of the training."""
 
+from metarl.agents.memory_sac import MemorySacConfig
 from metarl.agents.trials.ppo import TrialPpoConfig
 from metarl.experiments.configuration import Experiment
 from metarl.experiments.presets.preset import Preset, experiment_preset
@@ -8,7 +9,7 @@ from metarl.training import EvaluationConfig, TrainingConfig
 
 def trials(
     benchmark: str,
-    agent: TrialPpoConfig,
+    agent: TrialPpoConfig | MemorySacConfig,
     training: TrainingConfig,
     source: str,
     *,

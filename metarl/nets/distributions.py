@@ -110,6 +110,10 @@ class TanhGaussian(NamedTuple):
         normal = DiagonalGaussian(self.mean, self.log_std)
         return normal.log_prob(unbounded) - _log_slope(unbounded).sum(-1)
 
+    def kl(self, other: "TanhGaussian") -> Tensor:
+        """KL(self || other), which is that of the normals: both are squashed alike. Shape [...]."""
+        return DiagonalGaussian(self.mean, self.log_std).kl(DiagonalGaussian(other.mean, other.log_std))
+
     def mode(self) -> Tensor:
         """The action of the mean, [..., act]: what a deterministic policy does."""
         return self.mean.tanh()

@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 
+from metarl.agent import AgentSetup
 from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySacConfig, SoftPolicyConfig
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
-from metarl.agents.rl2.rl2 import Rl2, Rl2Config
+from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.strategies.bandits import Random
-from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
+from metarl.agents.varibad import BeliefPolicyConfig, VaribadConfig
 from metarl.deploy.adapting import adapt
 from metarl.envs.benchmarks import make_benchmark
 from metarl.evaluation import adaptation_curve
@@ -28,7 +30,7 @@ from metarl.workers import EnvMaker, Workers
 CPU = torch.device("cpu")
 POINT = make_benchmark("point").family
 TASKS = [Task.of("point", goal=(0.3, 0.4)), Task.of("point", goal=(-0.5, 0.0))]
-ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "pearl", "es-maml")
+ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "memory-sac", "pearl", "es-maml")
 
 
 def _agent(name: str) -> Any:
@@ -39,13 +41,14 @@ def _agent(name: str) -> Any:
         return MamlTrpo(env, MamlTrpoConfig(adaptation=adaptation), seed=0, device=CPU)
     if name == "es-maml":
         return EsMaml(env, EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)), seed=0)
-    if name == "rl2":
-        config = Rl2Config(policy=TrialPolicyConfig(memory_size=8))
-        return Rl2(env, config, iterations=1, seed=0, device=CPU)
-    if name == "varibad":
-        beliefs = VaribadConfig(policy=BeliefPolicyConfig(memory_size=8))
-        return Varibad(env, beliefs, iterations=1, seed=0, device=CPU)
-    return Pearl(env, PearlConfig(hidden_sizes=(8,)), TASKS, iterations=1, seed=0, device=CPU)
+    if name == "pearl":
+        return Pearl(env, PearlConfig(hidden_sizes=(8,)), TASKS, iterations=1, seed=0, device=CPU)
+    trials: dict[str, Any] = {
+        "rl2": Rl2Config(policy=TrialPolicyConfig(memory_size=8)),
+        "varibad": VaribadConfig(policy=BeliefPolicyConfig(memory_size=8)),
+        "memory-sac": MemorySacConfig(policy=SoftPolicyConfig(memory_size=8)),
+    }
+    return trials[name].make(AgentSetup(env, make_benchmark("point"), iterations=1, seed=0, device=CPU))
 
 
 def _sampling(agent: Any) -> Any:
@@ -93,7 +96,7 @@ def test_evaluation_measures_the_mode(name: str) -> None:
             assert np.ptp(curve.returns, axis=2).max() == 0
             assert (curve.returns[0] != curve.returns[1]).all()
             assert curve.num_steps == 3 * 2 * 3 * 5  # three collections of two tasks, three episodes, five steps
-        if name in ("rl2", "varibad"):
+        if name in ("rl2", "varibad", "memory-sac"):
             assert np.ptp(curve.returns, axis=2).max() == 0
         sampled = adaptation_curve(
             agent.actor(), workers, TASKS, np.random.default_rng(0), num_steps=1, num_episodes=3
@@ -141,7 +144,7 @@ def test_an_adapted_policy_may_be_deterministic(name: str) -> None:
     if name in ("promp", "maml-trpo", "es-maml"):
         assert len(set(adapted.returns)) == 3  # adaptation sampled
     returns = {adapted.policy.run_episode(env, seed=0).env_return for _ in range(2)}
-    if name not in ("rl2", "varibad", "pearl"):  # these learn on
+    if name not in ("rl2", "varibad", "memory-sac", "pearl"):  # these learn on
         assert len(returns) == 1
     elif name != "pearl":
         again = adapt(agent, env, episodes=3, seed=9, deterministic=True)

@@ -11,6 +11,8 @@ from metarl.agent import AgentConfig, AgentSetup
 from metarl.agents.es_maml import EsAdaptationConfig, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySacConfig, SoftPolicyConfig
+from metarl.agents.memory_sac.learner import CriticConfig
 from metarl.agents.pearl import PearlConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.promp import PrompConfig
@@ -71,6 +73,12 @@ AGENTS: dict[str, AgentConfig] = {
         ),
         teacher_fraction=0.0,
     ),
+    "memory-sac": MemorySacConfig(
+        SoftPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8)),
+        CriticConfig(hidden_sizes=(8,)),
+        num_updates=2,
+        batch_size=4,
+    ),
     "maml-trpo": MamlTrpoConfig(_POLICY, _ADAPTATION, fisher_fraction=0.5),
     "promp": PrompConfig(_POLICY, _ADAPTATION),
     "es-maml": EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=3)),
@@ -104,6 +112,8 @@ def _acted(agent: str, actions: str) -> str | None:
         return r"continuous actions must have finite bounds, got Box\(-inf, inf, .*RescaleAction"
     if actions == "dictionary":
         return r"actions must be arrays or numbers, got the space Dict"
+    if agent == "memory-sac" and actions.startswith("multi"):
+        return r"^memory SAC takes Discrete or bounded Box actions, got Multi.*; RL2 and VariBAD take others"
     if agent == "pearl" and "box" not in actions:
         return r"^PEARL takes bounded Box actions, got .*; RL2, MAML-TRPO and ProMP take discrete ones"
     return None

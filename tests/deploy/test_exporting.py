@@ -21,6 +21,7 @@ import metarl
 from metarl.agent import Interface
 from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.memory_sac import MemorySac, MemorySacConfig, SoftPolicyConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
@@ -81,6 +82,9 @@ def _agent(kind: str, env: Any) -> Any:
         context = ContextConfig("recurrent" if kind == "pearl-recurrent" else "set", 3, (8, 8), kind != "pearl")
         config = PearlConfig(context=context, hidden_sizes=(8, 8), vary_context=False, replay_capacity=1000)
         return Pearl(env, config, TASKS, iterations=1, seed=0, device=CPU)
+    if kind == "memory-sac":
+        soft = MemorySacConfig(SoftPolicyConfig(memory_size=8, head_sizes=(8,)))
+        return MemorySac(env, soft, iterations=1, seed=0, device=CPU)
     if kind == "varibad":
         belief = BeliefPolicyConfig(latent_size=2, memory_size=8, decoder_sizes=(8,), normalise_observations=True)
         return Varibad(env, VaribadConfig(policy=belief), iterations=1, seed=0, device=CPU)
@@ -146,6 +150,8 @@ SLOW: Mapping[str, tuple[str, spaces.Space[Any], spaces.Space[Any]]] = {
     "transformer": ("transformer", STATE, ARM),
     "memoryless": ("none", PARTS, spaces.MultiBinary(3)),
     "varibad": ("varibad", STATE, ARM),
+    "memory-sac": ("memory-sac", STATE, ARM),
+    "memory-sac choices": ("memory-sac", STATE, spaces.Discrete(3, start=5)),
     "pearl next": ("pearl-next", STATE, ARM),
     "pearl recurrent": ("pearl-recurrent", STATE, ARM),
 }

@@ -20,6 +20,7 @@ from metarl.agent import Actions, Interface, Outcome, SavedActor
 from metarl.agents.es_maml import EsAdaptationConfig, EsMaml, EsMamlConfig
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.maml_trpo import MamlTrpo, MamlTrpoConfig
+from metarl.agents.memory_sac import MemorySac, MemorySacConfig, SoftPolicyConfig
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
@@ -49,6 +50,7 @@ KINDS = [
     "transformer",
     "memoryless",
     "varibad",
+    "memory-sac",
     "pearl",
     "pearl-recurrent",
 ]
@@ -76,12 +78,19 @@ def _agent(kind: str) -> Any:
         context = ContextConfig(kind="recurrent" if "-" in kind else "set", hidden_sizes=(8, 8))
         config = PearlConfig(context=context, hidden_sizes=(8, 8), vary_context=False, replay_capacity=1000)
         return Pearl(env, config, TASKS, iterations=1, seed=0, device=CPU)
+    return _agent_of_trials(kind, env, {"iterations": 1, "seed": 0, "device": CPU})
+
+
+def _agent_of_trials(kind: str, env: Any, setup: dict[str, Any]) -> Any:
+    if kind == "memory-sac":
+        soft = SoftPolicyConfig(memory="transformer", memory_size=8, num_heads=2, normalise_observations=True)
+        return MemorySac(env, MemorySacConfig(soft), **setup)
     if kind == "varibad":
         beliefs = BeliefPolicyConfig(memory_size=8, normalise_observations=True)
-        return Varibad(env, VaribadConfig(beliefs), iterations=1, seed=0, device=CPU)
+        return Varibad(env, VaribadConfig(beliefs), **setup)
     memory: Any = "none" if kind == "memoryless" else kind
     policy = TrialPolicyConfig(memory=memory, memory_size=8, num_heads=2, normalise_observations=True)
-    return Rl2(env, Rl2Config(policy, num_episodes=2), iterations=1, seed=0, device=CPU)
+    return Rl2(env, Rl2Config(policy, num_episodes=2), **setup)
 
 
 def _acts(policy: Any, num_episodes: int = 2) -> list[np.ndarray]:

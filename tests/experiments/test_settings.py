@@ -78,6 +78,8 @@ def test_the_kind_of_a_benchmark_follows_from_its_spaces_and_episodes(benchmark:
         ("varibad", "gridnavi", "gridnavi-varibad"),
         ("varibad", "half-cheetah-dir", "half-cheetah-dir-varibad"),
         ("teacher-student", "half-cheetah-dynamics", "half-cheetah-dynamics-teacher-student"),
+        ("memory-sac", "gridnavi", "gridnavi-memory-sac"),
+        ("memory-sac", "half-cheetah-vel", "half-cheetah-vel-memory-sac"),
     ],
 )
 def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, name: str) -> None:
@@ -95,6 +97,17 @@ def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind
     )
     run = metarl.train(experiment, out=tmp_path / "run")
     assert run.name == f"{_TOY[kind]}-{algorithm}"
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kind", sorted(_TOY))
+def test_memory_sac_trains_on_toys_of_each_kind_by_name(kind: str, tmp_path: Path) -> None:
+    experiment = settings_for("memory-sac", _TOY[kind])
+    agent = replace(experiment.agent, num_updates=2, batch_size=4)  # type: ignore[call-arg]
+    training = replace(experiment.training, iterations=1, meta_batch_size=4, evaluate_every=0)
+    tiny = {"training": training, "evaluation": EvaluationConfig(2, 1, 1), "num_threads": 1, "loggers": ("csv",)}
+    run = metarl.train(replace(experiment, agent=agent, **tiny), out=tmp_path / "run")
+    assert run.name == f"{_TOY[kind]}-memory-sac"
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
 
 
