@@ -9,8 +9,10 @@ from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
+from metarl.experiments.presets.dynamics import TEACHER_STUDENT
 from metarl.experiments.presets.locomotion import RL2 as LOCOMOTION_RL2
 from metarl.experiments.presets.preset import Preset
+from metarl.experiments.presets.teacher_student import identifying
 from metarl.experiments.study.configuration import Learner, StablePpo, Study
 from metarl.training import EvaluationConfig, TrainingConfig
 
@@ -73,6 +75,25 @@ STUDIES: Mapping[str, Preset[Study]] = {
             num_trials=2,
         ),
         "HalfCheetah of varied mass, friction, damping, motor strength and slope; an hour on one core",
+    ),
+    "half-cheetah-dynamics-students": Preset(
+        Study(
+            benchmark=_CHEETAH,
+            learners=(
+                _learner("oracle", _CHEETAH, _ORACLE, iterations=750, tasks=80, minutes=21, observe_task=True),
+                _learner("rl2", _CHEETAH, _RL2, iterations=250, tasks=40, minutes=9),
+                _learner("teacher-student", _CHEETAH, TEACHER_STUDENT, iterations=750, tasks=40, minutes=26),
+                _learner(
+                    "identifier", _CHEETAH, identifying(TEACHER_STUDENT), iterations=750, tasks=40, minutes=26
+                ),
+            ),
+            oracle="oracle",
+            gap=_GAP,
+            num_tasks=30,
+            num_episodes=10,
+            num_trials=2,
+        ),
+        "teacher and student and system identification on the tasks of half-cheetah-dynamics, beside RL2",
     ),
     "quick": Preset(
         Study(

@@ -90,11 +90,13 @@ def _learners(results: Mapping[str, Any]) -> Section:
 def _set(key: str, held_out: Mapping[str, Any], results: Mapping[str, Any]) -> Section:
     rows: list[Row] = []
     for name, measured in held_out["learners"].items():
-        for row in (measured["adaptation"][0], measured["adaptation"][-1]):
+        points = measured["adaptation"]
+        for row in [points[0], points[-1]][: len(points)]:
             rows.append(
                 [
                     name,
                     str(row["episodes"]),
+                    _seconds(row.get("robot_time_s_at_most")),
                     number(row["return_mean"]),
                     interval(row["return_ci95"]),
                     number(row["return_worst_decile"]),
@@ -102,7 +104,8 @@ def _set(key: str, held_out: Mapping[str, Any], results: Mapping[str, Any]) -> S
                     interval(row["regret_ci95"]),
                 ]
             )
-    columns = ["learner", "episodes", "return", "95% interval", "worst 10%", "regret", "95% interval"]
+    columns = ["learner", "episodes", "robot time", "return", "95% interval", "CVaR, worst 10%", "regret"]
+    columns.append("95% interval")
     caption = f"{key}: return and regret before adaptation and after all of it, intervals over tasks"
     last = {name: measured["adaptation"][-1] for name, measured in held_out["learners"].items()}
     texts = [
@@ -120,6 +123,11 @@ def _set(key: str, held_out: Mapping[str, Any], results: Mapping[str, Any]) -> S
     section = Section(f"Held-out tasks: {key}")
     section.content = [meaning, node("div", {"class": "figures"}, drawn), table(caption, columns, rows)]
     return section
+
+
+def _seconds(time_s: float | None) -> str:
+    """Robot time; a dash in older studies, which did not write it."""
+    return "-" if time_s is None else f"{time_s:.0f} s"
 
 
 def _worst(results: Mapping[str, Any]) -> Section:

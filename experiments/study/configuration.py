@@ -10,6 +10,7 @@ from metarl.agents.multi_task import MultiTaskConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.reptile import ReptileConfig
 from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.teacher_student import TeacherStudentConfig
 from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.configuration import Experiment
 from metarl.runs.configs import (
@@ -61,6 +62,11 @@ class Learner:
         """Whether its episodes change how it acts in the next; false without a memory or gradient steps."""
         agent = self.experiment.agent
         return not (isinstance(agent, Rl2Config) and agent.policy.memory == "none")
+
+    @property
+    def teacher(self) -> str | None:
+        """Name in tables of the teacher that a student imitates, which is measured too; None for all others."""
+        return f"{self.name}-teacher" if isinstance(self.experiment.agent, TeacherStudentConfig) else None
 
 
 @dataclass(frozen=True)
@@ -142,7 +148,8 @@ class Study:
         check_counts(self, "num_threads", most=MOST_PROCESSES)
         check_seed(self)
         names = [learner.name for learner in self.learners]
-        if len(set(names)) < len(names) or {FROM_SCRATCH, FINE_TUNED} & set(names):
+        measured = [*names, *(learner.teacher for learner in self.learners if learner.teacher is not None)]
+        if len(set(measured)) < len(measured) or {FROM_SCRATCH, FINE_TUNED} & set(measured):
             raise ValueError(f"learners must have names of their own, got {', '.join(names)}")
         if self.oracle not in names:
             raise ValueError(f"the oracle must be one of the learners {', '.join(names)}, got {self.oracle!r}")

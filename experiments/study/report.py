@@ -11,6 +11,7 @@ from metarl.experiments.study.configuration import FINE_TUNED, FROM_SCRATCH, TES
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.versions import versions
 from metarl.intervals import Sampling
+from metarl.tasks import TaskFamily
 
 DISJOINT = "no held-out task is in training, and none in two sets; the gap has the interpolation tasks"
 
@@ -24,7 +25,9 @@ def summarise(
     The oracle is a trained agent and no bound: a learner that does better has negative regret. Intervals are over
     tasks (`metarl.intervals`), those of regret over differences on the same task; they do not hold what another
     training seed would change. `worst_decile_cross_fitted` is true where other episodes chose the worst tenth of
-    tasks than those that they were measured by; where it is false, the value is too low.
+    tasks than those that they were measured by; where it is false, the value is too low. This mean of the worst
+    tenth is the conditional value at risk (CVaR) over tasks of the literature on robust meta-RL. Robot time is
+    that of the adaptation, at the family's own control period.
 
     Args:
         name: Name of the study.
@@ -33,6 +36,7 @@ def summarise(
         evaluations: Returns of every learner, as `metarl.experiments.study.running` writes them.
     """
     horizon = study.horizon or next(iter(sets.values())).family.horizon
+    period_s = _control_period_s(next(iter(sets.values())).family)
     results: dict[str, Any] = {}
     for key, held_out in sets.items():
         oracle = np.array(evaluations[study.oracle]["sets"][key]["returns"]).mean(0)  # [task]
@@ -41,7 +45,7 @@ def summarise(
             "num_tasks": len(held_out.tasks),
             "learners": {
                 learner: {"episodes_per_task_and_point": _episodes(study, learner, evaluation)}
-                | _points(evaluation["sets"][key], held_out, oracle, horizon)
+                | _points(evaluation["sets"][key], held_out, oracle, horizon, period_s)
                 for learner, evaluation in evaluations.items()
             },
         }
@@ -64,10 +68,22 @@ def summarise(
     }
 
 
+def _control_period_s(family: TaskFamily) -> float | None:
+    """Seconds between two actions, None if the family's world has no time."""
+    env = family.make_env(1, num_threads=1)
+    try:
+        period_s: float | None = getattr(env, "control_period_s", None)
+        return period_s
+    finally:
+        env.close()
+
+
 def _episodes(study: Study, learner: str, evaluation: Mapping[str, Any]) -> int:
     """Episodes that a mean return of one task, at one point of the curve, is of."""
     if learner in (FROM_SCRATCH, FINE_TUNED):
         return TEST_EPISODES * study.num_trials
+    if learner in {each.teacher for each in study.learners}:
+        return study.num_trials * (study.num_episodes + 1)
     return int(evaluation["episodes_per_step"]) * study.num_trials
 
 
@@ -78,7 +94,9 @@ def _adaptation_steps(study: Study, learner: str, curves: Mapping[str, Mapping[s
     return int(max(next(iter(curves.values()))["episodes"])) * horizon
 
 
-def _points(curve: Mapping[str, Any], held_out: HeldOut, oracle: np.ndarray, horizon: int) -> dict[str, Any]:
+def _points(
+    curve: Mapping[str, Any], held_out: HeldOut, oracle: np.ndarray, horizon: int, period_s: float | None
+) -> dict[str, Any]:
     """Results of one learner on one set, as JSON types."""
     tasks = held_out.tasks
     returns = np.array(curve["returns"])  # [point, task]
@@ -92,6 +110,7 @@ def _points(curve: Mapping[str, Any], held_out: HeldOut, oracle: np.ndarray, hor
             {
                 "episodes": episodes,
                 "env_steps_at_most": episodes * horizon,
+                "robot_time_s_at_most": None if period_s is None else episodes * horizon * period_s,
                 "return_mean": float(returns[point].mean()),
                 "return_ci95": intervals[0][point],
                 "return_worst_decile": float(worst[point]),
@@ -110,21 +129,22 @@ def _points(curve: Mapping[str, Any], held_out: HeldOut, oracle: np.ndarray, hor
 
 def show(results: Mapping[str, Any]) -> None:
     """Print a table per set: every learner without adaptation, and after all of it."""
-    columns = ["learner", "training steps", "episodes", "return", "95% interval over tasks"]
-    columns += ["worst 10% of tasks", "regret", "95% interval over tasks"]
+    columns = ["learner", "training steps", "episodes", "robot time", "return", "95% interval over tasks"]
+    columns += ["CVaR, worst 10% of tasks", "regret", "95% interval over tasks"]
     selected = False
     for key, held_out in results["sets"].items():
         lines = []
         for learner, measured in held_out["learners"].items():
             steps = f"{results['learners'][learner]['train_env_steps']:,}"
             points = measured["adaptation"]
-            for number, row in enumerate((points[0], points[-1])):
+            for number, row in enumerate([points[0], points[-1]][: len(points)]):
                 selected |= not row["worst_decile_cross_fitted"]
                 lines.append(
                     (
                         learner if not number else "",
                         steps if not number else "",
                         str(row["episodes"]),
+                        _seconds(row["robot_time_s_at_most"]),
                         f"{row['return_mean']:.1f}",
                         _interval(row["return_ci95"]),
                         f"{row['return_worst_decile']:.1f}" + "*" * (not row["worst_decile_cross_fitted"]),
@@ -133,9 +153,13 @@ def show(results: Mapping[str, Any]) -> None:
                     )
                 )
         title = f"{results['study']}, {key}: {held_out['num_tasks']} tasks, {held_out['meaning']}"
-        show_table(title, columns, lines, keys=3)
+        show_table(title, columns, lines, keys=4)
     if selected:
         say(SELECTED)
+
+
+def _seconds(time_s: float | None) -> str:
+    return "-" if time_s is None else f"{time_s:.0f} s"
 
 
 def _interval(bounds: list[float] | None) -> str:

@@ -9,7 +9,7 @@ results.json  figure.png       see `metarl.experiments.study.report`
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from metarl.agent import Actor
+from metarl.agents.teacher_student import TeacherStudent
 from metarl.envs import make_benchmark
 from metarl.envs.observed import TaskObserved
 from metarl.evaluation import adaptation_curve, halves
@@ -38,6 +39,7 @@ from metarl.experiments.study.evaluations import read_evaluation
 from metarl.experiments.study.held_out import HeldOut
 from metarl.experiments.study.stable_baselines import Snapshot, StableLearner
 from metarl.experiments.working import own_loggers, train_shown
+from metarl.loop import Progress
 from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.files import write_json
@@ -48,6 +50,7 @@ from metarl.tasks import Task, save_tasks
 from metarl.workers import EnvMaker, Workers
 
 _SAME = ("benchmark", "horizon", "observe_task")
+_Curve = Callable[[HeldOut, Workers], dict[str, Any]]
 
 
 class Interrupted(Exception):
@@ -113,7 +116,10 @@ def run_parts(
         if not there:
             time_left.begin(learner.name, "taken from a run" if learner.name in trained else "training")
             run = taken(study, learner, trained[learner.name], own) if learner.name in trained else None
-            write_json(path, _measured(study, learner, run or _trained(study, learner, folder), sets))
+            run = run or _trained(study, learner, folder)
+            if learner.teacher is not None:  # first: the learner's own file says that all of it is there
+                write_json(evaluations / f"{learner.teacher}.json", _teacher_measured(study, learner, run, sets))
+            write_json(path, _measured(study, learner, run, sets))
         time_left.end(learner.name, worked=not there and learner.name not in trained)
     if study.stable is not None:
         there = (evaluations / f"{FINE_TUNED}.json").exists() and (evaluations / f"{FROM_SCRATCH}.json").exists()
@@ -126,7 +132,8 @@ def run_parts(
 
 def participants(study: Study) -> list[str]:
     """The names in a study's results, in their order."""
-    return [learner.name for learner in study.learners] + ([FROM_SCRATCH, FINE_TUNED] if study.stable else [])
+    names = [name for learner in study.learners for name in (learner.teacher, learner.name) if name is not None]
+    return names + ([FROM_SCRATCH, FINE_TUNED] if study.stable else [])
 
 
 def _minutes(study: Study) -> dict[str, float]:
@@ -200,17 +207,44 @@ def _measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldO
     """The learner's returns on every set, as JSON types."""
     agent, progress = run.restored()
     per_step = replace(learner, experiment=run.experiment).episodes_per_step
+
+    def curve(held_out: HeldOut, workers: Workers) -> dict[str, Any]:
+        return _curve(study, agent.actor(), workers, held_out, per_step)
+
+    return _result(learner.name, run, progress, per_step, _on_sets(study, learner.name, run, sets, curve))
+
+
+def _teacher_measured(study: Study, learner: Learner, run: Run, sets: Mapping[str, HeldOut]) -> dict[str, Any]:
+    """The returns of a student's teacher, which adapts to nothing, on every set, as JSON types."""
+    agent, progress = run.restored()
+    name = str(learner.teacher)
+    assert isinstance(agent, TeacherStudent), "checked by its configuration"
+
+    def curve(held_out: HeldOut, workers: Workers) -> dict[str, Any]:
+        count = study.num_trials * (study.num_episodes + 1)  # as many episodes as its student has
+        tasks = [task for task in held_out.tasks for _ in range(count)]
+        seed = draw_seed(seeding.streams(study.seed)["evaluation"])
+        returns = workers.collect(agent.informed_actor(tasks), tasks, 1, seed).returns()
+        return {"episodes": [0]} | _means(returns.double().numpy().reshape(1, len(held_out.tasks), count))
+
+    return _result(name, run, progress, 1, _on_sets(study, name, run, sets, curve))
+
+
+def _on_sets(study: Study, name: str, run: Run, sets: Mapping[str, HeldOut], curve: _Curve) -> dict[str, Any]:
+    """The curves of a learner on every set, as the run's environments show their tasks."""
     curves: dict[str, Any] = {}
-    for name, held_out in sets.items():
+    for key, held_out in sets.items():
         family = TaskObserved(held_out.family) if run.experiment.observe_task else held_out.family
         maker = EnvMaker(family, study.horizon)
-        with (
-            Workers(maker, num_threads=study.num_threads) as workers,
-            Waiting(f"measuring {learner.name} on {name}"),
-        ):
-            curves[name] = _curve(study, agent.actor(), workers, held_out, per_step)
+        with Workers(maker, num_threads=study.num_threads) as workers, Waiting(f"measuring {name} on {key}"):
+            curves[key] = curve(held_out, workers)
+    return curves
+
+
+def _result(name: str, run: Run, progress: Progress, per_step: int, curves: dict[str, Any]) -> dict[str, Any]:
+    """An evaluation as it is written."""
     return {
-        "learner": learner.name,
+        "learner": name,
         "experiment": encode(run.experiment),
         "run": str(run.folder),
         "train_env_steps": progress.env_steps,

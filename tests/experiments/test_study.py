@@ -14,6 +14,7 @@ from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.teacher_student import InformedPolicyConfig, TeacherStudentConfig
 from metarl.envs import make_benchmark
 from metarl.envs.dynamics import DynamicsTasks, SimulatorGap, dynamics_family
 from metarl.envs.mujoco.families import HalfCheetahVel
@@ -249,6 +250,32 @@ def test_a_run_of_an_experiment_of_ones_own_is_taken_with_what_it_is_of(
     assert command.run_study("tiny", study, tmp_path / "study", given, own) == 0
     evaluation = json.loads((tmp_path / "study" / "evaluations" / "rl2.json").read_text())
     assert evaluation["experiment"]["agent"]["algorithm"] == f"{module}:OwnRl2"
+
+
+def test_a_student_is_measured_beside_its_teacher(done: tuple[Path, Path], tmp_path: Path) -> None:
+    policy = InformedPolicyConfig(memory_size=8, head_sizes=(8,), latent_size=2)
+    agent = TeacherStudentConfig(policy=policy, teacher_fraction=0.5, minibatches=1, student_minibatches=1)
+    experiment = Experiment("half-cheetah-dynamics", agent, *_ONCE, horizon=5, device="cpu")
+    learners = (_study().learners[0], Learner("student", experiment))
+    study = _study(stable=None, gap=None, learners=learners)
+    folder = tmp_path / "study"
+    assert command.run_study("tiny", study, folder, {"oracle": done[0] / "runs" / "oracle"}) == 0
+    results = json.loads((folder / "results.json").read_text())
+    assert list(results["learners"]) == ["oracle", "student-teacher", "student"]
+    spent = {name: each["adaptation_env_steps"] for name, each in results["learners"].items()}
+    assert spent == {"oracle": 0, "student-teacher": 0, "student": 20}
+    for key in (INTERPOLATION, EXTRAPOLATION):
+        learners_of = results["sets"][key]["learners"]
+        teacher, student = learners_of["student-teacher"], learners_of["student"]
+        assert [row["episodes"] for row in teacher["adaptation"]] == [0]
+        assert teacher["episodes_per_task_and_point"] == 10  # two trials of five episodes
+        assert teacher["adaptation"][0]["worst_decile_cross_fitted"]
+        # Episodes of 5 steps of 0.05 s.
+        assert [row["robot_time_s_at_most"] for row in student["adaptation"]] == pytest.approx(
+            [0.0, 0.25, 0.5, 0.75, 1.0]
+        )
+    with pytest.raises(ValueError, match="learners must have names of their own"):
+        replace(study, learners=(*learners, replace(_study().learners[1], name="student-teacher")))
 
 
 def test_another_study_does_not_go_into_the_folder(done: tuple[Path, Path], tmp_path: Path) -> None:
