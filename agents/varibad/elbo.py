@@ -131,6 +131,22 @@ def elbo(posteriors: DiagonalGaussian, noise: Tensor, targets: Sequence[Target],
     return Elbo(errors, (kl_to_previous(posteriors) * mask).sum(0))
 
 
+def decoding_errors(latents: Tensor, targets: Sequence[Target]) -> Tensor:
+    """Weighted squared errors of every step, decoded from a latent of its own, [T, trial].
+
+    Args:
+        latents: A latent for every step, [T, trial, latent].
+        targets: Decoded numbers of all T steps.
+    """
+    shape = latents.shape[:2]
+    errors = latents.new_zeros(shape)
+    for target in targets:
+        pairs = (part.flatten(0, 1).unsqueeze(0) for part in (latents, target.inputs))
+        predictions = target.decoder(*pairs)[0, 0].view(*shape, -1)
+        errors = errors + target.weight * (predictions - target.numbers).square().sum(-1)
+    return errors
+
+
 def kl_to_previous(posteriors: DiagonalGaussian) -> Tensor:
     """KL of each posterior to the one before, [T, trial], of posteriors [T + 1, trial, latent]."""
     before, after = (DiagonalGaussian(*(part[where] for part in posteriors)) for where in _NEIGHBOURS)

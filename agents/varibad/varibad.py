@@ -17,9 +17,10 @@ flags, also the one that ends an episode. The policy reads the prior itself befo
 the reference code it reads the last transition of the task before. The KL terms are averaged over trials, as
 squared errors are; the reference code sums them. What is decoded of observations is the change of their normalised
 numbers. The loss is divided by the number of pairs (t, s): the length of a trial does not scale its gradient.
+HyperX (Zintgraf et al. 2021) is VariBAD with bonuses for exploring: `metarl.agents.varibad.bonuses`.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from functools import partial
 from typing import Any, ClassVar
 
@@ -28,10 +29,13 @@ from torch import Tensor
 
 from metarl.agent import AgentSetup
 from metarl.agents.trials.ppo import TrialPpo, TrialPpoConfig
-from metarl.agents.varibad.elbo import Axes, elbo
+from metarl.agents.varibad.bonuses import HyperstateNovelty
+from metarl.agents.varibad.elbo import Axes, decoding_errors, elbo
 from metarl.agents.varibad.network import BeliefPolicy, BeliefPolicyConfig
 from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.trials import TrialSteps, as_steps
+from metarl.nets.distributions import DiagonalGaussian
 from metarl.runs.configs import (
     MOST_REPEATS,
     MOST_STEPS,
@@ -44,7 +48,7 @@ from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task, TaskEnv
 from metarl.trajectories import Trajectories
 
-_BELIEF_STREAM = 1  # added to the seed: PPO's order of minibatches has the seed itself
+_BELIEF_STREAM, _NOVELTY_STREAM = 1, 2  # added to the seed: PPO's order of minibatches has the seed itself
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class VaribadConfig(TrialPpoConfig):
         kl_coef: Weight of the KL divergence between successive posteriors, beside squared errors of rewards in
             units of their running scale.
         observation_coef: Weight of the squared error of decoded observations.
+        novelty_coef: Weight of HyperX's bonus for new hyper-states (observation and belief) at the start of the
+            run, in units of rewards; falls linearly to zero. 0 for VariBAD as published.
+        decoding_coef: Weight of HyperX's bonus for steps that are decoded badly at the start of the run, in units
+            of rewards; falls linearly to zero.
     """
 
     policy: BeliefPolicyConfig = field(default_factory=BeliefPolicyConfig)
@@ -74,6 +82,8 @@ class VaribadConfig(TrialPpoConfig):
     num_decoded: int | None = None
     kl_coef: float = 0.1
     observation_coef: float = 1.0
+    novelty_coef: float = 0.0
+    decoding_coef: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +91,7 @@ class VaribadConfig(TrialPpoConfig):
         check_counts(self, "belief_trials", most=MOST_TASKS)
         check_counts(self, "num_posteriors", "num_decoded", most=MOST_STEPS)
         check_positive(self, "belief_lr")
-        check_not_negative(self, "kl_coef", "observation_coef")
+        check_not_negative(self, "kl_coef", "observation_coef", "novelty_coef", "decoding_coef")
         if self.final_belief_lr is not None:
             check_not_negative(self, "final_belief_lr")
 
@@ -110,6 +120,11 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         super().__init__(policy, env, config, iterations=iterations, seed=seed, device=device)
         self.belief_optimizer = torch.optim.Adam(policy.believing(), lr=config.belief_lr)
         self._latent_noise = torch_generator(seed + _BELIEF_STREAM)
+        generator = torch_generator(seed + _NOVELTY_STREAM)
+        self._novelty: HyperstateNovelty | None = None
+        if config.novelty_coef:
+            self._novelty = HyperstateNovelty(policy.num_fixed + policy.belief_size, generator, device)
+        self._usual = {"novelty": RunningUnit(), "decoding": RunningUnit()}  # bonuses before they are weighted
 
     def update(self, experience: Trajectories) -> dict[str, float]:
         """PPO on the trials, then the belief's steps; an update that fails leaves the agent as it was.
@@ -122,10 +137,64 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
                 group["lr"] = self._now(self.config.belief_lr, self.config.final_belief_lr)
             return super().update(experience) | self._learn_beliefs(experience)
 
+    def gains(self, experience: Trajectories) -> Tensor:
+        """The numbers whose sum over a trial is maximised, [task, episode, time], with HyperX's bonuses."""
+        gains = super().gains(experience)
+        coefs = {
+            name: self._now(coef, 0.0)
+            for name, coef in (("novelty", self.config.novelty_coef), ("decoding", self.config.decoding_coef))
+            if coef
+        }
+        if not coefs:
+            return gains
+        steps, mask = as_steps(experience)
+        raw = self.bonuses(steps.map(self._on_device))
+        scale = float(self.policy.reward_scale)
+        total = torch.zeros(mask.shape)
+        for name, coef in coefs.items():
+            usual = self._usual[name]
+            usual.read(raw[name].cpu()[mask])
+            total += coef * raw[name].cpu() / (usual.mean or 1.0)
+        added = torch.zeros_like(gains)
+        added[experience.mask] = total.T[mask.T] / (scale or 1.0)
+        return gains + added
+
+    @torch.no_grad()
+    def bonuses(self, steps: TrialSteps) -> dict[str, Tensor]:
+        """HyperX's bonuses before they are weighted, by name, each [time, trial]; see `varibad.bonuses`.
+
+        Args:
+            steps: Steps of trials with their outcomes, [time, trial, ...], on the device.
+        """
+        bonuses = {}
+        if self._novelty is not None:
+            bonuses["novelty"] = self._novelty(self._hyperstates(steps))
+        if self.config.decoding_coef:
+            after = self._beliefs_after(steps)
+            latents = after.sample(self._on_device(torch.randn(after.mean.shape, generator=self._latent_noise)))
+            targets = self.policy.targets(steps, self.config.observation_coef)
+            bonuses["decoding"] = decoding_errors(latents, targets)
+        return bonuses
+
+    def _beliefs_after(self, steps: TrialSteps) -> DiagonalGaussian:
+        """Posteriors after each of the steps, [time, trial, latent]."""
+        return DiagonalGaussian(*(part[1:] for part in self.policy.posteriors(steps)))
+
+    @torch.no_grad()
+    def _hyperstates(self, steps: TrialSteps) -> Tensor:
+        """Observations and beliefs after steps, [time, trial, feature]."""
+        after = self._beliefs_after(steps)
+        belief = torch.cat((after.mean, 2 * after.log_std), -1)
+        if not self.policy.num_fixed:
+            return belief
+        return torch.cat((self.policy.fixed_features(steps.next_observations), belief), -1)
+
     def _learn_beliefs(self, experience: Trajectories) -> dict[str, float]:
         """All Adam steps of the encoder and the decoders; mean losses by name."""
         steps, mask = as_steps(experience)
         steps, mask = steps.map(self._on_device), self._on_device(mask)
+        if self._novelty is not None:
+            self._novelty.learn(self._hyperstates(steps)[mask])
         sums = torch.zeros(2, device=self._device)
         for _ in range(self.config.belief_updates):
             order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]
@@ -176,6 +245,8 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         return super().state_dict() | {
             "belief_optimizer": self.belief_optimizer.state_dict(),
             "latent_noise": self._latent_noise.get_state(),
+            "novelty": None if self._novelty is None else self._novelty.state_dict(),
+            "usual_bonuses": {name: astuple(usual) for name, usual in self._usual.items()},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -183,3 +254,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         super().load_state_dict(state)
         self.belief_optimizer.load_state_dict(state["belief_optimizer"])
         self._latent_noise.set_state(state["latent_noise"])
+        if self._novelty is not None:
+            self._novelty.load_state_dict(state["novelty"])
+        for name, numbers in state.get("usual_bonuses", {}).items():
+            self._usual[name] = RunningUnit(*numbers)
