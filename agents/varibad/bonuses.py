@@ -25,7 +25,7 @@ _LEARNING_RATE = 1e-3
 
 
 class HyperstateNovelty:
-    """How new hyper-states are: the error of a network that learns what a random one makes of them.
+    """Novelty of hyper-states: the error of a network that learns what a random one makes of them.
 
     Args:
         size: Number of features of a hyper-state.

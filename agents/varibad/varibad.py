@@ -123,7 +123,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         generator = torch_generator(seed + _NOVELTY_STREAM)
         self._novelty: HyperstateNovelty | None = None
         if config.novelty_coef:
-            self._novelty = HyperstateNovelty(policy.num_fixed + policy.belief_size, generator, device)
+            self._novelty = HyperstateNovelty(policy.num_fixed + policy.context_size, generator, device)
         self._usual = {"novelty": RunningUnit(), "decoding": RunningUnit()}  # bonuses before they are weighted
 
     def update(self, experience: Trajectories) -> dict[str, float]:

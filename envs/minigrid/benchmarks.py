@@ -31,7 +31,7 @@ class Layouts(TaskDistribution):
     end: int
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> list[Task]:
-        """Draw layouts independently."""
+        """Draw layouts, each independently of the others."""
         numbers = rng.integers(self.first, self.end, num_tasks).tolist()
         return [Task.of(self.family.name, **{LAYOUT: number}) for number in numbers]
 

@@ -101,17 +101,23 @@ class _Layouts(gymnasium.Wrapper[Any, Any, Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode, in the task's layout if there is one."""
         with contextlib.redirect_stdout(io.StringIO()):  # BabyAI prints every layout that it rejects
-            seen, info = self.env.reset(seed=seed if self.layout is None else self.layout, options=options)
-        return self._observed(seen), info
+            observation, info = self.env.reset(seed=seed if self.layout is None else self.layout, options=options)
+        return self._observed(observation), info
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Take a step; the info says whether it succeeded."""
-        seen, reward, terminated, truncated, info = self.env.step(action)
-        return self._observed(seen), float(reward), terminated, truncated, info | {"success": float(reward) > 0}
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return (
+            self._observed(observation),
+            float(reward),
+            terminated,
+            truncated,
+            info | {"success": float(reward) > 0},
+        )
 
-    def _observed(self, seen: dict[str, Any]) -> dict[str, Any]:
-        observed = {"image": seen["image"] * _SPREAD, "direction": np.int64(seen["direction"])}
-        return observed | {"mission": mission_words(seen["mission"])} if self._reads else observed
+    def _observed(self, observation: dict[str, Any]) -> dict[str, Any]:
+        observed = {"image": observation["image"] * _SPREAD, "direction": np.int64(observation["direction"])}
+        return observed | {"mission": mission_words(observation["mission"])} if self._reads else observed
 
 
 def mission_words(mission: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a walker of MiniGrid sees, computed without copies of its grid: equal to the package's to the number.
+"""The view of a walker of MiniGrid, computed without copies of its grid: equal to the package's to the number.
 
 The package slices, turns and encodes grids of Python objects cell by cell, which takes most of a step's time.
 """
@@ -26,13 +26,13 @@ def view(env: Any) -> np.ndarray:
             if cell is None or cell.see_behind():
                 clear[row] |= 1 << column
     picture = np.zeros((size, size, 3), dtype=np.uint8)
-    seen = [(1 << size) - 1] * size if env.see_through_walls else _seen(clear)
+    visible = [(1 << size) - 1] * size if env.see_through_walls else _seen(clear)
     for row in range(size):
         for column in range(size):
-            if seen[row] >> column & 1:
+            if visible[row] >> column & 1:
                 cell = cells[row * size + column]
                 picture[column, row] = _EMPTY if cell is None else cell.encode()
-    if seen[size - 1] >> (size // 2) & 1:
+    if visible[size - 1] >> (size // 2) & 1:
         picture[size // 2, size - 1] = _EMPTY if env.carrying is None else env.carrying.encode()
     return picture
 
@@ -65,25 +65,25 @@ def _places(size: int, direction: int, extent: tuple[int, int], at: tuple[int, i
 def _seen(clear: Sequence[int]) -> list[int]:
     """Bits of the columns that are seen, by row, from the bits of those that are looked through."""
     size = len(clear)
-    seen = [0] * size
-    seen[-1] = 1 << size // 2
+    visible = [0] * size
+    visible[-1] = 1 << size // 2
     for row in reversed(range(size)):
-        seen[row], above = _spread(seen[row], clear[row], size)
+        visible[row], above = _spread(visible[row], clear[row], size)
         if row:
-            seen[row - 1] |= above
-    return seen
+            visible[row - 1] |= above
+    return visible
 
 
 @functools.lru_cache(maxsize=100_000)
-def _spread(seen: int, clear: int, size: int) -> tuple[int, int]:
-    """What of a row is seen when sight spreads sideways from what is seen already, and what of the row above."""
+def _spread(visible: int, clear: int, size: int) -> tuple[int, int]:
+    """Bits of a row that are seen when sight spreads sideways from those seen already, and bits of the row above."""
     above = 0
     for column in range(size - 1):
-        if seen >> column & clear >> column & 1:
-            seen |= 2 << column
+        if visible >> column & clear >> column & 1:
+            visible |= 2 << column
             above |= 3 << column
     for column in reversed(range(1, size)):
-        if seen >> column & clear >> column & 1:
-            seen |= 1 << column - 1
+        if visible >> column & clear >> column & 1:
+            visible |= 1 << column - 1
             above |= 3 << column - 1
-    return seen, above
+    return visible, above

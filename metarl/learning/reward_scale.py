@@ -34,7 +34,7 @@ class RunningUnit:
     """The standard deviation of all numbers that were read, as a unit of them.
 
     Attributes:
-        count: How many numbers were read.
+        count: Number of numbers that were read.
         mean: Their mean.
         mean_square: Mean of their squares.
     """
@@ -45,7 +45,7 @@ class RunningUnit:
 
     def read(self, numbers: Tensor) -> None:
         """Take in further numbers, of any shape."""
-        numbers = numbers.double()
+        numbers = widened(numbers)
         self.count += numbers.numel()
         share = numbers.numel() / max(self.count, 1.0)
         if share:

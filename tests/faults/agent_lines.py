@@ -82,7 +82,7 @@ FAULTS: list[Fault] = [
         ("return -experience.infos", "return experience.infos"),
         ("tuple(part.detach() for part in carry)", "carry"),
         ("for start in range(0, time, length):", "for start in range(0, time - 1, length):"),
-        ('"train/return_pre": float(returns[:, 0].mean())', '"train/return_pre": float(returns[:, -1].mean())'),
+        ("before=slice(1), after", "before=slice(-1, None), after"),
     ),
     *faults(
         "agents/trials/batch.py",
@@ -138,9 +138,17 @@ FAULTS: list[Fault] = [
         ("learn(self._hyperstates(steps)[mask])", "learn(self._hyperstates(steps)[mask] * 0)"),
     ),
     *faults(
+        "metarl/learning/adaptation_metrics.py",
+        ("tests/test_adaptation_metrics.py",),
+        ("returns = last.returns()[:, after]", "returns = last.returns()"),
+        ("first.returns()[:, before]", "first.returns()"),
+        ("successes[:, after]", "successes"),
+        ("if len(set(families)) == 1", "if len(set(families)) == 2"),
+    ),
+    *faults(
         "metarl/learning/reward_scale.py",
         ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py"),
-        ("rewards = rewards[rewards != 0].double()", "rewards = rewards.double()"),
+        ("widened(rewards[rewards != 0])", "widened(rewards)"),
         ("/ total) ** -0.5, total", "/ total) ** 0.5, total"),
         ("share * (float(numbers.mean())", "(float(numbers.mean())"),
         ("self.mean_square - self.mean**2", "self.mean_square"),
@@ -180,7 +188,7 @@ FAULTS: list[Fault] = [
         ("missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()", "missing[rows] = 0"),
         ("rewards=rewards,", "rewards=trajectories.rewards,"),
         ("(extras, slice(split, None))", "(extras, slice(split + 1, None))"),
-        ("returns[:, :num_prior].mean()", "returns[:, num_prior:].mean()"),
+        ("before=slice(num_prior)", "before=slice(num_prior, None)"),
         (
             "terminated=trajectories.terminated.float()",
             "terminated=(trajectories.terminated | trajectories.truncated).float()",
