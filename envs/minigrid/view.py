@@ -76,7 +76,7 @@ def _seen(clear: Sequence[int]) -> list[int]:
 
 @functools.lru_cache(maxsize=100_000)
 def _spread(visible: int, clear: int, size: int) -> tuple[int, int]:
-    """Bits of a row that are seen when sight spreads sideways from those seen already, and bits of the row above."""
+    """Bits of a row that are seen sideways of those seen already, and bits of the row ahead."""
     above = 0
     for column in range(size - 1):
         if visible >> column & clear >> column & 1:
