@@ -31,11 +31,13 @@ from metarl.agents.maml import (
     check_finite,
     full_parts,
     mean_kl,
+    overall_mean,
 )
 from metarl.learning.bilevel import Params, flatten, unflatten
 from metarl.learning.losses import ratio_loss
 from metarl.learning.trust_region import LineSearch, VectorProduct, conjugate_gradient, gauss_newton, line_search
 from metarl.nets.distributions import AnyDistribution
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 
 Chunk = list[PolicyBatch]
@@ -108,6 +110,7 @@ class MamlTrpo(GradientAgent[MamlTrpoConfig]):
     """A MAML-TRPO agent; see `metarl.agent.Agent`."""
 
     algorithm: ClassVar[str] = "MAML-TRPO"
+    data_parallel = True
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """One trust-region step on theta."""
@@ -138,7 +141,7 @@ class MamlTrpo(GradientAgent[MamlTrpoConfig]):
         full_step = -scale * direction
         if not torch.isfinite(full_step).all():
             raise FloatingPointError("the trust-region step is not finite; lower inner_lr or raise cg_damping")
-        loss_before = float(losses.mean())
+        loss_before = overall_mean(losses)
         params, search = line_search(
             lambda vector: self._evaluate(unflatten(vector, theta), chunks),
             flatten(theta).detach(),
@@ -151,7 +154,10 @@ class MamlTrpo(GradientAgent[MamlTrpoConfig]):
         return TrustRegionStep(params, search, loss_before, float(gradient.norm()))
 
     def linearise(self, theta: Params, chunks: Sequence[Chunk]) -> tuple[Tensor, Tensor, VectorProduct]:
-        """The surrogate [task], the gradient of its mean, and the damped Fisher product, at theta."""
+        """The surrogate [task], the gradient of its mean, and the damped Fisher product, at theta.
+
+        The surrogate is that of this process's tasks; the others are of all tasks, and the same in all processes.
+        """
         leaves = list(theta.values())
         num_tasks = sum(len(chunk[-1].mask) for chunk in chunks)
         losses, gradients, products = [], [], []
@@ -170,9 +176,9 @@ class MamlTrpo(GradientAgent[MamlTrpoConfig]):
             total = self.config.cg_damping * vector
             for part in products:
                 total = total + part(vector)
-            return total
+            return parallel.mean(total)
 
-        return torch.cat(losses), torch.stack(gradients).sum(0), product
+        return torch.cat(losses), parallel.mean(torch.stack(gradients).sum(0)), product
 
     def _evaluate(self, theta: Params, chunks: Sequence[Chunk]) -> tuple[float, float]:
         """Mean surrogate and mean KL of the adapted policies."""
@@ -182,7 +188,7 @@ class MamlTrpo(GradientAgent[MamlTrpoConfig]):
                 _, distribution, exploration = self._adapt(theta, chunk)
                 losses.append(_surrogate(distribution, chunk[-1]) + exploration)
                 kls.append(mean_kl(distribution, chunk[-1]))
-        return float(torch.cat(losses).mean()), float(torch.cat(kls).mean())
+        return overall_mean(torch.cat(losses)), overall_mean(torch.cat(kls))
 
     def _adapt(self, theta: Params, chunk: Chunk) -> tuple[Params, AnyDistribution, Tensor]:
         """Adapted parameters, their policy on the last batch, and E-MAML's part of the loss [task]."""

@@ -28,12 +28,14 @@ from metarl.agents.maml import (
     PolicyConfig,
     check_finite,
     check_plain,
+    collect_levels,
     mean_kl,
+    overall_mean,
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
-from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task, TaskEnv
 
 
@@ -69,6 +71,7 @@ class MultiTask(GradientAgent[MultiTaskConfig]):
     """A policy that is pre-trained on all tasks together; see `metarl.agent.Agent`."""
 
     algorithm: ClassVar[str] = "multi-task pre-training"
+    data_parallel = True
 
     def __init__(self, env: TaskEnv, config: MultiTaskConfig, *, seed: int, device: torch.device) -> None:
         super().__init__(env, config, seed=seed, device=device)
@@ -76,9 +79,7 @@ class MultiTask(GradientAgent[MultiTaskConfig]):
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> MetaBatch:
         """Episodes of the policy as it is."""
-        seed = draw_seed(rng)
-        trajectories = collector.collect(self.actor(), tasks, self.config.adaptation.num_episodes, seed)
-        return MetaBatch([trajectories], [self.learner.batch(trajectories)])
+        return collect_levels(self.learner, collector, tasks, rng, num_levels=1)
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """`outer_steps` Adam steps; a failure leaves the agent as it was."""
@@ -99,13 +100,14 @@ class MultiTask(GradientAgent[MultiTaskConfig]):
             )
             check_finite(losses, experience.trajectories[0].tasks, "the loss")
             if step == 0:
-                metrics["loss/outer"] = float(losses.detach().mean())
+                metrics["loss/outer"] = overall_mean(losses)
             if step == self.config.outer_steps:
-                metrics["loss/outer_after"] = float(losses.detach().mean())
-                metrics["multi_task/kl"] = float(mean_kl(distribution, batch).detach().mean())
+                metrics["loss/outer_after"] = overall_mean(losses)
+                metrics["multi_task/kl"] = overall_mean(mean_kl(distribution, batch))
                 break
             self.optimizer.zero_grad()
             losses.mean().backward()  # type: ignore[no-untyped-call]
+            parallel.average_gradients(list(self.learner.params().values()))
             self.optimizer.step()
         return metrics | experience.metrics(policy)
 

@@ -29,9 +29,11 @@ from metarl.agents.maml import (
     PolicyConfig,
     check_finite,
     mean_kl,
+    overall_mean,
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 from metarl.tasks import TaskEnv
 
@@ -74,6 +76,7 @@ class Promp(GradientAgent[PrompConfig]):
     """A ProMP agent; see `metarl.agent.Agent`."""
 
     algorithm: ClassVar[str] = "ProMP"
+    data_parallel = True
 
     def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:
         super().__init__(env, config, seed=seed, device=device)
@@ -103,6 +106,7 @@ class Promp(GradientAgent[PrompConfig]):
             loss = losses.mean() + penalty / len(inner_kls)
             self.optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            parallel.average_gradients(list(self.learner.params().values()))
             norm = torch.nn.utils.get_total_norm(
                 [p.grad for p in self.learner.params().values() if p.grad is not None]
             )
@@ -110,15 +114,15 @@ class Promp(GradientAgent[PrompConfig]):
                 raise FloatingPointError("the gradient of ProMP's loss is not finite; lower inner_lr or outer_lr")
             self.optimizer.step()
             if step == 0:
-                metrics = {"loss/outer": float(loss.detach()), "loss/grad_norm": float(norm)}
+                metrics = {"loss/outer": float(parallel.mean(loss.detach())), "loss/grad_norm": float(norm)}
         with torch.no_grad():
             after, kls, inner_kls = self.outer_losses(experience)
         check_finite(after, tasks, "the outer loss after the update")
-        metrics["loss/outer_after"] = float(after.mean())
-        metrics["promp/kl"] = float(kls.mean())
-        for index, kl in enumerate(inner_kls):
-            metrics[f"promp/inner_kl_{index}"] = float(kl.mean())
-            self._adapt_coef(index, float(kl.mean()))
+        metrics["loss/outer_after"] = overall_mean(after)
+        metrics["promp/kl"] = overall_mean(kls)
+        for index, inner_kl in enumerate(inner_kls):
+            kl = metrics[f"promp/inner_kl_{index}"] = overall_mean(inner_kl)
+            self._adapt_coef(index, kl)
             metrics[f"promp/inner_kl_coef_{index}"] = self.inner_kl_coefs[index]
         return metrics | experience.metrics(self.learner.policy)
 

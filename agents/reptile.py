@@ -26,6 +26,7 @@ from metarl.agents.maml import (
     PolicyConfig,
     check_plain,
 )
+from metarl.runs import parallel
 from metarl.runs.configs import check_positive
 
 
@@ -56,13 +57,14 @@ class Reptile(GradientAgent[ReptileConfig]):
     """A Reptile agent; see `metarl.agent.Agent`."""
 
     algorithm: ClassVar[str] = "Reptile"
+    data_parallel = True
 
     def update(self, experience: MetaBatch) -> dict[str, float]:
         """Go the way that the inner steps lead."""
         theta = self.learner.params()
         with torch.no_grad():
             adapted = self.learner.adapt_through(theta, experience.batches[:-1])[-1]
-            ways = {name: adapted[name].mean(0) - p for name, p in theta.items()}
+            ways = {name: parallel.mean(adapted[name].mean(0)) - p for name, p in theta.items()}
             length = torch.stack([way.square().sum() for way in ways.values()]).sum().sqrt()
             if not bool(torch.isfinite(length)):
                 raise FloatingPointError("the adapted parameters are not finite; lower inner_lr")

@@ -23,7 +23,7 @@ from metarl.experiments.measure import measure, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
 from metarl.loop import Progress, Report
-from metarl.runs import seeding
+from metarl.runs import parallel, seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
@@ -107,6 +107,7 @@ class AgentRun(Run):
     def introduction(self) -> list[str]:
         """The memory that data take, and the benchmark."""
         agent = self.untrained()
+        parallel.check_divisible(agent, self.experiment.training.meta_batch_size)
         if self.experiment.reward is not None:
             _try_reward(self.benchmark)
         data = [agent.data_summary()] if isinstance(agent, KeepsData) else []

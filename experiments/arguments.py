@@ -23,6 +23,8 @@ from tyro.constructors import (
     UnsupportedTypeAnnotationError,
 )
 
+from metarl.runs.cores import is_first
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -145,10 +147,11 @@ def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
         elif requested:
             raise KeyboardInterrupt  # the command line's main function catches it
         requested.append(number)
-        print(
-            f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",
-            file=sys.stderr,
-        )
+        if is_first():
+            print(
+                f"\nstopping after this iteration, with a checkpoint in {folder}; again to stop at once",
+                file=sys.stderr,
+            )
 
     before = {}
     if threading.current_thread() is threading.main_thread():

@@ -6,8 +6,11 @@ Commands are imported when they are run, so that help and mistyped commands are 
 import importlib
 import os
 import sys
+import time
 import warnings
 from collections.abc import Sequence
+
+from metarl.runs.cores import check_alone, is_first
 
 USAGE = """usage: metarl COMMAND ...
 
@@ -45,6 +48,9 @@ _NO_MEMORY = (
 )
 """Words of torch and MuJoCo for memory that is not there."""
 
+_SILENCE_S = 2.0
+"""Time in seconds for which a later process of torchrun keeps an error to itself."""
+
 _COMMANDS = {
     "list": "commands.listing",
     "train": "commands.train",
@@ -80,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = _status(error)
         if status is None:
             raise
+        _let_the_first_speak()
         reason = f"not enough memory for what was asked ({error}); ask for less"
         print(f"metarl: error: {_one_line(reason if _is_memory(error) else str(error))}", file=sys.stderr)
         return status
@@ -94,6 +101,8 @@ def _run(words: list[str]) -> int:
     """Find the command and run it."""
     if words[0] not in _COMMANDS:
         raise ValueError(f"unknown command {words[0]!r}; known: {', '.join(_COMMANDS)}")
+    if words[0] not in ("train", "resume"):
+        check_alone(f"metarl {words[0]} is run")
     from metarl.runs.allocator import keep_freed_memory  # noqa: PLC0415  # not needed for help
     from metarl.runs.threads import limit_spinning  # noqa: PLC0415
 
@@ -101,6 +110,12 @@ def _run(words: list[str]) -> int:
     limit_spinning()  # before a command imports torch
     status: int = importlib.import_module(f"metarl.experiments.{_COMMANDS[words[0]]}").command(words[1:])
     return status
+
+
+def _let_the_first_speak() -> None:
+    """Wait, as a later process of torchrun, which ends all as soon as the first has said it and ended."""
+    if not is_first():
+        time.sleep(_SILENCE_S)
 
 
 def _status(error: Exception) -> int | None:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from metarl.loop import Progress
+from metarl.runs.cores import is_first
 
 _PLAIN_INTERVAL_S = 20.0
 _FILE_WIDTH = 140
@@ -150,7 +151,9 @@ class Waiting:
 
 
 def say(text: str) -> None:
-    """Print a line to standard output."""
+    """Print a line to standard output, once for all processes that train together."""
+    if not is_first():
+        return
     Console(highlight=False, soft_wrap=True).print(text, markup=False)
 
 

@@ -14,6 +14,7 @@ from metarl.experiments.configuration import Device
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.versions import versions
 from metarl.loop import Progress, Report, progress_of
+from metarl.runs import parallel
 from metarl.runs.checkpoint import (
     BEST,
     CHECKPOINT,
@@ -24,6 +25,7 @@ from metarl.runs.checkpoint import (
     load_checkpoint,
     save_initial,
 )
+from metarl.runs.cores import is_first
 from metarl.runs.files import atomic_file, unfinished_folder, write_json
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
@@ -261,13 +263,16 @@ class Run(ABC):
             raise ValueError(f"--iterations must be at least {done}, which are done, got {iterations}")
         training = replace(self.experiment.training, iterations=iterations)
         longer = replace(self, experiment=replace(self.experiment, training=training))
-        path = self.folder / CONFIG
-        write_json(path, read_config(self.folder) | {"experiment": longer.encode()})
+        if is_first():
+            path = self.folder / CONFIG
+            write_json(path, read_config(self.folder) | {"experiment": longer.encode()})
         return longer
 
 
 def make_run(run: Run, out: Path | None) -> Run:
     """Make the folder of a prepared run; it appears under its name when all that belongs in it is written.
+
+    Of processes that train together the first makes it, and all open it.
 
     Args:
         run: Prepared, without a folder.
@@ -288,7 +293,7 @@ def make_run(run: Run, out: Path | None) -> Run:
         run.write(folder)
         write_json(folder / CONFIG, config)
 
-    folder = make_folder(out, f"{run.name}-seed{run.experiment.seed}", write)
+    folder = parallel.from_first(lambda: make_folder(out, f"{run.name}-seed{run.experiment.seed}", write))
     return type(run).open(folder, run.name, run.experiment, run.sources)
 
 

@@ -2,6 +2,7 @@
 
 import resource
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.outside import OwnWords, sources_of
 from metarl.experiments.runs import EVALUATION, Run, make_run
 from metarl.loop import Progress, Report
+from metarl.runs import parallel
+from metarl.runs.cores import is_first, whole_machine
 from metarl.runs.files import write_json
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger, closing
@@ -55,25 +58,24 @@ def train(
         sources = sources_of(experiment)
     origins = {part: source.to_json() for part, source in sources.items()}
     run = prepare_run(name or name_of(experiment), experiment, origins)
-    run.introduction()  # what cannot be made leaves no folder behind
-    run = make_run(run, None if out is None else Path(out))
-    with locked(run.folder), closing([*own_loggers(run), *loggers]) as receivers:
-        for logger in loggers:
-            logger.hyperparameters(run.encode())
-        progress = run.train(loggers=receivers, report=report, stop=stop)
-        if progress.iteration >= run.experiment.training.iterations:
-            keep_evaluation(run, progress, receivers)
+    with parallel.together():
+        run.introduction()  # what cannot be made leaves no folder behind
+        run = make_run(run, None if out is None else Path(out))
+        with locked(run.folder), closing([*own_loggers(run), *loggers]) as receivers:
+            for logger in loggers if is_first() else ():
+                logger.hyperparameters(run.encode())
+            progress = run.train(loggers=receivers, report=report, stop=stop)
+            if progress.iteration >= run.experiment.training.iterations and is_first():
+                keep_evaluation(run, progress, receivers)
     return run
 
 
 def train_shown(run: Run, loggers: Sequence[Logger]) -> tuple[Progress, bool]:
     """Train until done or interrupted, with a live line; where the run is, and whether it was interrupted."""
-    with (
-        TrainingDisplay(run.experiment.training.iterations, run.describe) as display,
-        interruptible(run.folder) as interrupted,
-    ):
+    display = TrainingDisplay(run.experiment.training.iterations, run.describe)
+    with display if is_first() else nullcontext(), interruptible(run.folder) as interrupted:
         progress = run.train(loggers=loggers, report=display.report, stop=interrupted)
-    return progress, interrupted()
+    return progress, progress.iteration < run.experiment.training.iterations or interrupted()
 
 
 def work(run: Run, own: OwnWords) -> int:
@@ -89,6 +91,8 @@ def work(run: Run, own: OwnWords) -> int:
         if interrupted:
             say(f"stopped at iteration {progress.iteration}; continue with: metarl resume {again}")
             return 130
+        if not is_first():
+            return 0
         say(f"trained on {run.experience(progress)} in {duration(progress.elapsed_s)}")
         run.show(keep_evaluation(run, progress, loggers))
     say(f"written to {run.folder / EVALUATION}; again, or on other tasks: metarl evaluate {again}")
@@ -96,7 +100,9 @@ def work(run: Run, own: OwnWords) -> int:
 
 
 def own_loggers(run: Run) -> list[Logger]:
-    """The loggers that a run's experiment names; they know its configuration."""
+    """The loggers that a run's experiment names, which know its configuration; in the process that writes."""
+    if not is_first():
+        return []
     config = run.encode()
     return make_loggers(run.experiment.loggers, run.folder, name=run.name, axis=run.axis, config=config)
 
@@ -104,7 +110,9 @@ def own_loggers(run: Run) -> list[Logger]:
 def keep_evaluation(run: Run, progress: Progress, loggers: Sequence[Logger]) -> dict[str, Any]:
     """Evaluate a trained run as its experiment says; evaluation.json and the loggers get the result."""
     memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    result = run.evaluated(EvaluationOptions()) | {"train_peak_memory_gb": round(memory_gb, 3)}
+    with whole_machine():
+        result = run.evaluated(EvaluationOptions())
+    result |= {"train_peak_memory_gb": round(memory_gb, 3)}
     write_json(run.folder / EVALUATION, result)
     log_evaluation(loggers, progress.tasks or progress.env_steps, result)
     return result

@@ -11,7 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from metarl.runs import parallel
 from metarl.runs.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_best, save_checkpoint
+from metarl.runs.cores import is_first
 from metarl.runs.files import WriteError
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis, last_iteration
@@ -143,6 +145,8 @@ def repeat(
 ) -> None:
     """Iterate until the scheduled number, or until `stop` says so.
 
+    Of processes that train together the first logs, reports and writes, and any may ask for a stop.
+
     Args:
         work: Work that is repeated.
         progress: Place to go on from; kept up to date.
@@ -157,7 +161,7 @@ def repeat(
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
         WriteError: if a file cannot be written; says which, and which checkpoint is intact.
     """
-    saved_at = progress.iteration
+    saved_at, writes = progress.iteration, is_first()
     while progress.iteration < schedule.iterations:
         started, score = time.perf_counter(), None
         try:
@@ -169,17 +173,20 @@ def repeat(
         except FloatingPointError as error:
             raise TrainingDiverged(f"iteration {progress.iteration}: {error}; {_intact(saved_at)}") from error
         progress.elapsed_s += time.perf_counter() - started
+        is_best = score is not None and math.isfinite(score) and (progress.best is None or score > progress.best)
+        progress.best = score if is_best else progress.best
         try:
-            for logger in loggers:
-                logger.log(progress.iteration, _position(progress, axis), metrics)
-            report(progress, metrics)
-            if score is not None and math.isfinite(score) and (progress.best is None or score > progress.best):
-                progress.best = score
+            if writes:
+                for logger in loggers:
+                    logger.log(progress.iteration, _position(progress, axis), metrics)
+                report(progress, metrics)
+            if is_best and writes:
                 save_best(folder, work.state(progress))
-            stopping = stop()
+            stopping = parallel.any_of(stop())
             if stopping or progress.iteration in (schedule.iterations, saved_at + schedule.checkpoint_every):
-                work.save_data()
-                save_checkpoint(folder, work.state(progress))
+                if writes:
+                    work.save_data()
+                    save_checkpoint(folder, work.state(progress))
                 saved_at = progress.iteration
         except WriteError as error:
             raise WriteError(f"{error}; {_intact(saved_at)}") from error

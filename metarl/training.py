@@ -16,8 +16,9 @@ import numpy as np
 
 from metarl.agent import Agent, Collector, KeepsData
 from metarl.evaluation import adaptation_curve
+from metarl.executors.divided import DividedCollector
 from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
-from metarl.runs import seeding
+from metarl.runs import parallel, seeding
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_seed
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
@@ -114,6 +115,7 @@ def train(
             agent.load_data(folder)
         return progress
 
+    parallel.check_divisible(agent, config.meta_batch_size)
     with locked(folder):
         progress = begin(folder, config, loggers, resume, "env_steps")
         work = _AgentTraining(agent, benchmark, collector, config, evaluation, folder, test_tasks, generators)
@@ -151,7 +153,7 @@ class _AgentTraining:
         collected = time.perf_counter()
         metrics = self.agent.update(experience)
         updated = time.perf_counter()
-        steps = self.collector.steps_collected - steps_before
+        steps = parallel.total_count(self.collector.steps_collected - steps_before)
         progress.env_steps += steps
         return metrics | {
             "time/collect_s": collected - started,
@@ -163,7 +165,7 @@ class _AgentTraining:
         """The adaptation curve on test tasks, and success, or return where there is none, at its end."""
         curve = adaptation_curve(
             self.agent.actor(),
-            self.collector,
+            DividedCollector(self.collector),
             self.test_tasks,
             self.generators["evaluation"],
             num_steps=self.evaluation.num_steps,

@@ -8,6 +8,7 @@ from metarl.agents.maml.batches import (
     check_finite,
     full_parts,
     mean_kl,
+    overall_mean,
 )
 from metarl.agents.maml.gradient_actor import GradientActor, collect_levels
 from metarl.agents.maml.gradient_agent import GradientAgent
@@ -26,4 +27,5 @@ __all__ = [
     "collect_levels",
     "full_parts",
     "mean_kl",
+    "overall_mean",
 ]

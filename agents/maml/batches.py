@@ -1,6 +1,8 @@
 """The experience that MAML-TRPO and ProMP learn from: batches of steps, and what losses ask of them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -10,6 +12,7 @@ from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.losses import masked_mean
 from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
 from metarl.nets.policies import FunctionalPolicy
+from metarl.runs import parallel
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories
@@ -68,6 +71,7 @@ class MetaBatch(NamedTuple):
 
     Attributes:
         trajectories: Trajectories of each adaptation level, the unadapted policy's first; inner_steps + 1 of them.
+            Of a process's share of the tasks, if several train together.
         batches: The same steps as batches.
     """
 
@@ -76,8 +80,20 @@ class MetaBatch(NamedTuple):
 
     def metrics(self, policy: FunctionalPolicy) -> dict[str, float]:
         """Mean returns before and after adaptation, over tasks and episodes, and how random the policy is."""
-        first, last = self.trajectories[0], self.trajectories[-1]
+        first, last = _of_all_tasks(self.trajectories[0]), _of_all_tasks(self.trajectories[-1])
         return policy.metrics(self.batches[-1].old, self.batches[-1].mask) | adaptation_metrics(first, last)
+
+
+def _of_all_tasks(trajectories: Trajectories) -> Trajectories:
+    """What metrics read of trajectories (tasks, rewards, mask and infos), of the tasks of all processes."""
+    if parallel.count() == 1:
+        return trajectories
+    tasks = tuple(chain.from_iterable(parallel.gathered_objects(trajectories.tasks)))
+    mask = parallel.gathered(trajectories.mask.byte()).bool()
+    infos = {name: parallel.gathered(values) for name, values in trajectories.infos.items()}
+    return replace(
+        trajectories, tasks=tasks, rewards=parallel.gathered(trajectories.rewards), mask=mask, infos=infos
+    )
 
 
 def credit_of(trajectories: Trajectories, *, scaled: bool) -> Tensor:
@@ -87,13 +103,19 @@ def credit_of(trajectories: Trajectories, *, scaled: bool) -> Tensor:
         trajectories: Episodes of the adapted policies.
         scaled: True to divide by the standard deviation over the tasks.
     """
-    rewards = trajectories.rewards.double().sum((1, 2)) / trajectories.mask.sum((1, 2))
+    own = trajectories.rewards.double().sum((1, 2)) / trajectories.mask.sum((1, 2))
+    rewards = parallel.gathered(own)
     count = len(rewards)
     centred = (rewards - rewards.mean()) * (count / max(1, count - 1))
     std = rewards.std(correction=0)
     if scaled:
         centred = centred / std if std > 0 else centred
-    return centred.float()
+    return centred[parallel.share(count)].float()
+
+
+def overall_mean(values: Tensor) -> float:
+    """The mean of numbers [task, ...] of this process's tasks and, if they are divided, of all others' too."""
+    return float(parallel.gathered(values.detach()).mean())
 
 
 def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:
@@ -101,7 +123,8 @@ def check_finite(losses: Tensor, tasks: Sequence[Task], what: str) -> None:
     bad = ~torch.isfinite(losses.detach())
     if bad.any():
         index = int(bad.nonzero()[0])
-        raise FloatingPointError(f"{what} is {losses[index].item()} on task {index} of the batch, {tasks[index]}")
+        place = parallel.share(len(losses) * parallel.count()).start + index
+        raise FloatingPointError(f"{what} is {losses[index].item()} on task {place} of the batch, {tasks[index]}")
 
 
 def mean_kl(new: AnyDistribution, batch: PolicyBatch) -> Tensor:

@@ -14,7 +14,7 @@ from metarl.agents.maml.step import ParametersStep
 from metarl.learning.bilevel import Params, adapt_params, expand
 from metarl.nets.filling import check_settings, check_tensors, fill, tensor_groups
 from metarl.nets.policies import CONTEXT
-from metarl.runs import codec
+from metarl.runs import codec, parallel
 from metarl.runs.seeding import TaskNoise, draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Observations, Trajectories
@@ -143,17 +143,33 @@ class GradientActor:
 
 
 def collect_levels(
-    learner: AdaptivePolicy, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator
+    learner: AdaptivePolicy,
+    collector: Collector,
+    tasks: Sequence[Task],
+    rng: np.random.Generator,
+    *,
+    num_levels: int | None = None,
 ) -> MetaBatch:
-    """Episodes of the tasks before adaptation and after each inner step."""
+    """Episodes of the tasks before adaptation and after each inner step; of a process's share of them.
+
+    Args:
+        learner: Policy and inner loop.
+        collector: Collector that runs the episodes.
+        tasks: Tasks of the whole batch.
+        rng: Generator that draws the seeds of the episodes.
+        num_levels: Number of levels, the unadapted policy's among them; None for all that are trained through.
+    """
+    own = parallel.share(len(tasks))
+    num_steps = learner.config.inner_steps if num_levels is None else num_levels - 1
     actor = GradientActor(learner, None)
     trajectories: list[Trajectories] = []
     batches: list[PolicyBatch] = []
-    for step in range(learner.config.inner_steps + 1):
-        seed = draw_seed(rng)
-        trajectories.append(collector.collect(actor, tasks, learner.config.num_episodes, seed))
-        batches.append(learner.batch(trajectories[-1]))
-        if step < learner.config.inner_steps:
+    for step in range(num_steps + 1):
+        seed, places = draw_seed(rng), range(len(tasks))[own]
+        episodes = collector.collect(actor, tasks[own], learner.config.num_episodes, seed, places=places)
+        trajectories.append(episodes)
+        batches.append(learner.batch(episodes))
+        if step < num_steps:
             actor = actor.adapt_to(batches[-1])
     if learner.config.exploration_coef:
         scaled = learner.config.advantage_normalisation != "none"  # as the advantages are

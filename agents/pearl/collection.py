@@ -9,6 +9,7 @@ import torch
 
 from metarl.agent import Collector
 from metarl.agents.pearl.actor import LatentActor
+from metarl.executors.divided import DividedCollector
 from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.replay import Transitions, concatenate_transitions
 from metarl.runs.seeding import draw_seed
@@ -48,11 +49,12 @@ def collect_whole(
         num_episodes: Number of episodes in a trial.
         horizon: Steps of a full episode.
     """
+    together = DividedCollector(collector)
     missing = np.full(len(tasks), num_episodes * horizon)
     rounds = []
     while len(rows := np.flatnonzero(missing > 0)):
         lacking = [tasks[int(row)] for row in rows]
-        rounds.append(collector.collect(actor, lacking, num_episodes, draw_seed(rng), places=rows.tolist()))
+        rounds.append(together.collect(actor, lacking, num_episodes, draw_seed(rng), places=rows.tolist()))
         missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
     return Collection(rounds, num_episodes if actor.num_context is None else actor.num_context)
 

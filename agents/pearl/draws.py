@@ -24,6 +24,10 @@ class UpdateDraw(NamedTuple):
     latent_noise: Tensor
     action_noise: Tensor
 
+    def select(self, tasks: slice) -> "UpdateDraw":
+        """The random numbers of some of the tasks."""
+        return UpdateDraw(*(part[tasks] for part in self))
+
 
 @dataclass(frozen=True)
 class UpdateSizes:

@@ -46,6 +46,7 @@ from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions, example_transition
 from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear
+from metarl.runs import parallel
 from metarl.runs.configs import (
     MOST_STEPS,
     MOST_TASKS,
@@ -199,6 +200,7 @@ class Pearl:
         device: Device of replay and networks; acting is on the CPU.
     """
 
+    data_parallel = True
     METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
 
     def __init__(
@@ -235,9 +237,10 @@ class Pearl:
         )  # those that the critics learn from
         self.target_entropy = -float(act_size) if config.learn_temperature else None
         learner, rate = self.learner, config.outer_lr
-        critics = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
-        actors = [*learner.policy.parameters(), *learner.value.parameters(), learner.log_temperature]
-        self.critic_optimizer, self.actor_optimizer = (DeviceAdam(p, rate, device) for p in (critics, actors))
+        self._critic_leaves = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
+        self._actor_leaves = [*learner.policy.parameters(), *learner.value.parameters(), learner.log_temperature]
+        self.critic_optimizer = DeviceAdam(self._critic_leaves, rate, device)
+        self.actor_optimizer = DeviceAdam(self._actor_leaves, rate, device)
         self._sizes = UpdateSizes(
             num_tasks=config.update_tasks,
             batch_size=config.batch_size,
@@ -283,6 +286,7 @@ class Pearl:
         Raises:
             FloatingPointError: if the experience or a loss is not finite; on a CPU it names the task.
         """
+        parallel.check_divisible(self, self.config.update_tasks)
         for collection in experience:
             self.store(collection)
         with unchanged_on_failure(_Learned(self)):
@@ -297,13 +301,15 @@ class Pearl:
         for optimizer in (self.critic_optimizer, self.actor_optimizer):
             optimizer.set_rate(rate)
         step: Callable[[UpdateDraw], Tensor] = self.step
-        if self.device.type == "cuda" and self.config.capture_graph:
+        # A graph would have to hold what the processes say to each other.
+        if self.device.type == "cuda" and self.config.capture_graph and parallel.count() == 1:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
             step = self._captured
         self._sampling.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
-        sums = torch.zeros(len(self.METRICS), device=self.device)
+        sums, own = torch.zeros(len(self.METRICS), device=self.device), parallel.share(self.config.update_tasks)
         for _ in range(self.config.num_updates):
-            sums += step(self.draw())
+            sums += step(self.draw().select(own))
+        sums = parallel.mean(sums)
         if not bool(torch.isfinite(sums).all()):
             raise FloatingPointError("PEARL's loss is not finite; lower outer_lr or reward_scale")
         return dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
@@ -344,6 +350,7 @@ class Pearl:
             self._raise_not_finite(flat, repeated, draw)
         self.critic_optimizer.zero_grad()
         (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self._critic_leaves)
         self.critic_optimizer.step()
         losses = learner.actor_losses(
             flat.observations,
@@ -354,6 +361,7 @@ class Pearl:
         )
         self.actor_optimizer.zero_grad()
         (losses.actor + losses.value + losses.temperature).backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self._actor_leaves)
         self.actor_optimizer.step()
         learner.follow(config.target_rate)
         temperature = learner.log_temperature.exp()

@@ -53,6 +53,7 @@ class Rl2(TrialPpo[TrialPolicy, Rl2Config]):
     """
 
     algorithm: ClassVar[str] = "RL2"
+    data_parallel = True
 
     def __init__(
         self, env: TaskEnv, config: Rl2Config, *, iterations: int, seed: int, device: torch.device

@@ -33,6 +33,7 @@ from metarl.agents.trials.batch import (
     root_mean_square,
 )
 from metarl.agents.trials.network import UNSCALED_REWARDS, Decision, TrialNetwork, TrialNetworkConfig
+from metarl.executors.divided import DividedCollector
 from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.advantages import gae
 from metarl.learning.failures import unchanged_on_failure
@@ -41,6 +42,7 @@ from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.schedules import geometric, linear
 from metarl.learning.trials import as_trials
 from metarl.nets.distributions import TanhGaussian
+from metarl.runs import parallel
 from metarl.runs.configs import (
     MOST_REPEATS,
     MOST_TASKS,
@@ -175,7 +177,7 @@ class TrialPpo(Generic[Policy, Config]):
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> Trajectories:
         """One trial per task."""
-        return collector.collect(self.actor(), tasks, self.config.num_episodes, draw_seed(rng))
+        return DividedCollector(collector).collect(self.actor(), tasks, self.config.num_episodes, draw_seed(rng))
 
     def update(self, experience: Trajectories) -> dict[str, float]:
         """PPO on the trials; an update that fails leaves the agent as it was.
@@ -277,7 +279,9 @@ class TrialPpo(Generic[Policy, Config]):
         total = batch.trials.mask.sum()
         sums = torch.zeros(4, device=self._device)
         self.optimizer.zero_grad()
-        for chunk, (distribution, values) in self._unroll(batch):
+        # With fewer trials than processes some have none.
+        own = batch.map(itemgetter((slice(None), parallel.share(batch.inputs.shape[1]))))
+        for chunk, (distribution, values) in self._unroll(own) if own.inputs.shape[1] else ():
             assert values is not None
             assert not isinstance(distribution, TanhGaussian)
             trials, weights = chunk.trials, chunk.trials.mask / total
@@ -293,12 +297,13 @@ class TrialPpo(Generic[Policy, Config]):
             with torch.no_grad():
                 kl = ((old - log_probs) * weights).sum()
                 sums += torch.stack((policy_loss, value_loss, entropy, kl))
+        parallel.sum_gradients(self._reinforced)
         norm = torch.nn.utils.clip_grad_norm_(self._reinforced, config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError(f"the gradient of {self.algorithm}'s loss is not finite; lower outer_lr")
         self.optimizer.step()
         self.policy.bound_std()
-        return sums
+        return parallel.total(sums)
 
     def _unroll(self, batch: TrialBatch) -> Iterator[tuple[TrialBatch, Decision]]:
         """Chunks of the trials with the decisions; the carry crosses from one to the next, no gradient."""

@@ -22,6 +22,7 @@ HyperX (Zintgraf et al. 2021) is VariBAD with bonuses for exploring: `metarl.age
 
 from dataclasses import astuple, dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,7 @@ from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.trials import TrialSteps, as_steps
 from metarl.nets.distributions import DiagonalGaussian
+from metarl.runs import parallel
 from metarl.runs.configs import (
     MOST_REPEATS,
     MOST_STEPS,
@@ -112,6 +114,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
     """
 
     algorithm: ClassVar[str] = "VariBAD"
+    data_parallel = True
 
     def __init__(
         self, env: TaskEnv, config: VaribadConfig, *, iterations: int, seed: int, device: torch.device
@@ -217,9 +220,13 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         """
         config, policy = self.config, self.policy
         axes = Axes.draw(len(mask), config.num_posteriors, config.num_decoded, self._latent_noise)
+        num_trials, own = mask.shape[1], parallel.share(mask.shape[1])
+        shape = (len(axes.posteriors), num_trials, config.policy.latent_size)
+        noise = self._on_device(torch.randn(shape, generator=self._latent_noise))[:, own]
+        num_steps = mask.sum(0).float()
+        num_pairs = (num_steps * (num_steps + 1)).sum()
+        steps, mask, tasks = steps.map(itemgetter((slice(None), own))), mask[:, own], tasks[own]
         posteriors = policy.posteriors(steps)
-        shape = (len(axes.posteriors), *posteriors.mean.shape[1:])
-        noise = self._on_device(torch.randn(shape, generator=self._latent_noise))
         errors, kl = elbo(posteriors, noise, policy.targets(steps, config.observation_coef), mask, axes)
         bounds = errors + config.kl_coef * kl
         if not bool(torch.isfinite(bounds).all()):
@@ -227,15 +234,14 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             raise FloatingPointError(
                 f"VariBAD's lower bound is {-float(bounds[index].detach())} on {tasks[index]}; lower belief_lr"
             )
-        num_steps = mask.sum(0).float()
-        num_pairs = (num_steps * (num_steps + 1)).sum()
         self.belief_optimizer.zero_grad()
         (bounds.sum() / num_pairs).backward()  # type: ignore[no-untyped-call]
+        parallel.sum_gradients(policy.believing())
         norm = torch.nn.utils.clip_grad_norm_(policy.believing(), config.max_grad_norm)
         if not bool(torch.isfinite(norm)):
             raise FloatingPointError("the gradient of VariBAD's lower bound is not finite; lower belief_lr")
         self.belief_optimizer.step()
-        return torch.stack((errors.sum() / num_pairs, kl.mean())).detach()
+        return parallel.total(torch.stack((errors.sum() / num_pairs, kl.sum() / num_trials)).detach())
 
     def _on_device(self, values: Tensor) -> Tensor:
         return values.to(self._device)

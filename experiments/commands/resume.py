@@ -13,8 +13,10 @@ from metarl.experiments.outside import OwnWords
 from metarl.experiments.runs import go_back
 from metarl.experiments.seeds import finish_group, is_group, members_of
 from metarl.experiments.working import work
+from metarl.runs import parallel
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
 from metarl.runs.configs import MOST_UPDATES, check_counts
+from metarl.runs.cores import check_alone
 from metarl.runs.lock import locked
 
 
@@ -45,14 +47,15 @@ def command(words: list[str]) -> int:
     """Run `metarl resume`; returns the exit status."""
     arguments = parse(ResumeArguments, words, "metarl resume")
     if is_group(arguments.folder):
+        check_alone("several runs are trained")
         members = members_of(arguments.folder, arguments.own, iterations=arguments.iterations)
         return finish_group(arguments.folder, members)
     run = open_again(arguments.folder, arguments.own)
     if arguments.checkpoint not in (CHECKPOINT, PREVIOUS):
         raise UsageError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {arguments.checkpoint!r}")
-    with locked(run.folder):
+    with parallel.together(), locked(run.folder):
         if arguments.checkpoint == PREVIOUS:
-            go_back(run)
+            parallel.from_first(lambda: go_back(run))
         if arguments.iterations is not None:
             run = run.extended(arguments.iterations)
         run = run.on_device(arguments.device)

@@ -11,6 +11,8 @@ from metarl.experiments.prepared import Prepared, prepared_by, with_seed
 from metarl.experiments.runs import make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
+from metarl.runs import parallel
+from metarl.runs.cores import check_alone
 
 _LEARNERS = textwrap.fill(", ".join(LEARNERS), 48).replace("\n", "\n" + 30 * " ")
 _ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48).replace("\n", "\n" + 30 * " ")
@@ -48,16 +50,18 @@ def command(words: list[str]) -> int:
 
 def _train_one(prepared: Prepared, out: Path | None) -> int:
     run = prepared.run()
-    introduction = run.introduction()  # what cannot be made leaves no folder behind
-    run = make_run(run, out)
-    for line in introduction:
-        say(line)
-    say(f"run folder {run.folder}")
-    return work(run, prepared.own)
+    with parallel.together():
+        introduction = run.introduction()  # what cannot be made leaves no folder behind
+        run = make_run(run, out)
+        for line in introduction:
+            say(line)
+        say(f"run folder {run.folder}")
+        return work(run, prepared.own)
 
 
 def _train_group(prepared: list[Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
     """Train every experiment with every seed, in one folder, on the same test tasks."""
+    check_alone("several runs are trained")
     by_name = {each.name: each for each in prepared}
     if len(by_name) < len(prepared):
         raise UsageError(f"expected distinct experiments, got {', '.join(each.name for each in prepared)}")

@@ -22,7 +22,7 @@ from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report, load_state
 from metarl.nets.devices import make_device
-from metarl.runs import seeding
+from metarl.runs import parallel, seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
@@ -69,6 +69,7 @@ class FewshotRun(Run):
         """The learner, the data and the batch norm."""
         self.episodes()
         learner = self.untrained()
+        parallel.check_divisible(learner, self.experiment.training.meta_batch_size)
         return [f"{self.identity}; {norms(learner.normalisation)}", *_what_adapts(learner), *self.origin()]
 
     def untrained(self) -> Learner:

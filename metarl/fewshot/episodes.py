@@ -46,6 +46,10 @@ class Episodes(NamedTuple):
         """Tasks in the batch."""
         return len(self.support.inputs)
 
+    def select(self, tasks: slice) -> "Episodes":
+        """Some of the tasks."""
+        return Episodes(*(Examples(part.inputs[tasks], part.targets[tasks]) for part in self))
+
     def split(self, num_tasks: int) -> "list[Episodes]":
         """The same tasks in batches of at most this many."""
         pieces = [torch.split(tensor, num_tasks) for examples in self for tensor in examples]

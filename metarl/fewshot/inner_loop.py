@@ -138,6 +138,8 @@ class GradientLearner(ModuleLearner):
         first_order: Whether second derivatives are left out.
     """
 
+    data_parallel = True
+
     def __init__(self, inner: InnerLoop, outer: OuterOptimizer, num_steps: int, *, first_order: bool) -> None:
         super().__init__(inner.network, {"outer": outer})
         if not first_order:

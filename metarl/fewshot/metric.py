@@ -43,6 +43,11 @@ class MetricLearner(ModuleLearner):
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
     @property
+    def data_parallel(self) -> bool:
+        """Whether several processes can train it: not where batch norm pools the rows of all their tasks."""
+        return self.normalisation != "running"
+
+    @property
     def embeds_rows_alone(self) -> bool:
         """Whether an example's features in evaluation depend on nothing but the example."""
         return self.normalisation in (None, "running", "frozen")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.objectives import score_name, task_scores
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_TASKS, MOST_UPDATES, check_counts, check_not_negative, check_positive
 
 
@@ -108,16 +109,20 @@ class OuterOptimizer:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
         """
         self._adam.zero_grad()
-        scores, total = [], 0.0
-        for place, part in in_pieces(episodes, self.config.tasks_at_once):
+        scores, total, num_tasks = [], 0.0, episodes.num_tasks
+        own = parallel.share(num_tasks)
+        for place, part in in_pieces(episodes.select(own), self.config.tasks_at_once):
             losses, outputs = losses_of(part)
-            check_finite(losses, place)
-            (losses.sum() / episodes.num_tasks).backward()  # type: ignore[no-untyped-call]
+            check_finite(losses, own.start + place)
+            (losses.sum() / num_tasks).backward()  # type: ignore[no-untyped-call]
             total += float(losses.detach().sum())
             scores.append(task_scores(outputs.detach(), part.query.targets))
+        total = sum(parallel.gathered_objects(total))
+        parallel.sum_gradients(self._params)
         metrics = self.step()
         score = f"train/{score_name(episodes.query.targets)}_post"
-        return {"loss/outer": total / episodes.num_tasks, score: float(torch.cat(scores).mean()), **metrics}
+        mean_score = float(parallel.gathered(torch.cat(scores)).mean())
+        return {"loss/outer": total / num_tasks, score: mean_score, **metrics}
 
     def step(self) -> dict[str, float]:
         """Take a step along the gradients that the leaves hold; returns metrics."""

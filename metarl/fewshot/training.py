@@ -18,6 +18,7 @@ from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
 from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
@@ -108,6 +109,7 @@ def train(
         WriteError: if a file cannot be written.
     """
     generators = streams(seed)
+    parallel.check_divisible(learner, config.meta_batch_size)
     with locked(folder):
         progress = begin(
             folder, config, loggers, lambda path: load_state(learner, generators, path, identity), "tasks"

@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from metarl.runs import parallel
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -19,6 +21,8 @@ def check_device(name: str) -> None:
 def make_device(name: str) -> torch.device:
     """The device of a name; auto is CUDA where it is there, and the CPU otherwise.
 
+    Of processes that train together each has the CUDA device of its number.
+
     A CUDA device with a number becomes the present one of its process, on which graphs and streams are made.
 
     Raises:
@@ -27,6 +31,10 @@ def make_device(name: str) -> torch.device:
     check_device(name)
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if parallel.count() > 1 and name == "cuda" and torch.cuda.is_available():
+        name = f"cuda:{parallel.local_rank()}"
+    elif parallel.count() > 1 and name not in ("cpu", "cuda"):
+        raise ValueError(f"the processes of torchrun train on cpu or cuda, one on each GPU, got device {name}")
     device = torch.device(name)
     is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not is_there[device.type]:

@@ -10,6 +10,7 @@ from metarl.learning.bilevel import Params
 from metarl.nets.actions import ActionMap
 from metarl.nets.distributions import AnyDistribution, DiagonalGaussian
 from metarl.nets.networks import Activation, Mlp
+from metarl.runs import parallel
 
 CONTEXT = "context"
 """Name of the parameters that are inputs: a task's context, behind its features (Zintgraf et al. 2019)."""
@@ -112,7 +113,8 @@ class ChoicePolicy(nn.Module):
 
     def metrics(self, acted: AnyDistribution, mask: Tensor) -> dict[str, float]:
         """Mean entropy of the distributions that were acted with, over the real steps."""
-        return {"policy/entropy": float((acted.entropy() * mask).sum() / mask.sum())}
+        entropy = parallel.total((acted.entropy() * mask).sum()) / parallel.total(mask.sum())
+        return {"policy/entropy": float(entropy)}
 
 
 FunctionalPolicy = GaussianPolicy | ChoicePolicy

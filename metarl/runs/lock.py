@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from metarl.runs.cores import is_first
 from metarl.runs.files import lock_file, remove_all_leftovers
 
 LOCK = "run.lock"
@@ -29,14 +30,15 @@ class LockedError(ValueError):
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a run folder; a thread that holds it may take it again.
 
-    What processes that were killed left behind of the folder's files is removed first.
+    Of processes that train together the first holds it for all. What processes that were killed left behind of the
+    folder's files is removed first.
 
     Raises:
         LockedError: if somebody else holds it; says who, where and since when.
         OSError: if the lock's file cannot be made.
     """
     place = folder.resolve()
-    if _HOLDERS.get(place) == threading.get_ident():
+    if not is_first() or _HOLDERS.get(place) == threading.get_ident():
         yield
         return
     descriptor = _acquire(folder)

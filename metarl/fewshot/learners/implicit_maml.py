@@ -32,6 +32,7 @@ from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, ta
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
 from metarl.learning.bilevel import Order, Params, sgd
 from metarl.learning.trust_region import conjugate_gradient
+from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 
 
@@ -120,9 +121,10 @@ class ImplicitMaml(GradientLearner):
         for p in params.values():
             p.grad = torch.zeros_like(p)
         losses, scores, residuals = [], [], []
-        for place, part in in_pieces(episodes, self.config.outer.tasks_at_once):
+        own = parallel.share(episodes.num_tasks)
+        for place, part in in_pieces(episodes.select(own), self.config.outer.tasks_at_once):
             grads, loss, outputs, residual = self.meta_gradients(part)
-            check_finite(loss, place)
+            check_finite(loss, own.start + place)
             for name, grad in grads.items():
                 total = params[name].grad
                 assert total is not None
@@ -130,10 +132,11 @@ class ImplicitMaml(GradientLearner):
             losses.append(loss)
             residuals.append(residual)
             scores.append(task_scores(outputs, part.query.targets))
+        parallel.sum_gradients(params.values())
         return {
-            "loss/outer": float(torch.cat(losses).mean()),
-            f"train/{score_name(episodes.query.targets)}_post": float(torch.cat(scores).mean()),
-            "loss/cg_residual": float(torch.cat(residuals).mean()),
+            "loss/outer": _overall_mean(losses),
+            f"train/{score_name(episodes.query.targets)}_post": _overall_mean(scores),
+            "loss/cg_residual": _overall_mean(residuals),
             **self.outer.step(),
         }
 
@@ -188,6 +191,11 @@ class ImplicitMaml(GradientLearner):
             grads |= {name: grads[name] - change for name, change in zip(others, moved, strict=True)}
         residual = solved.residual.norm(dim=1) / right.norm(dim=1)
         return grads, losses.detach(), outputs.detach(), residual
+
+
+def _overall_mean(parts: Sequence[Tensor]) -> float:
+    """The mean of parts [task] of this process's tasks, and of all others' where they are divided."""
+    return float(parallel.gathered(torch.cat(list(parts))).mean())
 
 
 def _per_task(tensors: Sequence[Tensor]) -> Tensor:
