@@ -1,18 +1,29 @@
 """What several tests share: a numbered batch in which no two entries are alike."""
 
+import typing
+
 import pytest
-import torch
 
-from metarl.tasks import Task
-from metarl.trajectories import Trajectories
+if typing.TYPE_CHECKING:
+    from metarl.trajectories import Trajectories
 
-# The tests' tensors are tiny: threads would wait for each other longer than they work.
-torch.set_num_threads(1)
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """The tests' tensors are tiny: threads would wait for each other longer than they work."""
+    if session.items:  # pytest-xdist's own process has none, and no use for torch
+        import torch
+
+        torch.set_num_threads(1)
 
 
 @pytest.fixture
-def numbered() -> Trajectories:
+def numbered() -> "Trajectories":
     """2 tasks x 3 episodes x 4 steps; every reward carries its own index, so mixed-up axes cannot pass."""
+    import torch
+
+    from metarl.tasks import Task
+    from metarl.trajectories import Trajectories
+
     shape = (2, 3, 4)
     rewards = torch.arange(24, dtype=torch.float32).view(shape)
     nothing = torch.zeros(shape, dtype=torch.bool)

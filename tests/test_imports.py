@@ -1,9 +1,19 @@
 """What an import brings with it, and what is said where another project took the import name."""
 
+import contextlib
+import importlib
+import io
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from multiprocessing.forkserver import ForkServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,27 +87,64 @@ def test_an_earlier_name_of_this_package_is_not_the_other_project(tmp_path: Path
     assert _python("-c", "import metarl", path=(ROOT, tmp_path)).returncode == 0
 
 
-def _loaded(code: str) -> set[str]:
-    """The modules that are loaded after some code in a process of its own."""
-    done = _python("-c", f"{code}\nimport sys; print(*sys.modules)")
-    assert done.returncode == 0, done.stderr
-    return set(done.stdout.split())
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    """A server whose processes have imported three libraries that nearly everything needs, and nothing of ours."""
+    server = ForkServer()
+    server.set_forkserver_preload(["numpy", "torch", "gymnasium"])
+    yield server
+    server._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def processes(server: ForkServer, monkeypatch: pytest.MonkeyPatch) -> BaseContext:
+    """Context of multiprocessing whose processes come from that server."""
+    monkeypatch.setattr(forkserver, "connect_to_new_process", server.connect_to_new_process)
+    return multiprocessing.get_context("forkserver")
+
+
+def _answer(processes: BaseContext, target: Callable[..., None], *words: Any) -> Any:
+    here, there = processes.Pipe()
+    process = processes.Process(target=target, args=(there, *words))  # type: ignore[attr-defined]
+    process.start()
+    there.close()
+    answer = here.recv()
+    process.join()
+    return answer
+
+
+def _import(connection: Connection, names: list[str]) -> None:
+    before = set(sys.modules)
+    for name in names:
+        importlib.import_module(name)
+    connection.send((before, set(sys.modules)))
 
 
 def test_an_import_of_the_package_brings_nothing_else() -> None:
-    assert not _loaded("import metarl") & {*LOADED_WHEN_USED, "torch", "numpy", "gymnasium", "yaml"}
+    done = _python("-c", "import metarl, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert not set(done.stdout.split()) & {*LOADED_WHEN_USED, "torch", "numpy", "gymnasium", "yaml"}
 
 
-def test_core_and_agents_bring_no_simulator_and_no_console() -> None:
+def test_core_and_agents_bring_no_simulator_and_no_console(processes: BaseContext) -> None:
     core = [name for name in MODULES if name.split(".")[1:2] not in (["experiments"], ["envs"], ["fewshot"])]
     assert {"metarl.workers", "metarl.training", "metarl.agents.rl2.rl2"} <= set(core)
-    loaded = _loaded(f"import {', '.join(core)}")
+    before, loaded = _answer(processes, _import, core)
+    assert not {name for name in before if name.startswith("metarl")}
     assert {"torch", "gymnasium", *core} <= loaded
     assert not loaded & set(LOADED_WHEN_USED)
 
 
-def test_training_brings_only_what_every_experiment_needs() -> None:
-    loaded = _loaded("import metarl; metarl.train, metarl.open_run")
+def _import_training(connection: Connection) -> None:
+    import metarl
+
+    assert callable(metarl.train)
+    assert callable(metarl.open_run)
+    connection.send(set(sys.modules))
+
+
+def test_training_brings_only_what_every_experiment_needs(processes: BaseContext) -> None:
+    loaded = _answer(processes, _import_training)
     assert "metarl.experiments.working" in loaded
     unused = {"metaworld", "tensorboard", "torch.utils.tensorboard", "stable_baselines3", "matplotlib", "wandb"}
     assert not loaded & unused
@@ -111,21 +158,26 @@ def test_an_interrupt_while_the_package_is_imported_is_one_line(tmp_path: Path) 
     assert (done.returncode, done.stderr) == (130, "metarl: interrupted\n")
 
 
-@pytest.fixture
-def without_metaworld(tmp_path: Path) -> tuple[Path, ...]:
-    """A path of imports on which metaworld fails as if it were not installed."""
-    (tmp_path / "metaworld.py").write_text(
+def _command_without_metaworld(connection: Connection, words: list[str], folder: str) -> None:
+    """Run a command where an import of metaworld fails as if it were not installed."""
+    Path(folder, "metaworld.py").write_text(
         'raise ModuleNotFoundError("No module named metaworld", name="metaworld")'
     )
-    return (tmp_path, ROOT)
+    sys.path.insert(0, folder)
+    os.chdir(folder)
+    from metarl.experiments.cli import main
+
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        status = main(words)
+    connection.send((status, errors.getvalue()))
 
 
 @pytest.mark.parametrize("words", [["train", "ml1-reach-promp"], ["bench", "metaworld"]])
 def test_without_metaworld_its_benchmarks_say_what_to_install(
-    without_metaworld: tuple[Path, ...], words: list[str]
+    processes: BaseContext, words: list[str], tmp_path: Path
 ) -> None:
-    done = _python("-m", "metarl.experiments.cli", *words, path=without_metaworld)
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert 'metaworld]"' in done.stderr
-    assert not (without_metaworld[0] / "runs").exists()
+    status, errors = _answer(processes, _command_without_metaworld, words, str(tmp_path))
+    assert status == 2
+    assert errors.count("\n") == 1, errors
+    assert 'metaworld]"' in errors
+    assert not (tmp_path / "runs").exists()

@@ -1,10 +1,9 @@
 """The house is as planned: packages, links, and imports that point down."""
 
 import ast
+import functools
 import tomllib
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINKS = ("envs", "agents", "experiments")
@@ -24,9 +23,17 @@ def _module(path: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@functools.cache
+def _nodes(path: Path) -> tuple[ast.AST, ...]:
+    """The imports and calls of a file."""
+    wanted = (ast.Import, ast.ImportFrom, ast.Call)
+    return tuple(node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, wanted))
+
+
+@functools.cache
 def _imports(path: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in _nodes(path):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -36,10 +43,15 @@ def _imports(path: Path) -> set[str]:
 
 
 MODULES = {_module(path): path for path in SOURCES}
-GRAPH = {
-    module: {name for name in _imports(path) if name in MODULES and name != module}
-    for module, path in MODULES.items()
-}
+
+
+@functools.cache
+def _graph() -> dict[str, set[str]]:
+    """The modules of this package that each of them imports."""
+    return {
+        module: {name for name in _imports(path) if name in MODULES and name != module}
+        for module, path in MODULES.items()
+    }
 
 
 def test_links_are_the_root_folders() -> None:
@@ -69,19 +81,18 @@ ALLOWED = {
 }
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_down(module: str) -> None:
-    wrong = {name for name in GRAPH[module] if _layer(name) not in ALLOWED[_layer(module)]}
-    assert not wrong
+def test_imports_point_down() -> None:
+    for module, imports in _graph().items():
+        assert not {name for name in imports if _layer(name) not in ALLOWED[_layer(module)]}, module
 
 
 def test_no_files_import_each_other() -> None:
     def reachable(start: str) -> set[str]:
         seen: set[str] = set()
-        front = set(GRAPH[start])
+        front = set(_graph()[start])
         while front:
             seen |= front
-            front = {name for module in front for name in GRAPH[module]} - seen
+            front = {name for module in front for name in _graph()[module]} - seen
         return seen
 
     # A package's __init__ re-exports its files, so only files are compared.
@@ -117,7 +128,7 @@ def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
         "runs.seeding",
     ]
     allowed = {f"metarl.{name}" for name in shared}
-    for module, imports in GRAPH.items():
+    for module, imports in _graph().items():
         if _layer(module) == "fewshot" or module in allowed:
             wrong = {name for name in imports if _layer(name) != "fewshot"} - allowed
             assert not wrong, module
@@ -126,5 +137,5 @@ def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
 def test_print_is_the_command_lines_alone() -> None:
     for module, path in MODULES.items():
         if _layer(module) != "experiments":
-            calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+            calls = [node for node in _nodes(path) if isinstance(node, ast.Call)]
             assert not [c for c in calls if isinstance(c.func, ast.Name) and c.func.id == "print"], module

@@ -183,11 +183,11 @@ def _same(first: Path, second: Path) -> bool:
     ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tmp_path: Path) -> None:
-    experiment = _experiment(agent, benchmark=benchmark)
+    experiment = _experiment(agent, iterations=4, benchmark=benchmark)
     whole = _made("whole", experiment, tmp_path / "whole")
     _train(whole)
     parts = _made("parts", experiment, tmp_path / "parts")
-    _train(parts, _stop_at(3))
+    _train(parts, _stop_at(3))  # after an evaluation, between two checkpoints
     assert load_checkpoint(parts.folder / CHECKPOINT)["progress"]["iteration"] == 3
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)

@@ -535,8 +535,9 @@ def test_the_captured_update_is_the_eager_one() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "context_size", "iterations"),
-    [("set", 32, 5), pytest.param("recurrent", 10, 12, marks=pytest.mark.slow)],
+    [("set", 32, 5), ("recurrent", 10, 12)],
 )
+@pytest.mark.slow
 def test_solves_a_point_robot_with_two_goals(kind: Any, context_size: int, iterations: int) -> None:
     """Goals to the left and to the right; what is known of the goal shows in the second trajectory."""
     made = make_benchmark("point")

@@ -57,9 +57,13 @@ ACTIONS: dict[str, spaces.Space[Any]] = {
 }
 _POLICY, _ADAPTATION = PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episodes=3)
 AGENTS: dict[str, AgentConfig] = {
-    "rl2": Rl2Config(TrialPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8))),
-    "rl2 without memory": Rl2Config(TrialPolicyConfig(memory="none", encoder=EncoderConfig(images="mlp"))),
-    "rl2 in chunks": Rl2Config(TrialPolicyConfig(memory_size=8, memory="lstm"), backprop_steps=3),
+    "rl2": Rl2Config(
+        TrialPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8)), epochs=1
+    ),
+    "rl2 without memory": Rl2Config(
+        TrialPolicyConfig(memory="none", encoder=EncoderConfig(images="mlp")), epochs=1
+    ),
+    "rl2 in chunks": Rl2Config(TrialPolicyConfig(memory_size=8, memory="lstm"), epochs=1, backprop_steps=3),
     "varibad": VaribadConfig(
         BeliefPolicyConfig(memory_size=8, encoder=EncoderConfig(channels=(4,), image_features=8)), belief_updates=2
     ),

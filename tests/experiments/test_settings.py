@@ -91,9 +91,14 @@ def test_what_a_preset_does_has_its_settings(algorithm: str, benchmark: str, nam
 def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind: str, tmp_path: Path) -> None:
     experiment = settings_for(algorithm, _TOY[kind])
     assert kind_of(experiment_benchmark(experiment)) == kind
-    training = replace(experiment.training, iterations=1, meta_batch_size=4, evaluate_every=0)
+    training = replace(experiment.training, iterations=1, meta_batch_size=2, evaluate_every=0)
     experiment = replace(
-        experiment, training=training, evaluation=EvaluationConfig(2, 1, 1), num_threads=1, loggers=("csv",)
+        experiment,
+        training=training,
+        evaluation=EvaluationConfig(2, 1, 1),
+        horizon=20 if kind == "point" else experiment.horizon,
+        num_threads=1,
+        loggers=("csv",),
     )
     run = metarl.train(experiment, out=tmp_path / "run")
     assert run.name == f"{_TOY[kind]}-{algorithm}"

