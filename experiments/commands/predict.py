@@ -14,6 +14,7 @@ from metarl.experiments.fewshot.measure import norms
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
+from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts
@@ -86,10 +87,12 @@ def summary(run: FewshotRun, predictions: Sequence[Prediction]) -> dict[str, Any
     classes = list(predictions[0].probabilities)
     folders = [Path(prediction.file).parent.name for prediction in predictions]
     right = sum(folder == prediction.label for folder, prediction in zip(folders, predictions, strict=True))
+    learner = run.untrained()
     return {
         "experiment": run.name,
         "classes": classes,
-        "batch_norm": norms(run.untrained().normalisation),
+        "batch_norm": norms(learner.normalisation),
+        "transductive": is_transductive(learner),
         **({"num_right": right} if set(folders) <= set(classes) else {}),
         "predictions": [prediction._asdict() for prediction in predictions],
     }
@@ -98,6 +101,8 @@ def summary(run: FewshotRun, predictions: Sequence[Prediction]) -> dict[str, Any
 def _show(result: dict[str, Any]) -> None:
     predictions, classes = result["predictions"], result["classes"]
     title = f"{result['experiment']}: {len(predictions)} images, {len(classes)} classes; {result['batch_norm']}"
+    if result["transductive"]:
+        title += "; predicted together"
     if "num_right" in result:
         title += f"; {result['num_right']} of {len(predictions)} right"
     lines = []

@@ -16,13 +16,19 @@ from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
+from metarl.fewshot.learners.label_propagation import LabelPropagationConfig
+from metarl.fewshot.learners.logistic import LogisticConfig
+from metarl.fewshot.learners.mahalanobis import MahalanobisConfig
 from metarl.fewshot.learners.maml import MamlConfig
 from metarl.fewshot.learners.matching import MatchingConfig
+from metarl.fewshot.learners.optimal_transport import OptimalTransportConfig
 from metarl.fewshot.learners.proto_maml import ProtoMamlConfig
 from metarl.fewshot.learners.prototypical import PrototypicalConfig
 from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.learners.reptile import ReptileConfig
+from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
+from metarl.fewshot.learners.support_vectors import SupportVectorConfig
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.nets.devices import check_device
@@ -51,6 +57,12 @@ _TAGS: codec.Tags = {
         "matching": MatchingConfig,
         "relation": RelationConfig,
         "siamese": SiameseConfig,
+        "ridge": RidgeConfig,
+        "logistic": LogisticConfig,
+        "svm": SupportVectorConfig,
+        "mahalanobis": MahalanobisConfig,
+        "label-propagation": LabelPropagationConfig,
+        "optimal-transport": OptimalTransportConfig,
     },
     "architecture": {"standard": StandardBackbone, "own": OwnBackbone},
 }

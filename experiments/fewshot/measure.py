@@ -76,7 +76,8 @@ def show(result: Mapping[str, Any]) -> None:
             lines.append([tasks, str(row["step"]), f"{percent * row[f'{name}_mean']:.{digits}f}", interval])
     views = "" if result["views"] == 1 else f"; {result['views']} views"
     title = f"{result['experiment']} after {result['train_tasks']:,} tasks: {result['num_tasks']} episodes"
-    title += f" of {result['episodes']}; {norms(result['normalisation'])}{views}"
+    together = "; transductive" if result.get("transductive") else ""  # older results do not say it
+    title += f" of {result['episodes']}; {norms(result['normalisation'])}{together}{views}"
     show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines, keys=2)
 
 

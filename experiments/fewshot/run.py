@@ -17,6 +17,7 @@ from metarl.experiments.runs import Kind, Run, checkpoint_path
 from metarl.fewshot.data.class_tasks import ImageClasses
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
@@ -27,6 +28,7 @@ from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 
+_TRANSDUCTIVE = "transductive: a prediction depends on the other queries; scores compare with such ones only"
 _SIZES = ("num_ways", "num_shots", "num_queries")
 
 
@@ -70,7 +72,9 @@ class FewshotRun(Run):
         self.episodes()
         learner = self.untrained()
         parallel.check_divisible(learner, self.experiment.training.meta_batch_size)
-        return [f"{self.identity}; {norms(learner.normalisation)}", *_what_adapts(learner), *self.origin()]
+        together = [_TRANSDUCTIVE] if is_transductive(learner) else []
+        title = f"{self.identity}; {norms(learner.normalisation)}"
+        return [title, *together, *_what_adapts(learner), *self.origin()]
 
     def untrained(self) -> Learner:
         """The learner before any training."""
@@ -126,6 +130,7 @@ class FewshotRun(Run):
             "num_tasks": settings.num_tasks,
             "episodes": data.describe(),
             "normalisation": learner.normalisation,
+            "transductive": is_transductive(learner),
             "views": settings.views,
             "train_tasks": progress.tasks,
             **measure(learner, run.untrained(), run.episodes(), settings, seed=options.seed),

@@ -11,13 +11,19 @@ from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
+from metarl.fewshot.learners.label_propagation import LabelPropagationConfig
+from metarl.fewshot.learners.logistic import LogisticConfig
+from metarl.fewshot.learners.mahalanobis import MahalanobisConfig
 from metarl.fewshot.learners.maml import MamlConfig
 from metarl.fewshot.learners.matching import MatchingConfig
+from metarl.fewshot.learners.optimal_transport import OptimalTransportConfig
 from metarl.fewshot.learners.proto_maml import ProtoMamlConfig
 from metarl.fewshot.learners.prototypical import PrototypicalConfig
 from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.learners.reptile import ReptileConfig
+from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
+from metarl.fewshot.learners.support_vectors import SupportVectorConfig
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 
@@ -215,6 +221,27 @@ OMNIGLOT: FewshotPresets = {
         MatchingConfig(full_context=True, outer=ANNEALED),
         "omniglot-matching with full context embeddings",
         rectified=False,
+    ),
+    "omniglot-ridge": _comparing(
+        RidgeConfig(outer=ANNEALED), "R2-D2, Bertinetto et al. 2019, on Conv4 with 60-way training"
+    ),
+    "omniglot-logistic": _comparing(
+        LogisticConfig(outer=ANNEALED), "LR-D2, Bertinetto et al. 2019, each class against the others", ways=20
+    ),
+    "omniglot-svm": _comparing(
+        SupportVectorConfig(outer=ANNEALED), "MetaOptNet, Lee et al. 2019, on Conv4", ways=20
+    ),
+    "omniglot-mahalanobis": _comparing(
+        MahalanobisConfig(outer=ANNEALED), "Simple CNAPS's distances, Bateni et al. 2020", ways=20
+    ),
+    "omniglot-lda": _comparing(
+        MahalanobisConfig(covariance="shared", outer=ANNEALED), "omniglot-mahalanobis with one covariance for all"
+    ),
+    "omniglot-label-propagation": _comparing(
+        LabelPropagationConfig(outer=ANNEALED), "TPN, Liu et al. 2019; transductive", ways=20
+    ),
+    "omniglot-optimal-transport": _comparing(
+        OptimalTransportConfig(outer=ANNEALED), "PT-MAP, Hu et al. 2021; transductive, balanced queries", ways=20
     ),
     "omniglot-relation": _comparing(
         RelationConfig(outer=ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2

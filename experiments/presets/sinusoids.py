@@ -10,6 +10,7 @@ from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
 from metarl.fewshot.learners.maml import MamlConfig
 from metarl.fewshot.learners.reptile import ReptileConfig
+from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 
@@ -93,6 +94,12 @@ SINUSOIDS: FewshotPresets = {
     ),
     "sinusoid-kernel-regression": _sinusoid(
         KernelRegressionConfig(), "matching networks' form with numbers for targets", num_steps=0
+    ),
+    "sinusoid-ridge": _sinusoid(
+        RidgeConfig(regularisation=0.1, outer=ANNEALED),
+        "R2-D2, Bertinetto et al. 2019, with numbers for targets",
+        updates=10_000,
+        num_steps=0,
     ),
     "harmonic-maml": _sinusoid(
         MamlConfig(inner_lr=0.01, inner_steps=5), "Lacoste et al. 2018's tasks", data=HarmonicData(num_shots=16)

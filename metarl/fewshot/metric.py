@@ -12,7 +12,7 @@ from metarl.fewshot.data.classes import ClassData, ClassEpisodes, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
-from metarl.fewshot.learner import ModuleLearner, Predictor
+from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
@@ -29,6 +29,7 @@ class MetricLearner(ModuleLearner):
     """
 
     needs_all_classes = True  # of a task, in its support set
+    judges_queries_together = False  # so that a prediction depends on the other queries, whatever normalises
 
     def __init__(
         self, module: nn.Module, normalisation: NormStatistics, outer: OuterConfig, head: nn.Module | None = None
@@ -144,6 +145,12 @@ class MetricLearner(ModuleLearner):
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
         fixed = network.moments(network.params, support)
         return network(network.params, support), network(network.params, query, fixed=fixed)
+
+
+def is_transductive(learner: Learner) -> bool:
+    """Whether a prediction depends on the other queries."""
+    together = isinstance(learner, MetricLearner) and learner.judges_queries_together
+    return together or learner.normalisation in ("transductive", "per_step")
 
 
 def one_hot(targets: Tensor, like: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from metarl.fewshot.data.decoding import SUFFIXES, image_names, read_image_file
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner
-from metarl.fewshot.metric import MetricLearner
+from metarl.fewshot.metric import MetricLearner, is_transductive
 
 Decode = Callable[[bytes, str], Tensor]
 """Makes an image, bytes [channel, size, size], of a file's content and its name."""
@@ -107,8 +107,7 @@ def class_outputs(
     support = Examples(as_inputs(support.inputs), support.targets)
     _checked(learner.adapt(support, 0)[0](as_inputs(queries[:1]).unsqueeze(0)), support)  # before losses are taken
     predict = learner.adapt(support, num_steps)[-1]
-    together = learner.normalisation in ("transductive", "per_step")
-    pieces = [queries] if together else torch.split(queries, at_once)
+    pieces = [queries] if is_transductive(learner) else torch.split(queries, at_once)
     return torch.cat([predict(as_inputs(piece).unsqueeze(0))[0] for piece in pieces])
 
 

@@ -28,6 +28,7 @@ _BACKBONES = (
     "tests/fewshot/test_gradient_learners.py",
     "tests/fewshot/test_experiments.py",
 )
+_CLOSED = ("tests/fewshot/test_closed_form.py",)
 _PREDICTION = ("tests/fewshot/test_prediction.py",)
 _LEARNERS = (
     "tests/fewshot/test_own_learner.py",
@@ -314,6 +315,40 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ),
             ("network.train(training)", "network.train()"),
         ],
+    ),
+    "learners/ridge.py": (
+        _CLOSED,
+        [
+            ("if num_rows <= num_features:", "if False:"),
+            ("self.head.scale() * outputs + self.head.shift", "self.head.scale() * outputs"),
+        ],
+    ),
+    "learners/logistic.py": (
+        _CLOSED,
+        [("slope = mean * (1 - mean)", "slope = mean"), ("labels - mean)", "labels)")],
+    ),
+    "learners/support_vectors.py": (
+        _CLOSED,
+        [
+            ("residual = (gram - gram.detach()) @ duals", "residual = (gram - gram) @ duals"),
+            ("bound = margin_weight * members", "bound = 2 * margin_weight * members"),
+            ("fixed = gram + 1e-8 * size", "fixed = gram + 1e-1 * size"),
+        ],
+    ),
+    "learners/mahalanobis.py": (
+        _CLOSED,
+        [
+            ("share = counts / (counts + 1)", "share = 1 / (counts + 1)"),
+            ("/ features.shape[1]).unsqueeze(1)", ").unsqueeze(1)"),
+        ],
+    ),
+    "learners/label_propagation.py": (
+        _CLOSED,
+        [("(chosen | chosen.transpose(1, 2))", "chosen"), (".masked_fill(itself, -torch.inf)", "")],
+    ),
+    "learners/optimal_transport.py": (
+        _CLOSED,
+        [("unit - unit.mean(1, keepdim=True)", "unit"), ("(members.sum(2) + weights.sum(2))", "weights.sum(2)")],
     ),
     "prediction.py": (
         _PREDICTION,

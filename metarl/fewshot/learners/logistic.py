@@ -1,0 +1,102 @@
+"""Logistic regression on learned features, by Newton's method (LR-D2, Bertinetto et al. 2019, arXiv:1805.08136).
+
+For every task and class c, with K = X X' of the support features and a column of ones, y = 1 for examples of c:
+
+    f = 0
+    repeat num_steps times:
+        mu = sigmoid(f),  S = mu (1 - mu)
+        a = (S K + lambda I)^-1 (S f + y - mu),  f = K a         Newton on sum of log losses + lambda / 2 |X' a|^2
+    logit_c = s f(x)' X' a + b
+
+All steps are differentiated. How we differ: theirs is for two classes; ours sets each class against the others.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup
+from metarl.fewshot.learners.ridge import Regularised, with_ones
+from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot
+from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.outer import OuterConfig
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
+
+
+@dataclass(frozen=True)
+class LogisticConfig(LearnerConfig):
+    """The hyperparameters of logistic regression on learned features.
+
+    Attributes:
+        newton_steps: Number of Newton steps on every task.
+        regularisation: Weight of half the squared size of the solution, lambda, at the start; it is learned.
+        scale: Factor of the logits, s, at the start; it is learned.
+        normalisation: Statistics that batch-norm layers normalise by.
+        outer: Outer optimiser.
+    """
+
+    newton_steps: int = 5
+    regularisation: float = 1.0
+    scale: float = 5.0
+    normalisation: NormStatistics = "running"
+    outer: OuterConfig = field(default_factory=OuterConfig)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "newton_steps", most=MOST_REPEATS)
+        check_positive(self, "regularisation", "scale")
+
+    def make(self, setup: LearnerSetup) -> "Logistic":
+        """The untrained learner, whose network puts out features."""
+        setup.require("classification", self)
+        return Logistic(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+
+
+class Logistic(MetricLearner):
+    """A learner by logistic regression on features; see `metarl.fewshot.learner.Learner`.
+
+    Args:
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
+    """
+
+    head: Regularised
+
+    def __init__(self, module: nn.Module, config: LogisticConfig) -> None:
+        self.config = config
+        head = Regularised(config.regularisation, config.scale)
+        super().__init__(module, config.normalisation, config.outer, head)
+
+    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((support, query))
+        known, new = with_ones(support).double(), with_ones(query).double()
+        duals = logistic_duals(
+            known @ known.transpose(1, 2),
+            one_hot(targets, known),
+            self.head.regularisation().double(),
+            self.config.newton_steps,
+        )
+        logits: Tensor = self.head.scale() * (new @ (known.transpose(1, 2) @ duals)) + self.head.shift
+        return logits.to(query.dtype)
+
+
+def logistic_duals(gram: Tensor, members: Tensor, regularisation: Tensor, num_steps: int) -> Tensor:
+    """Weights of the support examples in the solution of each class, [task, row, way].
+
+    Args:
+        gram: Products of the support features, [task, row, row].
+        members: 1 where a row is of a class and 0 elsewhere, [task, row, way].
+        regularisation: Weight of half the squared size of a class's solution beside the sum of log losses.
+        num_steps: Number of Newton steps.
+    """
+    labels = members.transpose(1, 2).unsqueeze(-1)  # [task, way, row, 1]
+    products = gram.unsqueeze(1)
+    ridge = regularisation * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    logits = duals = torch.zeros_like(labels)
+    for _ in range(num_steps):
+        mean = logits.sigmoid()
+        slope = mean * (1 - mean)
+        duals = torch.linalg.solve(slope * products + ridge, slope * logits + labels - mean)
+        logits = products @ duals
+    return duals.squeeze(-1).transpose(1, 2)
