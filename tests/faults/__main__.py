@@ -30,11 +30,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.faults import agent_lines, core_lines, env_lines, fewshot_lines
+from tests.faults import agent_lines, core_lines, env_lines, fewshot_lines, teacher_lines
 from tests.faults.fault import Fault
 
 ROOT = Path(__file__).resolve().parents[2]
-FAULTS = [*core_lines.FAULTS, *agent_lines.FAULTS, *env_lines.FAULTS, *fewshot_lines.FAULTS]
+FAULTS = [
+    *core_lines.FAULTS,
+    *agent_lines.FAULTS,
+    *teacher_lines.FAULTS,
+    *env_lines.FAULTS,
+    *fewshot_lines.FAULTS,
+]
 _LIBRARIES = (
     "numpy",
     "torch",

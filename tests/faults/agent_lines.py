@@ -117,7 +117,7 @@ FAULTS: list[Fault] = [
         "agents/trials/actor.py",
         _TRIALS,
         ("self._alive = alive & ~(terminated | truncated)", "self._alive = alive & ~terminated"),
-        ("noise = self._noise.next(self._alive)", "noise = self._noise.next()"),
+        ("self._noise.next(self._alive)", "self._noise.next()"),
     ),
     *faults(
         "agents/varibad/elbo.py",
