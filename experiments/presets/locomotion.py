@@ -45,19 +45,21 @@ VARIBAD = varibad(
         memory_size=128, embedding_size=64, memory_span=100, head_sizes=(128, 128), normalise_observations=True
     ),
 )
-# Ni et al. 2022 learn from sequences of 64 steps too; sizes and step sizes are ours.
+# Ni et al. 2022 learn from sequences of 64 steps; sizes and step sizes are ours, for a CPU.
 MEMORY_SAC = MemorySacConfig(
-    policy=SoftPolicyConfig(memory_size=128, head_sizes=(128,), normalise_observations=True),
+    policy=SoftPolicyConfig(memory_size=64, head_sizes=(128,), normalise_observations=True),
     critics=CriticConfig(hidden_sizes=(128, 128)),
     num_episodes=2,
     gamma=0.97,
     endless_trials=True,
-    num_updates=60,
+    num_updates=100,
     batch_size=32,
-    sequence_length=64,
+    sequence_length=40,
+    temperature=0.02,
     target_entropy=-1.0,
     outer_lr=1e-3,
     final_outer_lr=3e-4,
+    target_rate=0.02,
     replay_capacity=2_000_000,
 )
 # Linear policies and hill climbing as in Song et al. 2020; sizes and step sizes are ours.

@@ -9,6 +9,7 @@ from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.promp import PrompConfig
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.experiments.presets.locomotion import MEMORY_SAC as LOCOMOTION_MEMORY_SAC
 from metarl.experiments.presets.locomotion import RL2 as LOCOMOTION_RL2
 from metarl.experiments.presets.preset import Presets, experiment_preset
 from metarl.training import EvaluationConfig, TrainingConfig
@@ -31,6 +32,10 @@ _PEARL = PearlConfig(
     reward_scale=10.0,
     replay_capacity=50_000,
 )
+
+
+# A hand that follows the rising reward needs no long horizon; gamma 0.9 keeps values and their errors small.
+_MEMORY_SAC = replace(LOCOMOTION_MEMORY_SAC, gamma=0.9, num_updates=60, final_outer_lr=1e-4)
 
 
 def _gradient_agents(
@@ -58,7 +63,6 @@ def _gradient_agents(
 def _ml1(name: str) -> Presets:
     """One environment, sized for two cores: shorter episodes, smaller networks."""
     benchmark = f"ml1-{name}"
-    # A hand that follows the rising reward needs no long horizon; gamma 0.9 keeps values and their errors small.
     pearl = replace(
         _PEARL,
         context=replace(_PEARL.context, hidden_sizes=(128, 128), latent_size=5),
@@ -89,6 +93,14 @@ def _ml1(name: str) -> Presets:
             trials,
             trial_evaluation,
             f"RL2 with the discounts of Zintgraf et al. 2020; {settings}",
+            horizon=_SHORT,
+        ),
+        f"{benchmark}-memory-sac": experiment_preset(
+            benchmark,
+            _MEMORY_SAC,
+            TrainingConfig(iterations=250, meta_batch_size=10, checkpoint_every=10, evaluate_every=25),
+            EvaluationConfig(num_tasks=50, num_steps=1, num_episodes=2, deterministic=True),
+            f"Ni et al. 2022's memories on soft actor-critic; a million steps; {settings}",
             horizon=_SHORT,
         ),
         f"{benchmark}-pearl": experiment_preset(

@@ -10,6 +10,7 @@ import pytest
 
 from metarl.agent import AgentConfig
 from metarl.agents.maml import AdaptationConfig
+from metarl.agents.memory_sac import MemorySacConfig
 from metarl.agents.pearl.pearl import PearlConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.evaluation import AdaptationCurve
@@ -43,6 +44,8 @@ def tiny(experiment: Experiment) -> Experiment:
             hidden_sizes=(8,),
             replay_capacity=20,
         )
+    elif isinstance(agent, MemorySacConfig):
+        agent = replace(agent, num_updates=2, batch_size=4, replay_capacity=1000)
     elif isinstance(agent, Rl2Config):
         agent = replace(agent, num_episodes=2, epochs=1, minibatches=1)
     else:

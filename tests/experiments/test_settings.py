@@ -156,6 +156,12 @@ def test_other_benchmarks_of_meta_world_have_the_settings_of_those_with_presets(
     assert title(expected) == f"ml1-door-open-{algorithm}"
 
 
+def test_memory_sac_has_the_settings_of_its_preset_on_other_tasks_of_meta_world() -> None:
+    pytest.importorskip("metaworld")
+    expected = replace(preset("ml1-reach-memory-sac"), benchmark="ml1-reach+fresh-goals")
+    assert settings_for("memory-sac", "ml1-reach+fresh-goals") == expected
+
+
 def test_varibad_has_rl2s_trials_where_it_has_no_preset() -> None:
     pytest.importorskip("metaworld")
     for benchmark, like in (("ml1-door-open", "ml1-reach-rl2"), ("ml25", "ml10-rl2")):

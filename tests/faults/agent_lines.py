@@ -5,6 +5,7 @@ from tests.faults.fault import Fault, faults
 _RL2 = ("tests/agents/test_rl2_by_hand.py", "tests/learning/test_trials.py", "tests/agents/test_rl2.py")
 _TRIALS = ("tests/learning/test_trials.py", "tests/agents/test_rl2.py")
 _VARIBAD = ("tests/agents/test_varibad.py",)
+_MEMORY_SAC = ("tests/agents/test_memory_sac.py",)
 _PEARL = ("tests/agents/test_pearl.py",)
 _ADAPTIVE = ("tests/agents/test_agents.py",)
 # Without the tests that start worker processes.
@@ -144,6 +145,47 @@ FAULTS: list[Fault] = [
         ("first.returns()[:, before]", "first.returns()"),
         ("successes[:, after]", "successes"),
         ("if len(set(families)) == 1", "if len(set(families)) == 2"),
+    ),
+    *faults(
+        "agents/memory_sac/learner.py",
+        _MEMORY_SAC,
+        ("own.detach(), compared, alpha)", "own.detach(), compared, 0.0)"),
+        ("act.soft_values(self.target_critics, own", "act.soft_values(self.critics, own"),
+        ("judged = features.detach()", "judged = features"),
+        ("[..., 0] / self.critics.scale[0]", "[..., 0]"),
+        ("taken / self.critics.scale, targets / self.critics.scale", "taken, targets"),
+        ("[compared].amin(0)\n            return choice_values", ".amin(0)\n            return choice_values"),
+        ("torch._foreach_lerp_(list(target", "torch._foreach_lerp_(list(network"),
+    ),
+    *faults(
+        "agents/memory_sac/losses.py",
+        _MEMORY_SAC,
+        ("torch.where(follows.unsqueeze(-1), following, torch.zeros_like(following))", "following"),
+        ("follows if endless else follows | (ends & mask)", "follows | (ends & mask)"),
+        ("torch.cat((values[1:], torch.zeros_like(values[:1])))", "values"),
+        ("log_probs * (advantages > 0)", "log_probs"),
+    ),
+    *faults(
+        "agents/memory_sac/critics.py",
+        _MEMORY_SAC,
+        ('self._last("bias").mul_(factor).add_(shift)', 'self._last("bias").mul_(factor)'),
+        ("for critics in (self, others):", "for critics in (self,):"),
+        ("(mask.to(targets.dtype) / mask.sum())", "mask.new_ones(mask.shape).to(targets.dtype) / mask.numel()"),
+    ),
+    *faults(
+        "agents/memory_sac/memory_sac.py",
+        _MEMORY_SAC,
+        ("return numbers * linear(", "return linear("),
+        ("rounds = 1 if self.replay.num_added else self.config.num_initial_trials", "rounds = 1"),
+        ("linear(config.outer_lr, config.final_outer_lr, self.updates, self.iterations)", "config.outer_lr"),
+    ),
+    *faults(
+        "metarl/learning/trial_replay.py",
+        ("tests/learning/test_trial_replay.py",),
+        ("mask = left >= 0", "mask = left > 0"),
+        ("left == 0)", "left <= 0)"),
+        ("self.num_added % self.capacity", "self.num_added % (self.capacity - 1)"),
+        ("(uniform * self.num_trials)", "(uniform * (self.num_trials - 1))"),
     ),
     *faults(
         "metarl/learning/reward_scale.py",

@@ -41,6 +41,7 @@ def _drawn(replay: TrialReplay, num: int, length: int, seed: int = 0) -> list[tu
     trials, ends = replay.draw(num, length, torch_generator(seed))
     number, mask = trials.rewards, trials.mask
     assert number.shape == (length, num)
+    assert not (ends & ~mask).any()
     assert torch.equal(trials.observations, torch.stack((number + 0.25, -number), -1))
     assert trials.actions.dtype == torch.int64
     assert torch.equal(trials.actions, (number % 3).long())
