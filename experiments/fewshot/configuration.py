@@ -29,6 +29,7 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.learners.support_vectors import SupportVectorConfig
+from metarl.fewshot.residual import ResidualBackbone
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.nets.devices import check_device
@@ -64,7 +65,7 @@ _TAGS: codec.Tags = {
         "label-propagation": LabelPropagationConfig,
         "optimal-transport": OptimalTransportConfig,
     },
-    "architecture": {"standard": StandardBackbone, "own": OwnBackbone},
+    "architecture": {"standard": StandardBackbone, "residual": ResidualBackbone, "own": OwnBackbone},
 }
 
 

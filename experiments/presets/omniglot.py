@@ -25,6 +25,7 @@ from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.learners.support_vectors import SupportVectorConfig
 from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.residual import ResidualBackbone
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 
 # MAML on Omniglot, 250 updates of 8 tasks: 79% on validation classes with this, 70% with 1e-3.
@@ -110,6 +111,14 @@ def _augmented(preset: Preset[FewshotExperiment], source: str) -> Preset[Fewshot
     evaluation = replace(experiment.evaluation, views=9)
     backbone = replace(experiment.backbone, precision="bfloat16")
     return Preset(replace(experiment, data=data, backbone=backbone, evaluation=evaluation), source)
+
+
+def _residual() -> Preset[FewshotExperiment]:
+    """Ridge regression on ResNet-12, whose widths fit Omniglot's small images."""
+    preset = _comparing(RidgeConfig(outer=ANNEALED), "", ways=20)
+    backbone = ResidualBackbone(widths=(32, 64, 128, 256), drop_rate=0.1)
+    source = "omniglot-ridge on ResNet-12, Lee et al. 2019, with fewer filters"
+    return Preset(replace(preset.configuration, backbone=backbone), source)
 
 
 def _lake() -> Preset[FewshotExperiment]:
@@ -225,6 +234,7 @@ OMNIGLOT: FewshotPresets = {
     "omniglot-ridge": _comparing(
         RidgeConfig(outer=ANNEALED), "R2-D2, Bertinetto et al. 2019, on Conv4 with 60-way training"
     ),
+    "omniglot-ridge-resnet12": _residual(),
     "omniglot-logistic": _comparing(
         LogisticConfig(outer=ANNEALED), "LR-D2, Bertinetto et al. 2019, each class against the others", ways=20
     ),

@@ -4,11 +4,13 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.pretrained import load_weights
 from metarl.nets.networks import Mlp
 from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
 
@@ -134,12 +136,20 @@ class OwnBackbone(BackboneConfig):
     Attributes:
         network: A module, of which every learner gets a copy as it is, or a function that makes one from a
             `NetworkSpec` and a random stream; torch's own stream follows from the run's seed while it is called.
+        weights: File of weights to start from, .safetensors or a state dict of torch.save; None for the network's.
     """
 
     network: nn.Module | Callable[[NetworkSpec, torch.Generator], nn.Module]
+    weights: str | None = None
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         """The network, which must be what the spec says."""
+        network = self._made(spec, generator)
+        if self.weights is not None:
+            load_weights(network, Path(self.weights))
+        return network
+
+    def _made(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         if isinstance(self.network, nn.Module):
             return copy.deepcopy(self.network)
         with torch.random.fork_rng():

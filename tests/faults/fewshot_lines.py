@@ -29,6 +29,7 @@ _BACKBONES = (
     "tests/fewshot/test_experiments.py",
 )
 _CLOSED = ("tests/fewshot/test_closed_form.py",)
+_RESIDUAL = ("tests/fewshot/test_residual.py",)
 _PREDICTION = ("tests/fewshot/test_prediction.py",)
 _LEARNERS = (
     "tests/fewshot/test_own_learner.py",
@@ -349,6 +350,23 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/optimal_transport.py": (
         _CLOSED,
         [("unit - unit.mean(1, keepdim=True)", "unit"), ("(members.sum(2) + weights.sum(2))", "weights.sum(2)")],
+    ),
+    "residual.py": (
+        _RESIDUAL,
+        [
+            ("size, stride=1)\n        remaining", "1, stride=1)\n        remaining"),
+            ("/ remaining.mean((-3, -2, -1), keepdim=True).clamp_min(1e-3)", ""),
+            ("self.relu(inner + self.downsample(maps))", "self.relu(inner)"),
+            ('network.pooled = spec.output != "maps"', "network.pooled = True"),
+        ],
+    ),
+    "pretrained.py": (
+        _RESIDUAL,
+        [
+            ("weights_only=True", "weights_only=False"),
+            ("if strange or missing:", "if missing:"),
+            ("weights = _without_prefix(read_weights(path), own)", "weights = read_weights(path)"),
+        ],
     ),
     "prediction.py": (
         _PREDICTION,
