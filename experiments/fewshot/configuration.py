@@ -13,6 +13,7 @@ from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
 from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.adml import AdmlConfig
+from metarl.fewshot.learners.baseline import BaselineConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
@@ -58,6 +59,7 @@ _TAGS: codec.Tags = {
         "matching": MatchingConfig,
         "relation": RelationConfig,
         "siamese": SiameseConfig,
+        "baseline": BaselineConfig,
         "ridge": RidgeConfig,
         "logistic": LogisticConfig,
         "svm": SupportVectorConfig,

@@ -9,6 +9,7 @@ from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
+from metarl.fewshot.learners.baseline import BaselineConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.label_propagation import LabelPropagationConfig
@@ -119,6 +120,13 @@ def _residual() -> Preset[FewshotExperiment]:
     backbone = ResidualBackbone(widths=(32, 64, 128, 256), drop_rate=0.1)
     source = "omniglot-ridge on ResNet-12, Lee et al. 2019, with fewer filters"
     return Preset(replace(preset.configuration, backbone=backbone), source)
+
+
+def _pretrained(learner: BaselineConfig, source: str) -> Preset[FewshotExperiment]:
+    """A classifier of all training classes, on batches of 60 of them, and then episodes if the learner has any."""
+    preset = _comparing(learner, source)
+    data = OmniglotData(episodes=EpisodesConfig(train_ways=60, train_queries=5, train_labels="class"))
+    return replace(preset, configuration=replace(preset.configuration, data=data))
 
 
 def _lake() -> Preset[FewshotExperiment]:
@@ -252,6 +260,19 @@ OMNIGLOT: FewshotPresets = {
     ),
     "omniglot-optimal-transport": _comparing(
         OptimalTransportConfig(outer=ANNEALED), "PT-MAP, Hu et al. 2021; transductive, balanced queries", ways=20
+    ),
+    "omniglot-baseline": _pretrained(
+        BaselineConfig(judge="probe", outer=ANNEALED), "Chen et al. 2019, Baseline with a linear probe"
+    ),
+    "omniglot-baseline-plus-plus": _pretrained(
+        BaselineConfig(classifier="cosine", outer=ANNEALED), "Chen et al. 2019, Baseline++ with cosines to means"
+    ),
+    "omniglot-simple-shot": _pretrained(
+        BaselineConfig(judge="euclidean", centred=True, outer=ANNEALED),
+        "Wang et al. 2019: centred, of length 1",
+    ),
+    "omniglot-meta-baseline": _pretrained(
+        BaselineConfig(pretraining_updates=1000, outer=ANNEALED), "Chen et al. 2021, half of the updates each"
     ),
     "omniglot-relation": _comparing(
         RelationConfig(outer=ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2

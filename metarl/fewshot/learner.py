@@ -14,7 +14,7 @@ from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterOptimizer
-from metarl.fewshot.sources import TaskKind, TaskSpec
+from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps query inputs [task, row, *input] to outputs [task, row, out] of the tasks that were adapted to."""
@@ -87,7 +87,7 @@ class LearnerSetup:
         Raises:
             ValueError: if the number of classes differs between training and evaluation.
         """
-        _, _, num_outputs, train_ways = self.tasks
+        num_outputs, train_ways = self.tasks.num_outputs, self.tasks.train_ways
         if train_ways not in (None, num_outputs):
             raise ValueError(
                 f"the network's last layer has one output per way: train_ways must be num_ways, {num_outputs}, "
@@ -95,21 +95,30 @@ class LearnerSetup:
             )
         return self.network(NetworkSpec(self.tasks.input_shape, "outputs", num_outputs, num_context))
 
-    def feature_network(self, *, exact: bool = False, maps: bool = False) -> nn.Module:
+    def feature_network(
+        self, *, exact: bool = False, maps: bool = False, labels: TrainLabels = "task"
+    ) -> nn.Module:
         """A network that puts out a feature vector for every row.
 
         Args:
             exact: Whether float32 is needed, because the learner differentiates through gradients.
             maps: Whether feature maps [channel, height, width] are needed instead of vectors.
+            labels: Targets of training tasks that the learner takes.
         """
-        return self.network(NetworkSpec(self.tasks.input_shape, "maps" if maps else "features", exact=exact))
+        spec = NetworkSpec(self.tasks.input_shape, "maps" if maps else "features", exact=exact)
+        return self.network(spec, labels=labels)
 
-    def network(self, spec: NetworkSpec) -> nn.Module:
+    def network(self, spec: NetworkSpec, *, labels: TrainLabels = "task") -> nn.Module:
         """A network of any kind.
 
         Raises:
-            ValueError: if the backbone cannot be so, or is not.
+            ValueError: if the backbone cannot be so, or is not, or the learner takes other targets in training.
         """
+        if self.tasks.train_labels != labels:
+            raise ValueError(
+                f"the learner needs training tasks with labels by {labels}, got {self.tasks.train_labels}; "
+                f"set --data.episodes.train-labels {labels}"
+            )
         network = self.backbone.make(spec, self.generator).to(self.device)
         check_network(network, spec, self.device)
         return network

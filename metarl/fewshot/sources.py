@@ -8,6 +8,7 @@ import torch
 from metarl.fewshot.episodes import EpisodeSource
 
 TaskKind = Literal["classification", "regression"]
+TrainLabels = Literal["task", "class"]
 
 
 class TaskSpec(NamedTuple):
@@ -18,12 +19,14 @@ class TaskSpec(NamedTuple):
         input_shape: Shape of one example.
         num_outputs: Classes per held-out task, or numbers per target.
         train_ways: Classes per training task; None if they are as many as in held-out tasks.
+        train_labels: Targets of training tasks, places among a task's classes or indices of all classes.
     """
 
     kind: TaskKind
     input_shape: tuple[int, ...]
     num_outputs: int
     train_ways: int | None = None
+    train_labels: TrainLabels = "task"
 
 
 class Sources(NamedTuple):
@@ -61,8 +64,8 @@ class DataConfig(ABC):
 
     def describe(self) -> str:
         """The size of a held-out task in words, for titles."""
-        kind, _, size, _ = self.tasks
-        return f"{size} ways" if kind == "classification" else f"{size} numbers per target"
+        size = self.tasks.num_outputs
+        return f"{size} ways" if self.tasks.kind == "classification" else f"{size} numbers per target"
 
     def resized(
         self,

@@ -233,11 +233,11 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _DATA,
         [
             (
-                'source("train", train, self.episodes.train, self.augmentation,',
-                'source("train", train, self.episodes.held_out, self.augmentation,',
+                "            self.episodes.train,\n            self.augmentation,",
+                "            self.episodes.held_out,\n            self.augmentation,",
             ),
             ("self.train_shots or self.num_shots", "self.num_shots"),
-            ("self.episodes.num_ways, self.episodes.train_ways)", "self.episodes.num_ways)"),
+            ("episodes.num_ways, episodes.train_ways, episodes.train_labels)", "episodes.num_ways)"),
             (
                 'source(name, part, self.episodes.held_out, "none",',
                 "source(name, part, self.episodes.held_out, self.augmentation,",
@@ -350,6 +350,15 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/optimal_transport.py": (
         _CLOSED,
         [("unit - unit.mean(1, keepdim=True)", "unit"), ("(members.sum(2) + weights.sum(2))", "weights.sum(2)")],
+    ),
+    "learners/baseline.py": (
+        ("tests/fewshot/test_baseline.py",),
+        [
+            ("return super().update(_by_task(episodes), rng)", "return super().update(episodes, rng)"),
+            ("normalize(x - self.head.centre, dim=-1)", "normalize(x, dim=-1)"),
+            ("self.outer.updates < updates", "self.outer.updates <= updates"),
+            ("if most >= self.config.num_classes:", "if False:"),
+        ],
     ),
     "residual.py": (
         _RESIDUAL,

@@ -10,7 +10,7 @@ from torch import Tensor
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
 from metarl.fewshot.data.decoding import decode_image
-from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
+from metarl.fewshot.sources import DataConfig, Sources, TaskSpec, TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
 
 MAX_SIZE = 2048
@@ -48,6 +48,7 @@ class EpisodesConfig:
     train_shots: int | None = None
     train_queries: int | None = None
     within_groups: Literal["none", "held_out", "all"] = "none"
+    train_labels: TrainLabels = "task"
 
     def __post_init__(self) -> None:
         check_counts(self, "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
@@ -94,7 +95,8 @@ class ImageClasses(DataConfig):
     def tasks(self) -> TaskSpec:
         """Classification of square images."""
         shape = (self.num_channels, self.size, self.size)
-        return TaskSpec("classification", shape, self.episodes.num_ways, self.episodes.train_ways)
+        episodes = self.episodes
+        return TaskSpec("classification", shape, episodes.num_ways, episodes.train_ways, episodes.train_labels)
 
     @abstractmethod
     def read(self, device: torch.device) -> tuple[ClassData, Splits]:
@@ -117,7 +119,13 @@ class ImageClasses(DataConfig):
         train, splits = self.read(device)
 
         def source(
-            name: str, part: ClassData, sizes: tuple[int, int, int], augmented: Augmented, *, within: bool
+            name: str,
+            part: ClassData,
+            sizes: tuple[int, int, int],
+            augmented: Augmented,
+            *,
+            within: bool,
+            labels: TrainLabels = "task",
         ) -> ClassEpisodes:
             ways, shots, queries = sizes
             try:
@@ -128,6 +136,7 @@ class ImageClasses(DataConfig):
                     num_queries=queries,
                     augmentation=AUGMENTATIONS[augmented],
                     groups=[group_of(of_class) for of_class in part.names] if within else None,
+                    labels=labels,
                 )
             except ValueError as error:
                 raise ValueError(f"{name} classes: {error}") from error
@@ -138,7 +147,14 @@ class ImageClasses(DataConfig):
             for name, part in splits._asdict().items()
             if part.names
         }
-        training = source("train", train, self.episodes.train, self.augmentation, within=within == "all")
+        training = source(
+            "train",
+            train,
+            self.episodes.train,
+            self.augmentation,
+            within=within == "all",
+            labels=self.episodes.train_labels,
+        )
         return Sources(training, dict(held_out))
 
     def describe(self) -> str:
@@ -166,5 +182,6 @@ class ImageClasses(DataConfig):
             train_shots,
             train_queries,
             self.episodes.within_groups,
+            self.episodes.train_labels,
         )
         return replace(self, episodes=episodes, folder=folder or self.folder)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import check_counts
 from metarl.runs.seeding import draw_seed, torch_generator
 
@@ -124,6 +125,7 @@ class ClassEpisodes:
         augmentation: Distortion of what is drawn; None for none.
         groups: Group of each class, such as its alphabet; the classes of a task are then of one group, each group
             with at least N classes as often as it has classes. None if any classes go together.
+        labels: Targets of the tasks: places among their own classes, or indices of all classes.
 
     Raises:
         ValueError: if there are too few classes, or a class has too few examples; the message names it.
@@ -138,7 +140,14 @@ class ClassEpisodes:
         num_queries: int,
         augmentation: Augmentation | None = None,
         groups: Sequence[str] | None = None,
+        labels: TrainLabels = "task",
     ) -> None:
+        if labels == "class" and augmentation is not None and augmentation.classes is not None:
+            raise ValueError(
+                "labels by class need classes as they are, got distorted ones, which become others; take "
+                "--data.augmentation images or none"
+            )
+        self.labels = labels
         self.data = data
         self.num_ways, self.num_shots, self.num_queries = num_ways, num_shots, num_queries
         check_counts(self, "num_ways", "num_shots", "num_queries")
@@ -157,7 +166,7 @@ class ClassEpisodes:
         self._members = None if groups is None else _members(groups, num_ways)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
-        """Tasks with rows class by class; targets are places among the task's own classes, in random order."""
+        """Tasks with rows class by class, the classes in random order."""
         generator = torch_generator(draw_seed(rng))
         # The largest of independent random keys are a draw without replacement.
         class_keys = torch.rand(num_tasks, len(self.data.names), generator=generator)
@@ -173,19 +182,21 @@ class ClassEpisodes:
         rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
         support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
         maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
-        return Episodes(self._examples(support, maps, generator), self._examples(query, maps, generator))
+        labels = classes if self.labels == "class" else torch.arange(self.num_ways).expand(num_tasks, -1)
+        labels = labels.to(rows.device)
+        return Episodes(
+            self._examples(support, labels, maps, generator), self._examples(query, labels, maps, generator)
+        )
 
-    def _examples(self, rows: Tensor, maps: Tensor | None, generator: torch.Generator) -> Examples:
-        """The examples at rows [task, way, shot], of classes that are mapped by [task, way, 2, 3]."""
+    def _examples(self, rows: Tensor, labels: Tensor, maps: Tensor | None, generator: torch.Generator) -> Examples:
+        """The examples at rows [task, way, shot], of labels [task, way], mapped by [task, way, 2, 3]."""
         num_tasks, num_ways, num_shots = rows.shape
         inputs = as_inputs(self.data.examples[rows.flatten()])
         if self.augmentation is not None:
             each = None if maps is None else maps.flatten(0, 1).repeat_interleave(num_shots, 0)
             inputs = self.augmentation(inputs, each, generator)
-        targets = torch.arange(num_ways, device=rows.device).repeat_interleave(num_shots)
-        return Examples(
-            inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets.expand(num_tasks, -1)
-        )
+        targets = labels.repeat_interleave(num_shots, 1)
+        return Examples(inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets)
 
 
 def _members(groups: Sequence[str], num_ways: int) -> Tensor:
