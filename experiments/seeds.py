@@ -6,18 +6,14 @@ One whose parent is gone stops after its iteration, with a checkpoint.
 """
 
 import contextlib
-import multiprocessing
-import os
-import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Protocol, get_args
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -29,12 +25,11 @@ from metarl.experiments.comparison.tables import show
 from metarl.experiments.console import fitted, say, shortened, terminal_width
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
+from metarl.experiments.places import Job, LocalPlace, Place
+from metarl.experiments.run_process import LOG, State
 from metarl.experiments.runs import CONFIG, EVALUATION, checkpointed_iteration, read_config
 from metarl.runs.cores import usable_cores
-from metarl.runs.starting import process_context, start_process
 
-LOG = "log.txt"
-State = Literal["waiting", "training", "done", "stopped", "failed"]
 _PLAIN_INTERVAL_S = 20.0
 _MOST_LINES = 12  # of a live display; of more runs only those are shown that are trained or have failed
 
@@ -62,7 +57,7 @@ class Member:
         line: Last message about it.
         make: Function that makes the folder when the run's turn comes; None if it is there.
         watcher: Object that follows its metrics and its end.
-        process: Process that trains it.
+        job: Process that trains it, here or elsewhere.
     """
 
     folder: Path
@@ -73,7 +68,7 @@ class Member:
     line: str = "waiting for a core"
     make: Callable[[], object] | None = field(default=None, repr=False)
     watcher: Watcher | None = field(default=None, repr=False)
-    process: BaseProcess | None = field(default=None, repr=False)
+    job: Job | None = field(default=None, repr=False)
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -96,18 +91,19 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def train_members(members: Sequence[Member], jobs: int | None = None, most_s: float | None = None) -> int:
+def train_members(
+    members: Sequence[Member], jobs: int | None = None, most_s: float | None = None, place: Place | None = None
+) -> int:
     """Train runs side by side until all are done, or until an interruption; the exit status.
 
     Args:
         members: Runs in the order in which they begin.
-        jobs: Number of runs at a time; None for one per core.
+        jobs: Number of runs at a time; None for one per core, or for as many as the place has room for.
         most_s: Seconds after which all are stopped as by an interruption; None for as long as it takes.
+        place: Place of the processes; None for this machine.
     """
     begun = time.monotonic()
-    messages: Any = process_context().Queue()
-    slots = min(len(members), jobs or usable_cores())
-    threads = max(1, usable_cores() // slots)
+    place = place or LocalPlace(min(len(members), jobs or usable_cores()))
     with _Forwarding(members) as forwarding, _Lines(members) as lines:
         while True:
             running = [member for member in members if member.state == "training"]
@@ -116,21 +112,18 @@ def train_members(members: Sequence[Member], jobs: int | None = None, most_s: fl
                 break
             if most_s is not None and time.monotonic() - begun > most_s:
                 forwarding.stop(f"{most_s / 3600:g} hours are over: ")
-            for member in waiting[: 0 if forwarding.requested else slots - len(running)]:
+            slots = jobs or place.slots
+            for member in waiting[: 0 if forwarding.requested else max(0, slots - len(running))]:
                 if not _is_made(member) or _is_done(member):
                     continue
                 words = (str(member.folder), member.own, member.iterations)
-                process = start_process(
-                    _train_one, (members.index(member), words, threads, messages), daemon=False
-                )
-                member.process, member.state, member.line = process, "training", "starting"
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    number, state, line, *heard = messages.get(timeout=0.25)
-                    members[number].state, members[number].line = state, line
-                    if heard:
-                        _tell(members[number], *heard[0])
-                    lines.show()
+                member.job = place.start(members.index(member), words)
+                member.state, member.line = "training", "starting"
+            for number, state, line, *heard in place.messages():
+                members[number].state, members[number].line = state, line
+                if heard:
+                    _tell(members[number], *heard[0])
+                lines.show()
             _notice_deaths(members, forwarding.requested)
             _notice_ends(members)
             lines.show()
@@ -153,9 +146,8 @@ def _is_made(member: Member) -> bool:
 
 def _tell(member: Member, iteration: int, metrics: Mapping[str, float]) -> None:
     """Tell a run's watcher of an iteration, and stop the run if it says so."""
-    process = member.process
-    if member.watcher is not None and member.watcher.heard(iteration, metrics) and process is not None:
-        process.terminate()  # stops after its iteration
+    if member.watcher is not None and member.watcher.heard(iteration, metrics) and member.job is not None:
+        member.job.terminate()  # stops after its iteration
 
 
 def _notice_ends(members: Sequence[Member]) -> None:
@@ -183,74 +175,15 @@ def _is_done(member: Member) -> bool:
 
 def _notice_deaths(members: Sequence[Member], stopping: bool) -> None:
     for member in members:
-        process = member.process
-        if member.state == "training" and process is not None and process.exitcode is not None:
-            process.join()
+        job = member.job
+        if member.state == "training" and job is not None and job.exitcode is not None:
+            job.join()
             time.sleep(0.1)  # its last message may be on the way
-            if member.state == "training" and stopping and process.exitcode == -signal.SIGTERM:
+            if member.state == "training" and stopping and job.exitcode == -signal.SIGTERM:
                 member.state, member.line = "stopped", "stopped before it began"
-            elif member.state == "training" and process.exitcode != 0:
+            elif member.state == "training" and job.exitcode != 0:
                 member.state = "failed"
-                member.line = f"its process ended with status {process.exitcode}; see {member.folder / LOG}"
-
-
-def _train_one(number: int, words: tuple[str, OwnWords, int | None], threads: int, messages: Any) -> None:
-    """Train and evaluate one run, in a process of its own."""
-    os.setsid()
-    parent = multiprocessing.parent_process()
-    folder, own, iterations = words
-    log = os.open(Path(folder) / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666)
-    for stream in (1, 2):
-        os.dup2(log, stream)
-    # Imported here, behind the log: the parent may be a test or a script that has imported little.
-    import torch  # noqa: PLC0415
-
-    from metarl.experiments.arguments import interruptible  # noqa: PLC0415
-    from metarl.experiments.console import TrainingDisplay  # noqa: PLC0415
-    from metarl.experiments.working import keep_evaluation, own_loggers  # noqa: PLC0415
-    from metarl.runs.lock import locked  # noqa: PLC0415
-    from metarl.runs.loggers import closing  # noqa: PLC0415
-
-    torch.set_num_threads(threads)
-    try:
-        run = open_again(folder, own)
-        with locked(run.folder), interruptible(run.folder) as interrupted:
-            if iterations is not None:
-                run = run.extended(iterations)
-            finished = checkpointed_iteration(run) >= run.experiment.training.iterations
-            if finished and (run.folder / EVALUATION).is_file():
-                messages.put((number, "done", "done before"))
-                return
-            display = TrainingDisplay(run.experiment.training.iterations, run.describe)
-            with closing(own_loggers(run)) as loggers:
-                progress = run.train(
-                    loggers=loggers,
-                    report=lambda progress, metrics: messages.put(
-                        (number, "training", display.line(progress, metrics), (progress.iteration, dict(metrics)))
-                    ),
-                    stop=lambda: interrupted() or parent is None or not parent.is_alive(),
-                )
-                if progress.iteration < run.experiment.training.iterations:
-                    messages.put((number, "stopped", f"stopped at iteration {progress.iteration}"))
-                    return
-                messages.put((number, "training", "evaluating"))
-                result = keep_evaluation(run, progress, loggers)
-        messages.put((number, "done", _result_line(result)))
-    except KeyboardInterrupt:
-        messages.put((number, "stopped", "stopped at once; its checkpoint is as it was"))
-    except Exception as error:
-        import traceback  # noqa: PLC0415
-
-        traceback.print_exc()
-        text = " ".join(str(error).split()) or type(error).__name__
-        messages.put((number, "failed", text))
-
-
-def _result_line(result: dict[str, Any]) -> str:
-    last = result.get("adaptation", [{}])[-1]
-    if "return_mean" in last:
-        return f"done: return {result['adaptation'][0]['return_mean']:.2f} -> {last['return_mean']:.2f} adapted"
-    return "done"
+                member.line = f"its process ended with status {job.exitcode}; see {member.folder / LOG}"
 
 
 class _Forwarding:
@@ -277,10 +210,10 @@ class _Forwarding:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         for member in self._members:
-            if member.process is not None and member.process.is_alive():
+            if member.job is not None and member.job.is_alive():
                 if error[0] is not None:
-                    member.process.terminate()  # stops after its iteration
-                member.process.join()
+                    member.job.terminate()  # stops after its iteration
+                member.job.join()
 
     def _forward(self, number: int, frame: object) -> None:
         if not self.requested:
@@ -296,10 +229,9 @@ class _Forwarding:
     def _send(self) -> None:
         self.requested = True
         for member in self._members:
-            process = member.process
-            if process is not None and process.is_alive() and process.pid is not None:
+            if member.job is not None and member.job.is_alive():
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(process.pid, signal.SIGTERM)
+                    member.job.terminate()
 
 
 class _Lines:
@@ -353,9 +285,9 @@ class _Lines:
                 sys.stdout.flush()
 
 
-def finish_group(folder: Path, members: Sequence[Member]) -> int:
+def finish_group(folder: Path, members: Sequence[Member], place: Place | None = None) -> int:
     """Train the runs of a folder to their end, and show what they reach together; the exit status."""
-    status = train_members(members)
+    status = train_members(members, place=place)
     if status:
         for member in members:
             if member.state == "failed":

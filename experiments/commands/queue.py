@@ -9,12 +9,16 @@ from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.console import say, show_table
 from metarl.experiments.prepared import planned
 from metarl.experiments.queue import members_of_list
+from metarl.experiments.ray_runs import placed, take_placement
 from metarl.experiments.seeds import train_members
 
 
 @dataclass(frozen=True)
 class QueueArguments:
     """Train a list of experiments and seeds, some at a time; given again, go on where it stopped.
+
+    With --workers ray [--ray-address HOST:PORT or auto] [--run-cores N] [--run-gpus F] each run is on a node of a
+    Ray cluster.
 
     Attributes:
         file: Text file with the words of one `metarl train` per line, such as: point-promp --seeds 3.
@@ -32,6 +36,7 @@ class QueueArguments:
 
 def command(words: list[str]) -> int:
     """Run `metarl queue`; returns the exit status."""
+    placement, words = take_placement(words)
     arguments = parse(QueueArguments, words, "metarl queue")
     if arguments.jobs is not None and not 1 <= arguments.jobs <= 1000:
         raise UsageError(f"--jobs must be between 1 and 1,000, got {arguments.jobs}")
@@ -39,7 +44,9 @@ def command(words: list[str]) -> int:
         raise UsageError(f"--hours must be a positive number, got {arguments.hours}")
     members = members_of_list(arguments.file, arguments.out, planned)
     say(f"{len(members)} runs in {arguments.out}")
-    status = train_members(members, arguments.jobs, None if arguments.hours is None else arguments.hours * 3600)
+    most_s = None if arguments.hours is None else arguments.hours * 3600
+    with placed(placement) as place:
+        status = train_members(members, arguments.jobs, most_s, place)
     rows = [(member.label, member.state, member.line) for member in members]
     show_table("runs of the list", ("run", "state", "last heard"), rows, text_columns=3)
     if status:

@@ -10,6 +10,7 @@ from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import Device
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
+from metarl.experiments.ray_runs import placed, take_placement
 from metarl.experiments.runs import go_back
 from metarl.experiments.seeds import finish_group, is_group, members_of
 from metarl.experiments.working import work
@@ -45,11 +46,15 @@ class ResumeArguments:
 
 def command(words: list[str]) -> int:
     """Run `metarl resume`; returns the exit status."""
+    placement, words = take_placement(words)
     arguments = parse(ResumeArguments, words, "metarl resume")
     if is_group(arguments.folder):
         check_alone("several runs are trained")
         members = members_of(arguments.folder, arguments.own, iterations=arguments.iterations)
-        return finish_group(arguments.folder, members)
+        with placed(placement) as place:
+            return finish_group(arguments.folder, members, place)
+    if placement is not None:
+        raise UsageError("resume takes --workers ray for a folder of several runs; a run keeps its own workers")
     run = open_again(arguments.folder, arguments.own)
     if arguments.checkpoint not in (CHECKPOINT, PREVIOUS):
         raise UsageError(f"--checkpoint must be {CHECKPOINT} or {PREVIOUS}, got {arguments.checkpoint!r}")

@@ -6,7 +6,9 @@ from typing import cast, get_args
 from metarl.experiments.arguments import UsageError
 from metarl.experiments.comparison.figures import can_draw
 from metarl.experiments.console import say, show_table
+from metarl.experiments.places import Place
 from metarl.experiments.prepared import planned
+from metarl.experiments.ray_runs import placed, take_placement
 from metarl.experiments.runs import make_folder
 from metarl.experiments.seeds import train_members
 from metarl.experiments.sweep.figures import draw
@@ -25,6 +27,8 @@ are stopped early. EXPERIMENT and fields are as for `metarl train`.
   --score WORD              return, success, accuracy or error (default: return; of
                             few-shot learners accuracy, or the error)
   --jobs N                  trials at a time (default: one per core)
+  --workers ray             each trial on a node of a Ray cluster, with --ray-address
+                            HOST:PORT|auto, --run-cores N and --run-gpus F
   --hours H                 hours after which all are stopped (default: never)
   --sampler-seed N          seed of the proposals (default: 0)
   --out DIR                 folder of the sweep (default: the next free runs/NAME-sweep);
@@ -42,6 +46,7 @@ def command(words: list[str]) -> int:
         return 0
     if not words or words[0].startswith("-"):
         raise UsageError("sweep needs an experiment: a name of `metarl list`, or FILE.py:NAME")
+    placement, words = take_placement(words)
     over, words = _after_over(words)
     trials = _number(_take(words, "--trials"), "--trials", 30, 100_000)
     jobs_word, hours_word = _take(words, "--jobs"), _take(words, "--hours")
@@ -54,15 +59,23 @@ def command(words: list[str]) -> int:
     plan = SweepPlan(tuple(words), tuple(over), seed, cast("Measure | None", measure))
     hours = _hours(hours_word)
     plan.check()  # what cannot be tried is said before a folder is made
+    with placed(placement) as place:
+        return _sweep(plan, None if out is None else Path(out), trials, (jobs, hours), place)
+
+
+def _sweep(
+    plan: SweepPlan, out: Path | None, trials: int, limits: tuple[int | None, float | None], place: Place | None
+) -> int:
+    """Train the trials that are to do, under limits of trials at a time and of seconds; the exit status."""
     try:
-        folder = make_folder(None, f"{planned(words)[0].name}-sweep") if out is None else Path(out)
+        folder = make_folder(None, f"{planned(plan.words)[0].name}-sweep") if out is None else out
         sweep = Sweep(plan, folder)
     except ModuleNotFoundError as error:
         raise UsageError('a sweep needs Optuna: pip install "metarl-toolkit[sweep]"') from error
     members = sweep.members(trials)
     say(f"{len(members)} of {trials} trials to do in {folder}")
     if members:
-        train_members(members, jobs, hours)
+        train_members(members, *limits, place)
     _show(sweep, trials)
     if sweep.members(trials):
         say(f"not all trials are done; the same command with --out {folder} goes on")

@@ -7,7 +7,9 @@ from metarl.experiments.arguments import UsageError
 from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.console import say
 from metarl.experiments.fewshot_settings import LEARNERS
+from metarl.experiments.places import Place
 from metarl.experiments.prepared import Prepared, prepared_by, with_seed
+from metarl.experiments.ray_runs import placed, take_placement
 from metarl.experiments.runs import make_folder, make_run
 from metarl.experiments.seeds import Member, finish_group, parse_seeds
 from metarl.experiments.working import work
@@ -18,6 +20,8 @@ _LEARNERS = textwrap.fill(", ".join(LEARNERS), 48).replace("\n", "\n" + 30 * " "
 _ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48).replace("\n", "\n" + 30 * " ")
 HELP = f"""usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
        metarl train EXPERIMENT ... --seeds 3 [--out DIR] [any field]
+       metarl train EXPERIMENT ... --seeds 10 --workers ray [--ray-address HOST:PORT|auto]
+                    [--run-cores N] [--run-gpus F]    each run on a node of a Ray cluster
 
 EXPERIMENT is one of
   NAME                        an experiment of `metarl list`
@@ -38,6 +42,9 @@ def command(words: list[str]) -> int:
         return 0
     if not words or words[0].startswith("-"):
         raise UsageError("train needs an experiment: a name of `metarl list`, or FILE.py:NAME")
+    placement = None
+    if any(word.partition("=")[0] == "--seeds" for word in words):  # else --workers is the experiment's
+        placement, words = take_placement(words)
     count = next((place for place, word in enumerate(words) if word.startswith("-")), len(words))
     prepared = [prepared_by(word, words[count:]) for word in words[:count]]
     out, seeds = prepared[0].out, prepared[0].seeds
@@ -45,7 +52,9 @@ def command(words: list[str]) -> int:
         if count > 1:
             raise UsageError(f"expected one experiment, got {', '.join(words[:count])}; several need --seeds")
         return _train_one(prepared[0], out)
-    return _train_group(prepared, out, parse_seeds(seeds))
+    check_alone("several runs are trained")
+    with placed(placement) as place:
+        return _train_group(prepared, out, parse_seeds(seeds), place)
 
 
 def _train_one(prepared: Prepared, out: Path | None) -> int:
@@ -59,9 +68,8 @@ def _train_one(prepared: Prepared, out: Path | None) -> int:
         return work(run, prepared.own)
 
 
-def _train_group(prepared: list[Prepared], out: Path | None, seeds: tuple[int, ...]) -> int:
+def _train_group(prepared: list[Prepared], out: Path | None, seeds: tuple[int, ...], place: Place | None) -> int:
     """Train every experiment with every seed, in one folder, on the same test tasks."""
-    check_alone("several runs are trained")
     by_name = {each.name: each for each in prepared}
     if len(by_name) < len(prepared):
         raise UsageError(f"expected distinct experiments, got {', '.join(each.name for each in prepared)}")
@@ -78,4 +86,4 @@ def _train_group(prepared: list[Prepared], out: Path | None, seeds: tuple[int, .
         label = f"seed {seed}" if len(prepared) == 1 else f"{name} {seed}"
         members.append(Member(made.folder, label, by_name[name].own))
     say(f"{len(members)} runs in {folder}")
-    return finish_group(folder, members)
+    return finish_group(folder, members, place)

@@ -12,13 +12,15 @@ from metarl.envs.dynamics import SimulatorGap
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.configuration import decode, encode, experiment_benchmark, make_agent
 from metarl.experiments.console import say
+from metarl.experiments.places import Place
 from metarl.experiments.presets.studies import STUDIES
+from metarl.experiments.ray_runs import placed, take_placement
 from metarl.experiments.runs import make_folder
 from metarl.experiments.study.configuration import StablePpo, Study, on_benchmark
 from metarl.experiments.study.figure import HOW_TO_INSTALL, can_draw, draw
 from metarl.experiments.study.held_out import held_out_sets
 from metarl.experiments.study.report import DISJOINT, show, summarise
-from metarl.experiments.study.running import Interrupted, run_parts, taken
+from metarl.experiments.study.running import Interrupted, run_parts, taken, train_elsewhere
 from metarl.runs import codec
 from metarl.runs.files import write_json
 from metarl.runs.lock import locked
@@ -30,6 +32,9 @@ STUDY, RESULTS, FIGURE = "study.json", "results.json", "figure.png"
 @dataclass(frozen=True)
 class StudyArguments:
     """Compare agents and baselines on the same held-out tasks.
+
+    With --workers ray [--ray-address HOST:PORT or auto] [--run-cores N] [--run-gpus F] the agents are trained side
+    by side on the nodes of a Ray cluster.
 
     Attributes:
         out: Folder of the study, new or one to go on with; by default the next free runs/NAME-seedN.
@@ -67,7 +72,8 @@ def command(words: list[str]) -> int:
     name = words[0]
     if name not in STUDIES:
         raise UsageError(f"unknown study {name!r}; known: {known}")
-    arguments = parse(StudyArguments, words[1:], f"metarl study {name}")
+    placement, words = take_placement(words[1:])
+    arguments = parse(StudyArguments, words, f"metarl study {name}")
     others = ("out", "benchmark", "runs", "experiment")
     changes = {key: value for key, value in asdict(arguments).items() if key not in others}
     study, source = STUDIES[name].configuration, STUDIES[name].source
@@ -76,11 +82,20 @@ def command(words: list[str]) -> int:
         source = f"{source}; here of {study.benchmark}"
     study = replace(study, **{key: value for key, value in changes.items() if value is not None})
     say(f"{name}: {source}")
-    trained = _trained_runs(study, [word for words in arguments.runs for word in words])
-    return run_study(name, study, arguments.out, trained, arguments.experiment)
+    trained = _trained_runs(study, [word for some in arguments.runs for word in some])
+    with placed(placement) as place:
+        return run_study(name, study, arguments.out, trained, arguments.experiment, place=place)
 
 
-def run_study(name: str, study: Study, out: Path | None, trained: dict[str, Path], own: str | None = None) -> int:
+def run_study(
+    name: str,
+    study: Study,
+    out: Path | None,
+    trained: dict[str, Path],
+    own: str | None = None,
+    *,
+    place: Place | None = None,
+) -> int:
     """Run a study in a new folder, or go on with it in the one it has; returns the exit status.
 
     Args:
@@ -89,6 +104,7 @@ def run_study(name: str, study: Study, out: Path | None, trained: dict[str, Path
         out: Folder of the study; None for the next free one.
         trained: Run folders that learners are taken from, by the name of the learner.
         own: FILE.py:NAME of the experiment that they were made with, if it is not built in.
+        place: Place where the learners are trained side by side; None for one after the other, here.
 
     Raises:
         ValueError: if the folder holds something else, or what is asked for cannot be made.
@@ -108,6 +124,8 @@ def run_study(name: str, study: Study, out: Path | None, trained: dict[str, Path
         say(f"study folder {folder}")
         say(f"held out: {', '.join(f'{len(s.tasks)} tasks of {key}' for key, s in sets.items())}; {DISJOINT}")
         with locked(folder):
+            if place is not None:
+                train_elsewhere(study, folder, trained, place)
             _write(summarise(name, study, sets, run_parts(study, folder, sets, trained, own)), folder)
     except (Interrupted, KeyboardInterrupt):
         where = f" and --out {folder}" if folder is not None and folder.exists() else ""

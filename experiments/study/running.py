@@ -26,7 +26,9 @@ from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.configuration import Experiment, encode
 from metarl.experiments.console import Waiting, duration, say
 from metarl.experiments.loading import open_run, prepare_run
+from metarl.experiments.places import Place
 from metarl.experiments.runs import CONFIG, Run, checkpointed_iteration, make_run
+from metarl.experiments.seeds import Member, train_members
 from metarl.experiments.study.configuration import (
     FINE_TUNED,
     FROM_SCRATCH,
@@ -42,6 +44,7 @@ from metarl.experiments.working import own_loggers, train_shown
 from metarl.loop import Progress
 from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
+from metarl.runs.cores import WorkerError
 from metarl.runs.files import write_json
 from metarl.runs.loggers import closing
 from metarl.runs.reading import read_json
@@ -145,13 +148,46 @@ def _experiment(study: Study, learner: Learner) -> Experiment:
     return replace(learner.experiment, seed=study.seed, num_threads=study.num_threads)
 
 
-def _trained(study: Study, learner: Learner, folder: Path) -> Run:
-    """The learner's run, trained to its end."""
+def train_elsewhere(study: Study, folder: Path, trained: Mapping[str, Path], place: Place) -> None:
+    """Train side by side, at a place such as a cluster, the learners that are not measured yet.
+
+    Args:
+        study: Study that compares the learners.
+        folder: Folder of the study.
+        trained: Run folders that learners are taken from instead.
+        place: Place of the runs.
+
+    Raises:
+        Interrupted: if the user stopped it.
+        WorkerError: if a run failed; names it.
+    """
+    (folder / "runs").mkdir(exist_ok=True)
+    members = [
+        Member(_begun(study, learner, folder).folder, learner.name)
+        for learner in study.learners
+        if learner.name not in trained and not (folder / "evaluations" / f"{learner.name}.json").exists()
+    ]
+    status = train_members(members, place=place)
+    for member in members:
+        if member.state == "failed":
+            raise WorkerError(f"{member.folder}: {member.line}")
+    if status:
+        raise Interrupted
+
+
+def _begun(study: Study, learner: Learner, folder: Path) -> Run:
+    """The learner's run in its folder, new or with exactly the study's configuration."""
     experiment, place = _experiment(study, learner), folder / "runs" / learner.name
     there = (place / CONFIG).is_file()
     run = open_run(place) if there else make_run(prepare_run(learner.name, experiment), place)
     if run.experiment != experiment:
         raise ValueError(f"{place} has another configuration than the study; give the study another --out")
+    return run
+
+
+def _trained(study: Study, learner: Learner, folder: Path) -> Run:
+    """The learner's run, trained to its end."""
+    run = _begun(study, learner, folder)
     with closing(own_loggers(run)) as loggers:
         progress, interrupted = train_shown(run, loggers)
     if interrupted:

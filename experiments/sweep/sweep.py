@@ -19,8 +19,9 @@ from typing import Any
 
 from metarl.experiments.arguments import UsageError
 from metarl.experiments.prepared import planned
+from metarl.experiments.run_process import State
 from metarl.experiments.runs import CONFIG, make_run
-from metarl.experiments.seeds import Member, State
+from metarl.experiments.seeds import Member
 from metarl.experiments.sweep.ranges import SettingRange, parse_ranges
 from metarl.experiments.sweep.scores import Measure, progress_score, score_in
 from metarl.runs.files import atomic_write, write_json

@@ -8,10 +8,18 @@ LOCAL_COUNT = "LOCAL_WORLD_SIZE"
 """Variable by which torchrun says how many processes it started on this machine, which share its cores."""
 
 
+CORES = "METARL_CORES"
+"""Variable that limits the cores that are used, of a run for which a cluster sets so many aside."""
+
+
 def usable_cores() -> int:
-    """Number of cores that this process may use: those of the machine, or its share of them under torchrun."""
+    """Number of cores that this process may use: those of the machine, or its share of them.
+
+    A run on a cluster has as many as were set aside for it, and the processes of torchrun on a machine share its.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = os.environ.get(LOCAL_COUNT, "")
+    limit, number = os.environ.get(CORES, ""), os.environ.get(LOCAL_COUNT, "")
+    cores = min(cores, int(limit)) if limit.isdigit() and int(limit) else cores
     return max(1, cores // int(number)) if number.isdigit() and int(number) else cores
 
 

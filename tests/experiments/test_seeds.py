@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from metarl.experiments import seeds
+from metarl.experiments import places
 from metarl.experiments.cli import main
-from metarl.experiments.seeds import LOG, is_group, parse_seeds
+from metarl.experiments.run_process import LOG
+from metarl.experiments.seeds import is_group, parse_seeds
 
 TINY = ["--training.iterations", "2", "--training.meta-batch-size", "2", "--evaluation.num-tasks", "3"]
 TINY += ["--evaluation.num-steps", "1", "--evaluation.num-episodes", "2", "--num-threads", "1", "--horizon", "5"]
@@ -55,7 +56,7 @@ def test_runs_of_several_seeds_are_each_what_it_would_be_alone(
     assert not is_group(alone)
     capsys.readouterr()
     with monkeypatch.context() as patch:
-        patch.setattr(seeds, "_train_one", lambda *words: pytest.fail("a run that is done was given a process"))
+        patch.setattr(places, "train_one", lambda *words: pytest.fail("a run that is done was given a process"))
         patch.setattr(BaseProcess, "start", BaseProcess.run)
         assert main(["resume", str(group)]) == 0
     assert capsys.readouterr().out.count("done before") == 2
