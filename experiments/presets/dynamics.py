@@ -41,7 +41,7 @@ TEACHER_STUDENT = replace(
 def _taught(benchmark: str, agent: TeacherStudentConfig, source: str) -> Preset[Experiment]:
     """A teacher and its student, on as many steps as the oracle of a study has."""
     training = TrainingConfig(iterations=750, meta_batch_size=40, checkpoint_every=20, evaluate_every=150)
-    return trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5, horizon=200)
+    return trials(benchmark, agent, training, source, num_tasks=40, num_episodes=5)
 
 
 def _random_parameters(benchmark: str) -> Presets:

@@ -26,6 +26,7 @@ from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.agents.teacher_student import InformedPolicyConfig, TeacherStudent, TeacherStudentConfig
 from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.spaces import space_from_json, space_to_json
@@ -33,6 +34,7 @@ from metarl.envs.single import SingleTaskEnv, single_env
 from metarl.envs.toy.point import Point
 from metarl.experiments.configuration import Experiment
 from metarl.experiments.loading import load_agent
+from metarl.task_numbers import TaskNumbers
 from metarl.tasks import Task
 from metarl.training import EvaluationConfig, TrainingConfig
 from metarl.trajectories import Trajectories
@@ -50,6 +52,7 @@ KINDS = [
     "transformer",
     "memoryless",
     "varibad",
+    "student",
     "memory-sac",
     "pearl",
     "pearl-recurrent",
@@ -88,6 +91,9 @@ def _agent_of_trials(kind: str, env: Any, setup: dict[str, Any]) -> Any:
     if kind == "varibad":
         beliefs = BeliefPolicyConfig(memory_size=8, normalise_observations=True)
         return Varibad(env, VaribadConfig(beliefs), **setup)
+    if kind == "student":
+        informed = InformedPolicyConfig(memory_size=8, infers="parameters", normalise_observations=True)
+        return TeacherStudent(env, TeacherStudentConfig(informed, num_episodes=2), TaskNumbers(FAMILY), **setup)
     memory: Any = "none" if kind == "memoryless" else kind
     policy = TrialPolicyConfig(memory=memory, memory_size=8, num_heads=2, normalise_observations=True)
     return Rl2(env, Rl2Config(policy, num_episodes=2), **setup)
