@@ -55,6 +55,16 @@ class Logger:
             size: Height and width in pixels.
         """
 
+    def figure(self, position: int, name: str, png: bytes, size: tuple[int, int]) -> None:
+        """Show a figure.
+
+        Args:
+            position: Place on the x axis.
+            name: Name of the figure.
+            png: Content of a PNG file.
+            size: Height and width in pixels.
+        """
+
     def close(self) -> None:
         """Write what is still to be written; called once, also when training fails."""
 
@@ -117,9 +127,16 @@ class TensorBoardLogger(Logger):
 
     def film(self, position: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
         """Show a film under IMAGES, where TensorBoard plays it."""
+        self._show(position, name, gif, size)
+
+    def figure(self, position: int, name: str, png: bytes, size: tuple[int, int]) -> None:
+        """Show a figure under IMAGES."""
+        self._show(position, name, png, size)
+
+    def _show(self, position: int, name: str, content: bytes, size: tuple[int, int]) -> None:
         from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: PLC0415
 
-        image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=gif)
+        image = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=content)
         self._write(step=position, summary=Summary(value=[Summary.Value(tag=name, image=image)]))
 
     def _write(self, **event: Any) -> None:  # the fields of TensorBoard's Event
@@ -206,6 +223,12 @@ class WandbLogger(Logger):
     def film(self, position: int, name: str, gif: bytes, size: tuple[int, int]) -> None:
         """Log a film at a position."""
         self._run.log({"position": position, name: self._wandb.Video(io.BytesIO(gif), format="gif")})
+
+    def figure(self, position: int, name: str, png: bytes, size: tuple[int, int]) -> None:
+        """Log a figure at a position."""
+        from PIL import Image  # noqa: PLC0415  # few runs log figures
+
+        self._run.log({"position": position, name: self._wandb.Image(Image.open(io.BytesIO(png)))})
 
     def close(self) -> None:
         """Finish the run, once it was opened."""
