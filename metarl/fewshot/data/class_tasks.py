@@ -39,6 +39,8 @@ class EpisodesConfig:
         train_queries: Number of query examples per class in training; None for num_queries.
         within_groups: Tasks whose classes are all of one group, one alphabet of Omniglot or one folder of class
             folders: none of them, the held-out ones, or all. Groups of too few classes are left out.
+        train_labels: Labels of training tasks: 0 to N - 1 within each "task", or the number of the "class" among
+            all that are trained on, for classifiers of all classes.
     """
 
     num_ways: int = 5
