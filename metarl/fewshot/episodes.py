@@ -20,7 +20,12 @@ class Examples(NamedTuple):
 
     @staticmethod
     def of_one_task(inputs: Tensor, targets: Tensor) -> "Examples":
-        """The examples of a single task, inputs [row, *input] and targets [row] or [row, out]."""
+        """The examples of a single task, inputs [row, *input] and targets [row] or [row, out].
+
+        Classes may be of any integer type, or of bool.
+        """
+        if not targets.is_floating_point():
+            targets = targets.long()
         if len(inputs) != len(targets):
             raise ValueError(f"expected as many targets as inputs, got {len(targets)} and {len(inputs)}")
         return Examples(inputs.unsqueeze(0), targets.unsqueeze(0))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.backbones import BackboneConfig, NetworkSpec, check_network
+from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
@@ -176,18 +177,33 @@ class ModuleLearner(ABC):
             part.load_state_dict(state[name])
 
 
-def learn_task(learner: Learner, inputs: Tensor, targets: Tensor, *, num_steps: int | None = None) -> Predictor:
+def learn_task(
+    learner: Learner,
+    inputs: Tensor | np.ndarray,
+    targets: Tensor | np.ndarray,
+    *,
+    num_steps: int | None = None,
+) -> Callable[[Tensor | np.ndarray], Tensor]:
     """Learn one task from a few examples, and predict.
+
+    Tensors and NumPy's arrays will do; bytes stand for numbers in [0, 1], and arrays of numbers become float32.
 
     Args:
         learner: Meta-trained learner; it is left as it is.
         inputs: Examples [row, *input].
-        targets: Class indices [row], or numbers [row, out].
+        targets: Class indices [row] of any integer type or bool, or numbers [row, out].
         num_steps: Number of adaptation steps; None for as many as the learner was trained for.
 
     Returns:
         A function from new inputs [row, *input] to outputs [row, out].
     """
-    support = Examples.of_one_task(inputs, targets)
+    support = Examples.of_one_task(as_inputs(_as_tensor(inputs)), _as_tensor(targets))
     predict = learner.adapt(support, learner.num_steps if num_steps is None else num_steps)[-1]
-    return lambda queries: predict(queries.unsqueeze(0)).squeeze(0)
+    return lambda queries: predict(as_inputs(_as_tensor(queries)).unsqueeze(0)).squeeze(0)
+
+
+def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    if isinstance(values, Tensor):
+        return values
+    tensor = torch.from_numpy(np.ascontiguousarray(values))
+    return tensor.float() if tensor.is_floating_point() else tensor

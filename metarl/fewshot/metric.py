@@ -40,7 +40,14 @@ class MetricLearner(ModuleLearner):
         self.head = (
             nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
         )
-        self.outer = OuterOptimizer([*network.weights.values(), *self.head.parameters()], outer)
+        own, beside = list(network.weights.values()), list(self.head.parameters())
+        apart = outer.head_lr_factor != 1.0 and bool(beside)
+        self.outer = OuterOptimizer(
+            own if apart else [*own, *beside],
+            outer,
+            rule=beside if apart else (),
+            rule_lr_factor=outer.head_lr_factor,
+        )
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
     @property

@@ -1,9 +1,9 @@
-"""The outer step that most learners share: Adam along the gradient of the mean loss, a few tasks at a time."""
+"""The outer step that most learners share: along the gradient of the mean loss, a few tasks at a time."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +11,14 @@ from torch import Tensor
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.objectives import score_name, task_scores
 from metarl.runs import parallel
-from metarl.runs.configs import MOST_TASKS, MOST_UPDATES, check_counts, check_not_negative, check_positive
+from metarl.runs.configs import (
+    MOST_TASKS,
+    MOST_UPDATES,
+    check_counts,
+    check_fraction,
+    check_not_negative,
+    check_positive,
+)
 
 
 class OuterLosses(NamedTuple):
@@ -28,16 +35,22 @@ class OuterLosses(NamedTuple):
 
 @dataclass(frozen=True)
 class OuterConfig:
-    """The outer optimiser, Adam.
+    """The outer optimiser, Adam unless another is named.
 
     Attributes:
-        outer_lr: Adam step size of the outer loop, at the start if it is annealed.
-        final_outer_lr: Adam step size after annealing_updates, approached along half a cosine; None for no
+        outer_lr: Step size of the outer loop, at the start if it is annealed.
+        final_outer_lr: Step size after annealing_updates, approached along half a cosine; None for no
             annealing.
         annealing_updates: Number of updates until the step size is final_outer_lr; None for the whole run.
         max_grad: Largest size of an entry of the outer gradient, beyond which it is clipped; None for no clipping.
         tasks_at_once: Number of tasks whose graphs are held in memory at a time; None for 4 where convolutions run
             on a CPU, whose caches hold no more, and for all tasks otherwise.
+        optimizer: Optimiser of the outer loop; adamw shrinks weights apart from their gradients.
+        momentum: Share of the last step in the next one of sgd, in [0, 1).
+        weight_decay: Weight of half the squared weights beside the loss, or of adamw's shrinking.
+        max_grad_norm: Largest norm of the outer gradient, beyond which it is scaled down; None for no limit.
+        head_lr_factor: Step size of what learners that compare train beside their network, such as scales and
+            regularisation, as a multiple of outer_lr.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {
@@ -51,9 +64,19 @@ class OuterConfig:
     annealing_updates: int | None = None
     max_grad: float | None = None
     tasks_at_once: int | None = None
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    max_grad_norm: float | None = None
+    head_lr_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        check_positive(self, "outer_lr", *(name for name in ("max_grad",) if self.max_grad is not None))
+        limits = (name for name in ("max_grad", "max_grad_norm") if getattr(self, name) is not None)
+        check_positive(self, "outer_lr", "head_lr_factor", *limits)
+        check_not_negative(self, "weight_decay")
+        check_fraction(self, "momentum")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f"momentum is of sgd, got {self.momentum} for {self.optimizer}; leave it out")
         check_not_negative(self, *(["final_outer_lr"] if self.final_outer_lr is not None else []))
         check_counts(self, "annealing_updates", most=MOST_UPDATES)
         check_counts(self, "tasks_at_once", most=MOST_TASKS)
@@ -73,7 +96,7 @@ class OuterConfig:
 
 
 class OuterOptimizer:
-    """Adam on everything that is meta-learned, with the step sizes and the clipping of its configuration.
+    """An optimiser of everything that is meta-learned, with the step sizes and the clipping of its configuration.
 
     Args:
         params: Leaves to train.
@@ -100,7 +123,7 @@ class OuterOptimizer:
             raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
         self._factors = [1.0, rule_lr_factor][: 2 if rule else 1]
         groups = [{"params": list(params)}, {"params": list(rule)}][: len(self._factors)]
-        self._adam = torch.optim.Adam(groups, lr=config.outer_lr)
+        self._optimizer = make_optimizer(groups, config)
 
     def update(self, losses_of: Callable[[Episodes], OuterLosses], episodes: Episodes) -> dict[str, float]:
         """Take a step along the gradient of the mean loss; returns metrics.
@@ -108,7 +131,7 @@ class OuterOptimizer:
         Raises:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
         """
-        self._adam.zero_grad()
+        self._optimizer.zero_grad()
         scores, total, num_tasks = [], 0.0, episodes.num_tasks
         own = parallel.share(num_tasks)
         for place, part in in_pieces(episodes.select(own), self.config.tasks_at_once):
@@ -126,24 +149,37 @@ class OuterOptimizer:
 
     def step(self) -> dict[str, float]:
         """Take a step along the gradients that the leaves hold; returns metrics."""
-        for group, factor in zip(self._adam.param_groups, self._factors, strict=True):
+        for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
             group["lr"] = factor * self.config.outer_lr_after(self.updates)
         grads = [p.grad for p in self._params if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
+        if self.config.max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._params, self.config.max_grad_norm)
         if self.config.max_grad is not None:
             torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)
-        self._adam.step()
+        self._optimizer.step()
         self.updates += 1
         return {"loss/grad_norm": float(norm)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Adam's moments and the number of updates."""
-        return {"adam": self._adam.state_dict(), "updates": self.updates}
+        """The optimiser's moments and the number of updates."""
+        # The name is that of older checkpoints, whatever the optimiser is.
+        return {"adam": self._optimizer.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self._adam.load_state_dict(state["adam"])
+        self._optimizer.load_state_dict(state["adam"])
         self.updates = state["updates"]
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: OuterConfig) -> torch.optim.Optimizer:
+    """The optimiser of a configuration, of groups of leaves."""
+    decay = config.weight_decay
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=config.momentum, weight_decay=decay)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.outer_lr, weight_decay=decay)
+    return torch.optim.Adam(groups, lr=config.outer_lr, weight_decay=decay)
 
 
 def in_pieces(episodes: Episodes, tasks_at_once: int | None) -> list[tuple[int, Episodes]]:

@@ -5,6 +5,7 @@ from tests.faults.fault import Fault
 _METRIC = ("tests/fewshot/test_metric_learners.py",)
 _GRADIENT = ("tests/fewshot/test_gradient_learners.py",)
 _OUTER = (
+    "tests/fewshot/test_outer.py",
     "tests/fewshot/test_gradient_learners.py",
     "tests/fewshot/test_configurations.py",
     "tests/fewshot/test_learners.py",
@@ -160,6 +161,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _OUTER,
         [
             ("torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)", "pass"),
+            ("torch.nn.utils.clip_grad_norm_(self._params, self.config.max_grad_norm)", "pass"),
             ("done = min(updates / self.annealing_updates, 1.0)", "done = updates / self.annealing_updates"),
             (
                 'group["lr"] = factor * self.config.outer_lr_after(self.updates)',
