@@ -44,12 +44,14 @@ AGENTS = {
     "maml-trpo": MamlTrpoConfig(policy=POLICY, adaptation=ADAPTATION),
     "rl2": Rl2Config(
         policy=TrialPolicyConfig(memory_size=8, normalise_observations=True),
+        epochs=2,
         final_outer_lr=1e-4,
         final_gae_lambda=0.9,
         final_entropy_coef=0.0,
     ),
     "varibad": VaribadConfig(
         policy=BeliefPolicyConfig(latent_size=2, memory_size=8, decoder_sizes=(8,), normalise_observations=True),
+        epochs=2,
         belief_updates=2,
         belief_trials=2,
         num_posteriors=4,

@@ -88,8 +88,8 @@ def test_policies_with_written_weights_learn_which_arm_pays(make: Callable[[Hype
     agent, rng = _agent(make("bias-hyperinit"), 30), np.random.default_rng(0)
     with Workers(EnvMaker(BANDIT.family, None)) as workers:
         for _ in range(30):
-            agent.update(agent.collect(workers, tasks * 20, rng))
-        trained = workers.collect(agent.actor(), tasks * 100, 4, seed=7)
+            agent.update(agent.collect(workers, tasks * 10, rng))
+        trained = workers.collect(agent.actor(), tasks * 50, 4, seed=7)
     assert trained.returns().sum(1).mean() > 3.3  # 3.5 at best, 2 blind
     assert agent.policy.policy.matrix.abs().max() > 0.01  # which started at zero
 

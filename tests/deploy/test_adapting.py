@@ -92,8 +92,8 @@ KINDS = ("promp", "maml-trpo", "pearl", "pearl-recurrent", "gru", "lstm", "trans
 
 @pytest.mark.parametrize(
     ("kind", "family", "task"),
-    [(kind, HOP, HOP_TASK) for kind in (*KINDS, "es-maml")]
-    + [(kind, CHEETAH, CHEETAH_TASK) for kind in ("promp", "pearl", "gru")],
+    [pytest.param(kind, HOP, HOP_TASK, id=f"hopper-{kind}") for kind in (*KINDS, "es-maml")]
+    + [pytest.param(kind, CHEETAH, CHEETAH_TASK, id=f"cheetah-{kind}") for kind in ("promp", "pearl", "gru")],
 )
 def test_a_plain_environment_gives_what_the_engine_gives(kind: str, family: TaskFamily, task: Task) -> None:
     """Same seeds, same episodes, same adapted policy; hopper's episodes end early, at different times."""

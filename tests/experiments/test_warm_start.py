@@ -36,7 +36,7 @@ POLICY, ADAPTATION = PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episo
 AGENTS = {
     "promp": PrompConfig(policy=POLICY, adaptation=ADAPTATION),
     "maml-trpo": MamlTrpoConfig(policy=POLICY, adaptation=ADAPTATION),
-    "rl2": Rl2Config(policy=TrialPolicyConfig(memory_size=8)),
+    "rl2": Rl2Config(policy=TrialPolicyConfig(memory_size=8), epochs=1),
     "pearl": PearlConfig(
         context=ContextConfig(hidden_sizes=(8,)),
         hidden_sizes=(8,),
