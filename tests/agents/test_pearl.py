@@ -74,9 +74,9 @@ def _agent(
     return agent, tasks, Workers(maker, num_threads=1)
 
 
-def _filled(config: PearlConfig = CONFIG) -> Pearl:
+def _filled(config: PearlConfig = CONFIG, benchmark: str = "sparse-point") -> Pearl:
     """An agent with a first collection in its replay."""
-    agent, tasks, workers = _agent(config)
+    agent, tasks, workers = _agent(config, benchmark)
     with workers:
         for collection in agent.collect(workers, tasks, np.random.default_rng(0)):
             agent.store(collection)
@@ -225,7 +225,9 @@ def test_the_encoder_learns_from_the_critics_and_the_kl_only() -> None:
 
 
 def test_an_update_moves_every_network_and_the_target_a_little() -> None:
-    agent = _filled(replace(CONFIG, learn_temperature=True))
+    # Steps so long that no tolerance hides which of value and target follows the other.
+    config = replace(CONFIG, learn_temperature=True, target_rate=0.4, outer_lr=1e-2)
+    agent = _filled(config)
     before = {name: p.detach().clone() for name, p in agent.learner.named_parameters()}
     encoder = [p.detach().clone() for p in agent.acting.encoder.parameters()]
     agent.step(agent.draw())
@@ -233,8 +235,56 @@ def test_an_update_moves_every_network_and_the_target_a_little() -> None:
     assert all(not torch.equal(after[name], p) for name, p in before.items() if "target" not in name)
     assert all(not torch.equal(p, old) for p, old in zip(agent.acting.encoder.parameters(), encoder, strict=True))
     name = "weight_1"
-    expected = before[f"target_value.{name}"].lerp(after[f"value.{name}"], CONFIG.target_rate)
+    expected = before[f"target_value.{name}"].lerp(after[f"value.{name}"], config.target_rate)
     torch.testing.assert_close(after[f"target_value.{name}"], expected)
+
+
+@torch.no_grad()
+def test_the_critic_loss_of_an_update_is_its_formula_row_by_row() -> None:
+    agent = _filled(replace(CONFIG, reward_scale=5.0), "point")
+    learner, encoder, draw = agent.learner, agent.acting.encoder, agent.draw()
+    for network in (learner.critics, learner.target_value):  # which begin with outputs of nearly zero
+        network.get_parameter(f"weight_{network.num_layers - 1}").mul_(100.0)
+    batch, context = agent.replay.gather(draw.places), agent.replay.gather(draw.context_places)
+    rows = agent.acting.context_rows(
+        context.observations, context.actions, context.context_rewards, context.next_observations
+    )
+    latents = encoder.posterior(encoder.read(rows, encoder.start(len(rows)))).sample(draw.latent_noise)
+    assert (latents[0] - latents[1]).abs().max() > 0.1
+    assert batch.rewards.abs().max() > 0.1
+    encode, errors = agent.acting.observations, []
+    for task, latent in enumerate(latents):
+        for row in range(CONFIG.batch_size):
+            state, following = (
+                encode(part[task, row : row + 1])[0] for part in (batch.observations, batch.next_observations)
+            )
+            target = 5.0 * batch.rewards[task, row]
+            if not batch.terminated[task, row]:
+                target = target + CONFIG.gamma * learner.target_value.rows(torch.cat((following, latent))[None])
+            values = learner.critics.rows(torch.cat((state, batch.actions[task, row], latent))[None])
+            errors.append((values.flatten() - target.flatten()).square())
+    expected = torch.stack(errors).mean(0).sum()
+    with torch.enable_grad():
+        loss = agent.step(draw)[0]
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_heavy_kl_pulls_the_posterior_to_the_prior() -> None:
+    agent = _filled(replace(CONFIG, kl_coef=1e4, outer_lr=1e-2))
+    draw, encoder = agent.draw(), agent.acting.encoder
+    context = agent.replay.gather(draw.context_places)
+    rows = agent.acting.context_rows(
+        context.observations, context.actions, context.context_rewards, context.next_observations
+    )
+
+    @torch.no_grad()
+    def kl() -> float:
+        return float(encoder.posterior(encoder.read(rows, encoder.start(len(rows)))).kl().mean())
+
+    before = kl()
+    for _ in range(5):
+        agent.step(draw)
+    assert kl() < 0.95 * before
 
 
 def test_the_kl_weighs_the_same_in_a_larger_meta_batch() -> None:
