@@ -83,12 +83,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        status = _status(error)
+        status, reason = _status(error), str(error)
         if status is None:
-            raise
+            from metarl.experiments.outside import own_mistake  # noqa: PLC0415  # not before something fails
+
+            mistake = own_mistake(error)
+            if mistake is None:
+                raise
+            status, reason = 2, mistake
+        elif _is_memory(error):
+            reason = f"not enough memory for what was asked ({error}); ask for less"
         _let_the_first_speak()
-        reason = f"not enough memory for what was asked ({error}); ask for less"
-        print(f"metarl: error: {_one_line(reason if _is_memory(error) else str(error))}", file=sys.stderr)
+        print(f"metarl: error: {_one_line(reason)}", file=sys.stderr)
         return status
     except KeyboardInterrupt:
         print("metarl: interrupted; a run's checkpoints are as they were", file=sys.stderr)

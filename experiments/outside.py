@@ -24,6 +24,8 @@ GROUP = "metarl.experiments"
 """The group of entry points that experiments are installed under."""
 
 _LOADED_FROM = "__metarl_file__"
+_OWN: set[str] = set()
+"""Names of the packages and modules that users' words have loaded."""
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,7 @@ def _file_module(path: Path, shown: str) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     setattr(module, _LOADED_FROM, (path, digest))
+    _OWN.add(name)
     sys.modules[name] = module
     try:
         with torch.random.fork_rng():
@@ -152,6 +155,7 @@ def _file_module(path: Path, shown: str) -> ModuleType:
 def _module(name: str) -> ModuleType:
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))  # as `python -m` has it
+    _OWN.add(name.partition(".")[0])
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -160,6 +164,17 @@ def _module(name: str) -> ModuleType:
         raise ValueError(_where(error, name)) from error
     except (Exception, SystemExit) as error:  # a user's code may raise anything
         raise ValueError(_where(error, name)) from error
+
+
+def own_mistake(error: BaseException) -> str | None:
+    """One line on an error that a user's loaded code raised, or had a library raise; None for any other."""
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if package == "metarl":
+            return None
+        if package in _OWN:
+            return f"{frame.f_code.co_filename}, line {line}: {type(error).__name__}: {error}"
+    return None
 
 
 def _where(error: BaseException, shown: str) -> str:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from gymnasium.spaces import Box
 from PIL import Image
 
 from metarl.deploy.adapting import adapt_to_recording
@@ -315,7 +314,7 @@ def test_a_damaged_recording_is_one_line_or_adapted_to(pearl: Path, tmp_path: Pa
         except ValueError as error:
             return 2 if "\n" not in str(error) and str(path) in str(error) else 1
         assert all(np.array_equal(values, arrays[name]) for name, values in recording.arrays().items())
-        adapt_to_recording(agent, recording, Box(-1.0, 1.0, (2,)))
+        adapt_to_recording(agent, recording, agent.interface.action_space)
         return 0
 
     statuses = run_all([lambda n=n: run(n) for n in range(NUM_DAMAGES)], limit_s=60)

@@ -63,6 +63,30 @@ def test_an_agent_of_a_file_trains_evaluates_resumes_and_loads(
     assert type(run.agent().config).__name__ == "OwnConfig"
 
 
+@pytest.mark.parametrize(
+    ("mistaken", "message"),
+    [
+        ("return0Promp(setup", "line 13: NameError: name 'return0Promp' is not defined"),
+        ("import json; json.dumps({1}); Promp(setup", "line 13: TypeError: Object of type set"),
+    ],
+)
+def test_a_mistake_in_a_method_of_a_file_is_one_line_with_its_place(
+    file: str, mistaken: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _FILE.count("return Promp(setup") == 1
+    (tmp_path / file).write_text(_FILE.replace("return Promp(setup", mistaken))
+    assert main(["train", f"{file}:OWN", "--out", "run"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"metarl: error: {tmp_path / file}, {message}")
+    assert error.count("\n") == 1
+
+
+def test_a_mistake_of_ours_beneath_a_file_is_not_blamed_on_it(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr("metarl.agents.promp.torch")  # which the agent's own __init__ reads
+    with pytest.raises(NameError, match="torch"):
+        main(["train", f"{file}:OWN", "--out", "run"])
+
+
 def test_what_a_benchmark_of_a_file_needs_again_is_said(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = (
         "--training.iterations 1 --training.meta-batch-size 2 --evaluation.num-tasks 2 --horizon 5 --num-threads 1"
