@@ -20,6 +20,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
+  metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
   metarl export DIR --onnx FILE.onnx [--recording FILE.npz]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
@@ -57,6 +58,7 @@ _COMMANDS = {
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
     "predict": "commands.predict",
+    "diagnose": "commands.diagnose",
     "export": "commands.export",
     "video": "commands.video",
     "compare": "commands.compare",

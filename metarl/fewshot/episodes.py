@@ -61,6 +61,19 @@ class Episodes(NamedTuple):
         return [Episodes(Examples(a, b), Examples(c, d)) for a, b, c, d in zip(*pieces, strict=True)]
 
 
+def by_task(episodes: Episodes) -> Episodes:
+    """The same tasks with places among their own classes for targets, whatever numbers the classes have."""
+    support, query = [], []
+    for known, new in zip(episodes.support.targets, episodes.query.targets, strict=True):
+        classes, places = known.unique(return_inverse=True)
+        support.append(places)
+        query.append(torch.searchsorted(classes, new))
+    return Episodes(
+        Examples(episodes.support.inputs, torch.stack(support)),
+        Examples(episodes.query.inputs, torch.stack(query)),
+    )
+
+
 class EpisodeSource(Protocol):
     """A distribution over few-shot tasks."""
 

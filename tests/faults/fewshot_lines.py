@@ -356,7 +356,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/baseline.py": (
         ("tests/fewshot/test_baseline.py",),
         [
-            ("return super().update(_by_task(episodes), rng)", "return super().update(episodes, rng)"),
+            ("return super().update(by_task(episodes), rng)", "return super().update(episodes, rng)"),
             ("normalize(x - self.head.centre, dim=-1)", "normalize(x, dim=-1)"),
             ("self.outer.updates < updates", "self.outer.updates <= updates"),
             ("if most >= self.config.num_classes:", "if False:"),
@@ -377,6 +377,14 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("weights_only=True", "weights_only=False"),
             ("if strange or missing:", "if missing:"),
             ("weights = _without_prefix(read_weights(path), own)", "weights = read_weights(path)"),
+        ],
+    ),
+    "diagnosis.py": (
+        ("tests/fewshot/test_diagnosis.py",),
+        [
+            ("(true * size + predicted)", "(predicted * size + true)"),
+            ("gaps.abs().sum() / len(probabilities)", "gaps.sum().abs() / len(probabilities)"),
+            ("apart = self.confusion.clone().fill_diagonal_(0)", "apart = self.confusion.clone()"),
         ],
     ),
     "prediction.py": (

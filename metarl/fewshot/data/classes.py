@@ -165,6 +165,18 @@ class ClassEpisodes:
         self._starts = data.starts
         self._members = None if groups is None else _members(groups, num_ways)
 
+    def with_labels(self, labels: TrainLabels) -> "ClassEpisodes":
+        """The same episodes with targets of another kind; the same draws from the same generator."""
+        return ClassEpisodes(
+            self.data,
+            num_ways=self.num_ways,
+            num_shots=self.num_shots,
+            num_queries=self.num_queries,
+            augmentation=self.augmentation,
+            groups=self.groups,
+            labels=labels,
+        )
+
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class, the classes in random order."""
         generator = torch_generator(draw_seed(rng))

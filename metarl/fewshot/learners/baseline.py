@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.backbones import output_shape
-from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.episodes import Episodes, by_task
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.logistic import logistic_duals
 from metarl.fewshot.learners.prototypical import Scale
@@ -135,7 +135,7 @@ class Baseline(MetricLearner):
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step, on the classes or on tasks of them; returns metrics by name."""
         if not self.is_pretraining:
-            return super().update(_by_task(episodes), rng)
+            return super().update(by_task(episodes), rng)
         most = int(max(examples.targets.max() for examples in episodes))
         if most >= self.config.num_classes:
             raise ValueError(
@@ -183,16 +183,3 @@ class Baseline(MetricLearner):
             return -squared_distances(query, means)
         logits: Tensor = self.head.scale() * cosines(query, means)
         return logits
-
-
-def _by_task(episodes: Episodes) -> Episodes:
-    """The same tasks with places among their own classes for targets."""
-    support, query = [], []
-    for known, new in zip(episodes.support.targets, episodes.query.targets, strict=True):
-        classes, places = known.unique(return_inverse=True)
-        support.append(places)
-        query.append(torch.searchsorted(classes, new))
-    return Episodes(
-        Examples(episodes.support.inputs, torch.stack(support)),
-        Examples(episodes.query.inputs, torch.stack(query)),
-    )
