@@ -2,8 +2,9 @@
 
 The same actor collects the same episodes with each. In this process the engine's threads, or its own processes for
 plain Gymnasium environments as Meta-World's, use all cores; processes and Ray have one worker per core with one
-thread each. Besides speed: the time until the first episodes are there, the bytes that go to workers and come
-back per environment step, and the greatest memory of a worker's process.
+thread each. Beside them Stable-Baselines3's collector steps the same environments, one in a process per core, with
+a policy of the same size. Besides speed: the time until the first episodes are there, the bytes that go to workers
+and come back per environment step, and the greatest memory of a worker's process.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, 
 from metarl.envs.benchmarks import make_benchmark
 from metarl.executors.local_processes import LocalProcesses
 from metarl.executors.ray_actors import RayActors
+from metarl.experiments.bench.executor_peers import stable_baselines
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
 from metarl.experiments.console import Waiting, show_table
 from metarl.runs.cores import usable_cores
@@ -28,7 +30,8 @@ from metarl.tasks import Benchmark, Task
 from metarl.workers import EnvMaker, WorkerKind, Workers
 
 KINDS: tuple[WorkerKind, ...] = ("local", "processes", "ray")
-_LABELS = {"local": "this process", "processes": "local processes", "ray": "Ray actors"}
+PEER = "stable-baselines3"
+_LABELS = {"local": "this process", "processes": "local processes", "ray": "Ray actors", PEER: "SB3 SubprocVecEnv"}
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,20 @@ class Sizes:
         num_tasks: Number of tasks.
         num_episodes: Number of episodes per task.
         horizon: Steps per episode.
+        peer_steps: Number of steps of a collection by Stable-Baselines3, whose speed does not depend on it; 0
+            where the environments cannot be had one by one.
     """
 
     num_tasks: int = 40
     num_episodes: int = 20
     horizon: int = 100
+    peer_steps: int = 4000
 
 
 BENCHMARKS = {
     "half-cheetah-dir": Sizes(),
     "ant-dir": Sizes(),
-    "ml1-reach": Sizes(num_tasks=10, num_episodes=4),
+    "ml1-reach": Sizes(num_tasks=10, num_episodes=4, peer_steps=0),
 }
 
 
@@ -94,6 +100,17 @@ def measure_benchmark(
             }
             contenders[kind] = _speed(workers, actor, tasks, sizes.num_episodes)
             contenders[kind]()  # with every worker warm
+        if sizes.peer_steps:
+            began = time.perf_counter()
+            peer = stack.enter_context(
+                stable_baselines(
+                    benchmark.train, horizon=sizes.horizon, num_steps=sizes.peer_steps, processes=usable_cores()
+                )
+            )
+            contenders[PEER] = peer.speed
+            peer.speed()
+            first_s = time.perf_counter() - began
+            costs[PEER] = {"first_episodes_s": first_s, "worker_memory_mb": max(map(_memory_mb, peer.pids))}
         speeds = interleave(contenders, repeats, progress)
     return {
         "workers": usable_cores(),
@@ -101,7 +118,9 @@ def measure_benchmark(
         "episodes": sizes.num_episodes,
         "horizon": sizes.horizon,
         "steps_per_s": {kind: median(values) for kind, values in speeds.items()},
-        "over_this_process": {kind: ratio(speeds[kind], speeds[kinds[0]]) for kind in kinds[1:]},
+        "over_this_process": {
+            kind: ratio(own, speeds[kinds[0]]) for kind, own in speeds.items() if kind != kinds[0]
+        },
         "costs": costs,
     }
 
@@ -159,8 +178,8 @@ def _show(name: str, measured: dict[str, Any]) -> None:
                 f"{speed:,.0f}",
                 *ratio_cells(measured["over_this_process"].get(kind)),
                 f"{costs['first_episodes_s']:.1f}",
-                f"{costs['bytes_sent_per_step']:.1f}",
-                f"{costs['bytes_received_per_step']:.0f}",
+                f"{costs['bytes_sent_per_step']:.1f}" if "bytes_sent_per_step" in costs else "",
+                f"{costs['bytes_received_per_step']:.0f}" if "bytes_received_per_step" in costs else "",
                 f"{costs['worker_memory_mb']:.0f}",
             ]
         )

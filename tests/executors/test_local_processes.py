@@ -188,7 +188,7 @@ def test_the_executors_bench_counts_bytes_and_compares_with_this_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    sizes = executors.Sizes(num_tasks=3, num_episodes=2, horizon=4)
+    sizes = executors.Sizes(num_tasks=3, num_episodes=2, horizon=4, peer_steps=16)
     measured = executors.bench(1, {"point": sizes}, ("local", "processes"))["benchmarks"]["point"]
     json.dumps(measured)
     local, processes = measured["costs"]["local"], measured["costs"]["processes"]
@@ -196,6 +196,9 @@ def test_the_executors_bench_counts_bytes_and_compares_with_this_process(
     # Two observations, two actions, two moments of the policy, a reward and three flags: 4 * 7 + 3 at least.
     assert processes["bytes_received_per_step"] > 4 * 7 + 3
     assert processes["worker_memory_mb"] > 50
+    assert measured["costs"][executors.PEER]["worker_memory_mb"] > 50
+    assert measured["over_this_process"].keys() == {"processes", executors.PEER}
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     speeds = measured["steps_per_s"]
     assert measured["over_this_process"]["processes"]["median"] == pytest.approx(
         speeds["processes"] / speeds["local"]
