@@ -27,7 +27,7 @@ _POLL_S = 1.0
 
 
 class News(NamedTuple):
-    """What happened since the last poll.
+    """Events of a run since the last poll.
 
     Attributes:
         messages: Messages of the run's process.
@@ -91,7 +91,7 @@ class RunHost:
         return Readiness(socket.gethostname(), os.getpid(), node, versions())
 
     def poll(self) -> News:
-        """What happened since the last call; waits a second for something."""
+        """Events since the last call; waits a second for one."""
         assert self._process is not None, "start comes before poll"
         exitcode = self._process.exitcode  # before the queue is read: what it said last is in there
         messages: list[Message] = []

@@ -21,7 +21,7 @@ class Messages(Protocol):
     """Takes what the process of a run says."""
 
     def put(self, message: Message) -> None:
-        """Take a message."""
+        """Take in a message of a run."""
 
 
 def train_one(number: int, words: RunWords, threads: int, messages: Messages) -> None:

@@ -92,10 +92,11 @@ def test_a_command_line_is_understood(line: str) -> None:
     if command == "train" and not _OWN_FILE.search(line):
         benchmark = ["--benchmark", words[words.index("--benchmark") + 1]] if "--benchmark" in words else []
         text = help_of(command, values[0], *benchmark) + " --benchmark --seeds --out --init-from --init-without"
+        text += help_of(command)
     elif command == "study":
         text = help_of(command, values[0])
     else:
-        text = help_of(command)
+        text = help_of(command) + " --benchmark" * (command == "sweep")
     if not (command == "train" and _OWN_FILE.search(line)):
         for option in options:
             assert re.search(rf"{re.escape(option)}\b", text), f"{option} is not an option of metarl {command}"

@@ -16,8 +16,8 @@ from metarl.experiments.working import work
 from metarl.runs import parallel
 from metarl.runs.cores import check_alone
 
-_LEARNERS = textwrap.fill(", ".join(LEARNERS), 48).replace("\n", "\n" + 30 * " ")
-_ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48).replace("\n", "\n" + 30 * " ")
+_LEARNERS = textwrap.fill(", ".join(LEARNERS), 48, break_on_hyphens=False).replace("\n", "\n" + 30 * " ")
+_ALGORITHMS = textwrap.fill(", ".join(ALGORITHMS), 48, break_on_hyphens=False).replace("\n", "\n" + 30 * " ")
 HELP = f"""usage: metarl train EXPERIMENT [--out DIR] [any field of the configuration]
        metarl train EXPERIMENT ... --seeds 3 [--out DIR] [any field]
        metarl train EXPERIMENT ... --seeds 10 --workers ray [--ray-address HOST:PORT|auto]

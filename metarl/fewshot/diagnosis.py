@@ -1,4 +1,4 @@
-"""What a classifier of few examples confuses, and how far its probabilities can be believed."""
+"""Confusions of a classifier of few examples, and how far its probabilities can be believed."""
 
 from dataclasses import dataclass
 

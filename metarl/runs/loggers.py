@@ -56,7 +56,7 @@ class Logger:
         """
 
     def figure(self, position: int, name: str, png: bytes, size: tuple[int, int]) -> None:
-        """Show a figure.
+        """Show a figure of the run.
 
         Args:
             position: Place on the x axis.
@@ -130,7 +130,7 @@ class TensorBoardLogger(Logger):
         self._show(position, name, gif, size)
 
     def figure(self, position: int, name: str, png: bytes, size: tuple[int, int]) -> None:
-        """Show a figure under IMAGES."""
+        """Show a figure of the run under IMAGES."""
         self._show(position, name, png, size)
 
     def _show(self, position: int, name: str, content: bytes, size: tuple[int, int]) -> None:

@@ -144,7 +144,7 @@ def any_of(flag: bool) -> bool:
 
 
 def from_first(make: Callable[[], Result]) -> Result:
-    """What a function gives in process 0, which alone calls it, to all processes.
+    """Give all processes the result of a function that process 0 alone calls.
 
     Raises:
         WorkerError: in the others, if it fails in process 0.

@@ -114,7 +114,7 @@ def test_the_reward_is_what_is_earned(file: str) -> None:
 
 def test_runs_of_several_seeds_find_the_reward_in_its_folder(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[Member] = []
-    monkeypatch.setattr(train, "finish_group", lambda folder, members: begun.extend(members) or 0)
+    monkeypatch.setattr(train, "finish_group", lambda folder, members, place: begun.extend(members) or 0)
     assert _train(f"{file}:reach", "--seeds", "2", "--out", "runs") == 0
     assert [open_again(member.folder, member.own).experiment.seed for member in begun] == [0, 1]
 

@@ -86,7 +86,7 @@ def logistic_duals(gram: Tensor, members: Tensor, regularisation: Tensor, num_st
 
     Args:
         gram: Products of the support features, [task, row, row].
-        members: 1 where a row is of a class and 0 elsewhere, [task, row, way].
+        members: Ones where a row is of a class and zeros elsewhere, [task, row, way].
         regularisation: Weight of half the squared size of a class's solution beside the sum of log losses.
         num_steps: Number of Newton steps.
     """

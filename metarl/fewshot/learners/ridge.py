@@ -48,7 +48,7 @@ class RidgeConfig(LearnerConfig):
 
 
 class Regularised(nn.Module):
-    """What is learned beside the features: the regularisation, and the scale and the shift of the outputs.
+    """Numbers learned beside the features: the regularisation, and the scale and the shift of the outputs.
 
     Args:
         regularisation: Regularisation before training.

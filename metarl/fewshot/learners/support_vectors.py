@@ -79,7 +79,7 @@ def svm_duals(gram: Tensor, members: Tensor, margin_weight: float) -> Tensor:
 
     Args:
         gram: Products of the support features, float64 [task, row, row].
-        members: 1 where a row is of a class and 0 elsewhere, float64 [task, row, way].
+        members: Ones where a row is of a class and zeros elsewhere, float64 [task, row, way].
         margin_weight: Weight of examples on the wrong side of the margin, C.
 
     Raises:
