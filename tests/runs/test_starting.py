@@ -49,7 +49,24 @@ def _told(tell: Any) -> Any:
     return answer
 
 
+@pytest.fixture
+def own_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server of this test alone."""
+    server = forkserver.ForkServer()
+    monkeypatch.setattr(forkserver, "connect_to_new_process", server.connect_to_new_process)
+    monkeypatch.setattr(forkserver, "set_forkserver_preload", server.set_forkserver_preload)
+    yield
+    server._stop()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def small_server(own_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server of this test alone, which imports nothing."""
+    monkeypatch.setattr(starting, "_imported", list)
+
+
 @linux
+@pytest.mark.usefixtures("own_server")
 def test_the_server_has_imported_what_this_process_has_and_has_one_thread() -> None:
     import metaworld
 
@@ -78,17 +95,6 @@ def test_a_process_has_the_variables_and_the_path_of_now(monkeypatch: pytest.Mon
     assert path == (os.environ.get("PYTHONPATH"), sys.path)
     assert interrupts is signal.SIG_IGN
     assert dict(os.environ) == before
-
-
-@pytest.fixture
-def small_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server of this test alone, which imports nothing."""
-    server = forkserver.ForkServer()
-    monkeypatch.setattr(forkserver, "connect_to_new_process", server.connect_to_new_process)
-    monkeypatch.setattr(forkserver, "set_forkserver_preload", server.set_forkserver_preload)
-    monkeypatch.setattr(starting, "_imported", list)
-    yield
-    server._stop()  # type: ignore[attr-defined]
 
 
 @linux
