@@ -20,6 +20,8 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _LIBRARIES = ("numpy", "torch", "gymnasium", "mujoco", "metaworld", "stable_baselines3")
+_WITH_THREADS = ("metarl.deploy.runner", "metarl.experiments.bench.export")
+"""Modules that import onnxruntime, which starts a thread at once: copies of a process with threads may hang."""
 _SOCKET = "/pymp-12345678/listener-12345678"
 _LONGEST_ADDRESS = 107  # bytes of a socket's path on Linux
 
@@ -74,7 +76,7 @@ def _start(process: BaseProcess) -> None:
 
 def _imported() -> list[str]:
     """What the server imports: those libraries and modules of this package that this process has imported."""
-    own = [name for name in sys.modules if name.startswith("metarl.")]
+    own = [name for name in sys.modules if name.startswith("metarl.") and name not in _WITH_THREADS]
     return [*(name for name in _LIBRARIES if name in sys.modules), *own]
 
 

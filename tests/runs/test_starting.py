@@ -1,6 +1,8 @@
 """Processes begin as copies of a server that only imports, and have the settings of the one that starts them."""
 
+import importlib
 import os
+import pkgutil
 import signal
 import sys
 import time
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import metarl
 from metarl.runs import starting
 from metarl.runs.starting import process_context, start_process
 
@@ -70,6 +73,7 @@ def small_server(own_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_has_imported_what_this_process_has_and_has_one_thread() -> None:
     import metaworld
 
+    import metarl.deploy.runner  # whose library starts a thread when it is imported
     import metarl.experiments.working
     import metarl.workers
 
@@ -77,6 +81,7 @@ def test_the_server_has_imported_what_this_process_has_and_has_one_thread() -> N
     seconds, total, threads, modules, file = _told(_tell_libraries)
     assert threads == 1, "a copy of a process with threads may hang"
     assert {"torch", "mujoco", *expected} <= modules
+    assert "metarl.deploy.runner" not in modules
     assert seconds < 0.5
     assert total == 300.0**3
     assert file == metarl.workers.__file__
@@ -106,3 +111,16 @@ def test_a_server_that_was_killed_is_started_again() -> None:
     again = _told(_tell_server)
     assert again not in (killed, os.getpid())
     assert _told(_tell_server) == again
+
+
+@linux
+@pytest.mark.slow
+@pytest.mark.usefixtures("own_server")
+def test_no_other_module_of_ours_starts_a_thread_in_the_server() -> None:
+    names = [each.name for each in pkgutil.walk_packages(metarl.__path__, "metarl.")]
+    for name in names:
+        if not name.endswith("__main__"):
+            importlib.import_module(name)
+    _, _, threads, modules, _ = _told(_tell_libraries)
+    assert threads == 1
+    assert {"metarl.experiments.cli", "metarl.deploy.exporting", "stable_baselines3"} <= modules
