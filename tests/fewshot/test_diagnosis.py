@@ -50,6 +50,14 @@ def test_what_is_confused_is_what_lies_close() -> None:
     assert result.accuracy == pytest.approx(float(scores[1].mean()), abs=1e-6)
 
 
+def test_rows_of_the_confusion_are_true_classes() -> None:
+    learner, episodes = Prototypical(_Same(), PrototypicalConfig()), _episodes()
+    result = diagnose(learner, episodes, np.random.default_rng(0), num_tasks=7, num_steps=0, tasks_at_once=7)
+    drawn = episodes.with_labels("class").sample(7, np.random.default_rng(0)).query.targets
+    assert result.confusion.sum(1).tolist() == torch.bincount(drawn.flatten(), minlength=4).tolist()
+    assert result.confusion.sum(0).tolist() != result.confusion.sum(1).tolist()
+
+
 def test_calibration_by_hand() -> None:
     # Two bins: probabilities 0.2 and 0.4 with none right, too sure, 0.9 and 1.0 with both right, not sure enough.
     probabilities = torch.tensor([0.2, 0.4, 0.9, 1.0])
