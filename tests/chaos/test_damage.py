@@ -314,7 +314,7 @@ def test_a_damaged_recording_is_one_line_or_adapted_to(pearl: Path, tmp_path: Pa
         except ValueError as error:
             return 2 if "\n" not in str(error) and str(path) in str(error) else 1
         assert all(np.array_equal(values, arrays[name]) for name, values in recording.arrays().items())
-        adapt_to_recording(agent, recording, agent.interface.action_space)
+        adapt_to_recording(agent, recording, agent.actor().interface.action_space)
         return 0
 
     statuses = run_all([lambda n=n: run(n) for n in range(NUM_DAMAGES)], limit_s=60)
