@@ -21,7 +21,7 @@ MINIGRID: Presets = {
     "minigrid-memorys7-rl2": trials(
         "minigrid-memorys7+new-layouts",
         RL2,
-        TrainingConfig(iterations=250, meta_batch_size=64, checkpoint_every=10, evaluate_every=0),
+        TrainingConfig(iterations=500, meta_batch_size=400, checkpoint_every=10, evaluate_every=0),
         "Chevalier-Boisvert et al. 2023's memory task: remember an object, go to its like",
         num_tasks=1,
         num_episodes=100,
