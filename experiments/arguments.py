@@ -164,3 +164,14 @@ def interruptible(folder: Path) -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def take_option(words: list[str], option: str) -> tuple[str | None, list[str]]:
+    """The value of an option, None if it is not there, and the words without it."""
+    for place, word in enumerate(words):
+        name, separator, value = word.partition("=")
+        if name == option and separator:
+            return value, words[:place] + words[place + 1 :]
+        if name == option and place + 1 < len(words):
+            return words[place + 1], words[:place] + words[place + 2 :]
+    return None, words

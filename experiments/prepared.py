@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from metarl.experiments.arguments import UsageError, parse
+from metarl.experiments.arguments import UsageError, parse, take_option
 from metarl.experiments.catalogue import (
     benchmark_of_word,
     experiment_of_algorithm,
@@ -69,7 +69,7 @@ def prepared_by(word: str, options: list[str]) -> Prepared:
     """An experiment by its word, with the options applied to it."""
     sources: dict[str, Source] = {}
     reward = None
-    if (reward_word := _option(options, "--reward")[0]) is not None:
+    if (reward_word := take_option(options, "--reward")[0]) is not None:
         reward, sources["reward"] = reward_of_word(reward_word)
     by_name = word in ALGORITHMS or word in LEARNERS
     benchmark_word, rest = _benchmark_word(word, options) if by_name else (None, options)
@@ -146,18 +146,7 @@ def _benchmark_word(word: str, words: list[str]) -> tuple[str | None, list[str]]
 
     Help without a benchmark describes the fields as for point navigation, or for the first data of a learner.
     """
-    value, rest = _option(words, "--benchmark")
+    value, rest = take_option(words, "--benchmark")
     if value is not None or not {"-h", "--help"} & set(words):
         return value, rest
     return "point" if word in ALGORITHMS else next(data for data in DATA if word in learners_of(data)), rest
-
-
-def _option(words: list[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of an option, None if it is not there, and the words without it."""
-    for place, word in enumerate(words):
-        name, separator, value = word.partition("=")
-        if name == option and separator:
-            return value, words[:place] + words[place + 1 :]
-        if name == option and place + 1 < len(words):
-            return words[place + 1], words[:place] + words[place + 2 :]
-    return None, words

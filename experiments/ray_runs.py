@@ -18,7 +18,7 @@ from typing import Any
 from metarl.executors.ray_collector import Readiness, versions
 from metarl.executors.ray_session import RaySession
 from metarl.executors.shares import MOST_LOSSES
-from metarl.experiments.arguments import UsageError
+from metarl.experiments.arguments import UsageError, take_option
 from metarl.experiments.places import Job
 from metarl.experiments.run_host import MARK, News, RunHost, pack, unpack
 from metarl.experiments.run_process import Message, RunWords
@@ -53,14 +53,14 @@ def take_placement(words: list[str]) -> tuple[Placement | None, list[str]]:
     Raises:
         UsageError: if a number is none, or there is a number without `--workers ray`.
     """
-    workers, rest = _option(words, "--workers")
-    cores, rest = _option(rest, "--run-cores")
-    gpus, rest = _option(rest, "--run-gpus")
+    workers, rest = take_option(words, "--workers")
+    cores, rest = take_option(rest, "--run-cores")
+    gpus, rest = take_option(rest, "--run-gpus")
     if workers != "ray":
         if cores is not None or gpus is not None:
             raise UsageError("--run-cores and --run-gpus are of whole runs on Ray; add --workers ray")
         return None, words
-    address, rest = _option(rest, "--ray-address")
+    address, rest = take_option(rest, "--ray-address")
     number = 1 if cores is None else int(cores) if cores.isascii() and cores.isdigit() else 0
     if not 1 <= number <= MOST_PROCESSES:
         raise UsageError(f"--run-cores must be a whole number between 1 and {MOST_PROCESSES:,}, got {cores!r}")
@@ -71,17 +71,6 @@ def take_placement(words: list[str]) -> tuple[Placement | None, list[str]]:
     if not 0 <= share <= 1000:
         raise UsageError(f"--run-gpus must be a number of GPUs of a run, such as 0.5, got {gpus!r}")
     return Placement(address, number, share), rest
-
-
-def _option(words: list[str], option: str) -> tuple[str | None, list[str]]:
-    """The value of an option, None if it is not there, and the words without it."""
-    for place, word in enumerate(words):
-        name, separator, value = word.partition("=")
-        if name == option and separator:
-            return value, words[:place] + words[place + 1 :]
-        if name == option and place + 1 < len(words):
-            return words[place + 1], words[:place] + words[place + 2 :]
-    return None, words
 
 
 class RayPlace:

@@ -1,7 +1,10 @@
 """What several tests share: a numbered batch in which no two entries are alike."""
 
+import os
 import sys
 import typing
+import warnings
+from collections.abc import Iterator
 
 import pytest
 
@@ -45,3 +48,20 @@ def numbered() -> "Trajectories":
         records={},
         infos={},
     )
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[typing.Any]:
+    """A head without CPUs, and two nodes of two."""
+    pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ray.cluster_utils import Cluster
+
+        sizes = {"object_store_memory": 80 * 2**20, "num_gpus": 0}
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **sizes})
+        made.add_node(num_cpus=2, **sizes)
+        made.add_node(num_cpus=2, **sizes)
+        yield made
+        made.shutdown()

@@ -27,7 +27,6 @@ Ni et al.'s.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +36,7 @@ from torch import Tensor
 from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.memory_sac.learner import CriticConfig, Learner, Losses
 from metarl.agents.memory_sac.policy import SoftPolicyConfig
+from metarl.agents.replay_agent import LearnedState, ReplayAgent
 from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.batch import check_finite
 from metarl.agents.trials.ppo import trial_metrics
@@ -135,7 +135,7 @@ class MemorySacConfig(AgentConfig):
         return MemorySac(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
-class MemorySac:
+class MemorySac(ReplayAgent[TrialReplay]):
     """A memory SAC agent; see `metarl.agent.Agent` and `metarl.agent.KeepsData`.
 
     Args:
@@ -193,7 +193,7 @@ class MemorySac:
             trials = as_trials(trajectories)
             self.replay.add(trials)
             self.learner.see(trials.map(lambda part: part.to(self.device)))
-        with unchanged_on_failure(_Learned(self)):
+        with unchanged_on_failure(LearnedState(self)):
             metrics = self._descend()
             self.updates += 1
         metrics |= trial_metrics(experience[-1])
@@ -255,27 +255,6 @@ class MemorySac:
         numbers = actions.num_outputs if isinstance(actions, Continuous) else 1
         return numbers * linear(start, final, self.updates, self.iterations)
 
-    def data_summary(self) -> str:
-        """The replay's sizes and memory.
-
-        Raises:
-            MemoryError: if the device is too small for it.
-        """
-        self.replay.check_room()
-        return f"{self.replay.summary()} on {self.device}"
-
-    def save_data(self, folder: Path) -> None:
-        """Append what is new in the replay to its file."""
-        self.replay.save(folder)
-
-    def load_data(self, folder: Path) -> None:
-        """Read the replay's trials from its file."""
-        self.replay.load(folder)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, Adam's moments, what is drawn next, and how much of the replay's file is this state's."""
-        return self.learned_state() | {"replay": self.replay.state_dict()}
-
     def learned_state(self) -> dict[str, Any]:
         """The state without the replay's."""
         return {
@@ -285,21 +264,9 @@ class MemorySac:
             "seeds": self._seeds.get_state(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`; `load_data` reads the replay's trials."""
-        self.load_learned_state(state)
-        self.replay.load_state_dict(state["replay"])
-
     def load_learned_state(self, state: dict[str, Any]) -> None:
         """Restore the state from `learned_state`."""
         self.learner.load_state_dict(state["learner"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.updates = int(state["updates"])
         self._seeds.set_state(state["seeds"])
-
-
-class _Learned:
-    """An agent's state without its replay's, as `unchanged_on_failure` copies it and puts it back."""
-
-    def __init__(self, agent: MemorySac) -> None:
-        self.state_dict, self.load_state_dict = agent.learned_state, agent.load_learned_state

@@ -27,7 +27,6 @@ trial.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -41,9 +40,10 @@ from metarl.agents.pearl.collection import Collection, collect_whole, return_met
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
 from metarl.agents.pearl.networks import ActingConfig, make_networks
+from metarl.agents.replay_agent import LearnedState, ReplayAgent
 from metarl.learning.cuda_graph import CudaGraph
 from metarl.learning.failures import unchanged_on_failure
-from metarl.learning.replay import REPLAY, MultiTaskReplay, Transitions, example_transition
+from metarl.learning.replay import MultiTaskReplay, Transitions, example_transition
 from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear
 from metarl.runs import parallel
@@ -188,7 +188,7 @@ class PearlConfig(AgentConfig):
         )
 
 
-class Pearl:
+class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
     """A PEARL agent; see `metarl.agent.Agent` and `metarl.agent.KeepsData`.
 
     Args:
@@ -289,7 +289,7 @@ class Pearl:
         parallel.check_divisible(self, self.config.update_tasks)
         for collection in experience:
             self.store(collection)
-        with unchanged_on_failure(_Learned(self)):
+        with unchanged_on_failure(LearnedState(self)):
             metrics = self._descend()
             self.updates += 1
         metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
@@ -386,27 +386,6 @@ class Pearl:
                 )
         raise FloatingPointError("PEARL's loss is not finite; lower outer_lr, reward_scale or kl_coef")
 
-    def data_summary(self) -> str:
-        """The replay's sizes and memory.
-
-        Raises:
-            MemoryError: if the device is too small for it.
-        """
-        self.replay.check_room()
-        return f"{self.replay.summary()} on {self.device}"
-
-    def save_data(self, folder: Path) -> None:
-        """Append what is new in the replay to its file."""
-        self.replay.save(folder / REPLAY)
-
-    def load_data(self, folder: Path) -> None:
-        """Read the replay's rows from its file."""
-        self.replay.load(folder / REPLAY)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Networks, Adam's moments, what is drawn next, and how much of the replay's file is this state's."""
-        return self.learned_state() | {"replay": self.replay.state_dict()}
-
     def learned_state(self) -> dict[str, Any]:
         """The state without the replay's."""
         return {
@@ -418,11 +397,6 @@ class Pearl:
             "seeds": self._seeds.get_state(),
             "updates": self.updates,
         }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore the state from `state_dict`; `load_data` reads the replay's rows."""
-        self.load_learned_state(state)
-        self.replay.load_state_dict(state["replay"])
 
     def load_learned_state(self, state: dict[str, Any]) -> None:
         """Restore the state from `learned_state`."""
@@ -436,10 +410,3 @@ class Pearl:
         self._seeds.set_state(state["seeds"])
         self.updates = int(state["updates"])
         self._captured = None  # a graph holds on to the moments that were there when it was captured
-
-
-class _Learned:
-    """An agent's state without its replay's, as `unchanged_on_failure` copies it and puts it back."""
-
-    def __init__(self, agent: Pearl) -> None:
-        self.state_dict, self.load_state_dict = agent.learned_state, agent.load_learned_state

@@ -169,24 +169,23 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         Args:
             steps: Steps of trials with their outcomes, [time, trial, ...], on the device.
         """
-        bonuses = {}
+        after, bonuses = self._beliefs_after(steps), {}
         if self._novelty is not None:
-            bonuses["novelty"] = self._novelty(self._hyperstates(steps))
+            bonuses["novelty"] = self._novelty(self._hyperstates(steps, after))
         if self.config.decoding_coef:
-            after = self._beliefs_after(steps)
             latents = after.sample(self._on_device(torch.randn(after.mean.shape, generator=self._latent_noise)))
             targets = self.policy.targets(steps, self.config.observation_coef)
             bonuses["decoding"] = decoding_errors(latents, targets)
         return bonuses
 
+    @torch.no_grad()
     def _beliefs_after(self, steps: TrialSteps) -> DiagonalGaussian:
         """Posteriors after each of the steps, [time, trial, latent]."""
         return DiagonalGaussian(*(part[1:] for part in self.policy.posteriors(steps)))
 
     @torch.no_grad()
-    def _hyperstates(self, steps: TrialSteps) -> Tensor:
+    def _hyperstates(self, steps: TrialSteps, after: DiagonalGaussian) -> Tensor:
         """Observations and beliefs after steps, [time, trial, feature]."""
-        after = self._beliefs_after(steps)
         belief = torch.cat((after.mean, 2 * after.log_std), -1)
         if not self.policy.num_fixed:
             return belief
@@ -197,7 +196,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         steps, mask = as_steps(experience)
         steps, mask = steps.map(self._on_device), self._on_device(mask)
         if self._novelty is not None:
-            self._novelty.learn(self._hyperstates(steps)[mask])
+            self._novelty.learn(self._hyperstates(steps, self._beliefs_after(steps))[mask])
         sums = torch.zeros(2, device=self._device)
         for _ in range(self.config.belief_updates):
             order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]

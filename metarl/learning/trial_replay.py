@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.learning.replay import REPLAY, MultiTaskReplay, example_observation
+from metarl.learning.replay import MultiTaskReplay, example_observation
 from metarl.learning.trials import Trials
 from metarl.nets.actions import ActionMap
 from metarl.tasks import HasSpaces
@@ -131,13 +131,13 @@ class TrialReplay:
         """One line with the store's sizes and memory; nothing is allocated."""
         return self._store.summary()
 
-    def save(self, folder: Path) -> None:
-        """Append what is new to the file in a run folder."""
-        self._store.save(folder / REPLAY)
+    def save(self, path: Path) -> None:
+        """Append what is new to the file."""
+        self._store.save(path)
 
-    def load(self, folder: Path) -> None:
+    def load(self, path: Path) -> None:
         """Read the trials of the state that `load_state_dict` restored."""
-        self._store.load(folder / REPLAY)
+        self._store.load(path)
 
     def state_dict(self) -> dict[str, Any]:
         """The number of trials, and where they are in the store; `save` writes the rows to a file."""

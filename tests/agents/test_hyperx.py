@@ -79,7 +79,7 @@ def test_what_was_visited_is_less_new() -> None:
     steps, mask = as_steps(experience)
     first = agent.bonuses(steps)["novelty"][mask].mean()
     assert agent._novelty is not None
-    states = agent._hyperstates(steps)
+    states = agent._hyperstates(steps, agent._beliefs_after(steps))
     for _ in range(20):
         agent._novelty.learn(states[mask])
     assert float(agent._novelty(states)[mask].mean().detach()) < 0.5 * float(first)

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import warnings
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
@@ -185,23 +184,6 @@ def test_an_error_of_one_call_is_not_raised_again_by_the_next() -> None:
         collected([b"good", b"bad"])
     assert [worker.share for worker in executor._workers] == [None, None]
     assert collected([b"good"]) == {0: b"good"}  # the first worker's; the second one is free
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A cluster of one node that only holds the driver, and of one node with two CPUs."""
-    pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from ray.cluster_utils import Cluster
-
-        sizes = {"object_store_memory": 80 * 2**20, "num_gpus": 0}
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **sizes})
-        made.add_node(num_cpus=2, **sizes)
-        made.add_node(num_cpus=2, **sizes)
-        yield made
-        made.shutdown()
 
 
 @pytest.fixture(scope="module")

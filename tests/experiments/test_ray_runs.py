@@ -1,9 +1,6 @@
 """Whole runs on Ray: what asks for it, copies of run folders, and runs that are those of this machine."""
 
-import os
 import sys
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,23 +95,6 @@ def test_a_run_uses_no_more_cores_than_it_was_given(monkeypatch: pytest.MonkeyPa
     assert usable_cores() == 1
     monkeypatch.setenv(CORES, "100000")
     assert usable_cores() == before
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head without CPUs, and two nodes of two."""
-    pytest.importorskip("ray")
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from ray.cluster_utils import Cluster
-
-        sizes = {"object_store_memory": 80 * 2**20, "num_gpus": 0}
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **sizes})
-        made.add_node(num_cpus=2, **sizes)
-        made.add_node(num_cpus=2, **sizes)
-        yield made
-        made.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -136,7 +136,7 @@ FAULTS: list[Fault] = [
         ("part[1:] for part in self.policy.posteriors", "part[:-1] for part in self.policy.posteriors"),
         ("total.T[mask.T] / (scale or 1.0)", "total.T[mask.T] * (scale or 1.0)"),
         ("steps.next_observations), belief", "steps.observations), belief"),
-        ("learn(self._hyperstates(steps)[mask])", "learn(self._hyperstates(steps)[mask] * 0)"),
+        ("self._beliefs_after(steps))[mask])", "self._beliefs_after(steps))[mask] * 0)"),
     ),
     *faults(
         "metarl/learning/adaptation_metrics.py",

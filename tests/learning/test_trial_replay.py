@@ -89,9 +89,9 @@ def test_a_saved_replay_draws_the_same(tmp_path: Path) -> None:
     replay, other = _replay(), _replay()
     for first in (0, 3):  # fuller than full
         replay.add(_trials(first, 6, 2, 4))
-        replay.save(tmp_path)
+        replay.save(tmp_path / "replay.bin")
     other.load_state_dict(replay.state_dict())
-    other.load(tmp_path)
+    other.load(tmp_path / "replay.bin")
     assert _drawn(replay, 50, 4, seed=1) == _drawn(other, 50, 4, seed=1)
     for each in (replay, other):
         each.add(_trials(6, 5))
