@@ -126,6 +126,7 @@ def test_an_import_of_the_package_brings_nothing_else() -> None:
     assert not set(done.stdout.split()) & {*LOADED_WHEN_USED, "torch", "numpy", "gymnasium", "yaml"}
 
 
+@pytest.mark.thorough
 def test_core_and_agents_bring_no_simulator_and_no_console(processes: BaseContext) -> None:
     core = [name for name in MODULES if name.split(".")[1:2] not in (["experiments"], ["envs"], ["fewshot"])]
     assert {"metarl.workers", "metarl.training", "metarl.agents.rl2.rl2"} <= set(core)
@@ -143,6 +144,7 @@ def _import_training(connection: Connection) -> None:
     connection.send(set(sys.modules))
 
 
+@pytest.mark.thorough
 def test_training_brings_only_what_every_experiment_needs(processes: BaseContext) -> None:
     loaded = _answer(processes, _import_training)
     assert "metarl.experiments.working" in loaded
@@ -172,6 +174,7 @@ def _command_without_metaworld(connection: Connection, words: list[str], folder:
     connection.send((status, errors.getvalue()))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("words", [["train", "ml1-reach-promp"], ["bench", "metaworld"]])
 def test_without_metaworld_its_benchmarks_say_what_to_install(
     processes: BaseContext, words: list[str], tmp_path: Path

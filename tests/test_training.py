@@ -161,6 +161,7 @@ def _same(first: Path, second: Path) -> bool:
     return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("agent", "benchmark"),
     [
@@ -196,6 +197,7 @@ def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tm
     assert _rows(whole.folder) == _rows(parts.folder)
 
 
+@pytest.mark.thorough
 def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     experiment = _experiment("promp")
     whole = _made("whole", experiment, tmp_path / "whole")
@@ -399,6 +401,7 @@ def _killed_at(run: Any, iteration: int) -> None:
         _train(run, die)
 
 
+@pytest.mark.thorough
 def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path: Path) -> None:
     experiment = _experiment("promp")
     whole = _made("whole", experiment, tmp_path / "whole")
@@ -413,6 +416,7 @@ def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path:
     assert _rows(whole.folder) == _rows(parts.folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("agent", ["promp", "pearl"])
 def test_a_deleted_checkpoint_goes_on_from_the_one_before(
     agent: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -430,6 +434,7 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
     assert _rows(whole.folder) == _rows(parts.folder)
 
 
+@pytest.mark.thorough
 def test_a_run_whose_checkpoints_are_all_gone_is_not_started_from_scratch(tmp_path: Path) -> None:
     run = _made("run", _experiment("promp"), tmp_path / "run")
     _killed_at(run, 5)
@@ -479,6 +484,7 @@ def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: 
     assert str(run.folder / CHECKPOINT) in str(raised.value)
 
 
+@pytest.mark.thorough
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
     run = _made("run", _experiment("promp"), tmp_path / "run")
     _train(run)

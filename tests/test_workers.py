@@ -234,6 +234,7 @@ def two_workers() -> Iterator[Workers]:
         yield workers
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("algorithm", ["rl2", "varibad", "pearl"])
 def test_a_trial_depends_on_no_other_task_where_episodes_end_early(algorithm: str, two_workers: Workers) -> None:
     # The point starts at the first goal's edge, so that its episodes end early; the others run to the limit.

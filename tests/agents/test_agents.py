@@ -397,6 +397,7 @@ def test_configurations_reject_nonsense(kind: Any, wrong: dict[str, Any]) -> Non
         kind(**wrong)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("index", [0, 1])
 def test_learns_to_adapt_in_point_navigation(index: int) -> None:
     env = POINT.family.make_env(1)

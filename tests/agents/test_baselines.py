@@ -80,6 +80,7 @@ def test_what_only_a_meta_gradient_trains_is_refused(kind: Any) -> None:
         kind(outer_lr=0.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [Reptile, MultiTask])
 def test_learns_what_tasks_share_and_adapts(kind: Any) -> None:
     """All goals lie on one side: the way there is shared, and the rest is for the inner steps."""

@@ -142,6 +142,7 @@ def test_the_meta_gradient_is_that_of_finite_differences(name: str) -> None:
         assert torch.isclose(gradient @ direction, difference, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [Promp, MamlTrpo])
 def test_gradient_agents_learn_to_adapt_with_choices(kind: Any) -> None:
     benchmark = make_benchmark("gridnavi")
@@ -168,6 +169,7 @@ def test_gradient_agents_learn_to_adapt_with_choices(kind: Any) -> None:
         assert adapted_return() > untrained + 0.5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("images", ["cnn", "mlp", "flat"])
 def test_rl2_learns_what_an_image_says(images: Any) -> None:
     family = corners()

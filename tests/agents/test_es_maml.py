@@ -48,6 +48,7 @@ def test_directions_are_orthogonal_normals_in_blocks() -> None:
     assert (many.T @ many / len(many) - torch.eye(4)).abs().max() < 0.06
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("orthogonal", [False, True])
 def test_the_outer_estimate_is_the_gradient_of_a_linear_worth(orthogonal: bool) -> None:
     """Of v(theta) = c theta the estimate, in the differences' units, is unbiased: sigma c after many draws."""
@@ -189,6 +190,7 @@ def test_configurations_reject_nonsense(kind: Any, wrong: dict[str, Any]) -> Non
         kind(**wrong)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("operator", ["es", "hill_climbing"])
 @pytest.mark.parametrize("benchmark", [POINT, GRID], ids=["numbers", "choices"])
 def test_learns_to_adapt(benchmark: Any, operator: Literal["es", "hill_climbing"]) -> None:

@@ -82,6 +82,7 @@ def _memory(init: HyperInit) -> Rl2Config:
     return Rl2Config(TrialPolicyConfig(memory_size=16, head_sizes=(8,), hypernetwork=init), num_episodes=4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [_memory, _beliefs])
 def test_policies_with_written_weights_learn_which_arm_pays(make: Callable[[HyperInit], AgentConfig]) -> None:
     tasks = [Task.of(BANDIT.family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]

@@ -407,6 +407,7 @@ def _train(agent: MemorySac, family: Any, tasks: list[Task], iterations: int, nu
         return workers.collect(agent.actor(), tasks * 20, num_episodes, seed=7)
 
 
+@pytest.mark.thorough
 def test_critics_learn_the_sums_of_every_discount() -> None:
     family = make_benchmark("bernoulli-bandit-k2").family
     config = MemorySacConfig(
@@ -434,6 +435,7 @@ def test_critics_learn_the_sums_of_every_discount() -> None:
     torch.testing.assert_close(values.T, torch.tensor(expected), atol=0.05, rtol=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("shared", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_it_learns_which_arm_pays_within_seconds(shared: bool) -> None:
     family = make_benchmark("bernoulli-bandit-k2").family

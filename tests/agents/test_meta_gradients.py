@@ -183,6 +183,7 @@ def moments(enumeration: Enumeration, exact: Tensor) -> tuple[float, float]:
     return float((mean - exact).norm() / exact.norm()), float(variance.sqrt() / exact.norm())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options",
     [

@@ -214,6 +214,7 @@ def test_rl2_solves_a_two_armed_bandit_from_one_trial_per_update() -> None:
     assert trained.returns().sum(1).mean() > 8.0  # 9.5 at best, 5 blind
 
 
+@pytest.mark.thorough
 def test_a_memoryless_update_has_no_minibatch_of_padding_only() -> None:
     agent = _agent(policy=TrialPolicyConfig(memory="none"), epochs=1, minibatches=128)
     with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:

@@ -164,6 +164,7 @@ def test_every_agent_observes_or_refuses(agent: str, observations: str, tmp_path
     _check(agent, _observed(agent, observations), OBSERVATIONS[observations], ACTIONS["box"], tmp_path)
 
 
+@pytest.mark.thorough
 def test_running_statistics_are_of_what_is_not_learned() -> None:
     """Of an image and a vector, the vector is normalised and told; the image's features are neither."""
     space = spaces.Dict(image=IMAGE, vector=spaces.Box(90.0, 110.0, (3,)))

@@ -251,6 +251,7 @@ def test_beb_plans_in_the_posterior_mean_with_its_bonus_by_hand() -> None:
     assert beb.plan()[0, 0] == pytest.approx(np.array([[2.5, 3.5 / 3 + 1.2], [2.5, 2.5]]))
 
 
+@pytest.mark.thorough
 def test_posterior_samples_have_the_posterior_means_and_deviations() -> None:
     psrl = mdps.Psrl(2, 2, 3, prior_mean=0.5)
     psrl.begin(np.arange(4000, dtype=np.uint64), 1)
@@ -337,6 +338,7 @@ def test_the_goal_is_found_stayed_on_and_gone_back_to_straight() -> None:
 # All
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("benchmark", "num_episodes", "names"),
     [

@@ -241,6 +241,7 @@ def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
         InformedPolicyConfig(memory="none")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("infers", ["latent", "actions", "parameters"])
 def test_a_student_learns_which_arm_its_teacher_knows_to_be_better(infers: str) -> None:
     """Arms of two known probabilities: the teacher earns 0.9, who knows nothing 0.5; two pulls tell nearly all."""

@@ -216,6 +216,7 @@ def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_wa
     assert agent.updates == 1
 
 
+@pytest.mark.thorough
 def test_the_step_size_of_the_belief_is_annealed() -> None:
     agent, rates = _agent(belief_lr=1e-2, final_belief_lr=2e-3), []
     for seed in range(6):
@@ -241,6 +242,7 @@ def test_sizes_are_checked() -> None:
         )
 
 
+@pytest.mark.thorough
 def test_varibad_learns_which_arm_pays_within_seconds() -> None:
     family = make_benchmark("bernoulli-bandit-k2").family
     tasks = [Task.of(family.name, probabilities=p) for p in ((0.0, 1.0), (1.0, 0.0))]

@@ -44,6 +44,8 @@ from metarl.runs.files import WriteError
 from metarl.tasks import Task
 from tests.experiments.tiny import TINY
 
+pytestmark = pytest.mark.thorough
+
 CPU = torch.device("cpu")
 STATE = spaces.Box(-5.0, 5.0, (3,), np.float32)
 PARTS = spaces.Dict({"image": spaces.Box(0, 255, (6, 6, 3), np.uint8), "place": spaces.Discrete(4, start=1)})

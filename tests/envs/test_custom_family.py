@@ -255,6 +255,7 @@ def global_family() -> CustomFamily:
     return own(make=make_global)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("num_threads", [1, 2])
 def test_global_random_numbers_repeat_and_are_warned_of(num_threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT))

@@ -63,6 +63,7 @@ def compare(name: str, steps: int) -> None:
             assert expected[1:] == found[1:], f"step {t}"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FEW)
 def test_the_faster_step_equals_the_packages(name: str) -> None:
     compare(name, 60)
@@ -74,6 +75,7 @@ def test_the_faster_step_equals_the_packages_over_episodes_of_every_environment(
     compare(name, 500)
 
 
+@pytest.mark.thorough
 def test_the_packages_own_step_is_an_option_and_shares_the_model_too() -> None:
     rng = np.random.default_rng(0)
     vectors = [VECTORS["push-v3"].draw(rng) for _ in range(2)]
@@ -91,6 +93,7 @@ def test_the_packages_own_step_is_an_option_and_shares_the_model_too() -> None:
             assert expected[1:] == found[1:]
 
 
+@pytest.mark.thorough
 def test_a_version_of_the_reward_is_passed_on() -> None:
     vector = np.array(VECTORS["reach-v3"].draw(np.random.default_rng(0)))
     for version in ("v1", "v2"):
@@ -303,6 +306,7 @@ class Expert:
         return self
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Constant")  # a scripted policy asks for more than an action can be
 def test_scripted_experts_succeed_and_the_idle_do_not() -> None:
     """Through our workers and our evaluation, where a success at any step counts."""
@@ -334,6 +338,7 @@ class Idle(Expert):
         return Actions(actions, torch.from_numpy(actions), {})
 
 
+@pytest.mark.thorough
 def test_results_do_not_depend_on_the_number_of_processes() -> None:
     benchmark = make_benchmark("ml10")
     tasks = benchmark.train.sample(4, np.random.default_rng(0))

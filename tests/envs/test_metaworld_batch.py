@@ -88,12 +88,14 @@ def test_every_environment_is_in_the_batch() -> None:
     assert SKILLS.keys() == set(ALL_V3_ENVIRONMENTS)
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Constant")  # a scripted policy asks for more than an action can be
 @pytest.mark.parametrize("name", FEW)
 def test_the_batch_equals_the_package(name: str) -> None:
     compare(name, "v2", 24, goal_observed=name == "push-v3")
 
 
+@pytest.mark.thorough
 @pytest.mark.filterwarnings("ignore:Constant")
 @pytest.mark.parametrize("name", ["pick-place-v3", "door-close-v3"])
 def test_the_batch_equals_the_package_with_the_older_rewards(name: str) -> None:
@@ -117,6 +119,7 @@ def mixture(threads: int) -> tuple[MetaWorldEnv, np.ndarray]:
     return env, np.random.default_rng(1).uniform(-1, 1, (8, 6, 4)).astype(np.float32)
 
 
+@pytest.mark.thorough
 def test_rows_of_a_mixture_do_not_depend_on_threads_or_on_the_rows_stepped_beside_them() -> None:
     (together, actions), (alone, _) = mixture(3), mixture(1)
     assert len({task.family for task in together.tasks}) == 3

@@ -20,6 +20,8 @@ from metarl.experiments.presets.table import preset
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 
+pytestmark = pytest.mark.thorough
+
 HORIZON = 12
 AGENTS = ("ml1-reach-promp", "ml1-reach-maml-trpo", "ml1-reach-rl2", "ml1-reach-pearl")
 

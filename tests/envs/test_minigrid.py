@@ -16,6 +16,7 @@ from metarl.tasks import Task
 LOOKED_AT = ("minigrid-memorys7", "minigrid-doorkey-6x6", "minigrid-lavacrossings9n2", "babyai-keyinbox")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LOOKED_AT)
 def test_the_walker_sees_what_the_package_shows(name: str) -> None:
     env: Any = _package_environment(environment_named(name))

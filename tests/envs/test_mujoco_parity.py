@@ -161,6 +161,7 @@ def test_spaces_and_step_duration_are_gymnasiums(name: str) -> None:
     assert env.dt == reference.dt
 
 
+@pytest.mark.thorough
 @all_robots
 def test_the_same_seed_gives_gymnasiums_initial_state(name: str) -> None:
     ours, reference = forward_rollout(name), reference_rollout(name)

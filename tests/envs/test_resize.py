@@ -93,6 +93,7 @@ def test_a_larger_batch_gets_a_larger_environment_instead_of_the_one_before() ->
     assert maker.made[0].closed  # type: ignore[attr-defined]
 
 
+@pytest.mark.thorough
 def test_pearl_makes_an_environment_per_task_and_a_process_per_core_when_episodes_end_early() -> None:
     tasks = [Task.of("countdown", length=1 + index % 6 + 0.01 * index) for index in range(20)]
     config = PearlConfig(

@@ -156,6 +156,7 @@ def test_toy_worlds_are_drawn(name: str) -> None:
     assert (env.render() != before).any()
 
 
+@pytest.mark.thorough
 @needs_gl
 @pytest.mark.parametrize("name", ["half-cheetah-vel", "ant-goal", "half-cheetah-dynamics"])
 def test_robots_are_drawn(name: str) -> None:
@@ -177,6 +178,7 @@ def test_an_environment_of_ones_own_is_drawn_by_itself() -> None:
     env.close()
 
 
+@pytest.mark.thorough
 def test_a_window_shows_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     pygame = pytest.importorskip("pygame")

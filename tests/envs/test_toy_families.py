@@ -111,6 +111,7 @@ def test_a_bandit_needs_two_arms() -> None:
         BernoulliBandit(1)
 
 
+@pytest.mark.thorough
 def test_tabular_transitions_and_rewards_have_the_tasks_odds() -> None:
     task = RandomMdps().sample(1, np.random.default_rng(0))[0]
     transitions = np.reshape(task["transitions"], (NUM_STATES, NUM_ACTIONS, NUM_STATES))
@@ -139,6 +140,7 @@ def test_a_tabular_episode_takes_ten_steps() -> None:
     assert [bool(env.advance(np.zeros(1, dtype=np.int64)).truncated[0]) for _ in range(10)] == [False] * 9 + [True]
 
 
+@pytest.mark.thorough
 def test_a_tabular_regret_is_the_return_that_an_action_loses() -> None:
     tasks = RandomMdps().sample(3, np.random.default_rng(0))
     rows = 3 * 4000

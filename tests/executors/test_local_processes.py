@@ -68,6 +68,7 @@ def test_shares_in_processes_equal_shares_in_this_one_to_the_bit(workers: Worker
         assert equal(workers.collect(adapted, TASKS, 2, seed=4), local.collect(adapted, TASKS, 2, seed=4))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("by", "text"),
     [(signal.SIGKILL, "worker 1 died with exit code -9"), (signal.SIGSTOP, "worker 1 has not answered for 1 s")],
@@ -100,6 +101,7 @@ class Deadly(GradientActor):
         os._exit(7)
 
 
+@pytest.mark.thorough
 def test_a_share_that_ends_every_process_is_an_error(workers: Workers, expected: Trajectories) -> None:
     error = "worker 1 died with exit code 7; its share of the tasks was lost 3 times and is not tried again"
     with (

@@ -101,6 +101,7 @@ def test_every_meta_gradient_is_ours(name: str, inner_steps: int) -> None:
     assert torch.equal(gradients[name](), gradients[name]())  # a second call starts from the same parameters
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("inner_steps", [1, 3])
 def test_the_loop_over_tasks_takes_our_trust_region_step(inner_steps: int) -> None:
     agent, experience = synthetic_experience(TRUST_REGION, inner_steps=inner_steps)
@@ -154,6 +155,7 @@ def _unstable_ants() -> tuple[AdaptivePolicy, Trajectories]:
         return learner, workers.collect(GradientActor(learner, None), tasks, 6, seed=0)
 
 
+@pytest.mark.thorough
 def test_the_ceiling_simulates_the_steps_of_the_collection_and_no_others() -> None:
     learner, recorded = _unstable_ants()
     assert recorded.terminated.any()
@@ -167,6 +169,7 @@ def test_the_ceiling_simulates_the_steps_of_the_collection_and_no_others() -> No
     replay.close()
 
 
+@pytest.mark.thorough
 def test_a_replay_of_other_episodes_is_noticed() -> None:
     learner, recorded = _unstable_ants()
     replay = Replay(make_benchmark("ant-dir"), recorded, learner, "rollout", seed=1, num_threads=1)
@@ -368,6 +371,7 @@ def test_the_fewshot_bench_runs() -> None:
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.thorough
 def test_the_physics_of_metaworld_ends_where_the_episodes_did() -> None:
     tasks = make_benchmark("ml1-push").train.sample(2, np.random.default_rng(0))
     actions = np.random.default_rng(0).uniform(-1, 1, (20, 2, 4)).astype(np.float32)
@@ -448,6 +452,7 @@ def test_a_scaled_environment_pays_the_multiple_and_is_the_same_else() -> None:
         np.testing.assert_array_equal(scaled.observations, plain.observations)
 
 
+@pytest.mark.thorough
 def test_the_reward_scale_bench_measures_every_algorithm_in_unscaled_units() -> None:
     result = reward_scale.bench(1, SCALES)
     json.dumps(result)

@@ -108,6 +108,7 @@ def test_evaluate_on_tasks_that_a_user_wrote(trained: Path, tmp_path: Path) -> N
     assert result["adaptation"][0]["return_ci95"] is None
 
 
+@pytest.mark.thorough
 def test_resume_trains_on(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "run"
     assert main(["train", "point-maml-trpo", "--out", str(folder), *TINY]) == 0
@@ -121,6 +122,7 @@ def test_resume_trains_on(trained: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert (folder / "config.json").read_bytes() == before
 
 
+@pytest.mark.thorough
 def test_without_out_the_next_free_folder_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -206,6 +208,7 @@ def test_a_malformed_task_file_is_one_line_and_status_2(
     assert message in _error(capsys, ["evaluate", str(trained), "--tasks", str(path)])
 
 
+@pytest.mark.thorough
 def test_a_damaged_checkpoint_is_one_line_and_the_one_before_serves(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +240,7 @@ def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"metarl {name}" in shown
 
 
+@pytest.mark.thorough
 def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = ["train", "point-promp", "--out", str(folder), *TINY, "--training.iterations", "100000"]
@@ -256,6 +260,7 @@ def test_interrupt_writes_a_checkpoint_and_says_how_to_resume(tmp_path: Path) ->
     assert main(["resume", str(folder), "--iterations", str(iteration + 1)]) == 0
 
 
+@pytest.mark.thorough
 def test_a_trial_learner_is_measured_by_episode_and_by_trial_beside_reference_strategies(tmp_path: Path) -> None:
     folder = tmp_path / "grid"
     words = ["--training.iterations", "2", "--training.meta-batch-size", "4", "--evaluation.num-episodes", "2"]

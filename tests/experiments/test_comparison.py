@@ -67,6 +67,7 @@ def test_the_interquartile_mean_is_that_of_the_middle_half() -> None:
     np.testing.assert_allclose(stacked, [4.5, 5.5])
 
 
+@pytest.mark.thorough
 def test_intervals_cover_seeds_and_tasks() -> None:
     rng = np.random.default_rng(1)
     covered = 0
@@ -140,6 +141,7 @@ def test_runs_of_different_lengths_are_compared_where_all_are(folders: list[Path
     assert curve["x"][-1] == 500.0
 
 
+@pytest.mark.thorough
 def test_the_command_writes_numbers_and_figures(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

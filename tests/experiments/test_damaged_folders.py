@@ -233,6 +233,7 @@ def test_a_snapshot_of_another_network_is_one_line(tmp_path: Path) -> None:
         env.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("weights", [None, [torch.ones(2)], {"policy.x": 1}])
 def test_weights_to_start_from_that_are_damaged_are_one_line(
     weights: object, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -29,6 +29,7 @@ def _object(name: str, part: str) -> Any:
     return load_object(f"{EXAMPLES / name}.py:{part}")[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("agent", ["RL2", "PROMP"])
 def test_an_example_is_trained_resumed_and_evaluated_from_the_shell(name: str, agent: str, tmp_path: Path) -> None:
@@ -84,6 +85,7 @@ def test_an_examples_tasks_differ(name: str) -> None:
 SHORT = {"poles": "POLES", "gravities": "PENDULUMS"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "family"), SHORT.items())
 def test_a_short_example_has_fifteen_lines_and_runs(
     name: str, family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -38,6 +38,7 @@ def _train(family: Path, run: Path) -> int:
     return main(["train", "point-promp", "--benchmark", str(family), "--horizon", "6", "--out", str(run), *WORDS])
 
 
+@pytest.mark.thorough
 def test_a_run_needs_none_of_its_familys_files_any_more(slider: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert _train(slider, run) == 0

@@ -49,6 +49,7 @@ def attended() -> Iterator[None]:
     signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_writes_a_checkpoint(number: signal.Signals, tmp_path: Path, attended: None) -> None:
     folder, metrics = tmp_path / "run", tmp_path / "run" / "metrics.csv"
@@ -83,6 +84,7 @@ def test_a_hangup_that_nohup_ignores_is_ignored(tmp_path: Path) -> None:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.thorough
 def test_commands_work_in_a_thread(tmp_path: Path) -> None:
     folder, statuses = str(tmp_path / "run"), []
 

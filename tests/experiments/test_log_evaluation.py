@@ -58,6 +58,7 @@ def test_without_matplotlib_there_are_numbers_alone(monkeypatch: pytest.MonkeyPa
     assert keeping.figures == {}
 
 
+@pytest.mark.thorough
 def test_tensorboard_shows_the_figures(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -91,6 +91,7 @@ def test_a_curve_is_split_by_environment() -> None:
     assert np.array_equal(push.successes, (returns > 6)[:, [1]])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_an_evaluation_shows_every_environment(split: str, tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"

@@ -46,6 +46,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return path.name
 
 
+@pytest.mark.thorough
 def test_an_agent_of_a_file_trains_evaluates_resumes_and_loads(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_a_mistake_of_ours_beneath_a_file_is_not_blamed_on_it(file: str, monkeyp
         main(["train", f"{file}:OWN", "--out", "run"])
 
 
+@pytest.mark.thorough
 def test_what_a_benchmark_of_a_file_needs_again_is_said(file: str, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = (
         "--training.iterations 1 --training.meta-batch-size 2 --evaluation.num-tasks 2 --horizon 5 --num-threads 1"

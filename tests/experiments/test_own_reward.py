@@ -82,6 +82,7 @@ def _error(capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["reach", "TWICE"])
 def test_a_reward_of_a_file_is_trained_on_and_needed_again(
     name: str, file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -102,6 +103,7 @@ def test_a_reward_of_a_file_is_trained_on_and_needed_again(
     assert f"{file}:{name} has changed since the run was made" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_the_reward_is_what_is_earned(file: str) -> None:
     assert _train(f"{file}:reach", "--out", "once") == 0
     assert _train(f"{file}:TWICE", "--out", "twice") == 0
@@ -119,6 +121,7 @@ def test_runs_of_several_seeds_find_the_reward_in_its_folder(file: str, monkeypa
     assert [open_again(member.folder, member.own).experiment.seed for member in begun] == [0, 1]
 
 
+@pytest.mark.thorough
 def test_a_reward_is_given_from_python(file: str) -> None:
     reward, _ = load_object(f"{file}:reach")
     experiment = settings_for("rl2", "slider.yaml", reward)

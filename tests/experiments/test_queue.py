@@ -60,6 +60,7 @@ def test_a_list_that_is_too_large_is_refused(tmp_path: Path) -> None:
         read_list(written(tmp_path, "x" * (2**20 + 1)))
 
 
+@pytest.mark.thorough
 def test_a_queue_trains_what_is_missing_and_refuses_other_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_queue_trains_what_is_missing_and_refuses_other_settings(
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.thorough
 def test_a_queue_stops_after_its_hours_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = written(tmp_path, f"{LINE} 100000\n"), tmp_path / "out"
     assert main(["queue", str(path), "--out", str(out), "--hours", "0.0001"]) == 130
@@ -88,6 +90,7 @@ def test_a_queue_stops_after_its_hours_and_goes_on(tmp_path: Path, capsys: pytes
     assert (out / "point-promp" / "seed0" / "config.json").exists()
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_made_fails_alone_and_leaves_no_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

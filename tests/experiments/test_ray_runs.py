@@ -71,6 +71,7 @@ def test_without_ray_no_folder_is_made(
     assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_a_single_run_on_resumption_keeps_its_workers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["train", "point-promp", *TINY, "--out", str(tmp_path / "run")]) == 0
     assert main(["resume", str(tmp_path / "run"), "--workers", "ray"]) == 2

@@ -27,6 +27,8 @@ from metarl.experiments.report.page import NONE, interval, node, number
 from metarl.experiments.report.settings import Described, described, differences, train_command
 from tests.experiments.test_comparison import make_run
 
+pytestmark = pytest.mark.thorough
+
 RESULTS = Path(metarl.__file__).resolve().parent.parent / "experiments" / "results"
 HOSTILE = '"><img src=x onerror=alert(1)>&amp;$x\x1b'
 MINUS = "\N{MINUS SIGN}"

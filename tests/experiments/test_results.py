@@ -154,6 +154,7 @@ def test_intervals_are_over_seeds_and_tasks(results: Path) -> None:
     assert curve(entry.main, "success") == []
 
 
+@pytest.mark.thorough
 def test_sections_published_figures_and_findings_come_from_the_notes(results: Path) -> None:
     (results / "notes.yaml").write_text(
         "sections:\n  - {title: Points, measure: return, runs: ['point-*'], finding: It learns.}\n"

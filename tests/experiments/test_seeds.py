@@ -34,6 +34,7 @@ def test_other_texts_are_refused(text: str) -> None:
         parse_seeds(text)
 
 
+@pytest.mark.thorough
 def test_runs_of_several_seeds_are_each_what_it_would_be_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

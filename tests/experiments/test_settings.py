@@ -105,6 +105,7 @@ def test_each_algorithm_trains_on_toys_of_each_kind_by_name(algorithm: str, kind
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", sorted(_TOY))
 def test_memory_sac_trains_on_toys_of_each_kind_by_name(kind: str, tmp_path: Path) -> None:
     experiment = settings_for("memory-sac", _TOY[kind])
@@ -116,6 +117,7 @@ def test_memory_sac_trains_on_toys_of_each_kind_by_name(kind: str, tmp_path: Pat
     assert len((run.folder / "metrics.csv").read_text().splitlines()) == 2
 
 
+@pytest.mark.thorough
 def test_pearl_trains_on_a_point_robot_by_name_with_tasks_of_its_own(tmp_path: Path) -> None:
     experiment = settings_for("pearl", "point")
     assert experiment.num_train_tasks == 100
@@ -184,6 +186,7 @@ _SHORT = ["--training.iterations", "1", "--training.meta-batch-size", "2", "--tr
 _SHORT += ["--evaluation.num-tasks", "2", "--evaluation.num-episodes", "2", "--num-threads", "1"]
 
 
+@pytest.mark.thorough
 def test_a_run_from_the_shell_is_named_after_what_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -200,6 +203,7 @@ def test_a_run_from_the_shell_is_named_after_what_it_does(
     assert (tmp_path / "runs" / "point-rl2-seed3-2").is_dir()
 
 
+@pytest.mark.thorough
 def test_a_family_of_a_file_is_trained_by_an_algorithm_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

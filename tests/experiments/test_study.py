@@ -42,6 +42,8 @@ from metarl.runs.loggers import Logger
 from metarl.tasks import FiniteTasks, Task
 from metarl.training import EvaluationConfig, TrainingConfig
 
+pytestmark = pytest.mark.thorough
+
 _ONCE = (TrainingConfig(2, 2, evaluate_every=0), EvaluationConfig(1, 1, 1))
 
 

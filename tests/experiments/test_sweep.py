@@ -16,6 +16,8 @@ from metarl.experiments.sweep.scores import progress_score, score_of
 from metarl.experiments.sweep.sweep import Sweep, SweepPlan
 from tests.experiments.tiny import TINY
 
+pytestmark = pytest.mark.thorough
+
 WORDS = ["point-promp", "--horizon", "5", *TINY]
 OVER = "agent.outer_lr=log:1e-4:1e-2"
 

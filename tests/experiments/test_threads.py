@@ -23,6 +23,7 @@ def _python(code: str, variables: Mapping[str, str]) -> "subprocess.CompletedPro
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="libgomp's settings")
 def test_libgomp_reads_the_number_of_spins_of_the_command_line(tmp_path: Path) -> None:
     """A torch that ends the process when it has loaded libgomp, as torch does first, stands in for the whole."""

@@ -28,6 +28,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.thorough
 def test_a_film_of_gradient_steps_and_one_of_a_trial(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -43,6 +44,7 @@ def test_a_film_of_gradient_steps_and_one_of_a_trial(
     assert "episode 3" in capsys.readouterr().out
 
 
+@pytest.mark.thorough
 def test_films_are_numbered_and_nothing_is_overwritten(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("imageio_ffmpeg")
     for number in range(2):
@@ -54,6 +56,7 @@ def test_films_are_numbered_and_nothing_is_overwritten(runs: Path, capsys: pytes
     assert "give --out another name" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_panel_has_the_return_of_its_episode(runs: Path) -> None:
     run = metarl.open_run(runs / "promp")
 
@@ -108,6 +111,7 @@ def test_what_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["film.gif"]
 
 
+@pytest.mark.thorough
 def test_films_in_training_go_to_tensorboard_and_change_nothing(runs: Path, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

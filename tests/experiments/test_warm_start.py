@@ -131,6 +131,7 @@ def test_a_few_shot_learner_starts_from_another_runs_weights(name: str, tmp_path
     assert not torch.equal(here["module.weight_0"], fresh["module.weight_0"])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("experiment", [*map(_rl, AGENTS), _few("sinusoid-maml")], ids=[*AGENTS, "few-shot"])
 def test_a_run_resumes_to_the_same_bits_without_the_other_run(experiment: AnyExperiment, tmp_path: Path) -> None:
     source = metarl.train(experiment, out=tmp_path / "source").folder
@@ -146,6 +147,7 @@ def test_a_run_resumes_to_the_same_bits_without_the_other_run(experiment: AnyExp
     assert _same(_train(open_run(stopped.folder)), expected)
 
 
+@pytest.mark.thorough
 def test_the_configuration_says_where_the_weights_are_from(tmp_path: Path) -> None:
     source = metarl.train(_rl("promp"), out=tmp_path / "source").folder
     words = ["train", "point-promp", "--init-from", str(source), "--init-without", "log_std", "--out"]

@@ -167,6 +167,7 @@ _SMALL = [
 ]
 
 
+@pytest.mark.thorough
 def test_both_stages_are_one_run(omniglot_archive: Path, tmp_path: Path) -> None:
     words = ["--data.folder", str(omniglot_archive), *_SMALL, "--learner.pretraining-updates", "1"]
     assert main(["train", "omniglot-meta-baseline", *words, "--out", str(tmp_path / "run")]) == 0

@@ -58,6 +58,7 @@ def _positive(name: str, features: Tensor) -> Tensor:
     return features.abs() if name == "optimal-transport" else features
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", HEADS)
 def test_gradients_are_those_of_finite_differences(name: str) -> None:
     head = HEADS[name].head.double()
@@ -292,6 +293,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", LEARNERS)
 def test_training_through_the_solution_makes_new_classes_clearer(name: str) -> None:
     generator = torch.Generator().manual_seed(0)

@@ -67,6 +67,7 @@ def test_calibration_by_hand() -> None:
     assert calibration_error(torch.ones(3), torch.zeros(3, dtype=torch.bool)) == 1
 
 
+@pytest.mark.thorough
 def test_the_command_shows_a_runs_confusions(
     omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

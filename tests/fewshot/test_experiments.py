@@ -95,6 +95,7 @@ def test_evaluate_takes_other_ways_and_shots_and_shows_every_split_and_the_batch
     assert json.loads(again.read_text()) == result
 
 
+@pytest.mark.thorough
 def test_a_gradient_learner_is_evaluated_by_step(tmp_path: Path, omniglot_folder: Path) -> None:
     folder = tmp_path / "run"
     words = ["train", "omniglot-maml", "--out", str(folder), "--data.folder", str(omniglot_folder), *TINY_IMAGES]
@@ -298,6 +299,7 @@ def test_a_bad_argument_is_one_line_and_status_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_too_many_ways_or_shots_for_the_data_are_one_line(
     omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

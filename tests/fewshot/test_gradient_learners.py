@@ -202,6 +202,7 @@ def _quadratic(num_tasks: int = 3) -> tuple[nn.Linear, Episodes]:
     return network, Episodes(Examples(x[:, :6], y[:, :6]), Examples(x[:, 6:], y[:, 6:]))
 
 
+@pytest.mark.thorough
 def test_implicit_gradients_equal_unrolled_ones_on_a_strongly_convex_problem() -> None:
     network, episodes = _quadratic()
     config = ImplicitMamlConfig(inner_lr=0.1, inner_steps=300, regularisation=2.0, cg_iters=2)
@@ -219,6 +220,7 @@ def test_implicit_gradients_equal_unrolled_ones_on_a_strongly_convex_problem() -
     assert torch.allclose(implicit, unrolled, atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
     network, episodes = _quadratic()
     config = ImplicitMamlConfig(inner_steps=300, cg_iters=2, cg_damping=3.0)
@@ -231,6 +233,7 @@ def test_damping_is_added_to_the_pull_in_the_system_that_is_solved() -> None:
     assert torch.allclose(found.transpose(1, 2), torch.linalg.solve(system, slope), atol=1e-10)
 
 
+@pytest.mark.thorough
 def test_implicit_maml_follows_the_mean_gradient_and_reports_how_well_the_system_is_solved() -> None:
     network, episodes = _quadratic()
     config = ImplicitMamlConfig(inner_steps=300, cg_iters=1, outer=OuterConfig(tasks_at_once=2))
@@ -515,6 +518,7 @@ def test_learned_rules_have_a_step_size_of_their_own() -> None:
         assert (rates - 0.5).abs().max().item() == pytest.approx(1e-3 * step, rel=0.05)
 
 
+@pytest.mark.thorough
 def test_implicit_gradients_of_what_does_not_adapt_count_how_it_moves_the_solution() -> None:
     """Batch norm's gain and shift against finite differences through the converged inner problem."""
     torch.manual_seed(0)

@@ -194,6 +194,7 @@ def test_an_alphabet_too_small_for_held_out_tasks_is_left_out(omniglot_archive: 
     assert not any((image == one).all() for image in drawn for one in korean.examples.float() / 255)
 
 
+@pytest.mark.thorough
 def test_the_command_measures_the_baseline_and_trained_runs(
     all_runs: Path, omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -223,6 +223,7 @@ REGRESSORS: dict[str, Make] = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(REGRESSORS))
 def test_a_learner_of_curves_beats_its_untrained_self(name: str) -> None:
     learner = REGRESSORS[name]()

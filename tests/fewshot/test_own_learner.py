@@ -149,6 +149,7 @@ EXPERIMENT = FewshotExperiment(
 )
 
 
+@pytest.mark.thorough
 def test_a_learner_and_data_from_outside_are_trained_by_the_same_loop(tmp_path: Path) -> None:
     experiment = EXPERIMENT
     learner, sources = make_learner(experiment, CPU), experiment.data.make(CPU)

@@ -19,6 +19,8 @@ from metarl.fewshot.episodes import Examples
 from metarl.fewshot.prediction import class_outputs, read_queries, read_support
 from tests.fewshot.conftest import draw_character
 
+pytestmark = pytest.mark.thorough
+
 NAMES = ("bat", "crow", "eel")
 _SMALL = [
     *("--training.iterations", "1", "--training.updates-per-iteration", "1", "--training.evaluate-every", "0"),

@@ -27,6 +27,7 @@ def _random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [12, 18])
 @pytest.mark.parametrize(("output", "num_outputs"), [("features", 0), ("outputs", 5), ("maps", 0)])
 def test_a_network_is_what_a_learner_asks_for(depth: Any, output: Any, num_outputs: int) -> None:
@@ -186,6 +187,7 @@ def test_what_is_no_image_or_needs_a_context_is_refused() -> None:
             ResidualBackbone(**fields)
 
 
+@pytest.mark.thorough
 def test_a_residual_network_learns_drawn_classes() -> None:
     generator = _random()
     patterns = torch.rand(12, 1, 1, 16, 16, generator=generator)
@@ -201,6 +203,7 @@ def test_a_residual_network_learns_drawn_classes() -> None:
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
 
 
+@pytest.mark.thorough
 def test_a_residual_network_trains_from_the_command_line(omniglot_archive: Path, tmp_path: Path) -> None:
     small = [
         *("--training.iterations", "1", "--training.updates-per-iteration", "1", "--training.evaluate-every", "0"),

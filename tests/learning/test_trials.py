@@ -394,6 +394,7 @@ def test_regrets_that_nobody_reports_are_asked_for() -> None:
         agent.update(_collect("gridnavi", agent.policy, 2, 2, 1))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("objective", ["reward", "regret"])
 def test_rl2_solves_a_two_armed_bandit(objective: Literal["reward", "regret"]) -> None:
     # One arm pays always, the other never: after the first pull a learner knows. 9.5 of ten at best, 5 blind.

@@ -37,6 +37,7 @@ def _faults(*, keep: bool) -> int:
     return faults
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
 def test_kept_memory_is_not_faulted_in_again() -> None:
     if not keep_freed_memory():

@@ -132,6 +132,7 @@ with parallel.together():
 """
 
 
+@pytest.mark.thorough
 def test_two_processes_join_what_they_have_and_notice_an_end(tmp_path: Path) -> None:
     first, second = start(2, "-c", _PRIMITIVES, folder=tmp_path)
     (out, error), (_, other_error) = first.communicate(timeout=120), second.communicate(timeout=120)

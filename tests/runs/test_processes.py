@@ -69,6 +69,7 @@ def test_an_exception_is_one_line_and_the_process_goes_on(process: WorkerProcess
     assert ask(process, "a") == ("a", 2)
 
 
+@pytest.mark.thorough
 def test_a_dead_process_is_told_and_can_be_started_again(process: WorkerProcess) -> None:
     with pytest.raises(ProcessLost, match=r"^echo 0 died with exit code 5$"):
         ask(process, "exit")
@@ -84,6 +85,7 @@ def test_work_with_signs_of_life_may_take_longer_than_the_limit(process: WorkerP
     assert time.monotonic() - began > 1.5
 
 
+@pytest.mark.thorough
 def test_a_stopped_process_is_lost_after_the_time_limit(process: WorkerProcess) -> None:
     os.kill(ask(process, "pid"), signal.SIGSTOP)
     with pytest.raises(ProcessLost, match=r"^echo 0 has not answered for 1\.5 s$"):

@@ -246,6 +246,7 @@ def _changed(content: bytes, rng: random.Random) -> bytes:
     return content[: word.start()] + piece + content[word.end() :]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("read", "content"),
     [(lambda path: load_tasks(path, Walk()), TASKS), (read_split, SPLIT), (load_family, FAMILY)],

@@ -68,6 +68,7 @@ def small_server(own_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starting, "_imported", list)
 
 
+@pytest.mark.thorough
 @linux
 @pytest.mark.usefixtures("own_server")
 def test_the_server_has_imported_what_this_process_has_and_has_one_thread() -> None:
@@ -102,6 +103,7 @@ def test_a_process_has_the_variables_and_the_path_of_now(monkeypatch: pytest.Mon
     assert dict(os.environ) == before
 
 
+@pytest.mark.thorough
 @linux
 @pytest.mark.usefixtures("small_server")
 def test_a_server_that_was_killed_is_started_again() -> None:
