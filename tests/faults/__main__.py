@@ -64,7 +64,7 @@ def copy_sources(tree: Path) -> None:
         ignore=lambda at, names: _IGNORED(at, names) | ({"runs"} if at == str(ROOT) else set()),
     )
     # By the sources' contents: a fault is put in within the same second, and may not change a file's length.
-    for folder in ("metarl", "tests"):
+    for folder in ("metarl", "agents", "envs", "experiments", "tests"):
         compileall.compile_dir(
             tree / folder, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.CHECKED_HASH
         )
