@@ -14,7 +14,7 @@ import torch
 from metarl.envs.mujoco.families import HalfCheetahVel
 from metarl.experiments import cli
 from metarl.experiments.cli import main
-from metarl.experiments.study import command, running
+from metarl.experiments.study import command, fine_tuning
 from metarl.experiments.study.configuration import StablePpo
 from metarl.experiments.study.evaluations import read_evaluation
 from metarl.experiments.study.held_out import held_out_sets
@@ -182,7 +182,7 @@ def test_a_damaged_time_of_ppo_is_one_line(content: str, tmp_path: Path) -> None
     save_checkpoint(tmp_path, {"of": "Stable-Baselines3 PPO", "snapshot": _SNAPSHOT})
     (tmp_path / "took.json").write_text(content)
     with pytest.raises(ValueError, match=r"took\.json"):
-        running._randomised(study, study.stable, tmp_path)
+        fine_tuning._randomised(study, study.stable, tmp_path)
 
 
 def test_a_study_folder_appears_with_its_description(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
