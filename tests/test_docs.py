@@ -6,17 +6,26 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
 from metarl.experiments.cli import main
+from metarl.experiments.configuration import ALGORITHMS
+from metarl.experiments.fewshot_settings import LEARNERS
+from metarl.experiments.presets.table import FEWSHOT_PRESETS, RL_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+MINUS = "\N{MINUS SIGN}"
+_INTERVAL = re.compile(r"-?\d[\d.,]* \[-?[\d.,]+, -?[\d.,]+\]")
+_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting"))
 _OWN_FILE = re.compile(r"\w+\.(py|yaml)\b")
 
 
@@ -82,6 +91,68 @@ def help_of(*words: str) -> str:
             status = int(stopped.code or 0)
     assert status == 0, words
     return printed.getvalue()
+
+
+def options(configuration: Any, prefix: str = "--") -> Iterator[str]:
+    """The command line's options of a configuration, and the groups that they are in."""
+    for each in fields(configuration):
+        value, option = getattr(configuration, each.name), prefix + each.name.replace("_", "-")
+        yield option
+        if is_dataclass(value):
+            yield from options(value, f"{option}.")
+
+
+@cache
+def fewshot_options(preset: str) -> frozenset[str]:
+    return frozenset(options(FEWSHOT_PRESETS[preset].configuration))
+
+
+@cache
+def experiment_options() -> frozenset[str]:
+    """The options of all experiments."""
+    presets = [preset.configuration for family in RL_FAMILIES.values() for preset in family.values()]
+    agents = [option for agent in ALGORITHMS.values() for option in options(agent(), "--agent.")]
+    return frozenset(agents).union(*map(options, presets), *map(fewshot_options, FEWSHOT_PRESETS))
+
+
+def known_options(page: Path) -> frozenset[str]:
+    """The options of all experiments; a learner's page may name those of its own presets alone."""
+    presets = [word for text in blocks(page, "sh") for word in text.split() if word in FEWSHOT_PRESETS]
+    if page.parent.name == "few-shot" and page.stem not in _OVERVIEWS:
+        assert presets, f"{name(page)} trains no preset"
+        return frozenset().union(*map(fewshot_options, presets))
+    return experiment_options()
+
+
+COMMANDS = ("train", "evaluate", "predict", "diagnose", "export", "video", "compare", "queue", "sweep", "study")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "--" in _FENCE.sub("", page.read_text())], ids=name)
+def test_the_options_that_a_page_speaks_of_exist(page: Path) -> None:
+    text = _FENCE.sub("", page.read_text())
+    spans = re.findall(r"`([^`]+)`", text)
+    unknown = {option for span in spans for option in re.findall(r"--[a-z][\w.-]*\w", span)} - known_options(page)
+    plain = {option for option in unknown if "." not in option}  # of commands
+    helps = "".join(map(help_of, COMMANDS)) if plain else ""
+    assert [option for option in sorted(unknown) if f"{option} " not in helps] == []
+
+
+def test_every_learner_and_agent_has_a_page_that_trains_it() -> None:
+    for folder, names in (("few-shot", LEARNERS), ("agents", ALGORITHMS)):
+        pages = [page for page in (ROOT / "docs" / folder).glob("*.md") if page.stem not in _OVERVIEWS]
+        text = "\n".join(block for page in pages for block in blocks(page, "sh"))
+        assert [each for each in names if not re.search(rf"[ -]{each}\b(?!-)", text)] == []
+
+
+def test_numbers_with_intervals_are_those_of_the_results() -> None:
+    results = "".join(
+        (ROOT / "experiments" / "results" / file).read_text() for file in ("README.md", "findings.md")
+    )
+    pages = {name(page): page.read_text() for page in (ROOT / "docs").rglob("*.md")}
+    quoted = [(page, each) for page, text in pages.items() for each in _INTERVAL.findall(text.replace(MINUS, "-"))]
+    assert len(quoted) > 50
+    measured = set(_INTERVAL.findall(results.replace(MINUS, "-")))
+    assert [(page, each) for page, each in quoted if each not in measured] == []
 
 
 @pytest.mark.parametrize("line", command_lines())
