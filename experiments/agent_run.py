@@ -141,14 +141,17 @@ class AgentRun(Run):
     ) -> Progress:
         """Train to the configured number of iterations, from the checkpoint if there is one."""
         agent, report = self.started(), report or (lambda progress, metrics: None)
+        training = self.experiment.training
         if self.experiment.video_every:
             report = self._with_films(report, agent, loggers)
+            # Films are of the agent as it is when its iteration is reported.
+            training = replace(training, overlap_evaluation=False)
         with make_workers(self.experiment, self.benchmark) as workers:
             return train(
                 agent,
                 self.benchmark,
                 workers,
-                self.experiment.training,
+                training,
                 self.experiment.evaluation,
                 folder=self.folder,
                 seed=self.experiment.seed,

@@ -13,7 +13,7 @@ from torch import Tensor
 from metarl.experiments.configuration import Device
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.versions import versions
-from metarl.loop import Progress, Report, progress_of
+from metarl.loop import Progress, Report
 from metarl.runs import parallel
 from metarl.runs.checkpoint import (
     BEST,
@@ -31,6 +31,7 @@ from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
 from metarl.runs.reading import read_json, shorten
 from metarl.runs.warm_start import with_weights
+from metarl.states import progress_of
 
 Kind = Literal["rl", "few-shot"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiments.runs import AnyRun, Run, read_config
-from metarl.loop import progress_of
 from metarl.runs.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint
 from metarl.runs.warm_start import check_fit, check_parts, weights_of, without_parts
+from metarl.states import progress_of
 
 _SHAPELESS = ("activation", "num_heads", "normalise_observations", "rectified", "downsampling")
 """Settings of networks that change what weights compute, and not their shapes."""

@@ -192,6 +192,19 @@ class Collector(Protocol):
         """Trajectories of so many episodes of every task."""
 
 
+@runtime_checkable
+class Elsewhere(Protocol):
+    """A collector whose workers may be outside this process, so that several threads can collect with them."""
+
+    def beside(self) -> Collector | None:
+        """The same workers with their own count of steps, for another thread; None where threads may not share."""
+
+
+def beside(collector: Collector) -> Collector | None:
+    """The same workers with their own count of steps, for another thread; None where threads may not share."""
+    return collector.beside() if isinstance(collector, Elsewhere) else None
+
+
 class Agent(Protocol[Experience]):
     """A meta-learner, as the training loop and the evaluation see it."""
 

@@ -1,25 +1,21 @@
 """The loop around any outer update: metrics, checkpoints, evaluation now and then, and a stop in good order."""
 
-import logging
+import contextlib
+import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-import torch
-
 from metarl.runs import parallel
-from metarl.runs.checkpoint import CheckpointError, latest_checkpoint, load_checkpoint, save_best, save_checkpoint
+from metarl.runs.checkpoint import CheckpointError, latest_checkpoint, save_best, save_checkpoint
 from metarl.runs.cores import is_first
 from metarl.runs.files import WriteError
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis, last_iteration
-from metarl.runs.seeding import dump_states, load_states
-
-_LOG = logging.getLogger(__name__)
 
 
 class TrainingDiverged(RuntimeError):
@@ -46,16 +42,6 @@ class Progress:
 
 
 Report = Callable[[Progress, Mapping[str, float]], None]
-
-
-class Stateful(Protocol):
-    """An agent or learner whose state a checkpoint holds."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
 
 
 class Schedule(Protocol):
@@ -92,8 +78,8 @@ class Work(Protocol):
     def iterate(self, progress: Progress) -> dict[str, float]:
         """One outer update; counts what it used and returns metrics."""
 
-    def test(self) -> Tested:
-        """Metrics on test tasks, and the score that they amount to."""
+    def test(self) -> Future[Tested]:
+        """Metrics on test tasks, and the score that they amount to, of what is trained as it is now."""
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """The content of a checkpoint."""
@@ -145,7 +131,9 @@ def repeat(
 ) -> None:
     """Iterate until the scheduled number, or until `stop` says so.
 
-    Of processes that train together the first logs, reports and writes, and any may ask for a stop.
+    Of processes that train together the first logs, reports and writes, and any may ask for a stop. The next
+    iteration may begin while an evaluation is under way; the evaluated one is then logged, reported and saved, as
+    it was, after it.
 
     Args:
         work: Work that is repeated.
@@ -161,37 +149,155 @@ def repeat(
         TrainingDiverged: if a loss is not finite; says the iteration and the task.
         WriteError: if a file cannot be written; says which, and which checkpoint is intact.
     """
-    saved_at, writes = progress.iteration, is_first()
-    while progress.iteration < schedule.iterations:
-        started, score = time.perf_counter(), None
+    records = _Records(work, progress, schedule, folder, loggers, axis, report)
+    stopping = False
+    while progress.iteration < schedule.iterations and not stopping:
+        started, tested = time.perf_counter(), None
+        progress.iteration += 1
         try:
-            progress.iteration += 1
             metrics = work.iterate(progress)
+            records.settle()
             if schedule.evaluate_every and progress.iteration % schedule.evaluate_every == 0:
-                tested, score = work.test()
-                metrics |= tested
+                tested = work.test()
         except FloatingPointError as error:
-            raise TrainingDiverged(f"iteration {progress.iteration}: {error}; {_intact(saved_at)}") from error
+            records.settle()
+            raise records.diverged(progress.iteration, error) from error
+        except Exception:
+            records.settle()  # the iteration before was a good one
+            raise
         progress.elapsed_s += time.perf_counter() - started
-        is_best = score is not None and math.isfinite(score) and (progress.best is None or score > progress.best)
-        progress.best = score if is_best else progress.best
-        try:
-            if writes:
-                for logger in loggers:
-                    logger.log(progress.iteration, _position(progress, axis), metrics)
-                report(progress, metrics)
-            if is_best and writes:
-                save_best(folder, work.state(progress))
+        if tested is None or tested.done():
+            records.log(progress, metrics, tested, lambda: work.state(progress))
             stopping = parallel.any_of(stop())
-            if stopping or progress.iteration in (schedule.iterations, saved_at + schedule.checkpoint_every):
-                if writes:
-                    work.save_data()
-                    save_checkpoint(folder, work.state(progress))
-                saved_at = progress.iteration
+            if stopping or records.is_due():
+                records.save_data()
+                records.save(progress.iteration, lambda: work.state(progress))
+        else:
+            stopping = parallel.any_of(stop())
+            records.hold(metrics, tested, is_saved=stopping or records.is_due())
+    records.settle()
+
+
+class _Held(NamedTuple):
+    """An iteration whose evaluation is under way, with what is to be recorded of it.
+
+    Attributes:
+        progress: Position after the iteration.
+        metrics: Metrics of the iteration.
+        tested: Evaluation that is under way.
+        state: Content of its checkpoint.
+        is_saved: Whether it has a checkpoint.
+    """
+
+    progress: Progress
+    metrics: dict[str, float]
+    tested: Future[Tested]
+    state: dict[str, Any]
+    is_saved: bool
+
+
+@dataclass
+class _Records:
+    """Logs iterations and saves their checkpoints in order; one whose evaluation is under way is held until then.
+
+    Attributes:
+        work: Work that is repeated.
+        progress: Position of the run, which the loop moves.
+        schedule: Length of the run.
+        folder: Run folder; checkpoints go there.
+        loggers: Receivers of the metrics.
+        axis: Quantity that the x axis of the metrics counts.
+        report: Function that is called after every iteration.
+        held: The iteration that is held, if any.
+    """
+
+    work: Work
+    progress: Progress
+    schedule: Schedule
+    folder: Path
+    loggers: Sequence[Logger]
+    axis: Axis
+    report: Report
+    held: _Held | None = None
+
+    def __post_init__(self) -> None:
+        self._saved_at, self._writes = self.progress.iteration, is_first()
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        times = (self.schedule.iterations, self._saved_at + self.schedule.checkpoint_every)
+        return self.progress.iteration in times
+
+    def log(
+        self,
+        progress: Progress,
+        metrics: dict[str, float],
+        tested: Future[Tested] | None,
+        state: Callable[[], dict[str, Any]],
+    ) -> None:
+        """Log and report an iteration, with its evaluation if it has one, and save it if it is the best."""
+        is_best = False
+        if tested is not None:
+            try:
+                results, score = tested.result()
+            except FloatingPointError as error:
+                raise self.diverged(progress.iteration, error) from error
+            metrics = metrics | results
+            is_best = math.isfinite(score) and (progress.best is None or score > progress.best)
+            self.progress.best = progress.best = score if is_best else progress.best
+        if not self._writes:
+            return
+        with self._writing():
+            for logger in self.loggers:
+                logger.log(progress.iteration, _position(progress, self.axis), metrics)
+            self.report(progress, metrics)
+            if is_best:
+                save_best(self.folder, state())
+
+    def save_data(self) -> None:
+        """Write what is kept in files beside the next checkpoint."""
+        if self._writes:
+            with self._writing():
+                self.work.save_data()
+
+    def save(self, iteration: int, state: Callable[[], dict[str, Any]]) -> None:
+        """Write the checkpoint of an iteration."""
+        if self._writes:
+            with self._writing():
+                save_checkpoint(self.folder, state())
+        self._saved_at = iteration
+
+    def hold(self, metrics: dict[str, float], tested: Future[Tested], *, is_saved: bool) -> None:
+        """Hold the present iteration until its evaluation is done; training may go on."""
+        if is_saved:
+            self.save_data()
+        state = copy.deepcopy(self.work.state(self.progress))
+        self.held = _Held(replace(self.progress), metrics, tested, state, is_saved)
+
+    def settle(self) -> None:
+        """Wait for the evaluation that is under way, if any, and record its iteration."""
+        held, self.held = self.held, None
+        if held is None:
+            return
+
+        def state() -> dict[str, Any]:
+            return held.state | {"progress": asdict(held.progress)}
+
+        self.log(held.progress, held.metrics, held.tested, state)
+        if held.is_saved:
+            self.save(held.progress.iteration, state)
+
+    def diverged(self, iteration: int, error: FloatingPointError) -> TrainingDiverged:
+        """The error of a run whose loss or evaluation is not finite."""
+        return TrainingDiverged(f"iteration {iteration}: {error}; {_intact(self._saved_at)}")
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Say in the error of a file which checkpoint is intact."""
+        try:
+            yield
         except WriteError as error:
-            raise WriteError(f"{error}; {_intact(saved_at)}") from error
-        if stopping:
-            break
+            raise WriteError(f"{error}; {_intact(self._saved_at)}") from error
 
 
 def _intact(saved_at: int) -> str:
@@ -200,81 +306,3 @@ def _intact(saved_at: int) -> str:
 
 def _position(progress: Progress, axis: Axis) -> int:
     return progress.tasks if axis == "tasks" else progress.env_steps
-
-
-def state_of(
-    trained: Stateful, generators: dict[str, np.random.Generator], progress: Progress, identity: str
-) -> dict[str, Any]:
-    """The content of a checkpoint that says whose it is, and on how many threads torch computed it."""
-    return {
-        "of": identity,
-        "agent": trained.state_dict(),
-        "generators": dump_states(generators),
-        "progress": asdict(progress),
-        "torch_threads": torch.get_num_threads(),
-    }
-
-
-def load_state(
-    trained: Stateful, generators: Mapping[str, np.random.Generator], path: Path, identity: str
-) -> Progress:
-    """Put what is trained and its random streams where a checkpoint left them.
-
-    Raises:
-        CheckpointError: if the file is not a checkpoint.
-        ValueError: if it is one of another agent, network, benchmark or seed, or its content is malformed.
-    """
-    state = load_checkpoint(path)
-    owner = state.get("of")
-    if owner != identity:
-        raise ValueError(f"{path} is a checkpoint of {owner}, expected one of {identity}; use the run's own")
-    try:
-        progress = _progress(state.get("progress"))
-        load_states(dict(generators), state["generators"])
-        trained.load_state_dict(state["agent"])
-    except Exception as error:  # what a hostile file makes a state's readers raise is anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1].strip()
-        what = "is damaged, or a checkpoint of another agent or network than the run's"
-        raise ValueError(f"{path} {what}: {reason}") from error
-    _use_threads(state.get("torch_threads"), path)
-    return progress
-
-
-def progress_of(state: Mapping[str, Any], path: Path) -> Progress:
-    """The progress in a checkpoint's content.
-
-    Raises:
-        CheckpointError: if it is missing or malformed.
-    """
-    try:
-        return _progress(state.get("progress"))
-    except (TypeError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-
-
-def _progress(state: object) -> Progress:
-    """The progress that a checkpoint holds, checked."""
-    if not isinstance(state, dict) or not {"iteration", "env_steps"} <= set(state):
-        raise ValueError(f"expected a progress with iteration and env_steps, got {state!r}")
-    progress = Progress(**state)
-    for name in ("iteration", "env_steps", "tasks"):
-        count = getattr(progress, name)
-        if type(count) is not int or not 0 <= count < 2**63:
-            raise ValueError(f"expected {name} to be a whole number of zero or more, got {count!r}")
-    for name in ("elapsed_s", "best"):
-        number = getattr(progress, name)
-        if not (type(number) in (int, float) and math.isfinite(number)) and (name, number) != ("best", None):
-            raise ValueError(f"expected {name} to be a finite number, got {number!r}")
-    if progress.elapsed_s < 0:
-        raise ValueError(f"expected elapsed_s to be zero or more, got {progress.elapsed_s}")
-    return progress
-
-
-def _use_threads(num_threads: object, path: Path) -> None:
-    """Have torch compute on as many threads as before: some of its sums depend on their number in the last bit."""
-    present = torch.get_num_threads()
-    if type(num_threads) is int and 1 <= num_threads <= 1024 and num_threads != present:
-        _LOG.warning(
-            "torch computes on %d threads, as %s was made with, instead of %d", num_threads, path, present
-        )
-        torch.set_num_threads(num_threads)

@@ -4,24 +4,32 @@ tasks      = benchmark.train.sample(meta_batch_size)
 experience = agent.collect(workers, tasks)
 metrics    = agent.update(experience)
 now and then: the adaptation curve on test tasks, and a checkpoint
+
+An evaluation acts and adapts with a copy of the agent on the CPU, by random numbers of its own. So it is the same
+whether the next iteration waits for it, or begins while workers elsewhere still run it.
 """
 
+import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from metarl.agent import Agent, Collector, KeepsData
+from metarl.agent import Actor, Agent, Collector, KeepsData, beside
 from metarl.evaluation import adaptation_curve
 from metarl.executors.divided import DividedCollector
-from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
+from metarl.loop import Progress, Report, Tested, begin, repeat
 from metarl.runs import parallel, seeding
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_seed
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
+from metarl.runs.pending import begin_work
+from metarl.runs.seeding import draw_seed
+from metarl.states import load_state, state_of
 from metarl.tasks import Benchmark, Task
 
 
@@ -34,12 +42,15 @@ class TrainingConfig:
         meta_batch_size: Number of tasks per update.
         checkpoint_every: Number of iterations between checkpoints; one more is written at the end.
         evaluate_every: Number of iterations between evaluations on test tasks; 0 for none while training.
+        overlap_evaluation: Whether the next iteration begins while an evaluation still runs, with workers in other
+            processes or on Ray. The numbers are the same; an evaluated iteration is reported one iteration later.
     """
 
     iterations: int = 100
     meta_batch_size: int = 40
     checkpoint_every: int = 5
     evaluate_every: int = 20
+    overlap_evaluation: bool = True
 
     def __post_init__(self) -> None:
         check_counts(self, "iterations", "checkpoint_every", most=MOST_UPDATES)
@@ -161,13 +172,21 @@ class _AgentTraining:
             "time/env_steps_per_s": steps / (updated - started),
         }
 
-    def test(self) -> Tested:
+    def test(self) -> Future[Tested]:
+        """An evaluation of the agent as it is now, begun beside this thread where that is possible."""
+        others = beside(self.collector) if self.config.overlap_evaluation else None
+        actor = copy.deepcopy(self.agent.actor())
+        rng = np.random.default_rng(draw_seed(self.generators["evaluation"]))
+        collector = DividedCollector(others or self.collector)
+        return begin_work(lambda: self._tested(actor, collector, rng), beside=others is not None)
+
+    def _tested(self, actor: Actor, collector: Collector, rng: np.random.Generator) -> Tested:
         """The adaptation curve on test tasks, and success, or return where there is none, at its end."""
         curve = adaptation_curve(
-            self.agent.actor(),
-            DividedCollector(self.collector),
+            actor,
+            collector,
             self.test_tasks,
-            self.generators["evaluation"],
+            rng,
             num_steps=self.evaluation.num_steps,
             num_episodes=self.evaluation.num_episodes,
             deterministic=self.evaluation.deterministic,

@@ -11,6 +11,7 @@ the same up to rounding: on some processors a row of a matrix product depends in
 the batch puts it.
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,6 +22,7 @@ from metarl.agent import Actor
 from metarl.executors.local_processes import LocalProcesses
 from metarl.executors.shares import Executor, MakeEnv, split
 from metarl.executors.this_process import ThisProcess
+from metarl.runs import parallel
 from metarl.runs.cores import usable_cores
 from metarl.runs.seeding import episode_seeds, task_seeds
 from metarl.tasks import Task, TaskEnv, TaskFamily
@@ -136,6 +138,18 @@ class Workers:
         trajectories = self.executor.collect(split(actor, tasks, env_seeds, noise_seeds, self._num_shares))
         self.steps_collected += trajectories.num_steps
         return trajectories
+
+    def beside(self) -> "Workers | None":
+        """The same workers with their own count of steps, for another thread.
+
+        None where they simulate in this process, whose cores and torch's threads they use, or where several
+        processes train together, which talk to each other in one order.
+        """
+        if isinstance(self.executor, ThisProcess) or parallel.count() > 1:
+            return None
+        others = copy.copy(self)
+        others.steps_collected = 0
+        return others
 
     def close(self) -> None:
         """Stop threads and processes; safe to call twice."""

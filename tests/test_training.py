@@ -486,7 +486,8 @@ def test_a_tampered_checkpoint_is_one_line(change: Any, message: str, tmp_path: 
 
 @pytest.mark.thorough
 def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> None:
-    run = _made("run", _experiment("promp"), tmp_path / "run")
+    episodes = EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=10)  # so many that success rates differ
+    run = _made("run", replace(_experiment("promp"), evaluation=episodes), tmp_path / "run")
     _train(run)
     tested = {
         int(row["iteration"]): float(row["test/success_after_1"])  # success counts where a family has it

@@ -21,12 +21,13 @@ from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
-from metarl.loop import Progress, Report, load_state
+from metarl.loop import Progress, Report
 from metarl.nets.devices import make_device
 from metarl.runs import parallel, seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis
+from metarl.states import load_state
 
 _TRANSDUCTIVE = "transductive: a prediction depends on the other queries; scores compare with such ones only"
 _SIZES = ("num_ways", "num_shots", "num_queries")

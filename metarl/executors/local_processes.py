@@ -4,6 +4,7 @@ A process that dies or hangs is started again and collects its share once more.
 """
 
 import pickle
+import threading
 import time
 import warnings
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from metarl.trajectories import Trajectories, from_arrays, to_arrays
 
 
 class LocalProcesses:
-    """Collects in processes of their own, one share in each.
+    """Collects in processes of their own, one share in each; for one thread after another.
 
     Args:
         make_env: Maker of the vector environments; picklable.
@@ -34,6 +35,7 @@ class LocalProcesses:
         self, make_env: MakeEnv, *, num_workers: int, num_threads: int, timeout_s: float | None, contents: str
     ) -> None:
         self.traffic = Traffic()
+        self._turn = threading.Lock()
         start = _StartCollector(make_env, num_threads)
         self._processes = [
             WorkerProcess(f"worker {i}", start, timeout_s=timeout_s, contents=contents) for i in range(num_workers)
@@ -41,6 +43,13 @@ class LocalProcesses:
 
     def collect(self, shares: Sequence[Share]) -> Trajectories:
         """The episodes of all shares, joined in the order of the shares."""
+        with self._turn:
+            answers = self._answers(shares)
+        tasks = tuple(task for share in shares for task in share.tasks)
+        return from_arrays(tasks, [pickle.loads(answer) for answer in answers])
+
+    def _answers(self, shares: Sequence[Share]) -> list[bytes]:
+        """The answers of the processes, each the pickled arrays of a share."""
         answers: list[bytes] = []
         failure: WorkerError | None = None
         requests = [pickled(share, "the actor and its tasks") for share in shares]
@@ -55,8 +64,7 @@ class LocalProcesses:
         if failure is not None:
             raise failure
         self.traffic.received += sum(map(len, answers))
-        tasks = tuple(task for share in shares for task in share.tasks)
-        return from_arrays(tasks, [pickle.loads(answer) for answer in answers])
+        return answers
 
     def pids(self) -> list[int]:
         """Process numbers of the workers."""

@@ -7,6 +7,7 @@ into Ray's object store once, and Ray copies it to a node once.
 """
 
 import sys
+import threading
 import time
 import warnings
 from collections import deque
@@ -88,7 +89,7 @@ class _Batch:
 
 
 class RayActors:
-    """Collects in actors of a Ray cluster.
+    """Collects in actors of a Ray cluster; for one thread after another.
 
     Args:
         make_env: Maker of the vector environments; picklable.
@@ -115,6 +116,7 @@ class RayActors:
     ) -> None:
         check_timeout(timeout_s)
         self.traffic = Traffic()
+        self._turn, self._is_closed = threading.Lock(), False
         self._timeout_s = timeout_s
         self._num_threads = num_threads
         self._session = RaySession(address, num_workers * num_threads)
@@ -154,6 +156,13 @@ class RayActors:
 
     def collect(self, shares: Sequence[Share]) -> Trajectories:
         """The episodes of all shares, joined in the order of the shares."""
+        with self._turn:
+            answers = self._answers(shares)
+        tasks = tuple(task for share in shares for task in share.tasks)
+        return from_arrays(tasks, answers)
+
+    def _answers(self, shares: Sequence[Share]) -> list[TrajectoryArrays]:
+        """The arrays of every share."""
         batch = _Batch(self._requests(shares), deque(range(len(shares))))
         for worker in self._workers:
             worker.silent_s = 0.0
@@ -165,10 +174,9 @@ class RayActors:
             for number, worker in enumerate(self._workers):
                 if worker.share is not None:
                     self._replace(number)
-        tasks = tuple(task for share in shares for task in share.tasks)
         answers = [batch.answers[number] for number in range(len(shares))]
         self.traffic.received += sum(map(_size, answers))
-        return from_arrays(tasks, answers)
+        return answers
 
     def _requests(self, shares: Sequence[Share]) -> list[tuple[Any, bytes]]:
         """Each share as a reference to its actor in the object store, and the rest as bytes."""
@@ -194,6 +202,8 @@ class RayActors:
 
     def _wait(self, batch: _Batch) -> None:
         """Wait for something to happen, for one beat at most, and take it in."""
+        if self._is_closed:
+            raise WorkerError("the workers on Ray were closed")
         began = time.monotonic()
         awaited = [worker.answer if worker.ready is None else worker.ready for worker in self._workers]
         done, _ = self._ray.wait([ref for ref in awaited if ref is not None], timeout=_BEAT_S)
@@ -290,14 +300,21 @@ class RayActors:
         """End a worker, whatever it is doing, and start another."""
         worker = self._workers[number]
         self._ray.kill(worker.handle)
-        self._workers[number] = self._started(worker.name)
+        if not self._is_closed:
+            self._workers[number] = self._started(worker.name)
 
     def pids(self) -> list[int]:
         """Process numbers of the workers that are ready, each on its node."""
         return [worker.home.pid for worker in self._workers if worker.home is not None]
 
     def close(self) -> None:
-        """End the actors, and a local session; safe to call twice."""
+        """End the actors, and a local session; safe to call twice.
+
+        Another thread that collects leaves first: what it asked of Ray then would start another session.
+        """
+        self._is_closed = True
+        if self._turn.acquire(timeout=5 * _BEAT_S):
+            self._turn.release()
         workers, self._workers = self._workers, []
         if self._ray.is_initialized():
             for worker in workers:

@@ -7,6 +7,7 @@ now and then: scores on held-out tasks, and a checkpoint
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import torch
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.sources import Sources
-from metarl.loop import Progress, Report, Tested, begin, load_state, repeat, state_of
+from metarl.loop import Progress, Report, Tested, begin, repeat
 from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
+from metarl.runs.pending import begin_work
 from metarl.runs.seeding import draw_seed, streams
+from metarl.states import load_state, state_of
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,11 @@ class _LearnerTraining:
         progress.tasks += num_updates * self.config.meta_batch_size
         return sums
 
-    def test(self) -> Tested:
+    def test(self) -> Future[Tested]:
+        """Scores of the learner as it is now; they are there at once."""
+        return begin_work(self._scores, beside=False)
+
+    def _scores(self) -> Tested:
         """Scores on validation tasks, or others where there are none; the last of them is what is best."""
         held_out = self.sources.held_out
         split = next(name for name in ("validation", "test", "train") if name in held_out)

@@ -66,7 +66,7 @@ class WorkerProcess:
         check_timeout(timeout_s)
         self.name = name
         self._make, self._timeout_s, self._contents = start, timeout_s, contents
-        self._asked = 0
+        self._asked, self._is_stopped = 0, False
         self._start()
 
     def _start(self) -> None:
@@ -90,7 +90,13 @@ class WorkerProcess:
         return self._process.pid
 
     def restart(self) -> None:
-        """End the process, whatever it is doing, and start it anew; its servant is made again."""
+        """End the process, whatever it is doing, and start it anew; its servant is made again.
+
+        Raises:
+            WorkerError: if it was told to end, by another thread.
+        """
+        if self._is_stopped:
+            raise WorkerError(f"{self.name} was stopped")
         self.kill()
         self._start()
 
@@ -165,6 +171,7 @@ class WorkerProcess:
 
     def stop(self) -> None:
         """Ask the process to close its servant and end; `close` waits for it."""
+        self._is_stopped = True
         self._send(pickle.dumps(None))
 
     def close(self, deadline: float) -> None:

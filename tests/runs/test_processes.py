@@ -77,6 +77,13 @@ def test_a_dead_process_is_told_and_can_be_started_again(process: WorkerProcess)
     assert ask(process, "a") == ("a", 1)
 
 
+def test_a_process_that_was_told_to_end_is_not_started_again(process: WorkerProcess) -> None:
+    assert ask(process, "hello")
+    process.stop()  # as another thread may, which closes the workers while this one waits for an answer
+    with pytest.raises(WorkerError, match="echo 0 was stopped"):
+        process.restart()
+
+
 @pytest.mark.slow
 def test_work_with_signs_of_life_may_take_longer_than_the_limit(process: WorkerProcess) -> None:
     assert ask(process, "a") == ("a", 1)

@@ -1,0 +1,317 @@
+"""Evaluating while training goes on: the same numbers to the bit, also after a stop and for what ends badly."""
+
+import copy
+import csv
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from metarl.agent import Actor, AgentConfig, Collector
+from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.pearl.context import ContextConfig
+from metarl.agents.pearl.pearl import PearlConfig
+from metarl.agents.promp import Promp, PrompConfig
+from metarl.agents.rl2.rl2 import Rl2Config
+from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.experiments.arguments import interruptible
+from metarl.experiments.configuration import Experiment, make_agent
+from metarl.experiments.loading import open_run, prepare_run
+from metarl.experiments.runs import make_run
+from metarl.loop import TrainingDiverged
+from metarl.runs.checkpoint import BEST, CHECKPOINT, load_checkpoint
+from metarl.runs.cores import WorkerError
+from metarl.runs.metrics import CsvLogger
+from metarl.runs.pending import begin_work
+from metarl.tasks import Task
+from metarl.training import EvaluationConfig, TrainingConfig, train
+from metarl.trajectories import Trajectories
+from metarl.workers import EnvMaker, Workers
+
+pytestmark = pytest.mark.thorough
+
+AGENTS: dict[str, AgentConfig] = {
+    "promp": PrompConfig(PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(inner_lr=0.5, num_episodes=3)),
+    "rl2": Rl2Config(policy=TrialPolicyConfig(memory_size=8, normalise_observations=True), epochs=1),
+    "pearl": PearlConfig(
+        context=ContextConfig(hidden_sizes=(8,)),
+        hidden_sizes=(8,),
+        num_initial_episodes=1,
+        num_prior_episodes=1,
+        num_extra_episodes=1,
+        num_updates=3,
+        update_tasks=2,
+        batch_size=4,
+        context_size=4,
+        replay_capacity=48,
+        normalise_rewards=True,
+    ),
+}
+
+
+def _experiment(agent: str) -> Experiment:
+    return Experiment(
+        benchmark="point",
+        agent=AGENTS[agent],
+        # The evaluation of iteration 3 is that of a checkpoint, and goes on in iteration 4.
+        training=TrainingConfig(iterations=5, meta_batch_size=2, checkpoint_every=3, evaluate_every=3),
+        evaluation=EvaluationConfig(num_tasks=2, num_steps=1, num_episodes=2),
+        horizon=6,
+        num_train_tasks=3 if agent == "pearl" else None,
+    )
+
+
+@pytest.fixture(scope="module")
+def workers() -> Iterator[Workers]:
+    family = prepare_run("point", _experiment("promp")).benchmark.family  # type: ignore[attr-defined]
+    with Workers(EnvMaker(family, 6), num_workers=2, num_threads=2, timeout_s=60) as made:
+        yield made
+
+
+class Late:
+    """Workers whose evaluations wait until the training's next collection: without overlap they wait in vain.
+
+    Args:
+        workers: Workers in other processes.
+        then: Called once, in the collection that an evaluation has waited for.
+    """
+
+    def __init__(self, workers: Workers, then: Callable[[], None] = lambda: None) -> None:
+        self._workers, self._then = workers, then
+        self._evaluates = self._trains = threading.Event()
+        self.steps_collected, self.num_waits = 0, 0
+
+    def collect(
+        self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int, *, places: Any = None
+    ) -> Trajectories:
+        if self.num_waits and not self._trains.is_set():
+            self._then()
+            self._trains.set()
+        trajectories = self._workers.collect(actor, tasks, num_episodes, seed, places=places)
+        self.steps_collected += trajectories.num_steps
+        return trajectories
+
+    def beside(self) -> Collector:
+        others, trains = self._workers.beside(), self._trains
+        assert others is not None
+        self.num_waits += 1
+        plain = others.collect
+
+        def collect(*arguments: Any, **named: Any) -> Trajectories:
+            assert trains.wait(30), "the next iteration did not begin"
+            return plain(*arguments, **named)
+
+        others.collect = collect  # type: ignore[method-assign]
+        return others
+
+
+def _train(
+    run: Any, collector: Collector, stop: Callable[[], bool] = lambda: False, *, overlap: bool = True
+) -> list[int]:
+    """Train a run; the iterations in the order in which they are reported."""
+    reported: list[int] = []
+    train(
+        make_agent(run.experiment, run.benchmark),
+        run.benchmark,
+        collector,
+        replace(run.experiment.training, overlap_evaluation=overlap),
+        run.experiment.evaluation,
+        folder=run.folder,
+        seed=run.experiment.seed,
+        test_tasks=run.test_tasks,
+        loggers=[CsvLogger(run.folder)],
+        report=lambda progress, metrics: reported.append(progress.iteration),
+        stop=stop,
+    )
+    return reported
+
+
+def _made(agent: str, folder: Path) -> Any:
+    return make_run(prepare_run("run", _experiment(agent)), folder)
+
+
+def _rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def _values(tree: Any) -> list[Any]:
+    """The numbers and bytes of a checkpoint, without its times."""
+    if isinstance(tree, dict):
+        return [x for name, value in tree.items() if name != "elapsed_s" for x in _values(value)]
+    if isinstance(tree, list | tuple):
+        return [x for value in tree for x in _values(value)]
+    return [tree.numpy().tobytes() if isinstance(tree, torch.Tensor) else tree]
+
+
+def _assert_same(first: Path, second: Path) -> None:
+    """Metrics and checkpoints of two run folders are the same to the bit."""
+    assert _rows(first) == _rows(second)
+    for name in (CHECKPOINT, BEST):
+        assert _values(load_checkpoint(first / name)) == _values(load_checkpoint(second / name)), name
+
+
+@pytest.fixture(scope="module")
+def plain(workers: Workers, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of an agent's run whose iterations wait for evaluations."""
+    folders: dict[str, Path] = {}
+
+    def folder(agent: str) -> Path:
+        if agent not in folders:
+            folders[agent] = tmp_path_factory.mktemp("plain") / agent
+            _train(_made(agent, folders[agent]), workers, overlap=False)
+        return folders[agent]
+
+    return folder
+
+
+@pytest.mark.parametrize("agent", AGENTS)
+def test_an_evaluation_beside_the_next_iteration_changes_no_bit(
+    agent: str, workers: Workers, plain: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run, late = _made(agent, tmp_path / "run"), Late(workers)
+    assert _train(run, late) == [1, 2, 3, 4, 5]
+    assert late.num_waits == 1
+    assert [row["iteration"] for row in _rows(run.folder) if row["test/return_after_1"]] == ["3"]
+    _assert_same(plain(agent), run.folder)
+
+
+def test_a_run_that_is_terminated_beside_an_evaluation_goes_on_as_if_it_was_not(
+    workers: Workers, plain: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = _made("pearl", tmp_path / "run")
+    late = Late(workers, then=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with interruptible(run.folder) as interrupted:
+        assert _train(run, late, interrupted) == [1, 2, 3, 4]
+    assert "stopping after this iteration" in capsys.readouterr().err
+    assert load_checkpoint(run.folder / CHECKPOINT)["progress"]["iteration"] == 4
+    assert load_checkpoint(run.folder / BEST)["progress"]["iteration"] == 3
+    assert _train(open_run(run.folder), workers) == [5]
+    _assert_same(plain("pearl"), run.folder)
+
+
+def test_a_stop_after_an_evaluated_iteration_waits_for_the_evaluation(
+    workers: Workers, plain: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run, asked = _made("promp", tmp_path / "run"), list[int]()
+
+    def third() -> bool:
+        asked.append(0)
+        return len(asked) == 3
+
+    assert _train(run, workers, third) == [1, 2, 3]
+    assert _rows(run.folder)[2]["test/return_after_1"]
+    assert _train(open_run(run.folder), workers) == [4, 5]
+    _assert_same(plain("promp"), run.folder)
+
+
+def test_a_killed_run_makes_the_evaluation_again(
+    workers: Workers, plain: Callable[[str], Path], tmp_path: Path
+) -> None:
+    run = _made("pearl", tmp_path / "run")
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(run, Late(workers, then=die))
+    assert len(_rows(run.folder)) == 2
+    assert not (run.folder / CHECKPOINT).exists()
+    assert (run.folder / "replay.bin").exists()  # of the checkpoint that was not written
+    assert _train(open_run(run.folder), workers) == [1, 2, 3, 4, 5]
+    _assert_same(plain("pearl"), run.folder)
+
+
+def _failing(monkeypatch: pytest.MonkeyPatch, error: Exception, number: int) -> None:
+    """Have the update of one iteration fail."""
+    update, calls = Promp.update, list[int]()
+
+    def fail(self: Promp, experience: Any) -> dict[str, float]:
+        calls.append(0)
+        if len(calls) == number:
+            raise error
+        return update(self, experience)
+
+    monkeypatch.setattr(Promp, "update", fail)
+
+
+@pytest.mark.parametrize("error", [FloatingPointError("nan on task 1"), WorkerError("worker 1 failed")])
+def test_what_fails_beside_an_evaluation_leaves_the_evaluated_iteration_whole(
+    error: Exception,
+    workers: Workers,
+    plain: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, expected = _made("promp", tmp_path / "run"), plain("promp")
+    _failing(monkeypatch, error, 4)
+    kind = TrainingDiverged if isinstance(error, FloatingPointError) else WorkerError
+    with pytest.raises(kind, match=r"iteration 4: nan on task 1; the checkpoint of iteration 3|worker 1 failed"):
+        _train(run, Late(workers))
+    assert _rows(run.folder) == _rows(expected)[:3]
+    assert load_checkpoint(run.folder / CHECKPOINT)["progress"]["iteration"] == 3
+    assert _values(load_checkpoint(run.folder / BEST)) == _values(load_checkpoint(expected / BEST))
+
+
+def test_an_evaluation_that_is_not_finite_names_its_own_iteration(
+    workers: Workers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _made("promp", tmp_path / "run")
+
+    def fail(trajectories: Trajectories) -> np.ndarray:
+        raise FloatingPointError("the return on test task 0 is not finite")
+
+    monkeypatch.setattr("metarl.evaluation._finite_returns", fail)
+    with pytest.raises(TrainingDiverged, match=r"iteration 3: the return on test task 0 .*no checkpoint yet"):
+        _train(run, Late(workers))
+    assert [row["iteration"] for row in _rows(run.folder)] == ["1", "2"]
+
+
+def test_threads_that_share_workers_get_the_bits_that_each_gets_alone(workers: Workers) -> None:
+    run = prepare_run("run", _experiment("rl2"))
+    assert hasattr(run, "benchmark")
+    actor, tasks = (
+        make_agent(run.experiment, run.benchmark).actor(),
+        run.benchmark.train.sample(4, np.random.default_rng(0)),
+    )
+    before, others = workers.steps_collected, workers.beside()
+    assert others is not None
+    expected = [workers.collect(actor, tasks, 2, seed) for seed in (0, 1)]
+    assert workers.steps_collected - before == 2 * expected[0].num_steps
+    assert others.steps_collected == 0
+    together = begin_work(
+        lambda: [others.collect(copy.deepcopy(actor), tasks, 2, seed=0) for _ in range(5)], beside=True
+    )
+    mine = [workers.collect(actor, tasks, 2, seed=1) for _ in range(5)]
+    for trajectories, like in (*((t, expected[0]) for t in together.result()), *((t, expected[1]) for t in mine)):
+        assert torch.equal(trajectories.rewards, like.rewards)
+        assert torch.equal(trajectories.observations, like.observations)
+    assert others.steps_collected == 5 * expected[0].num_steps
+
+
+def test_workers_in_this_process_are_not_shared_by_threads(workers: Workers) -> None:
+    family = prepare_run("run", _experiment("rl2")).benchmark.family  # type: ignore[attr-defined]
+    for kind, number in (("local", 2), ("processes", 1)):
+        with Workers(EnvMaker(family), kind=kind, num_workers=number) as alone:  # type: ignore[arg-type]
+            assert alone.beside() is None
+    assert workers.beside() is not None
+
+
+def test_work_at_once_raises_at_once_and_work_beside_where_it_is_asked_for() -> None:
+    def fail() -> None:
+        raise ValueError(threading.current_thread() is threading.main_thread())
+
+    with pytest.raises(ValueError, match="True"):
+        begin_work(fail, beside=False)
+    future: Future[None] = begin_work(fail, beside=True)
+    with pytest.raises(ValueError, match="False"):
+        future.result(10)
