@@ -17,11 +17,13 @@ import torch
 
 from metarl.agent import Actor, AgentConfig, Collector
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
+from metarl.agents.pearl.collection import Collection, return_metrics
 from metarl.agents.pearl.context import ContextConfig
-from metarl.agents.pearl.pearl import PearlConfig
+from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import interruptible
 from metarl.experiments.configuration import Experiment, make_agent
 from metarl.experiments.loading import open_run, prepare_run
@@ -31,7 +33,7 @@ from metarl.runs.checkpoint import BEST, CHECKPOINT, load_checkpoint
 from metarl.runs.cores import WorkerError
 from metarl.runs.metrics import CsvLogger
 from metarl.runs.pending import begin_work
-from metarl.tasks import Task
+from metarl.tasks import Benchmark, Task
 from metarl.training import EvaluationConfig, TrainingConfig, train
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
@@ -274,6 +276,153 @@ def test_an_evaluation_that_is_not_finite_names_its_own_iteration(
     with pytest.raises(TrainingDiverged, match=r"iteration 3: the return on test task 0 .*no checkpoint yet"):
         _train(run, Late(workers))
     assert [row["iteration"] for row in _rows(run.folder)] == ["1", "2"]
+
+
+def _collecting(**options: Any) -> Experiment:
+    pearl = AGENTS["pearl"]
+    assert isinstance(pearl, PearlConfig)
+    return replace(_experiment("pearl"), agent=replace(pearl, **{"collect_while_updating": True, **options}))
+
+
+class Meanwhile:
+    """Workers whose collections beside an update wait until it has begun, and which count them.
+
+    Args:
+        workers: Workers in other processes.
+        updates: Set while the networks are updated.
+        then: Called in each collection beside an update, with their number so far.
+    """
+
+    def __init__(
+        self, workers: Workers, updates: threading.Event, then: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self._workers, self._updates, self._then = workers, updates, then
+        self.steps_collected, self.num_beside = 0, 0
+
+    def collect(self, *arguments: Any, **named: Any) -> Trajectories:
+        if threading.current_thread() is not threading.main_thread():
+            assert self._updates.wait(30), "the update did not begin"
+            self.num_beside += 1
+            self._then(self.num_beside)
+        trajectories = self._workers.collect(*arguments, **named)
+        self.steps_collected += trajectories.num_steps
+        return trajectories
+
+    def beside(self) -> Collector | None:
+        return self._workers.beside()
+
+
+@pytest.fixture
+def updates(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Set while PEARL takes gradient steps."""
+    event, descend = threading.Event(), Pearl._descend
+
+    def watched(self: Pearl) -> dict[str, float]:
+        event.set()
+        metrics = descend(self)
+        event.clear()
+        return metrics
+
+    monkeypatch.setattr(Pearl, "_descend", watched)
+    return event
+
+
+def _pearl(**options: Any) -> tuple[Pearl, Benchmark]:
+    own = _collecting(normalise_rewards=False, **options)
+    run = prepare_run("run", own)
+    assert isinstance(run, AgentRun)
+    agent = make_agent(own, run.benchmark)
+    assert isinstance(agent, Pearl)
+    return agent, run.benchmark
+
+
+def test_pearl_that_collects_while_updating_learns_from_the_iteration_before(
+    workers: Workers, updates: threading.Event
+) -> None:
+    """The same as a plain loop that gives each update the trials of the iteration before."""
+    agent, benchmark = _pearl()
+    plain, _ = _pearl(collect_while_updating=False)
+    usual, _ = _pearl(collect_while_updating=False)
+    meanwhile = Meanwhile(workers, updates)
+    rngs = [np.random.default_rng(0) for _ in range(3)]
+    before: list[Collection] = []
+    for iteration in range(3):
+        tasks = benchmark.train.sample(2, np.random.default_rng(iteration))
+        metrics = agent.update(agent.collect(meanwhile, tasks, rngs[0]))
+        *initial, trials = plain.collect(workers, tasks, rngs[1])
+        expected = plain.update(initial or before) | return_metrics(trials, num_prior=1)
+        before = [trials]
+        usual.update(usual.collect(workers, tasks, rngs[2]))
+        assert {name: metrics[name] for name in Pearl.METRICS} == {name: expected[name] for name in Pearl.METRICS}
+        assert metrics["train/return_post"] == expected["train/return_post"]
+        assert _values(agent.learned_state()) == _values(plain.learned_state())
+        assert _values(agent.learned_state()) != _values(usual.learned_state())
+    assert meanwhile.num_beside == 3
+    plain.store(before[0])
+    assert _values(agent.replay.state_dict()) == _values(plain.replay.state_dict())
+
+
+@pytest.fixture(scope="module")
+def collecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of PEARL that collects while it updates, by two workers in this process."""
+    run: Any = make_run(prepare_run("run", _collecting()), tmp_path_factory.mktemp("collecting") / "run")
+    maker = EnvMaker(run.benchmark.family, 6)
+    with (
+        Workers(maker, kind="local", num_workers=2, num_threads=1) as local,
+        pytest.warns(RuntimeWarning, match="^collect_while_updating saves no time with workers in this process"),
+    ):
+        _train(run, local)
+    folder: Path = run.folder
+    return folder
+
+
+def test_collecting_while_updating_gives_the_same_bits_wherever_the_workers_are(
+    workers: Workers, updates: threading.Event, collecting: Path, tmp_path: Path
+) -> None:
+    run = make_run(prepare_run("run", _collecting()), tmp_path / "run")
+    meanwhile = Meanwhile(workers, updates)
+    _train(run, meanwhile)
+    assert meanwhile.num_beside == 5
+    _assert_same(collecting, run.folder)
+
+
+def test_a_run_that_is_terminated_while_it_collects_and_updates_goes_on_as_if_it_was_not(
+    workers: Workers,
+    updates: threading.Event,
+    collecting: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = make_run(prepare_run("run", _collecting()), tmp_path / "run")
+
+    def terminate(number: int) -> None:
+        if number == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with interruptible(run.folder) as interrupted:
+        assert _train(run, Meanwhile(workers, updates, terminate), interrupted) == [1, 2, 3, 4]
+    assert "stopping after this iteration" in capsys.readouterr().err
+    assert _train(open_run(run.folder), workers) == [5]
+    _assert_same(collecting, run.folder)
+
+
+def test_an_update_that_fails_waits_for_what_is_collected_beside_it(
+    workers: Workers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, benchmark = _pearl()
+    begins = threading.Event()
+    meanwhile = Meanwhile(workers, begins)
+    monkeypatch.setattr(Pearl, "step", lambda self, draw: torch.full((len(Pearl.METRICS),), torch.nan))
+    rng = np.random.default_rng(0)
+    experience = agent.collect(meanwhile, benchmark.train.sample(2, rng), rng)
+    before = _values(agent.learned_state())
+    begins.set()
+    with pytest.raises(FloatingPointError, match="PEARL's loss is not finite"):
+        agent.update(experience)
+    assert meanwhile.num_beside == 1
+    steps = meanwhile.steps_collected
+    assert steps == 3 * 6 + 2 * 2 * 6  # one episode of each of three tasks, and of two tasks two
+    assert _values(agent.learned_state()) == before
 
 
 def test_threads_that_share_workers_get_the_bits_that_each_gets_alone(workers: Workers) -> None:

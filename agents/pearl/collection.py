@@ -1,17 +1,20 @@
 """The experience that PEARL collects: trials of enough steps, and their transitions for the replay."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from metarl.agent import Collector
+from metarl.agent import Collector, beside
 from metarl.agents.pearl.actor import LatentActor
 from metarl.executors.divided import DividedCollector
 from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.replay import Transitions, concatenate_transitions
+from metarl.runs.pending import begin_work
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories, observation_parts
@@ -57,6 +60,18 @@ def collect_whole(
         rounds.append(together.collect(actor, lacking, num_episodes, draw_seed(rng), places=rows.tolist()))
         missing[rows] -= rounds[-1].mask.sum((1, 2)).numpy()
     return Collection(rounds, num_episodes if actor.num_context is None else actor.num_context)
+
+
+def begin_trials(collector: Collector, collect: Callable[[], Collection]) -> Future[Collection]:
+    """Begin to collect: beside the calling thread if the collector's workers are elsewhere, otherwise at once."""
+    is_elsewhere = beside(collector) is not None
+    if not is_elsewhere:
+        text = (
+            "collect_while_updating saves no time with workers in this process or under torchrun; "
+            "give --workers processes or ray, and --num-workers 2 or more"
+        )
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
+    return begin_work(collect, beside=is_elsewhere)
 
 
 def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Transitions:

@@ -21,11 +21,15 @@ are enough. Posterior episodes use the posterior after all earlier episodes of t
 published collection starts each phase with one more episode from the prior, then uses a random part of the
 context. Where episodes end early, tasks are collected again until each has the steps of full episodes. Numbers of
 episodes replace numbers of steps. With vary_context, training infers from contexts as small as those of a test
-trial.
+trial. With collect_while_updating an iteration's trials are collected during its updates, with the networks from
+before, and are stored after them.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from operator import itemgetter
 from typing import Any, ClassVar, NoReturn
 
@@ -36,7 +40,13 @@ from torch import Tensor
 from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.pearl.actor import LatentActor
 from metarl.agents.pearl.adam import DeviceAdam
-from metarl.agents.pearl.collection import Collection, collect_whole, return_metrics, transitions_by_task
+from metarl.agents.pearl.collection import (
+    Collection,
+    begin_trials,
+    collect_whole,
+    return_metrics,
+    transitions_by_task,
+)
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
 from metarl.agents.pearl.networks import ActingConfig, make_networks
@@ -74,6 +84,9 @@ class PearlConfig(AgentConfig):
             context too.
         num_extra_episodes: Last episodes of a collected task, with latents from the posterior; they are not
             context.
+        collect_while_updating: Whether an iteration's trials are collected during its gradient steps and learned
+            from in the next iteration, off-policy by one iteration. Saves time with workers in other processes or
+            on Ray, none with workers in this process. Off, as published.
         num_updates: Number of gradient steps per iteration.
         update_tasks: Number of tasks in a gradient step, the paper's meta-batch; `training.meta_batch_size` tasks
             are collected per iteration.
@@ -115,6 +128,7 @@ class PearlConfig(AgentConfig):
     num_prior_episodes: int = 2
     num_posterior_episodes: int = 0
     num_extra_episodes: int = 3
+    collect_while_updating: bool = False
     num_updates: int = 2000
     update_tasks: int = 16
     batch_size: int = 256
@@ -253,6 +267,7 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
         self._sampling = torch_generator(seed, device)
         self._captured: CudaGraph | None = None
+        self._under_way: Future[Collection] | None = None  # trials that are collected during an update
 
     def actor(self) -> LatentActor:
         """The actor for evaluation: the policy's mode, with latents from the prior, then from the posterior."""
@@ -261,7 +276,10 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         )
 
     def collect(self, collector: Collector, tasks: Sequence[Task], rng: np.random.Generator) -> list[Collection]:
-        """Trials of the tasks; before the first, prior episodes of all training tasks."""
+        """Trials of the tasks; before the first, prior episodes of all training tasks.
+
+        With collect_while_updating the trials are only begun, and the next `update` stores them when it is done.
+        """
         config = self.config
         collections = []
         if not self.replay.num_transitions:
@@ -275,13 +293,18 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
             self.acting, num_prior=config.num_prior_episodes, num_context=num_context, deterministic=False
         )
         num_episodes = num_context + config.num_extra_episodes
-        trials = collect_whole(collector, actor, tasks, rng, num_episodes=num_episodes, horizon=self.horizon)
-        return [*collections, trials]
+        trials = partial(collect_whole, num_episodes=num_episodes, horizon=self.horizon)
+        if not config.collect_while_updating:
+            return [*collections, trials(collector, actor, tasks, rng)]
+        actor = copy.deepcopy(actor)  # which the update does not reach
+        self._under_way = begin_trials(collector, lambda: trials(collector, actor, tasks, rng))
+        return collections
 
     def update(self, experience: Sequence[Collection]) -> dict[str, float]:
         """Store the trials, then take `num_updates` gradient steps on all that is stored.
 
-        An update that fails leaves everything as it was but the replay, which keeps the finite trials.
+        Trials that were begun are stored after the steps. An update that fails leaves everything as it was but the
+        replay, which keeps the finite trials that were there before it.
 
         Raises:
             FloatingPointError: if the experience or a loss is not finite; on a CPU it names the task.
@@ -289,10 +312,19 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         parallel.check_divisible(self, self.config.update_tasks)
         for collection in experience:
             self.store(collection)
-        with unchanged_on_failure(LearnedState(self)):
-            metrics = self._descend()
-            self.updates += 1
-        metrics |= return_metrics(experience[-1], self.config.num_prior_episodes)
+        under_way, self._under_way = self._under_way, None
+        try:
+            with unchanged_on_failure(LearnedState(self)):
+                metrics = self._descend()
+                self.updates += 1
+        except FloatingPointError:
+            if under_way is not None:
+                under_way.exception()  # waits: after an update nobody collects
+            raise
+        if under_way is not None:
+            self.store(under_way.result())
+        latest = experience[-1] if under_way is None else under_way.result()
+        metrics |= return_metrics(latest, self.config.num_prior_episodes)
         return metrics | {"replay/transitions": float(self.replay.num_transitions)}
 
     def _descend(self) -> dict[str, float]:
