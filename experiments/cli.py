@@ -21,7 +21,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
   metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
   metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
-  metarl export DIR --onnx FILE.onnx [--recording FILE.npz]
+  metarl export DIR --onnx FILE.onnx [--recording FILE.npz] [--support FOLDER]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl report DIR ... [--out FILE.html]

@@ -109,6 +109,7 @@ def test_only_the_environments_import_simulators() -> None:
 def test_few_shot_learning_imports_no_reinforcement_learning() -> None:
     """Only these files of the core know neither environments nor trajectories."""
     shared = [
+        "deploy.models",
         "intervals",
         "learning.bilevel",
         "learning.trust_region",

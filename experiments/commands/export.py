@@ -1,4 +1,4 @@
-"""metarl export DIR --onnx FILE: a trained agent, or an adapted policy, as a model that runs without torch."""
+"""metarl export DIR --onnx FILE: an agent, a policy or a few-shot learner as a model that runs without torch."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,12 +9,15 @@ import tyro
 from metarl.agents.loading import load_policy
 from metarl.deploy.adapting import adapt_to_recording
 from metarl.deploy.exporting import agent_policy, check_export, check_exportable, export_policy
+from metarl.deploy.models import Exported
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.recordings import Recording, load_recording
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import UsageError, parse
 from metarl.experiments.console import Waiting, say
 from metarl.experiments.export_cards import last_evaluation, met_in_training
+from metarl.experiments.fewshot.exporting import export_run
+from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.runs.checkpoint import CHECKPOINT
@@ -23,14 +26,17 @@ from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_se
 
 @dataclass(frozen=True)
 class ExportArguments:
-    """Write one step of a policy as an ONNX model, with its card in JSON and a runner that needs no torch.
+    """Write one step of a policy, or a few-shot learner, as an ONNX model with a runner that needs no torch.
 
     Attributes:
         source: Run folder, or file of an adapted policy that `adapted.save` wrote.
-        onnx: New file of the model, ending in .onnx; FILE.json and metarl_runner.py are written beside it.
+        onnx: New file of the model, ending in .onnx; FILE.json, its card, and metarl_runner.py or
+            metarl_classifier.py are written beside it.
         recording: File of transitions to adapt to first, ending in .npz; without it RL2, VariBAD and PEARL
             adapt while they act, ProMP and MAML-TRPO act with the meta-parameters.
-        num_steps: Number of gradient steps on the recording.
+        support: Examples of the one task that a few-shot learner is exported for, a folder of images by class or
+            an npz file of inputs and targets; without it learners that compare learn tasks on the device.
+        num_steps: Number of gradient steps on the recording, 1 by default, or on the support set, the run's own.
         deterministic: Runner takes the policy's mode unless it is asked to sample.
         seed: Seed of the actions' noise.
         num_tasks: Number of training tasks that the agent acts in for the card's ranges of observations and
@@ -42,7 +48,8 @@ class ExportArguments:
     source: tyro.conf.Positional[Path]
     onnx: Path
     recording: Path | None = None
-    num_steps: int = 1
+    support: Path | None = None
+    num_steps: int | None = None
     deterministic: bool = False
     seed: int = 0
     num_tasks: int = 20
@@ -50,7 +57,7 @@ class ExportArguments:
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_steps", most=MOST_REPEATS)
+        check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
         check_counts(self, "num_tasks", least=0, most=MOST_TASKS)
         check_seed(self)
 
@@ -58,10 +65,10 @@ class ExportArguments:
 def command(words: list[str]) -> int:
     """Run `metarl export`; returns the exit status."""
     arguments = parse(ExportArguments, words, "metarl export")
-    check_export(arguments.onnx)
     recording = None if arguments.recording is None else load_recording(arguments.recording)
     card: dict[str, Any] = {}
     if arguments.source.is_file():
+        check_export(arguments.onnx)
         saved = load_policy(arguments.source)
         _check_kind(saved.actor)
         if arguments.deterministic:
@@ -69,8 +76,12 @@ def command(words: list[str]) -> int:
         policy = _adapted(saved, saved, recording, arguments)
     else:
         run = open_again(arguments.source, arguments.own)
-        if not isinstance(run, AgentRun):
-            raise UsageError(f"{run.folder} is a few-shot run, which has no policy to export")
+        if isinstance(run, FewshotRun):
+            return _export_learner(run, arguments)
+        assert isinstance(run, AgentRun)
+        if arguments.support is not None:
+            raise UsageError(f"--support is of few-shot runs, {run.folder} is one of an agent; leave it out")
+        check_export(arguments.onnx)
         agent = run.agent(checkpoint=arguments.checkpoint)
         _check_kind(agent.actor())
         start = agent_policy(agent, seed=arguments.seed, deterministic=arguments.deterministic)
@@ -81,6 +92,26 @@ def command(words: list[str]) -> int:
                 card["met_in_training"] = met_in_training(run, agent, arguments.num_tasks)
     with Waiting("exporting"):
         exported = export_policy(policy, arguments.onnx, card=card)
+    return _say_written(exported)
+
+
+def _export_learner(run: FewshotRun, arguments: ExportArguments) -> int:
+    """Export the learner of a few-shot run; returns the exit status."""
+    if arguments.recording is not None or arguments.deterministic:
+        raise UsageError(f"{run.folder} is a few-shot run; leave --recording and --deterministic out")
+    with Waiting("exporting"):
+        exported = export_run(
+            run,
+            arguments.onnx,
+            support=arguments.support,
+            num_steps=arguments.num_steps,
+            checkpoint=arguments.checkpoint,
+        )
+    return _say_written(exported)
+
+
+def _say_written(exported: Exported) -> int:
+    """Print what was written; returns the exit status."""
     say(f"written to {exported.model}, {exported.card.name} and {exported.runner.name}")
     say(f"largest difference from torch in checked steps: {exported.largest_difference:.1e}")
     return 0
@@ -103,7 +134,7 @@ def _adapted(
         start,
         recording,
         policy.action_space,
-        num_steps=arguments.num_steps,
+        num_steps=1 if arguments.num_steps is None else arguments.num_steps,
         seed=arguments.seed,
         deterministic=arguments.deterministic,
     ).policy

@@ -7,14 +7,8 @@ metarl_guard.py     a copy of metarl/deploy/guard.py
 """
 
 import base64
-import contextlib
-import importlib.metadata
-import importlib.util
 import json
-import logging
-import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,59 +17,33 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.deploy.models import (
+    Exported,
+    add_metadata,
+    check_target,
+    convert,
+    copied,
+    session,
+    versions,
+    write_all,
+)
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.spaces import space_to_json
 from metarl.deploy.steps import ExportableActor, PolicyStep
 from metarl.observations import space_parts
 from metarl.runs import codec
-from metarl.runs.files import atomic_write
 from metarl.runs.seeding import task_seeds
 
 RUNNER = "metarl_runner.py"
 _COPIES = {RUNNER: "runner.py", "metarl_guard.py": "guard.py"}
 _METADATA, _VERSION = "metarl_policy", 1
-_NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TOLERANCE = 1e-4  # between torch's outputs and the model's, of numbers of unit size
 _TRIES = 5
 
 
-@dataclass(frozen=True)
-class Exported:
-    """The files of an exported policy.
-
-    Attributes:
-        model: ONNX model.
-        card: JSON card.
-        runner: Copy of the runner.
-        largest_difference: Largest difference between the model's outputs and torch's on random inputs.
-    """
-
-    model: Path
-    card: Path
-    runner: Path
-    largest_difference: float
-
-
 def check_export(path: Path | str) -> None:
-    """Raise a ValueError in one line if a policy cannot be exported to this file.
-
-    Args:
-        path: File that the model will be written to, ending in .onnx.
-    """
-    path = Path(path)
-    if path.suffix != ".onnx":
-        raise ValueError(f"the model's file must end in .onnx, got {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"the folder {path.parent} does not exist; make it, or export to another")
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ValueError(f'export needs {" and ".join(missing)}; pip install "metarl-toolkit[onnx]"')
-    for file in (path, path.with_suffix(".json")):
-        if file.exists():
-            raise ValueError(f"{file} exists and is left as it is; give the policy another name")
-    for file, content in _copies(path).items():
-        if file.exists() and file.read_bytes() != content:
-            raise ValueError(f"{file} exists and is another version's; export to another folder")
+    """Raise a ValueError in one line if a policy cannot be exported to this file, which ends in .onnx."""
+    check_target(Path(path), _COPIES)
 
 
 def check_exportable(actor: object) -> ExportableActor:
@@ -114,11 +82,9 @@ def export_policy(policy: AdaptedPolicy, path: Path | str, *, card: Mapping[str,
     inputs = {entry.name for entry in model.graph.input}
     description = _description(policy, step, inputs) | dict(card or {})
     text = json.dumps(description, indent=1, allow_nan=False)
-    entry = model.metadata_props.add()
-    entry.key, entry.value = _METADATA, text
-    content = model.SerializeToString()
+    content = add_metadata(model, {_METADATA: text})
     difference = _largest_difference(step, content, inputs)
-    _write_all({path.with_suffix(".json"): text.encode() + b"\n", **_copies(path), path: content})
+    write_all({path.with_suffix(".json"): text.encode() + b"\n", **copied(path, _COPIES), path: content})
     return Exported(path, path.with_suffix(".json"), path.with_name(RUNNER), difference)
 
 
@@ -143,26 +109,7 @@ def _converted(step: PolicyStep) -> Any:  # an onnx.ModelProto, which need not b
     for name in grows:
         examples[name] = torch.zeros(3, *examples[name].shape[1:])
     shapes = tuple({0: torch.export.Dim.DYNAMIC} if name in grows else None for name in examples)
-    try:
-        with _quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                step,
-                tuple(examples.values()),
-                dynamo=True,
-                input_names=list(examples),
-                output_names=step.output_names(),
-                dynamic_shapes=(shapes,) if grows else None,
-                verbose=False,
-            )
-    except (torch.onnx.OnnxExporterError, RuntimeError) as error:
-        raise ValueError(f"the policy cannot be exported: {_reason(error)}") from error
-    assert program is not None
-    model = program.model_proto
-    used = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
-    inputs = [entry for entry in model.graph.input if entry.name in used]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
-    return model
+    return convert(step, examples, step.output_names(), (shapes,) if grows else None)
 
 
 def _description(policy: AdaptedPolicy, step: PolicyStep, inputs: set[str]) -> dict[str, Any]:
@@ -191,7 +138,7 @@ def _description(policy: AdaptedPolicy, step: PolicyStep, inputs: set[str]) -> d
             name: {"kind": noise.kind, "per": noise.per, "shape": list(noise.shape), "seed": seed ^ noise.stream}
             for name, noise in step.noise.items()
         },
-        "made_with": {name: _version(name) for name in ("metarl-toolkit", "torch", "onnx", "onnxscript")},
+        "made_with": versions(),
         "state": {f"state.{place}": _encoded(part[0]) for place, part in enumerate(step.state)},
     }
 
@@ -213,13 +160,8 @@ def _largest_difference(step: PolicyStep, content: bytes, inputs: set[str]) -> f
     Raises:
         ValueError: If the model cannot be run, or differs.
     """
-    import onnxruntime  # noqa: PLC0415  # only an export needs it
-
     rng, feed, largest = np.random.default_rng(0), step.examples(), 0.0
-    try:
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the library raises errors of its own
-        raise ValueError(f"the exported model cannot be run: {_reason(error)}") from error
+    running = session(content)
     names = step.output_names()
     for _ in range(_TRIES):
         for name, value in feed.items():
@@ -227,7 +169,7 @@ def _largest_difference(step: PolicyStep, content: bytes, inputs: set[str]) -> f
                 feed[name] = _random(value, rng)
         with torch.no_grad():
             expected = step(*feed.values())
-        came = session.run(names, {name: value.numpy() for name, value in feed.items() if name in inputs})
+        came = running.run(names, {name: value.numpy() for name, value in feed.items() if name in inputs})
         for name, right, other in zip(names, expected, came, strict=True):
             scale = max(1.0, float(right.abs().max())) if right.numel() else 1.0
             difference = float(np.abs(right.numpy().astype(float) - other).max(initial=0)) / scale
@@ -243,52 +185,3 @@ def _random(value: Tensor, rng: np.random.Generator) -> Tensor:
     if value.is_floating_point():
         return torch.from_numpy(np.asarray(rng.random(value.shape, np.float32)))
     return torch.from_numpy(np.asarray(rng.integers(0, 2, value.shape))).to(value.dtype)
-
-
-def _write_all(files: Mapping[Path, bytes]) -> None:
-    """Write all files, or none."""
-    written: list[Path] = []
-    try:
-        for file, content in files.items():
-            if not file.exists():
-                atomic_write(file, content)
-                written.append(file)
-    except BaseException:
-        for file in written:
-            file.unlink(missing_ok=True)
-        raise
-
-
-def _copies(path: Path) -> dict[Path, bytes]:
-    """The files that need no torch, as they stand beside the model."""
-    return {path.with_name(name): Path(__file__).with_name(own).read_bytes() for name, own in _COPIES.items()}
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"
-
-
-def _reason(error: BaseException) -> str:
-    """One line that says most: of the exporter's long texts the last cause's first line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that nobody needs here."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

@@ -224,6 +224,8 @@ class TaskModule:
         self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
         """Every task by itself, at once if that is faster and the module can, else in turn."""
+        if torch.compiler.is_exporting():
+            return self._in_turn(params, inputs, step, fixed, record)
         mode = not self.is_evaluating
         in_turn_only = self._in_turn_only.get(mode)
         if not in_turn_only and not self._has_many_places(inputs[0]):

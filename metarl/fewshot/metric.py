@@ -17,6 +17,9 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
+Solution = tuple[Tensor, ...]
+"""Tensors [task, ...] that support sets decide, such as prototypes."""
+
 
 class MetricLearner(ModuleLearner):
     """A learner that embeds examples and compares them; see `metarl.fewshot.learner.Learner`.
@@ -30,6 +33,7 @@ class MetricLearner(ModuleLearner):
 
     needs_all_classes = True  # of a task, in its support set
     judges_queries_together = False  # so that a prediction depends on the other queries, whatever normalises
+    solves_by_fixed_steps = True  # which an exported model can repeat for any support set
 
     def __init__(
         self, module: nn.Module, normalisation: NormStatistics, outer: OuterConfig, head: nn.Module | None = None
@@ -60,9 +64,23 @@ class MetricLearner(ModuleLearner):
         """Whether an example's features in evaluation depend on nothing but the example."""
         return self.normalisation in (None, "running", "frozen")
 
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """The part of the work that support sets decide; the features and targets unless overridden.
+
+        Args:
+            support: Features [task, row, *feature].
+            targets: Class indices [task, row], bool [task, row, way] that is true at each row's class, or numbers
+                [task, row, out].
+        """
+        return support, targets
+
     @abstractmethod
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """The outputs [task, row, out] for query features [task, row, *feature], from what `solve` gave."""
+
     def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
         """The outputs for query features [task, row, *feature], from support features and their targets."""
+        return self.judge(self.solve(support, targets), query)
 
     def losses(self, support: Tensor, query: Tensor, outputs: Tensor, episodes: Episodes) -> Tensor:
         """The loss of each task, [task]: that of the outputs, unless a learner looks at the features."""
@@ -161,12 +179,17 @@ def is_transductive(learner: Learner) -> bool:
 
 
 def one_hot(targets: Tensor, like: Tensor) -> Tensor:
-    """Class indices [task, row] as [task, row, way], with as many ways as there are classes in the support set."""
+    """Class indices [task, row] as [task, row, way], with as many ways as there are classes in the support set.
+
+    Classes that are [task, row, way] already, as bool, only become numbers.
+    """
+    if targets.dtype == torch.bool:
+        return targets.to(like.dtype)
     return nn.functional.one_hot(targets, int(targets.max()) + 1).to(like.dtype)
 
 
 def class_means(features: Tensor, targets: Tensor) -> Tensor:
-    """The mean of each class's features [task, row, feature], [task, way, feature]."""
+    """The mean of each class's features [task, row, feature], [task, way, feature]; targets as of `one_hot`."""
     members = one_hot(targets, features)
     return members.transpose(1, 2) @ features / members.sum(1).unsqueeze(-1)
 

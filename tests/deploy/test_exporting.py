@@ -28,7 +28,7 @@ from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2, Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
 from metarl.agents.varibad import BeliefPolicyConfig, Varibad, VaribadConfig
-from metarl.deploy import exporting
+from metarl.deploy import exporting, models
 from metarl.deploy.exporting import Exported, export_policy
 from metarl.deploy.policies import AdaptedPolicy
 from metarl.deploy.recordings import load_recording, save_recording
@@ -348,7 +348,7 @@ def test_what_cannot_be_exported_is_one_line_and_leaves_nothing(
             raise WriteError(f"cannot write {path}: no space left")
         path.write_bytes(content)
 
-    monkeypatch.setattr(exporting, "atomic_write", full)
+    monkeypatch.setattr(models, "atomic_write", full)
     monkeypatch.setattr(exporting, "_converted", lambda step: onnx.load(exported.model))
     monkeypatch.setattr(exporting, "_largest_difference", lambda *arguments: 0.0)
     refused(tmp_path / "a.onnx", "no space left")

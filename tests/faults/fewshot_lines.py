@@ -322,8 +322,8 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/ridge.py": (
         _CLOSED,
         [
-            ("if num_rows <= num_features:", "if False:"),
-            ("self.head.scale() * outputs + self.head.shift", "self.head.scale() * outputs"),
+            ("is_exporting() or num_rows <= num_features:", "is_exporting():"),
+            ("scale * outputs + shift", "scale * outputs"),
         ],
     ),
     "learners/logistic.py": (
@@ -357,7 +357,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("tests/fewshot/test_baseline.py",),
         [
             ("return super().update(by_task(episodes), rng)", "return super().update(episodes, rng)"),
-            ("normalize(x - self.head.centre, dim=-1)", "normalize(x, dim=-1)"),
+            ("normalize(features - self.head.centre, dim=-1)", "normalize(features, dim=-1)"),
             ("self.outer.updates < updates", "self.outer.updates <= updates"),
             ("if most >= self.config.num_classes:", "if False:"),
         ],

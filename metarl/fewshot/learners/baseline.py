@@ -30,6 +30,7 @@ from metarl.fewshot.learners.prototypical import Scale
 from metarl.fewshot.learners.ridge import with_ones
 from metarl.fewshot.metric import (
     MetricLearner,
+    Solution,
     check_vectors,
     class_means,
     cosines,
@@ -167,19 +168,30 @@ class Baseline(MetricLearner):
             return logits
         return nn.functional.linear(features, self.head.weight, self.head.bias)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way]."""
-        check_vectors((support, query))
-        if self.config.centred:
-            support, query = (nn.functional.normalize(x - self.head.centre, dim=-1) for x in (support, query))
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """The probe's weights [task, feature, way], or the means of classes [task, way, feature]."""
+        support = self._centred(support)
         if self.config.judge == "probe":
-            known, new = with_ones(support).double(), with_ones(query).double()
+            known = with_ones(support).double()
             ridge = torch.tensor(self.config.regularisation, dtype=known.dtype, device=known.device)
             gram = known @ known.transpose(1, 2)
             duals = logistic_duals(gram, one_hot(targets, known), ridge, _PROBE_STEPS)
-            return (new @ (known.transpose(1, 2) @ duals)).to(query.dtype)
-        means = class_means(support, targets)
+            return (known.transpose(1, 2) @ duals,)
+        return (class_means(support, targets),)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        query, (means,) = self._centred(query), solution
+        if self.config.judge == "probe":
+            return (with_ones(query).double() @ means).to(query.dtype)
         if self.config.judge == "euclidean":
             return -squared_distances(query, means)
         logits: Tensor = self.head.scale() * cosines(query, means)
         return logits
+
+    def _centred(self, features: Tensor) -> Tensor:
+        """Features less their mean over training, of length 1, where the judge takes them so."""
+        check_vectors((features,))
+        if not self.config.centred:
+            return features
+        return nn.functional.normalize(features - self.head.centre, dim=-1)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, squared_distances
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, squared_distances
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
@@ -55,8 +55,9 @@ class KernelRegression(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(1 / config.temperature))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Predictions [task, row, out]."""
+        support, targets = solution
         check_vectors((support, query))
         weights: Tensor = (-self.head() * squared_distances(query, support)).softmax(-1)
         return weights @ targets

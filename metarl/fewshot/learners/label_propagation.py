@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot, squared_distances
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, one_hot, squared_distances
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import MOST_UNITS, check_counts, check_fraction, check_positive
@@ -74,8 +74,9 @@ class LabelPropagation(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.length))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, [task, row, way]."""
+        support, targets = solution
         check_vectors((support, query))
         features = torch.cat([support, query], 1).double()
         apart = squared_distances(features, features)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.ridge import Regularised, with_ones
-from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.solving import solve
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
 
 
@@ -67,17 +68,23 @@ class Logistic(MetricLearner):
         head = Regularised(config.regularisation, config.scale)
         super().__init__(module, config.normalisation, config.outer, head)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way]."""
-        check_vectors((support, query))
-        known, new = with_ones(support).double(), with_ones(query).double()
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """The weights of every class, [task, feature, way]."""
+        check_vectors((support,))
+        known = with_ones(support).double()
         duals = logistic_duals(
             known @ known.transpose(1, 2),
             one_hot(targets, known),
             self.head.regularisation().double(),
             self.config.newton_steps,
         )
-        logits: Tensor = self.head.scale() * (new @ (known.transpose(1, 2) @ duals)) + self.head.shift
+        return (known.transpose(1, 2) @ duals,)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((query,))
+        (weights,) = solution
+        logits: Tensor = self.head.scale() * (with_ones(query).double() @ weights) + self.head.shift
         return logits.to(query.dtype)
 
 
@@ -97,6 +104,6 @@ def logistic_duals(gram: Tensor, members: Tensor, regularisation: Tensor, num_st
     for _ in range(num_steps):
         mean = logits.sigmoid()
         slope = mean * (1 - mean)
-        duals = torch.linalg.solve(slope * products + ridge, slope * logits + labels - mean)
+        duals = solve(slope * products + ridge, slope * logits + labels - mean)
         logits = products @ duals
     return duals.squeeze(-1).transpose(1, 2)

@@ -18,9 +18,10 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, class_means, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, class_means, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.solving import solve
 from metarl.runs.configs import check_positive
 
 
@@ -61,17 +62,22 @@ class Mahalanobis(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.regularisation))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way]."""
-        check_vectors((support, query))
-        known, new = support.double(), query.double()
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """Means [task, way, feature], and the inverse covariances [task, way or 1, feature, feature]."""
+        check_vectors((support,))
+        known = support.double()
         means = class_means(known, targets)
         covariances = _covariances(known, targets, means, shared=self.config.covariance == "shared")
         identity = torch.eye(known.shape[-1], dtype=known.dtype, device=known.device)
-        factors = torch.linalg.cholesky(covariances + self.head().double() * identity)
-        apart = new.unsqueeze(1) - means.unsqueeze(2)  # [task, way, row, feature]
-        whitened = torch.linalg.solve_triangular(factors, apart.transpose(2, 3), upper=False)
-        logits: Tensor = (-whitened.square().sum(2) / 2).transpose(1, 2)
+        covariances = covariances + self.head().double() * identity
+        return means, solve(covariances, identity.expand_as(covariances))
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((query,))
+        means, precisions = solution
+        apart = query.double().unsqueeze(1) - means.unsqueeze(2)  # [task, way, row, feature]
+        logits: Tensor = -((apart @ precisions) * apart).sum(-1).transpose(1, 2) / 2
         return logits.to(query.dtype)
 
 

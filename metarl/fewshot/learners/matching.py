@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, cosines, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, cosines, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import MOST_REPEATS, MOST_UNITS, check_counts, check_positive
@@ -115,12 +115,14 @@ class Matching(MetricLearner):
     def __init__(self, module: nn.Module, config: MatchingConfig, *, generator: torch.Generator) -> None:
         self.config = config
         context = None
+        self.solves_by_fixed_steps = not config.full_context  # its LSTM takes a step for every support example
         if config.full_context:
             context = FullContext(config.num_features, config.reading_steps, generator)
         super().__init__(module, config.normalisation, config.outer, _Head(Scale(config.scale), context))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, [task, row, way]."""
+        support, targets = solution
         check_vectors((support, query))
         if self.head.context is not None:
             if support.shape[-1] != self.config.num_features:

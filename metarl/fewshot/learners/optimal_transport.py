@@ -21,7 +21,14 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, class_means, one_hot, squared_distances
+from metarl.fewshot.metric import (
+    MetricLearner,
+    Solution,
+    check_vectors,
+    class_means,
+    one_hot,
+    squared_distances,
+)
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_fraction, check_positive
@@ -72,8 +79,9 @@ class OptimalTransport(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.scale))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, [task, row, way]."""
+        support, targets = solution
         check_vectors((support, query))
         features = power_transform(torch.cat([support, query], 1).double())
         known, new = features[:, : support.shape[1]], features[:, support.shape[1] :]

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
-from metarl.fewshot.metric import MetricLearner, check_vectors, class_means, cosines, one_hot, squared_distances
+from metarl.fewshot.metric import (
+    MetricLearner,
+    Solution,
+    check_vectors,
+    class_means,
+    cosines,
+    one_hot,
+    squared_distances,
+)
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
@@ -78,27 +86,38 @@ class Prototypical(MetricLearner):
         head = Scale(config.scale) if config.distance == "cosine" else None
         super().__init__(module, config.normalisation, config.outer, head)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way]."""
-        check_vectors((support, query))
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """Prototypes [task, way, feature], and total precisions of the same shape if they are Gaussian."""
+        check_vectors((support,))
         if self.config.distance == "gaussian":
-            return _gaussian_logits(support, targets, query)
-        prototypes = class_means(support, targets)
+            return _gaussian_prototypes(support, targets)
+        return (class_means(support, targets),)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((query,))
+        prototypes, *totals = solution
+        if totals:
+            return _gaussian_logits(prototypes, totals[0], query)
         if self.config.distance == "cosine":
             logits: Tensor = self.head() * cosines(query, prototypes)
             return logits
         return -squared_distances(query, prototypes)
 
 
-def _gaussian_logits(support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-    """Minus the distances in each class's precision, which is the sum of its examples'."""
+def _gaussian_prototypes(support: Tensor, targets: Tensor) -> Solution:
+    """The means of classes weighted by precision, and each class's precision, the sum of its examples'."""
     if support.shape[-1] % 2:
         raise ValueError(f"gaussian prototypes need an even number of features, got {support.shape[-1]}")
     places, raw = support.chunk(2, -1)
     precisions = 1 + nn.functional.softplus(raw)
     members = one_hot(targets, places).transpose(1, 2)  # [task, way, row]
     totals = members @ precisions
-    prototypes = members @ (precisions * places) / totals
+    return members @ (precisions * places) / totals, totals
+
+
+def _gaussian_logits(prototypes: Tensor, totals: Tensor, query: Tensor) -> Tensor:
+    """Minus the distances in each class's precision."""
     z = query.chunk(2, -1)[0]
     # (z - p)' S (z - p) = z^2 S - 2 z S p + p^2 S
     weighted = totals * prototypes

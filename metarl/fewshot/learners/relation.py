@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from metarl.fewshot.backbones import linear, output_shape
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
-from metarl.fewshot.metric import MetricLearner, class_means, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, class_means, one_hot
 from metarl.fewshot.normalisation import BATCH_NORMS, NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import MOST_UNITS, check_counts
@@ -89,16 +89,20 @@ class Relation(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer, relation)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Scores before the sigmoid, [task, row, way]."""
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """Mean feature maps of the classes, [task, way, channel, height, width]."""
         if support.dim() != 5:
             raise ValueError(
                 "the backbone must put out feature maps, shape [row, channel, height, width], got "
                 f"{('row', *support.shape[2:])}; leave torch.nn.Flatten() out"
             )
         classes = class_means(support.flatten(2), targets)
+        return (classes.view(*classes.shape[:2], *support.shape[2:]),)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Scores before the sigmoid, [task, row, way]."""
+        (classes,) = solution
         num_rows, num_ways = query.shape[1], classes.shape[1]
-        classes = classes.view(-1, num_ways, *support.shape[2:])
         pairs = [
             classes.unsqueeze(1).expand(-1, num_rows, -1, -1, -1, -1),
             query.unsqueeze(2).expand(-1, -1, num_ways, -1, -1, -1),

@@ -137,7 +137,7 @@ class Reptile(ModuleLearner):
         moments = {name: torch.zeros_like(p) for name, p in params.items()}
         losses, scores = [], []
         for place, part in in_pieces(episodes, config.tasks_at_once):
-            loop = self._loop()
+            loop = self.inner
             examples = part.support.join(part.query)
             batches = _minibatches(examples, config.inner_batch_size, config.inner_steps, generator)
             adapted = loop.trace_on(batches, part.num_tasks, "none")[-1]
@@ -164,9 +164,10 @@ class Reptile(ModuleLearner):
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
         """Predictors after 0, 1, ... `num_steps` steps, each on the whole support set."""
-        return self._loop().predictors(support, num_steps, self.config.tasks_at_once)
+        return self.inner.predictors(support, num_steps, self.config.tasks_at_once)
 
-    def _loop(self) -> InnerLoop:
+    @property
+    def inner(self) -> InnerLoop:
         """An inner loop whose optimiser starts where training left it; evaluation does not move that."""
         rule: UpdateRule = sgd(self.config.inner_lr)
         if self.config.inner_optimizer == "adam":

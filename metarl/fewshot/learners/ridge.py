@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, Predictor
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_classes, check_vectors, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, check_classes, check_vectors, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import is_classification
 from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.solving import solve
 from metarl.runs.configs import check_positive
 
 
@@ -85,15 +86,22 @@ class Ridge(MetricLearner):
             check_classes(support.targets)
         return super().adapt(support, num_steps)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way], or predicted numbers [task, row, out]."""
-        check_vectors((support, query))
-        classes = is_classification(targets)
-        known, new = with_ones(support).double(), with_ones(query).double()
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """The weights [task, feature, out], and for classes the scale and the shift of the outputs."""
+        check_vectors((support,))
+        known, classes = with_ones(support).double(), is_classification(targets)
         values = one_hot(targets, known) if classes else targets.double()
-        outputs = new @ ridge_weights(known, values, self.head.regularisation().double())
-        if classes:
-            outputs = self.head.scale() * outputs + self.head.shift
+        weights = ridge_weights(known, values, self.head.regularisation().double())
+        return (weights, self.head.scale(), self.head.shift) if classes else (weights,)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way], or predicted numbers [task, row, out]."""
+        check_vectors((query,))
+        weights, *mapping = solution
+        outputs = with_ones(query).double() @ weights
+        if mapping:
+            scale, shift = mapping
+            outputs = scale * outputs + shift
         return outputs.to(query.dtype)
 
 
@@ -112,9 +120,9 @@ def ridge_weights(features: Tensor, values: Tensor, regularisation: Tensor) -> T
     """
     num_rows, num_features = features.shape[1:]
     transposed = features.transpose(1, 2)
-    identity = torch.eye(min(num_rows, num_features), dtype=features.dtype, device=features.device)
-    if num_rows <= num_features:
-        duals: Tensor = torch.linalg.solve(features @ transposed + regularisation * identity, values)
-        return transposed @ duals
-    weights: Tensor = torch.linalg.solve(transposed @ features + regularisation * identity, transposed @ values)
-    return weights
+    # An exported model takes any number of rows, and solves one and the same system.
+    if torch.compiler.is_exporting() or num_rows <= num_features:
+        identity = torch.eye(num_rows, dtype=features.dtype, device=features.device)
+        return transposed @ solve(features @ transposed + regularisation * identity, values)
+    identity = torch.eye(num_features, dtype=features.dtype, device=features.device)
+    return solve(transposed @ features + regularisation * identity, transposed @ values)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
-from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot, squared_distances
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, one_hot, squared_distances
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
@@ -64,8 +64,9 @@ class Siamese(MetricLearner):
         self.config = config
         super().__init__(module, config.normalisation, config.outer)
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Minus the mean distances to each class's support examples, [task, row, way]."""
+        support, targets = solution
         check_vectors((support, query))
         members = one_hot(targets, support)
         return -distances(query, support) @ (members / members.sum(1, keepdim=True))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.prototypical import Scale
-from metarl.fewshot.metric import MetricLearner, check_vectors, one_hot
+from metarl.fewshot.metric import MetricLearner, Solution, check_vectors, one_hot
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
@@ -61,16 +61,24 @@ class SupportVector(MetricLearner):
         config: Hyperparameters.
     """
 
+    solves_by_fixed_steps = False
+
     def __init__(self, module: nn.Module, config: SupportVectorConfig) -> None:
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.scale))
 
-    def outputs(self, support: Tensor, targets: Tensor, query: Tensor) -> Tensor:
-        """Logits [task, row, way]."""
-        check_vectors((support, query))
-        known, new = support.double(), query.double()
+    def solve(self, support: Tensor, targets: Tensor) -> Solution:
+        """The weights of every class, [task, feature, way]."""
+        check_vectors((support,))
+        known = support.double()
         duals = svm_duals(known @ known.transpose(1, 2), one_hot(targets, known), self.config.margin_weight)
-        logits: Tensor = self.head() * (new @ (known.transpose(1, 2) @ duals))
+        return (known.transpose(1, 2) @ duals,)
+
+    def judge(self, solution: Solution, query: Tensor) -> Tensor:
+        """Logits [task, row, way]."""
+        check_vectors((query,))
+        (weights,) = solution
+        logits: Tensor = self.head() * (query.double() @ weights)
         return logits.to(query.dtype)
 
 
