@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import multiprocessing
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
 from metarl.agents.rl2.trial_policy import TrialPolicyConfig
+from metarl.envs import make_benchmark
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import interruptible
 from metarl.experiments.configuration import Experiment, make_agent
@@ -71,10 +73,13 @@ def _experiment(agent: str) -> Experiment:
     )
 
 
+def _maker() -> EnvMaker:
+    return EnvMaker(make_benchmark("point").family, 6)
+
+
 @pytest.fixture(scope="module")
 def workers() -> Iterator[Workers]:
-    family = prepare_run("point", _experiment("promp")).benchmark.family  # type: ignore[attr-defined]
-    with Workers(EnvMaker(family, 6), num_workers=2, num_threads=2, timeout_s=60) as made:
+    with Workers(_maker(), num_workers=2, num_threads=2, timeout_s=60) as made:
         yield made
 
 
@@ -366,9 +371,8 @@ def test_pearl_that_collects_while_updating_learns_from_the_iteration_before(
 def collecting(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of PEARL that collects while it updates, by two workers in this process."""
     run: Any = make_run(prepare_run("run", _collecting()), tmp_path_factory.mktemp("collecting") / "run")
-    maker = EnvMaker(run.benchmark.family, 6)
     with (
-        Workers(maker, kind="local", num_workers=2, num_threads=1) as local,
+        Workers(_maker(), kind="local", num_workers=2, num_threads=1) as local,
         pytest.warns(RuntimeWarning, match="^collect_while_updating saves no time with workers in this process"),
     ):
         _train(run, local)
@@ -447,10 +451,61 @@ def test_threads_that_share_workers_get_the_bits_that_each_gets_alone(workers: W
     assert others.steps_collected == 5 * expected[0].num_steps
 
 
+def _collect_until_closed(workers: Workers) -> BaseException | None:
+    """Close workers with which another thread collects; the error that ends it."""
+    run = prepare_run("run", _experiment("rl2"))
+    assert isinstance(run, AgentRun)
+    actor, tasks = (
+        make_agent(run.experiment, run.benchmark).actor(),
+        run.benchmark.train.sample(4, np.random.default_rng(0)),
+    )
+    others, collects = workers.beside(), threading.Event()
+    assert others is not None
+
+    def collect() -> None:
+        while others.collect(actor, tasks, 2, seed=0):
+            collects.set()
+
+    ended = begin_work(collect, beside=True)
+    assert collects.wait(60)
+    workers.close()
+    return ended.exception(30)
+
+
+def test_workers_that_are_closed_while_a_thread_collects_leave_nothing_behind(workers: Workers) -> None:
+    before = set(multiprocessing.active_children())
+    others = Workers(_maker(), num_workers=2)
+    assert len(set(multiprocessing.active_children()) - before) == 2
+    assert isinstance(_collect_until_closed(others), WorkerError)
+    assert set(multiprocessing.active_children()) == before
+
+
+@pytest.mark.slow
+def test_ray_actors_work_beside_training_with_the_same_bits(
+    cluster: Any, updates: threading.Event, plain: Callable[[str], Path], collecting: Path, tmp_path: Path
+) -> None:
+    import ray
+
+    run = _made("promp", tmp_path / "promp")
+    pearl = make_run(prepare_run("run", _collecting()), tmp_path / "pearl")
+    with Workers(_maker(), kind="ray", num_workers=2, ray_address=cluster.address) as actors:
+        executor: Any = actors.executor
+        late = Late(actors, then=lambda: os.kill(executor.pids()[0], signal.SIGKILL))
+        with pytest.warns(RuntimeWarning, match="it is replaced and its share is collected once more"):
+            _train(run, late)
+        assert late.num_waits == 1
+        meanwhile = Meanwhile(actors, updates)
+        _train(pearl, meanwhile)
+        assert meanwhile.num_beside == 5
+        assert isinstance(_collect_until_closed(actors), WorkerError)
+        assert not ray.is_initialized()
+    _assert_same(plain("promp"), run.folder)
+    _assert_same(collecting, pearl.folder)
+
+
 def test_workers_in_this_process_are_not_shared_by_threads(workers: Workers) -> None:
-    family = prepare_run("run", _experiment("rl2")).benchmark.family  # type: ignore[attr-defined]
     for kind, number in (("local", 2), ("processes", 1)):
-        with Workers(EnvMaker(family), kind=kind, num_workers=number) as alone:  # type: ignore[arg-type]
+        with Workers(_maker(), kind=kind, num_workers=number) as alone:  # type: ignore[arg-type]
             assert alone.beside() is None
     assert workers.beside() is not None
 

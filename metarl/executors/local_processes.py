@@ -44,6 +44,8 @@ class LocalProcesses:
     def collect(self, shares: Sequence[Share]) -> Trajectories:
         """The episodes of all shares, joined in the order of the shares."""
         with self._turn:
+            if not self._processes:
+                raise WorkerError("the worker processes were closed")
             answers = self._answers(shares)
         tasks = tuple(task for share in shares for task in share.tasks)
         return from_arrays(tasks, [pickle.loads(answer) for answer in answers])
@@ -71,13 +73,15 @@ class LocalProcesses:
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
-        """End the processes; safe to call twice."""
-        for process in self._processes:
-            process.stop()
+        """End the processes; safe to call twice. Another thread that collects leaves first, if it does soon."""
+        processes, self._processes = self._processes, []
         deadline = time.monotonic() + 5
-        for process in self._processes:
+        for process in processes:
+            process.stop()
+        if self._turn.acquire(timeout=5):
+            self._turn.release()
+        for process in processes:
             process.close(deadline)
-        self._processes = []
 
 
 class _Errand:

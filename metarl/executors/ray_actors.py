@@ -157,6 +157,7 @@ class RayActors:
     def collect(self, shares: Sequence[Share]) -> Trajectories:
         """The episodes of all shares, joined in the order of the shares."""
         with self._turn:
+            self._check_open()
             answers = self._answers(shares)
         tasks = tuple(task for share in shares for task in share.tasks)
         return from_arrays(tasks, answers)
@@ -202,8 +203,7 @@ class RayActors:
 
     def _wait(self, batch: _Batch) -> None:
         """Wait for something to happen, for one beat at most, and take it in."""
-        if self._is_closed:
-            raise WorkerError("the workers on Ray were closed")
+        self._check_open()
         began = time.monotonic()
         awaited = [worker.answer if worker.ready is None else worker.ready for worker in self._workers]
         done, _ = self._ray.wait([ref for ref in awaited if ref is not None], timeout=_BEAT_S)
@@ -228,6 +228,11 @@ class RayActors:
                 f"no Ray worker was ready within {_START_S:g} s: each needs {self._num_threads} CPUs, "
                 f"and {free:g} of the cluster's are free"
             )
+
+    def _check_open(self) -> None:
+        """Raise a WorkerError if another thread has closed the workers."""
+        if self._is_closed:
+            raise WorkerError("the workers on Ray were closed")
 
     def _take(self, number: int, worker: _Worker, ref: Any, batch: _Batch) -> None:
         """Take what has come from a worker: that it is ready, an answer, or an error."""
