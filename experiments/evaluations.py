@@ -6,7 +6,6 @@ from typing import Any
 
 from metarl.runs.reading import read_json, shorten
 
-_HEADLINES = {"return_mean", "accuracy_mean", "mse_mean"}
 _NUMBERS = ("num_tasks", "num_episodes", "train_env_steps", "train_tasks", "train_wall_s")
 
 
@@ -53,15 +52,29 @@ def _is_curve(rows: Any) -> bool:
 
 def _is_score(row: Any) -> bool:
     """Whether there is a headline number, and every mean is a number with an interval of two numbers, or None."""
-    if not isinstance(row, dict) or not _HEADLINES & set(row):
+    if not isinstance(row, dict):
         return False
     means = [name.removesuffix("_mean") for name in row if name.endswith("_mean")]
     bounds = [row.get(f"{name}_ci95") for name in means]
-    return all(_is_number(row[f"{name}_mean"]) for name in means) and all(
-        each is None or (isinstance(each, list) and len(each) == 2 and all(map(_is_number, each)))
-        for each in bounds
+    return (
+        bool(means)
+        and all(_is_number(row[f"{name}_mean"]) for name in means)
+        and all(
+            each is None or (isinstance(each, list) and len(each) == 2 and all(map(_is_number, each)))
+            for each in bounds
+        )
     )
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def score_name(row: Mapping[str, Any]) -> str:
+    """The name of the score that a row of a few-shot evaluation has the mean of, such as "accuracy"."""
+    return next((name.removesuffix("_mean") for name in row if name.endswith("_mean")), "score")
+
+
+def score_words(name: str) -> str:
+    """The name of a score in words."""
+    return "mean squared error" if name == "mse" else name.replace("_", " ")

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MINUS = "\N{MINUS SIGN}"
 _INTERVAL = re.compile(r"-?\d[\d.,]* \[-?[\d.,]+, -?[\d.,]+\]")
-_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting"))
+_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting", "objectives"))
 _OWN_FILE = re.compile(r"\w+\.(py|yaml)\b")
 
 

@@ -11,7 +11,7 @@ from metarl.fewshot.data.images import ClassFolderData
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
 from metarl.fewshot.evaluation import check_views
-from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup
+from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup, ModuleLearner
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.baseline import BaselineConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
@@ -30,6 +30,14 @@ from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.learners.ridge import RidgeConfig
 from metarl.fewshot.learners.siamese import SiameseConfig
 from metarl.fewshot.learners.support_vectors import SupportVectorConfig
+from metarl.fewshot.objectives import (
+    BinaryCrossEntropy,
+    ByTargets,
+    CrossEntropy,
+    GaussianLikelihood,
+    Objective,
+    SquaredError,
+)
 from metarl.fewshot.residual import ResidualBackbone
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
@@ -67,6 +75,13 @@ _TAGS: codec.Tags = {
         "label-propagation": LabelPropagationConfig,
         "optimal-transport": OptimalTransportConfig,
     },
+    "objective": {
+        "by-targets": ByTargets,
+        "cross-entropy": CrossEntropy,
+        "binary-cross-entropy": BinaryCrossEntropy,
+        "squared-error": SquaredError,
+        "gaussian-likelihood": GaussianLikelihood,
+    },
     "architecture": {"standard": StandardBackbone, "residual": ResidualBackbone, "own": OwnBackbone},
 }
 
@@ -88,6 +103,7 @@ class FewshotExperiment:
         init_from: Folder of another run of the same learner and network, whose weights training starts from.
         init_without: Parts of those weights that are not taken and start fresh: names of sub-modules, or of single
             tensors.
+        objective: Loss that tasks are learned by, and score that is reported.
     """
 
     data: DataConfig
@@ -100,6 +116,7 @@ class FewshotExperiment:
     loggers: tuple[LoggerName, ...] = ("csv", "tensorboard")
     init_from: str | None = None
     init_without: tuple[str, ...] = ()
+    objective: Objective = field(default_factory=ByTargets)
 
     def __post_init__(self) -> None:
         check_seed(self)
@@ -121,8 +138,15 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
         num_updates=training.iterations * training.updates_per_iteration,
         generator=torch_generator(experiment.seed),
         device=device,
+        objective=experiment.objective,
     )
     learner = experiment.learner.make(setup)
+    own = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
+    if own != experiment.objective:
+        raise ValueError(
+            f"{type(learner).__name__} has a loss of its own, got the objective "
+            f"{type(experiment.objective).__name__}; leave it out"
+        )
     check_views(learner, tasks.input_shape, experiment.evaluation.views)
     return learner
 

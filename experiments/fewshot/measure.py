@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metarl.experiments.console import Waiting, show_table
+from metarl.experiments.evaluations import score_name, score_words
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores, summarise
 from metarl.fewshot.learner import Learner
@@ -64,8 +65,8 @@ def show(result: Mapping[str, Any]) -> None:
         judged: result["adaptation"],
         f"{judged}, untrained": result["baselines"]["untrained"],
     }
-    name = "accuracy" if "accuracy_mean" in result["adaptation"][0] else "mse"
-    percent, digits, label = (100, 2, "accuracy, %") if name == "accuracy" else (1, 4, "mean squared error")
+    name = score_name(result["adaptation"][0])
+    percent, digits, label = (100, 2, "accuracy, %") if name == "accuracy" else (1, 4, score_words(name))
     lines = []
     for tasks, rows in curves.items():
         for row in rows:

@@ -9,7 +9,7 @@ import numpy as np
 
 from metarl.experiments.comparison.figures import COLOURS, MARKERS, Drawing
 from metarl.experiments.comparison.records import METRICS, read_metrics, run_folders
-from metarl.experiments.evaluations import read_evaluation
+from metarl.experiments.evaluations import read_evaluation, score_name, score_words
 from metarl.experiments.report.drawings import figure
 from metarl.experiments.report.page import (
     NONE,
@@ -52,7 +52,7 @@ class LearnerGroup:
     Attributes:
         label: Name in tables and figures.
         folders: Run folders.
-        metric: Name of the score: accuracy or mse.
+        metric: Name of the score, such as accuracy or mse.
         episodes: Sizes of the tasks, in words.
         num_tasks: Number of evaluated tasks.
         train_tasks: Number of tasks that each run was trained on.
@@ -98,7 +98,7 @@ def _read_group(label: str, runs: Sequence[Path], evaluation: str) -> LearnerGro
         results.append((path, read_evaluation(path)))
     try:
         first = results[0][1]
-        metric = "accuracy" if "accuracy_mean" in first["adaptation"][0] else "mse"
+        metric = score_name(first["adaptation"][0])
         measured = [
             {
                 "test": data["adaptation"],
@@ -133,7 +133,7 @@ def learning_points(run: Path, metric: str) -> tuple[np.ndarray, np.ndarray]:
 
     Args:
         run: Run folder.
-        metric: Kind of the scores: accuracy or mse.
+        metric: Name of the score, such as accuracy or mse.
     """
     metrics = read_metrics(run / METRICS, "tasks")
     tested = [name for split in ("validation", "test") for name in metrics if name.startswith(f"{split}/{metric}")]
@@ -261,7 +261,7 @@ def _draw_learning(groups: Sequence[LearnerGroup]) -> Drawing:
 
 
 def _words(metric: str) -> str:
-    return "accuracy (%)" if metric == "accuracy" else "mean squared error"
+    return "accuracy (%)" if metric == "accuracy" else score_words(metric)
 
 
 def _scaled(metric: str, value: float) -> float:

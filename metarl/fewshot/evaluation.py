@@ -8,9 +8,9 @@ import torch
 
 from metarl.fewshot.data.classes import ClassEpisodes
 from metarl.fewshot.episodes import EpisodeSource
-from metarl.fewshot.learner import Learner
+from metarl.fewshot.learner import Learner, ModuleLearner
 from metarl.fewshot.metric import MetricLearner
-from metarl.fewshot.objectives import score_name, task_scores
+from metarl.fewshot.objectives import ByTargets
 from metarl.intervals import Sampling
 
 OnTasks = Callable[[int, int], None]
@@ -44,15 +44,16 @@ def adaptation_scores(
         progress: Function that is called after each part.
 
     Returns:
-        The name of the score, "accuracy" or "mse", and the score of every task after each step, float64 [step,
-        task]; a single row of a learner that has no adaptation steps. The rows end where more steps than are
-        trained for lead to a score that is not finite.
+        The name of the learner's score, such as "accuracy" or "mse", and the score of every task after each step,
+        float64 [step, task]; a single row of a learner that has no adaptation steps. The rows end where more
+        steps than are trained for lead to a score that is not finite.
 
     Raises:
         FloatingPointError: if a score is not finite after no more steps than are trained for.
         ValueError: if several views are asked of a learner that does not embed every image by itself.
     """
     parts, name = [], ""
+    objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
     adapt = learner.adapt
     if isinstance(source, ClassEpisodes) and source.augmentation is None:
         check_views(learner, tuple(source.data.examples.shape[1:]), views)
@@ -65,9 +66,9 @@ def adaptation_scores(
         predictors = adapt(episodes.support, num_steps)
         targets = episodes.query.targets
         parts.append(
-            torch.stack([task_scores(p(episodes.query.inputs), targets) for p in predictors[::score_every]])
+            torch.stack([objective.scores(p(episodes.query.inputs), targets) for p in predictors[::score_every]])
         )
-        name = score_name(targets)
+        name = objective.score_name(targets)
         if progress is not None:
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
@@ -104,7 +105,7 @@ def summarise(name: str, scores: np.ndarray, score_every: int = 1) -> list[dict[
     """One row per scored step: the mean over tasks and its 95% interval; tasks are independent.
 
     Args:
-        name: Name of the score, "accuracy" or "mse".
+        name: Name of the score, such as "accuracy" or "mse".
         scores: Score of every task after each step, shape [step, task].
         score_every: Number of adaptation steps between two scored ones.
     """

@@ -12,7 +12,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import check_second_derivatives, owner
 from metarl.fewshot.learner import ModuleLearner, Predictor
 from metarl.fewshot.normalisation import Moments
-from metarl.fewshot.objectives import TaskObjective
+from metarl.fewshot.objectives import Objective
 from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
 from metarl.learning.bilevel import Order, Params, TaskLoss, UpdateRule, adapt_params, expand
 
@@ -37,7 +37,7 @@ class InnerLoop:
     """
 
     def __init__(
-        self, network: TaskModule, rule: UpdateRule, adapted: Collection[str], objective: TaskObjective
+        self, network: TaskModule, rule: UpdateRule, adapted: Collection[str], objective: Objective
     ) -> None:
         self.network = network
         self.rule = rule
@@ -66,7 +66,8 @@ class InnerLoop:
 
     def losses(self, params: Params, batch: StepBatch) -> Tensor:
         """The loss of every task, [task]."""
-        return self.objective(self.call(params, batch.examples.inputs, batch.step), batch.examples.targets)
+        outputs = self.call(params, batch.examples.inputs, batch.step)
+        return self.objective.losses(outputs, batch.examples.targets)
 
     def trace(self, support: Examples, num_steps: int, order: Order) -> list[Params]:
         """The parameters after 0, 1, ... `num_steps` steps on the support set."""
@@ -145,6 +146,7 @@ class GradientLearner(ModuleLearner):
         if not first_order:
             check_second_derivatives(inner.network.module, set(inner.adapted))
         self.inner = inner
+        self.objective = inner.objective
         self.outer = outer
         self.num_steps = num_steps
         self._first_order = first_order
@@ -157,13 +159,13 @@ class GradientLearner(ModuleLearner):
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
         self.inner.track(episodes.support)
-        return self.outer.update(self.outer_losses, episodes)
+        return self.outer.update(self.outer_losses, episodes, self.objective)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The outer losses of tasks, and the outputs on their query sets after adaptation."""
         params = self.inner.trace(episodes.support, self.num_steps, self.order)[-1]
         outputs = self.inner.outputs(params, episodes.support, episodes.query.inputs, self.num_steps)
-        return OuterLosses(self.inner.objective(outputs, episodes.query.targets), outputs)
+        return OuterLosses(self.objective.losses(outputs, episodes.query.targets), outputs)
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
         """Predictors after 0, 1, ... `num_steps` gradient steps."""

@@ -14,8 +14,11 @@ from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
+from metarl.fewshot.objectives import ByTargets, Objective
 from metarl.fewshot.outer import OuterOptimizer
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
+
+_BY_TARGETS = ByTargets()
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps query inputs [task, row, *input] to outputs [task, row, out] of the tasks that were adapted to."""
@@ -63,6 +66,7 @@ class LearnerSetup:
         num_updates: Number of outer updates of the whole run, for annealing.
         generator: Random stream that initial weights are drawn from.
         device: Device of the networks.
+        objective: Loss that tasks are learned by, and score that is reported.
     """
 
     tasks: TaskSpec
@@ -70,6 +74,7 @@ class LearnerSetup:
     num_updates: int
     generator: torch.Generator
     device: torch.device
+    objective: Objective = _BY_TARGETS
 
     def require(self, kind: TaskKind, config: object) -> None:
         """Raise a ValueError that names the learner's configuration unless tasks are of a kind."""
@@ -94,6 +99,7 @@ class LearnerSetup:
                 f"the network's last layer has one output per way: train_ways must be num_ways, {num_outputs}, "
                 f"got {train_ways}; or take a learner that compares features"
             )
+        num_outputs = self.objective.num_outputs(num_outputs)
         return self.network(NetworkSpec(self.tasks.input_shape, "outputs", num_outputs, num_context))
 
     def feature_network(
@@ -149,6 +155,7 @@ class ModuleLearner(ABC):
     """
 
     num_steps = 0
+    objective: Objective = _BY_TARGETS
 
     def __init__(self, network: TaskModule, parts: Mapping[str, nn.Module | OuterOptimizer]) -> None:
         self.network = network

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import task_losses
+from metarl.fewshot.objectives import Objective
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
 Solution = tuple[Tensor, ...]
@@ -54,6 +55,11 @@ class MetricLearner(ModuleLearner):
         )
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
+    def trained_by(self, objective: Objective) -> Self:
+        """The learner itself, with the loss on query sets and the score of an objective."""
+        self.objective = objective
+        return self
+
     @property
     def data_parallel(self) -> bool:
         """Whether several processes can train it: not where batch norm pools the rows of all their tasks."""
@@ -84,11 +90,11 @@ class MetricLearner(ModuleLearner):
 
     def losses(self, support: Tensor, query: Tensor, outputs: Tensor, episodes: Episodes) -> Tensor:
         """The loss of each task, [task]: that of the outputs, unless a learner looks at the features."""
-        return task_losses(outputs, episodes.query.targets)
+        return self.objective.losses(outputs, episodes.query.targets)
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
-        return self.outer.update(self.outer_losses, episodes)
+        return self.outer.update(self.outer_losses, episodes, self.objective)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The losses of tasks, and the outputs on their query sets."""

@@ -1,12 +1,221 @@
-"""Losses and scores of tasks: cross-entropy and accuracy for classes, squared error for numbers."""
+"""The losses that tasks are learned by, and the scores that are reported: objects that an experiment chooses.
 
+Targets are class indices [task, row] or numbers [task, row, out] unless an objective says otherwise. Rows whose
+class is `IGNORED` are padding: they count neither in losses nor in scores.
+"""
+
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from metarl.runs.configs import check_fraction, check_positive
+
 TaskObjective = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs [task, row, out] and targets to a loss per task, [task]."""
+
+IGNORED = -100
+"""Class of rows, or of places in them, that are padding; PyTorch's own."""
+
+
+class Objective(ABC):
+    """A loss and a score of tasks: a frozen dataclass, for an experiment, or any object with these methods."""
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of every task, [task], for outputs [task, row, ...].
+
+        Raises:
+            ValueError: If the outputs do not fit the targets.
+        """
+
+    @abstractmethod
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The score of every task, [task]; NaN where an output is."""
+
+    @abstractmethod
+    def score_name(self, targets: Tensor) -> str:
+        """The name of the score for such targets, such as "accuracy"; lower-case letters and underscores."""
+
+    def is_error(self, score_name: str) -> bool:
+        """Whether less is better in a score of that name."""
+        return score_name == "mse"
+
+    def num_outputs(self, num_targets: int) -> int:
+        """The number of outputs per row that a network needs, from the number of classes or numbers."""
+        return num_targets
+
+
+@dataclass(frozen=True)
+class ByTargets(Objective):
+    """Cross-entropy and accuracy where targets are classes, squared error where they are numbers."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy, or mean squared error, of every task's rows, [task]."""
+        return task_losses(outputs, targets)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Accuracy in [0, 1], or mean squared error, [task]."""
+        return task_scores(outputs, targets)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The word "accuracy" or "mse"."""
+        return score_name(targets)
+
+
+@dataclass(frozen=True)
+class GivenLoss(Objective):
+    """A loss of one's own, with accuracy for classes and squared error for numbers as the score.
+
+    Attributes:
+        loss: Function of outputs and targets to the loss of every task, [task].
+    """
+
+    loss: TaskObjective
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of every task, [task]."""
+        return self.loss(outputs, targets)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Accuracy in [0, 1], or mean squared error, [task]."""
+        return task_scores(outputs, targets)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The word "accuracy" or "mse"."""
+        return score_name(targets)
+
+
+@dataclass(frozen=True)
+class CrossEntropy(Objective):
+    """Cross-entropy and accuracy of classes, of soft labels, or of the places of a sequence or an image.
+
+    Targets are class indices [task, row, *place] for outputs [task, row, *place, class], or probabilities of the
+    outputs' shape. Places of class -100 are left out.
+
+    Attributes:
+        label_smoothing: Share of every target that goes to all classes alike, in [0, 1].
+    """
+
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_fraction(self, "label_smoothing")
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of every task's rows and places, [task]."""
+        _check_classes_of(outputs, targets)
+        flat = outputs.flatten(0, -2)
+        aims = targets.flatten(0, -2) if targets.is_floating_point() else targets.flatten()
+        losses = nn.functional.cross_entropy(flat, aims, reduction="none", label_smoothing=self.label_smoothing)
+        return _mean_of_real(losses.view(outputs.shape[:-1]), targets)
+
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Accuracy in [0, 1] of the most probable class, [task]."""
+        _check_classes_of(outputs, targets)
+        classes = targets.argmax(-1) if targets.is_floating_point() else targets
+        return _accuracy(outputs, classes)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The name of the score, which is "accuracy"."""
+        return "accuracy"
+
+
+@dataclass(frozen=True)
+class BinaryCrossEntropy(Objective):
+    """Cross-entropy and accuracy of several yes-or-no targets, numbers in [0, 1] of the outputs' shape."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy of every task's targets, [task]."""
+        _check_same(outputs, targets)
+        losses = nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return losses.flatten(1).mean(1)
+
+    @torch.no_grad()
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Share of right answers in [0, 1], [task]."""
+        _check_same(outputs, targets)
+        right = ((outputs > 0) == (targets > 0.5)).float()
+        return right.masked_fill(outputs.isnan(), torch.nan).flatten(1).mean(1)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The name of the score, which is "accuracy"."""
+        return "accuracy"
+
+
+@dataclass(frozen=True)
+class SquaredError(Objective):
+    """Mean squared error of numbers of the outputs' shape, of any number of axes."""
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of every task, [task]."""
+        _check_same(outputs, targets)
+        return (outputs - targets).square().flatten(1).mean(1)
+
+    @torch.no_grad()
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of every task, [task]."""
+        return self.losses(outputs, targets)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The name of the score, which is "mse"."""
+        return "mse"
+
+
+@dataclass(frozen=True)
+class GaussianLikelihood(Objective):
+    """Gaussian negative log-likelihood of numbers, for networks that put out means and then spreads.
+
+    Outputs are twice the targets, [task, row, 2 * out]; the spread is the softplus of its output. The score is the
+    squared error of the means.
+
+    Attributes:
+        min_std: Least standard deviation, in the targets' units.
+    """
+
+    min_std: float = 1e-3
+
+    def __post_init__(self) -> None:
+        check_positive(self, "min_std")
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean negative log-likelihood of every task's numbers, without its constant, [task]."""
+        mean, raw = self._halves(outputs, targets)
+        std = nn.functional.softplus(raw) + self.min_std
+        return (((targets - mean) / std).square() / 2 + std.log()).flatten(1).mean(1)
+
+    @torch.no_grad()
+    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Mean squared error of the means, [task]."""
+        return (self._halves(outputs, targets)[0] - targets).square().flatten(1).mean(1)
+
+    def score_name(self, targets: Tensor) -> str:
+        """The name of the score, which is "mse"."""
+        return "mse"
+
+    def num_outputs(self, num_targets: int) -> int:
+        """A mean and a spread for every number."""
+        return 2 * num_targets
+
+    @staticmethod
+    def _halves(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        expected = (*targets.shape[:-1], 2 * targets.shape[-1])
+        if not targets.is_floating_point() or outputs.shape != expected:
+            raise ValueError(
+                f"the backbone must put out means and spreads of floats, shape {expected} for targets "
+                f"{tuple(targets.shape)}, got {tuple(outputs.shape)}; change its last layer"
+            )
+        mean, raw = outputs.chunk(2, -1)
+        return mean, raw
+
+
+def as_objective(objective: Objective | TaskObjective) -> Objective:
+    """The objective, or that of a loss alone."""
+    if isinstance(objective, Objective):
+        return objective
+    return ByTargets() if objective is task_losses else GivenLoss(objective)
 
 
 def is_classification(targets: Tensor) -> bool:
@@ -41,7 +250,7 @@ def task_losses(outputs: Tensor, targets: Tensor) -> Tensor:
     if not is_classification(targets):
         return (outputs - targets).square().mean((1, 2))
     losses = nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(), reduction="none")
-    return losses.view(targets.shape).mean(1)
+    return _mean_of_real(losses.view(targets.shape), targets)
 
 
 @torch.no_grad()
@@ -49,11 +258,44 @@ def task_scores(outputs: Tensor, targets: Tensor) -> Tensor:
     """Accuracy in [0, 1], or mean squared error, of every task's rows, [task]; NaN where an output is."""
     check_outputs(outputs, targets)
     if is_classification(targets):
-        right = (outputs.argmax(-1) == targets).float()
-        return right.masked_fill(outputs.isnan().any(-1), torch.nan).mean(1)
+        return _accuracy(outputs, targets)
     return (outputs - targets).square().mean((1, 2))
 
 
 def score_name(targets: Tensor) -> str:
     """The name of what `task_scores` measures, "accuracy" or "mse"."""
     return "accuracy" if is_classification(targets) else "mse"
+
+
+@torch.no_grad()
+def _accuracy(outputs: Tensor, classes: Tensor) -> Tensor:
+    """The share of right classes [task, row, *place], [task]."""
+    right = (outputs.argmax(-1) == classes).float()
+    return _mean_of_real(right.masked_fill(outputs.isnan().any(-1), torch.nan), classes)
+
+
+def _mean_of_real(values: Tensor, targets: Tensor) -> Tensor:
+    """The mean of a task's values [task, row, *place] where classes are not padding, [task]."""
+    if targets.is_floating_point():
+        return values.flatten(1).mean(1)
+    real = (targets != IGNORED).flatten(1)
+    return values.flatten(1).masked_fill(~real, 0.0).sum(1) / real.sum(1)
+
+
+def _check_classes_of(outputs: Tensor, targets: Tensor) -> None:
+    soft = targets.is_floating_point()
+    shape = outputs.shape if soft else outputs.shape[:-1]
+    most = -1 if soft else int(targets.max())
+    if targets.shape != shape or outputs.shape[-1] < max(2, most + 1):
+        raise ValueError(
+            f"the backbone must put out a number per class for targets {tuple(targets.shape)}"
+            f"{'' if soft else f' of classes up to {most}'}, got {tuple(outputs.shape)}; change its last layer"
+        )
+
+
+def _check_same(outputs: Tensor, targets: Tensor) -> None:
+    if outputs.shape != targets.shape or not targets.is_floating_point():
+        raise ValueError(
+            f"the backbone must put out what the targets are, numbers of shape {tuple(targets.shape)}, got "
+            f"{tuple(outputs.shape)} for targets of {targets.dtype}; change its last layer"
+        )

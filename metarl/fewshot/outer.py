@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes
-from metarl.fewshot.objectives import score_name, task_scores
+from metarl.fewshot.objectives import ByTargets, Objective
 from metarl.runs import parallel
 from metarl.runs.configs import (
     MOST_TASKS,
@@ -19,6 +19,8 @@ from metarl.runs.configs import (
     check_not_negative,
     check_positive,
 )
+
+_BY_TARGETS = ByTargets()
 
 
 class OuterLosses(NamedTuple):
@@ -125,8 +127,13 @@ class OuterOptimizer:
         groups = [{"params": list(params)}, {"params": list(rule)}][: len(self._factors)]
         self._optimizer = make_optimizer(groups, config)
 
-    def update(self, losses_of: Callable[[Episodes], OuterLosses], episodes: Episodes) -> dict[str, float]:
-        """Take a step along the gradient of the mean loss; returns metrics.
+    def update(
+        self,
+        losses_of: Callable[[Episodes], OuterLosses],
+        episodes: Episodes,
+        objective: Objective = _BY_TARGETS,
+    ) -> dict[str, float]:
+        """Take a step along the gradient of the mean loss; returns metrics, the objective's score among them.
 
         Raises:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
@@ -139,11 +146,11 @@ class OuterOptimizer:
             check_finite(losses, own.start + place)
             (losses.sum() / num_tasks).backward()  # type: ignore[no-untyped-call]
             total += float(losses.detach().sum())
-            scores.append(task_scores(outputs.detach(), part.query.targets))
+            scores.append(objective.scores(outputs.detach(), part.query.targets))
         total = sum(parallel.gathered_objects(total))
         parallel.sum_gradients(self._params)
         metrics = self.step()
-        score = f"train/{score_name(episodes.query.targets)}_post"
+        score = f"train/{objective.score_name(episodes.query.targets)}_post"
         mean_score = float(parallel.gathered(torch.cat(scores)).mean())
         return {"loss/outer": total / num_tasks, score: mean_score, **metrics}
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.learner import Learner
+from metarl.fewshot.learner import Learner, ModuleLearner
+from metarl.fewshot.objectives import ByTargets
 from metarl.fewshot.sources import Sources
 from metarl.loop import Progress, Report, Tested, begin, repeat
 from metarl.runs import parallel
@@ -167,7 +168,8 @@ class _LearnerTraining:
         every = self.evaluation.score_every
         metrics = {f"{split}/{name}_after_{place * every}": float(row.mean()) for place, row in enumerate(scores)}
         last = float(scores[-1].mean())
-        return Tested(metrics, -last if name == "mse" else last)
+        objective = self.learner.objective if isinstance(self.learner, ModuleLearner) else ByTargets()
+        return Tested(metrics, -last if objective.is_error(name) else last)
 
     def state(self, progress: Progress) -> dict[str, Any]:
         """The learner and its random streams."""

@@ -272,6 +272,6 @@ FAULTS: list[Fault] = [
     *faults(
         "metarl/fewshot/objectives.py",
         _FEWSHOT,
-        ("return right.masked_fill(outputs.isnan().any(-1), torch.nan).mean(1)", "return right.mean(1)"),
+        ("right.masked_fill(outputs.isnan().any(-1), torch.nan), classes)", "right, classes)"),
     ),
 ]

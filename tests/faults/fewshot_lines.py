@@ -204,9 +204,13 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ],
     ),
     "objectives.py": (
-        _GRADIENT,
+        ("tests/fewshot/test_objectives.py",),
         [
-            ("return losses.view(targets.shape).mean(1)", "return losses.view(targets.shape).sum(1)"),
+            (".masked_fill(~real, 0.0).sum(1) / real.sum(1)", ".sum(1) / real.sum(1)"),
+            ("label_smoothing=self.label_smoothing)", "label_smoothing=0.0)"),
+            ("((outputs > 0) == (targets > 0.5))", "((outputs > 0.5) == (targets > 0.5))"),
+            ("/ std).square() / 2 + std.log())", "/ std).square() + std.log())"),
+            ("outputs.shape[-1] < max(2, most + 1)", "outputs.shape[-1] < most + 1"),
         ],
     ),
     "episodes.py": (

@@ -18,7 +18,7 @@ from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.layers import check_attackable
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.learners.maml import Maml, MamlConfig
-from metarl.fewshot.objectives import TaskObjective, task_losses
+from metarl.fewshot.objectives import Objective, TaskObjective, task_losses
 from metarl.fewshot.outer import OuterLosses
 from metarl.runs.configs import check_not_negative
 
@@ -41,7 +41,7 @@ class AdmlConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Adml":
         """The untrained learner, whose network has an output per way or predicted number."""
         maml = replace(self.maml, outer=self.maml.outer.over(setup.num_updates))
-        return Adml(setup.output_network(), replace(self, maml=maml))
+        return Adml(setup.output_network(), replace(self, maml=maml), objective=setup.objective)
 
 
 class Adml(Maml):
@@ -53,7 +53,9 @@ class Adml(Maml):
         objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
 
-    def __init__(self, module: nn.Module, config: AdmlConfig, *, objective: TaskObjective = task_losses) -> None:
+    def __init__(
+        self, module: nn.Module, config: AdmlConfig, *, objective: Objective | TaskObjective = task_losses
+    ) -> None:
         check_attackable(module)
         super().__init__(module, config.maml, objective=objective)
         self._attack_size = config.attack_size
@@ -69,6 +71,6 @@ class Adml(Maml):
         """The examples, each moved by the attack's size where it raises the loss of the meta-parameters."""
         inputs = examples.inputs.detach().clone().requires_grad_()
         params = {name: p.detach() for name, p in self.network.params.items()}
-        losses = self.inner.objective(self.network(params, inputs), examples.targets)
+        losses = self.objective.losses(self.network(params, inputs), examples.targets)
         (slope,) = torch.autograd.grad(losses.sum(), inputs)
         return Examples(examples.inputs + self._attack_size * slope.sign(), examples.targets)

@@ -84,7 +84,7 @@ class BaselineConfig(LearnerConfig):
         network = setup.feature_network(labels="class")
         (size,) = output_shape(network, setup.tasks.input_shape, setup.device)
         config = replace(self, outer=self.outer.over(setup.num_updates))
-        return Baseline(network, config, num_features=size, generator=setup.generator)
+        return Baseline(network, config, num_features=size, generator=setup.generator).trained_by(setup.objective)
 
 
 class _Classifier(nn.Module):

@@ -16,7 +16,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, without
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import TaskObjective, task_losses
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
 from metarl.learning.bilevel import Params, sgd
 from metarl.runs.configs import MOST_REPEATS, MOST_UNITS, check_counts, check_positive
@@ -50,7 +50,8 @@ class CaviaConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Cavia":
         """The untrained learner, whose network takes a context."""
         network = setup.output_network(num_context=self.num_context)
-        return Cavia(network, replace(self, outer=self.outer.over(setup.num_updates)))
+        config = replace(self, outer=self.outer.over(setup.num_updates))
+        return Cavia(network, config, objective=setup.objective)
 
 
 class ContextLoop(InnerLoop):
@@ -62,7 +63,7 @@ class ContextLoop(InnerLoop):
         objective: The loss of every task.
     """
 
-    def __init__(self, network: TaskModule, config: CaviaConfig, objective: TaskObjective) -> None:
+    def __init__(self, network: TaskModule, config: CaviaConfig, objective: Objective) -> None:
         super().__init__(network, sgd(config.inner_lr), ["context"], objective)
         self._num_context = config.num_context
 
@@ -92,7 +93,9 @@ class Cavia(GradientLearner):
         objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
     """
 
-    def __init__(self, module: nn.Module, config: CaviaConfig, *, objective: TaskObjective = task_losses) -> None:
+    def __init__(
+        self, module: nn.Module, config: CaviaConfig, *, objective: Objective | TaskObjective = task_losses
+    ) -> None:
         network = TaskModule(
             module,
             normalisation=config.normalisation,
@@ -100,5 +103,5 @@ class Cavia(GradientLearner):
             twice=not config.first_order,
         )
         outer = OuterOptimizer(list(network.weights.values()), config.outer)
-        inner = ContextLoop(network, config, objective)
+        inner = ContextLoop(network, config, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)

@@ -28,7 +28,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, StepBatch, names_to_adapt
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, check_finite, in_pieces
 from metarl.learning.bilevel import Order, Params, sgd
 from metarl.learning.trust_region import conjugate_gradient
@@ -68,7 +68,8 @@ class ImplicitMamlConfig(LearnerConfig):
 
     def make(self, setup: LearnerSetup) -> "ImplicitMaml":
         """The untrained learner, whose network has an output per way or predicted number."""
-        return ImplicitMaml(setup.output_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        config = replace(self, outer=self.outer.over(setup.num_updates))
+        return ImplicitMaml(setup.output_network(), config, objective=setup.objective)
 
 
 class ProximalLoop(InnerLoop):
@@ -80,7 +81,7 @@ class ProximalLoop(InnerLoop):
         objective: The loss of every task.
     """
 
-    def __init__(self, network: TaskModule, config: ImplicitMamlConfig, objective: TaskObjective) -> None:
+    def __init__(self, network: TaskModule, config: ImplicitMamlConfig, objective: Objective) -> None:
         super().__init__(network, sgd(config.inner_lr), names_to_adapt(network, "all"), objective)
         self._regularisation = config.regularisation
 
@@ -106,12 +107,12 @@ class ImplicitMaml(GradientLearner):
     """
 
     def __init__(
-        self, module: nn.Module, config: ImplicitMamlConfig, *, objective: TaskObjective = task_losses
+        self, module: nn.Module, config: ImplicitMamlConfig, *, objective: Objective | TaskObjective = task_losses
     ) -> None:
         self.config = config
         network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps, twice=True)
         outer = OuterOptimizer(list(network.weights.values()), config.outer)
-        inner = ProximalLoop(network, config, objective)
+        inner = ProximalLoop(network, config, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=False)
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
@@ -131,11 +132,11 @@ class ImplicitMaml(GradientLearner):
                 total += (grad.sum(0) if name in self.inner.adapted else grad) / episodes.num_tasks
             losses.append(loss)
             residuals.append(residual)
-            scores.append(task_scores(outputs, part.query.targets))
+            scores.append(self.objective.scores(outputs, part.query.targets))
         parallel.sum_gradients(params.values())
         return {
             "loss/outer": _overall_mean(losses),
-            f"train/{score_name(episodes.query.targets)}_post": _overall_mean(scores),
+            f"train/{self.objective.score_name(episodes.query.targets)}_post": _overall_mean(scores),
             "loss/cg_residual": _overall_mean(residuals),
             **self.outer.step(),
         }
@@ -151,7 +152,7 @@ class ImplicitMaml(GradientLearner):
         solution = inner.trace(episodes.support, self.config.inner_steps, "none")[-1]
         params = self.network.params | {name: solution[name].detach().requires_grad_() for name in names}
         outputs = inner.outputs(params, episodes.support, episodes.query.inputs, self.config.inner_steps)
-        losses = inner.objective(outputs, episodes.query.targets)
+        losses = self.objective.losses(outputs, episodes.query.targets)
         direct = torch.autograd.grad(
             losses.sum(), list(params.values()), allow_unused=True, materialize_grads=True
         )

@@ -38,7 +38,9 @@ class KernelRegressionConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "KernelRegression":
         """The untrained learner, whose network puts out features."""
         setup.require("regression", self)
-        return KernelRegression(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return KernelRegression(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class KernelRegression(MetricLearner):

@@ -57,7 +57,9 @@ class LabelPropagationConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "LabelPropagation":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return LabelPropagation(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return LabelPropagation(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class LabelPropagation(MetricLearner):

@@ -50,7 +50,9 @@ class LogisticConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Logistic":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return Logistic(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return Logistic(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class Logistic(MetricLearner):

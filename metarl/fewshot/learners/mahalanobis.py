@@ -47,7 +47,9 @@ class MahalanobisConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Mahalanobis":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return Mahalanobis(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return Mahalanobis(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class Mahalanobis(MetricLearner):

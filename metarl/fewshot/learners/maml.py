@@ -32,7 +32,7 @@ from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, names
 from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import TaskObjective, task_losses
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 from metarl.fewshot.rules import Rates, make_rule
 from metarl.learning.bilevel import Order
@@ -83,7 +83,8 @@ class MamlConfig(LearnerConfig):
         network, head = setup.output_network(), self.head
         if self.adapted == "head" and head is None:
             head = called_last(network, setup.tasks.input_shape, setup.device)
-        return Maml(network, replace(self, head=head, outer=self.outer.over(setup.num_updates)))
+        config = replace(self, head=head, outer=self.outer.over(setup.num_updates))
+        return Maml(network, config, objective=setup.objective)
 
 
 class Maml(GradientLearner):
@@ -101,7 +102,7 @@ class Maml(GradientLearner):
         module: nn.Module,
         config: MamlConfig,
         *,
-        objective: TaskObjective = task_losses,
+        objective: Objective | TaskObjective = task_losses,
         adapted: Collection[str] | None = None,
     ) -> None:
         self.config = config
@@ -126,7 +127,7 @@ class Maml(GradientLearner):
             rule=list(self.meta.values()),
             rule_lr_factor=config.rule_lr_factor,
         )
-        inner = InnerLoop(network, rule, names, objective)
+        inner = InnerLoop(network, rule, names, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)
 
     @property
@@ -139,13 +140,13 @@ class Maml(GradientLearner):
         trace = self.inner.trace(episodes.support, self.num_steps, self.order)
         *early, last = self.step_weights()
         outputs = self.inner.outputs(trace[-1], episodes.support, episodes.query.inputs, self.num_steps)
-        losses = self.inner.objective(outputs, episodes.query.targets)
+        losses = self.objective.losses(outputs, episodes.query.targets)
         if any(early):
             losses = last * losses
         for step, weight in enumerate(early, start=1):
             if weight:
                 before = self.inner.outputs(trace[step], episodes.support, episodes.query.inputs, step)
-                losses = losses + weight * self.inner.objective(before, episodes.query.targets)
+                losses = losses + weight * self.objective.losses(before, episodes.query.targets)
         return OuterLosses(losses, outputs)
 
     def step_weights(self) -> list[float]:

@@ -55,7 +55,7 @@ class MatchingConfig(LearnerConfig):
             setup.feature_network(),
             replace(self, outer=self.outer.over(setup.num_updates)),
             generator=setup.generator,
-        )
+        ).trained_by(setup.objective)
 
 
 class FullContext(nn.Module):

@@ -62,7 +62,9 @@ class OptimalTransportConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "OptimalTransport":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return OptimalTransport(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return OptimalTransport(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class OptimalTransport(MetricLearner):

@@ -21,7 +21,7 @@ from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, names_to_adapt
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, Predictor
 from metarl.fewshot.metric import check_classes, check_vectors, class_means
 from metarl.fewshot.normalisation import Moments, NormStatistics
-from metarl.fewshot.objectives import task_losses
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer
 from metarl.learning.bilevel import Order, Params, sgd
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
@@ -55,9 +55,8 @@ class ProtoMamlConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "ProtoMaml":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return ProtoMaml(
-            setup.feature_network(exact=True), replace(self, outer=self.outer.over(setup.num_updates))
-        )
+        config = replace(self, outer=self.outer.over(setup.num_updates))
+        return ProtoMaml(setup.feature_network(exact=True), config, objective=setup.objective)
 
 
 class PrototypeLoop(InnerLoop):
@@ -66,10 +65,11 @@ class PrototypeLoop(InnerLoop):
     Args:
         network: The embedding.
         inner_lr: Step size.
+        objective: Loss of every task.
     """
 
-    def __init__(self, network: TaskModule, inner_lr: float) -> None:
-        super().__init__(network, sgd(inner_lr), names_to_adapt(network, "all"), task_losses)
+    def __init__(self, network: TaskModule, inner_lr: float, objective: Objective) -> None:
+        super().__init__(network, sgd(inner_lr), names_to_adapt(network, "all"), objective)
 
     def trace(self, support: Examples, num_steps: int, order: Order) -> list[Params]:
         """The parameters after 0, 1, ... `num_steps` steps on the support set."""
@@ -97,9 +97,12 @@ class ProtoMaml(GradientLearner):
     Args:
         module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
         config: Hyperparameters.
+        objective: Loss of every task; cross-entropy by default.
     """
 
-    def __init__(self, module: nn.Module, config: ProtoMamlConfig) -> None:
+    def __init__(
+        self, module: nn.Module, config: ProtoMamlConfig, *, objective: Objective | TaskObjective = task_losses
+    ) -> None:
         network = TaskModule(
             module,
             normalisation=config.normalisation,
@@ -107,7 +110,7 @@ class ProtoMaml(GradientLearner):
             twice=not config.first_order,
         )
         outer = OuterOptimizer(list(network.weights.values()), config.outer)
-        inner = PrototypeLoop(network, config.inner_lr)
+        inner = PrototypeLoop(network, config.inner_lr, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:

@@ -54,7 +54,9 @@ class PrototypicalConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Prototypical":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return Prototypical(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return Prototypical(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class Scale(nn.Module):

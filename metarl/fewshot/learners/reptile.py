@@ -26,7 +26,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import InnerLoop
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import TaskObjective, score_name, task_losses, task_scores
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import check_finite, in_pieces
 from metarl.learning.bilevel import Params, UpdateRule, sgd
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_positive
@@ -70,7 +70,7 @@ class ReptileConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Reptile":
         """The untrained learner, whose network has an output per way or predicted number."""
         updates = setup.num_updates if self.annealing_updates is None else self.annealing_updates
-        return Reptile(setup.output_network(), replace(self, annealing_updates=updates))
+        return Reptile(setup.output_network(), replace(self, annealing_updates=updates), objective=setup.objective)
 
 
 class SecondMoments:
@@ -110,13 +110,13 @@ class Reptile(ModuleLearner):
     """Parts of the state that a warm start leaves out."""
 
     def __init__(
-        self, module: nn.Module, config: ReptileConfig, *, objective: TaskObjective = task_losses
+        self, module: nn.Module, config: ReptileConfig, *, objective: Objective | TaskObjective = task_losses
     ) -> None:
         super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
         self.network.check_averages(self.network.weights)
         self.config = config
         self.num_steps = config.test_steps
-        self.objective = objective
+        self.objective = as_objective(objective)
         self.moments: Params = {}
         self.moment_steps = 0
         self.updates = 0
@@ -143,9 +143,9 @@ class Reptile(ModuleLearner):
             adapted = loop.trace_on(batches, part.num_tasks, "none")[-1]
             with torch.no_grad():
                 outputs = loop.outputs(adapted, part.support, part.query.inputs, config.inner_steps)
-                losses.append(self.objective(outputs, part.query.targets))
+                losses.append(self.objective.losses(outputs, part.query.targets))
                 check_finite(losses[-1], place)
-                scores.append(task_scores(outputs, part.query.targets))
+                scores.append(self.objective.scores(outputs, part.query.targets))
                 for name, p in params.items():
                     deltas[name] += (adapted[name] - p).sum(0) / episodes.num_tasks
                     if isinstance(loop.rule, SecondMoments):
@@ -159,7 +159,7 @@ class Reptile(ModuleLearner):
         # The query examples were trained on: this says how well tasks are fitted, not how well they are learned.
         return {
             "loss/fitted": float(torch.cat(losses).mean()),
-            f"train/{score_name(episodes.query.targets)}_fitted": float(torch.cat(scores).mean()),
+            f"train/{self.objective.score_name(episodes.query.targets)}_fitted": float(torch.cat(scores).mean()),
         }
 
     def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:

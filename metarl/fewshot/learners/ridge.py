@@ -45,7 +45,9 @@ class RidgeConfig(LearnerConfig):
 
     def make(self, setup: LearnerSetup) -> "Ridge":
         """The untrained learner, whose network puts out features."""
-        return Ridge(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return Ridge(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))).trained_by(
+            setup.objective
+        )
 
 
 class Regularised(nn.Module):

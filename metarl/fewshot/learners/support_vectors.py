@@ -50,7 +50,9 @@ class SupportVectorConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "SupportVector":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return SupportVector(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        return SupportVector(
+            setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates))
+        ).trained_by(setup.objective)
 
 
 class SupportVector(MetricLearner):
