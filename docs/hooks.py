@@ -1,5 +1,6 @@
-"""Pages that are made when the site is built: the API's, one per package, and the measured results."""
+"""Pages that are made when the site is built: the API's, one per package, examples, and the measured results."""
 
+import ast
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
 RESULT_PAGES = {"results.md": "README.md", "findings.md": "findings.md"}
 """Made pages, and the files that they are made from."""
+EXAMPLES = ROOT / "experiments" / "examples"
+FIRST_EXAMPLES = ("adapt_a_point", "cartpole", "image_folders", "exported_policy", "compare_agents")
 PACKAGES = {
     "metarl": "The front door, and the seven files that are the machine",
     "metarl.agents": "Agents",
@@ -29,6 +32,8 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"api/{package}.md", content=_api_page(package, title)))
     index = "".join(f"- [`{package}`]({package}.md): {title}\n" for package, title in PACKAGES.items())
     files.append(File.generated(config, "api/index.md", content=f"# API\n\n{index}"))
+    for page, content in _example_pages().items():
+        files.append(File.generated(config, f"examples/{page}.md", content=content))
     for page, source in RESULT_PAGES.items():
         files.append(File.generated(config, page, content=_results_page(RESULTS / source)))
     for picture in sorted(RESULTS.glob("figures/*.svg")) + sorted(RESULTS.glob("*/figure.png")):
@@ -52,6 +57,25 @@ def _api_page(package: str, title: str) -> str:
             names.append(".".join((package, *parts)))
     directives = "\n\n".join(f"::: {name}" for name in names)
     return f"# {title}\n\n{directives}\n"
+
+
+def _example_pages() -> dict[str, str]:
+    """Pages of the scripts by name, and the page that lists them."""
+    others = sorted({path.stem for path in EXAMPLES.glob("*.py")} - set(FIRST_EXAMPLES))
+    pages, lines = {}, []
+    for name in (*FIRST_EXAMPLES, *others):
+        source = (EXAMPLES / f"{name}.py").read_text()
+        tree = ast.parse(source)
+        text, last = ast.get_docstring(tree) or "", tree.body[0].end_lineno
+        code = "\n".join(source.splitlines()[last:]).strip()
+        summary, *body = text.split("\n\n")
+        words = [f"```sh\n{part}\n```" if part.startswith(("python ", "metarl ")) else part for part in body]
+        pages[name] = "\n\n".join([f"# {name}.py", summary, *words, f"```python\n{code}\n```\n"])
+        lines.append(f"- [`{name}.py`]({name}.md): {summary}")
+        if name == FIRST_EXAMPLES[-1]:
+            lines.append("\nFurther ones, which the guides speak of:\n")
+    intro = "Scripts in `experiments/examples`, each run by the tests. The first five take a minute or so each."
+    return {"index": "\n".join(["# Examples\n", f"{intro}\n", *lines, ""]), **pages}
 
 
 def _results_page(path: Path) -> str:

@@ -1,8 +1,12 @@
 """The examples are trained, evaluated, resumed and adapted, from the shell and from Python."""
 
+import ast
 import json
+import re
 import runpy
+import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -80,6 +84,61 @@ def test_an_examples_tasks_differ(name: str) -> None:
     for _ in range(3):
         after = env.advance(action).observations
     assert not np.allclose(after[0], after[1])
+
+
+LESSONS: dict[str, tuple[str, Callable[..., bool], str]] = {
+    "adapt_a_point": (
+        r"before adaptation (.+), after one gradient step (.+)",
+        lambda before, after: after > before + 20,
+        "adaptation.png",
+    ),
+    "cartpole": (
+        r"untrained (.+), trained (.+)\n(?:.*\n)*.*by episode: \[(.+), (.+), (.+)\]",
+        lambda untrained, trained, *longest: untrained < trained <= 100 and min(longest) > 80,
+        "run/evaluation.json",
+    ),
+    "image_folders": (
+        r"(.+) of (.+) images",
+        lambda right, number: right > 0.8 * number == 32,
+        "run/evaluation.json",
+    ),
+    "exported_policy": (
+        r"before.onnx: mean .* (-.+)\nafter.onnx: mean .* (-.+)",
+        lambda before, after: after > before + 20,
+        "after.npz",
+    ),
+    "compare_agents": (
+        r"returns (.+) more, 95% interval (.+) to (.+)",
+        lambda more, low, high: 0 < low < more < high,
+        "comparison/adaptation.png",
+    ),
+}
+"""What each script prints, what must be true of the numbers, and a file that it leaves."""
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_says_what_it_teaches_and_can_be_imported(name: str) -> None:
+    file = EXAMPLES / f"{name}.py"
+    text = ast.get_docstring(ast.parse(file.read_text())) or ""
+    assert "You learn" in text
+    assert "Expect" in text
+    assert f"python experiments/examples/{name}.py [FOLDER]" in text
+    assert re.search(r"# .*minute.* on (one|two) cores?", text)
+    assert callable(runpy.run_path(str(file), run_name=name)["main"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_shows_what_it_promises(name: str, tmp_path: Path) -> None:
+    printed, holds, left = LESSONS[name]
+    words = [sys.executable, EXAMPLES / f"{name}.py", "out"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    match = re.search(printed, done.stdout)
+    assert match is not None, done.stdout
+    assert holds(*map(float, match.groups())), match[0]
+    assert (tmp_path / "out" / left).stat().st_size > 0
+    assert {path.name for path in tmp_path.iterdir()} == {"out"}
 
 
 SHORT = {"poles": "POLES", "gravities": "PENDULUMS"}
