@@ -2,9 +2,10 @@
 
 The same actor collects the same episodes with each. In this process the engine's threads, or its own processes for
 plain Gymnasium environments as Meta-World's, use all cores; processes and Ray have one worker per core with one
-thread each. Beside them Stable-Baselines3's collector steps the same environments, one in a process per core, with
-a policy of the same size. Besides speed: the time until the first episodes are there, the bytes that go to workers
-and come back per environment step, and the greatest memory of a worker's process.
+thread each. Beside them Stable-Baselines3's collector, and torchrl's where it is installed, step the same
+environments, one in a process per core, with a policy of the same size. Besides speed: the time until the first
+episodes are there, the bytes that go to workers and come back per environment step, and the greatest memory of a
+worker's process.
 """
 
 import contextlib
@@ -22,7 +23,7 @@ from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, 
 from metarl.envs.benchmarks import make_benchmark
 from metarl.executors.local_processes import LocalProcesses
 from metarl.executors.ray_actors import RayActors
-from metarl.experiments.bench.executor_peers import stable_baselines
+from metarl.experiments.bench.executor_peers import peers
 from metarl.experiments.bench.timing import interleave, machine, ratio, ratio_cells
 from metarl.experiments.console import Waiting, show_table
 from metarl.runs.cores import usable_cores
@@ -30,8 +31,13 @@ from metarl.tasks import Benchmark, Task
 from metarl.workers import EnvMaker, WorkerKind, Workers
 
 KINDS: tuple[WorkerKind, ...] = ("local", "processes", "ray")
-PEER = "stable-baselines3"
-_LABELS = {"local": "this process", "processes": "local processes", "ray": "Ray actors", PEER: "SB3 SubprocVecEnv"}
+_LABELS = {
+    "local": "this process",
+    "processes": "local processes",
+    "ray": "Ray actors",
+    "stable-baselines3": "SB3 SubprocVecEnv",
+    "torchrl": "torchrl MultiSyncCollector",
+}
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,8 @@ class Sizes:
         num_tasks: Number of tasks.
         num_episodes: Number of episodes per task.
         horizon: Steps per episode.
-        peer_steps: Number of steps of a collection by Stable-Baselines3, whose speed does not depend on it; 0
-            where the environments cannot be had one by one.
+        peer_steps: Number of steps of a collection by other libraries, whose speed hardly depends on it; 0 where
+            the environments cannot be had one by one.
     """
 
     num_tasks: int = 40
@@ -100,17 +106,15 @@ def measure_benchmark(
             }
             contenders[kind] = _speed(workers, actor, tasks, sizes.num_episodes)
             contenders[kind]()  # with every worker warm
-        if sizes.peer_steps:
+        for package, make in peers().items() if sizes.peer_steps else ():
             began = time.perf_counter()
             peer = stack.enter_context(
-                stable_baselines(
-                    benchmark.train, horizon=sizes.horizon, num_steps=sizes.peer_steps, processes=usable_cores()
-                )
+                make(benchmark.train, horizon=sizes.horizon, num_steps=sizes.peer_steps, processes=usable_cores())
             )
-            contenders[PEER] = peer.speed
+            contenders[package] = peer.speed
             peer.speed()
             first_s = time.perf_counter() - began
-            costs[PEER] = {"first_episodes_s": first_s, "worker_memory_mb": max(map(_memory_mb, peer.pids))}
+            costs[package] = {"first_episodes_s": first_s, "worker_memory_mb": max(map(_memory_mb, peer.pids))}
         speeds = interleave(contenders, repeats, progress)
     return {
         "workers": usable_cores(),

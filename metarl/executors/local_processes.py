@@ -35,7 +35,7 @@ class LocalProcesses:
         self, make_env: MakeEnv, *, num_workers: int, num_threads: int, timeout_s: float | None, contents: str
     ) -> None:
         self.traffic = Traffic()
-        self._turn = threading.Lock()
+        self._turn, self._is_closed = threading.Lock(), False
         start = _StartCollector(make_env, num_threads)
         self._processes = [
             WorkerProcess(f"worker {i}", start, timeout_s=timeout_s, contents=contents) for i in range(num_workers)
@@ -44,7 +44,7 @@ class LocalProcesses:
     def collect(self, shares: Sequence[Share]) -> Trajectories:
         """The episodes of all shares, joined in the order of the shares."""
         with self._turn:
-            if not self._processes:
+            if self._is_closed:
                 raise WorkerError("the worker processes were closed")
             answers = self._answers(shares)
         tasks = tuple(task for share in shares for task in share.tasks)
@@ -74,14 +74,15 @@ class LocalProcesses:
 
     def close(self) -> None:
         """End the processes; safe to call twice. Another thread that collects leaves first, if it does soon."""
-        processes, self._processes = self._processes, []
+        self._is_closed = True
         deadline = time.monotonic() + 5
-        for process in processes:
+        for process in self._processes:
             process.stop()
         if self._turn.acquire(timeout=5):
             self._turn.release()
-        for process in processes:
+        for process in self._processes:
             process.close(deadline)
+        self._processes = []
 
 
 class _Errand:

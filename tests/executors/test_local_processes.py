@@ -15,7 +15,7 @@ import torch
 from metarl.agents.maml import AdaptationConfig, AdaptivePolicy, GradientActor, PolicyConfig
 from metarl.envs import make_benchmark
 from metarl.executors.local_processes import LocalProcesses
-from metarl.experiments.bench import executors
+from metarl.experiments.bench import executor_peers, executors
 from metarl.experiments.cli import main
 from metarl.runs.cores import WorkerError
 from metarl.trajectories import Trajectories, from_arrays, to_arrays
@@ -190,6 +190,8 @@ def test_the_executors_bench_counts_bytes_and_compares_with_this_process(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
+    installed = {"stable-baselines3": executor_peers.stable_baselines}
+    monkeypatch.setattr("metarl.experiments.bench.executors.peers", lambda: installed)
     sizes = executors.Sizes(num_tasks=3, num_episodes=2, horizon=4, peer_steps=16)
     measured = executors.bench(1, {"point": sizes}, ("local", "processes"))["benchmarks"]["point"]
     json.dumps(measured)
@@ -198,10 +200,22 @@ def test_the_executors_bench_counts_bytes_and_compares_with_this_process(
     # Two observations, two actions, two moments of the policy, a reward and three flags: 4 * 7 + 3 at least.
     assert processes["bytes_received_per_step"] > 4 * 7 + 3
     assert processes["worker_memory_mb"] > 50
-    assert measured["costs"][executors.PEER]["worker_memory_mb"] > 50
-    assert measured["over_this_process"].keys() == {"processes", executors.PEER}
+    assert measured["costs"]["stable-baselines3"]["worker_memory_mb"] > 50
+    assert measured["over_this_process"].keys() == {"processes", "stable-baselines3"}
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
     speeds = measured["steps_per_s"]
     assert measured["over_this_process"]["processes"]["median"] == pytest.approx(
         speeds["processes"] / speeds["local"]
     )
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torchrl's own import
+def test_torchrl_collects_the_steps_that_are_asked_for_and_ends() -> None:
+    pytest.importorskip("torchrl")
+    cheetah = make_benchmark("half-cheetah-dir").train
+    with executor_peers.torchrl_collector(cheetah, horizon=4, num_steps=16, processes=2) as peer:
+        assert peer.speed() > 0
+        assert len(peer.pids) == 2
+        assert all(Path(f"/proc/{pid}").exists() for pid in peer.pids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in peer.pids)
