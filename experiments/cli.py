@@ -19,6 +19,7 @@ USAGE = """usage: metarl COMMAND ...
   metarl train ALGORITHM --benchmark NAME [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
+  metarl episodes DIR --out FILE.json [--split test] [--num-tasks N]
   metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
   metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
   metarl export DIR --onnx FILE.onnx [--recording FILE.npz] [--support FOLDER]
@@ -57,6 +58,7 @@ _COMMANDS = {
     "train": "commands.train",
     "resume": "commands.resume",
     "evaluate": "commands.evaluate",
+    "episodes": "commands.episodes",
     "predict": "commands.predict",
     "diagnose": "commands.diagnose",
     "export": "commands.export",

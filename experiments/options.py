@@ -14,7 +14,8 @@ class EvaluationOptions:
     """Tasks, sizes and checkpoint of an evaluation.
 
     Attributes:
-        tasks: JSON file with a list of tasks, {"family": ..., "params": {...}}; of RL runs.
+        tasks: JSON file with a list of tasks, {"family": ..., "params": {...}}, or with the list of episodes that
+            `metarl episodes` wrote.
         num_tasks: Number of tasks, or of few-shot episodes of every split, instead of the run's own. The tasks are
             fresh ones unless there are finitely many.
         split: Tasks to draw from: test tasks, or those that the agent was trained on; of RL runs.

@@ -25,7 +25,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MINUS = "\N{MINUS SIGN}"
 _INTERVAL = re.compile(r"-?\d[\d.,]* \[-?[\d.,]+, -?[\d.,]+\]")
-_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting", "objectives"))
+_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting", "objectives", "episodes"))
 _OWN_FILE = re.compile(r"\w+\.(py|yaml)\b")
 
 
@@ -124,7 +124,19 @@ def known_options(page: Path) -> frozenset[str]:
     return experiment_options()
 
 
-COMMANDS = ("train", "evaluate", "predict", "diagnose", "export", "video", "compare", "queue", "sweep", "study")
+COMMANDS = (
+    "train",
+    "evaluate",
+    "episodes",
+    "predict",
+    "diagnose",
+    "export",
+    "video",
+    "compare",
+    "queue",
+    "sweep",
+    "study",
+)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "--" in _FENCE.sub("", page.read_text())], ids=name)

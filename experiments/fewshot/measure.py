@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from metarl.experiments.console import Waiting, show_table
 from metarl.experiments.evaluations import score_name, score_words
+from metarl.fewshot.data.drawn import FixedEpisodes
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.evaluation import adaptation_scores, summarise
 from metarl.fewshot.learner import Learner
@@ -28,13 +31,13 @@ def measure(
         seed: Seed of the tasks.
 
     Returns:
-        Scores by adaptation step, as JSON types.
+        Scores by adaptation step, as JSON types; of a list of tasks the last score of each, too.
     """
 
-    def rows_of(measured: Learner, source: EpisodeSource, what: str) -> Rows:
+    def scores_of(measured: Learner, source: EpisodeSource, what: str) -> tuple[str, np.ndarray]:
         rng = seeding.streams(seed)["evaluation"]
         with Waiting(f"evaluating {what}, task") as waiting:
-            name, scores = adaptation_scores(
+            return adaptation_scores(
                 measured,
                 source,
                 rng,
@@ -44,12 +47,24 @@ def measure(
                 views=settings.views,
                 progress=waiting.progress,
             )
-        return summarise(name, scores, settings.score_every)
 
-    splits = {split: rows_of(learner, source, f"{split} tasks") for split, source in sources.held_out.items()}
-    judged = next(name for name in ("test", "validation", "train") if name in splits)
+    def rows_of(measured: Learner, source: EpisodeSource, what: str) -> Rows:
+        return summarise(*scores_of(measured, source, what), settings.score_every)
+
+    judged = next(name for name in ("test", "validation", "train") if name in sources.held_out)
+    name, scores = scores_of(learner, sources.held_out[judged], f"{judged} tasks")
+    splits = {
+        split: summarise(name, scores, settings.score_every)
+        if split == judged
+        else rows_of(learner, source, f"{split} tasks")
+        for split, source in sources.held_out.items()
+    }
     baseline = rows_of(untrained, sources.held_out[judged], "the untrained learner")
+    by_task = (
+        {"scores_by_task": scores[-1].tolist()} if isinstance(sources.held_out[judged], FixedEpisodes) else {}
+    )
     return {
+        **by_task,
         "adaptation": splits.pop(judged),
         "judged": judged,
         "splits": splits,

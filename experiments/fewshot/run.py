@@ -15,6 +15,8 @@ from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
 from metarl.fewshot.data.class_tasks import ImageClasses
+from metarl.fewshot.data.classes import ClassSource
+from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import is_transductive
@@ -40,7 +42,7 @@ class FewshotRun(Run):
     kind: ClassVar[Kind] = "few-shot"
     axis: ClassVar[Axis] = "tasks"
     options: ClassVar[tuple[str, ...]] = (
-        *("num_tasks", "num_steps", *_SIZES, "views", "data_folder", "seed", "checkpoint"),
+        *("tasks", "num_tasks", "num_steps", *_SIZES, "views", "data_folder", "seed", "checkpoint"),
     )
 
     experiment: FewshotExperiment
@@ -126,15 +128,24 @@ class FewshotRun(Run):
         run = replace(self, experiment=replace(self.experiment, data=data))
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)
+        sources, described = run.episodes(), data.describe()
+        if options.tasks is not None:
+            if any(getattr(options, size) is not None for size in _SIZES):
+                raise ValueError(
+                    f"a list of episodes has its own ways, shots and queries; leave them out of {options.tasks}"
+                )
+            split, source = fixed_source(sources, options.tasks)
+            sources, described = Sources(sources.train, {split: source}), f"the list {options.tasks.name}"
+            settings = replace(settings, num_tasks=len(source.tasks))
         return {
             **run.result_head(options, progress),
             "num_tasks": settings.num_tasks,
-            "episodes": data.describe(),
+            "episodes": described,
             "normalisation": learner.normalisation,
             "transductive": is_transductive(learner),
             "views": settings.views,
             "train_tasks": progress.tasks,
-            **measure(learner, run.untrained(), run.episodes(), settings, seed=options.seed),
+            **measure(learner, run.untrained(), sources, settings, seed=options.seed),
         }
 
     def predict(
@@ -192,6 +203,27 @@ class FewshotRun(Run):
     def experience(self, progress: Progress) -> str:
         """The number of tasks."""
         return f"{progress.tasks:,} tasks"
+
+
+def fixed_source(sources: Sources, path: Path) -> tuple[str, FixedEpisodes]:
+    """The tasks of a file, and the split that their classes are of.
+
+    Raises:
+        ValueError: If it is no such file, or no split has all of its classes; one line.
+    """
+    reasons = []
+    for split in ("test", "validation", "train"):
+        source = sources.held_out.get(split)
+        if isinstance(source, ClassSource):
+            try:
+                return split, FixedEpisodes(source.data, read_tasks(path, source.data))
+            except ValueError as error:
+                reasons.append(error)
+    raise (
+        reasons[0]
+        if reasons
+        else ValueError(f"{path} lists episodes of classes, the run is on none; leave it out")
+    )
 
 
 def _what_adapts(learner: Learner) -> list[str]:

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.fewshot.objectives import IGNORED, is_classification
+
 
 class Examples(NamedTuple):
     """Labelled examples of several tasks.
@@ -35,6 +37,13 @@ class Examples(NamedTuple):
         tasks = torch.arange(len(indices), device=indices.device).unsqueeze(1)
         return Examples(self.inputs[tasks, indices], self.targets[tasks, indices])
 
+    def real(self) -> "Examples":
+        """The rows of a single task that are not padding."""
+        if self.targets.is_floating_point():
+            return self
+        rows = self.targets[0] != IGNORED
+        return Examples(self.inputs[:, rows], self.targets[:, rows])
+
     def join(self, other: "Examples") -> "Examples":
         """The examples of both, row after row."""
         return Examples(torch.cat([self.inputs, other.inputs], 1), torch.cat([self.targets, other.targets], 1))
@@ -51,6 +60,15 @@ class Episodes(NamedTuple):
         """Tasks in the batch."""
         return len(self.support.inputs)
 
+    @property
+    def is_ragged(self) -> bool:
+        """Whether rows are padding, because tasks differ in their ways or shots."""
+        return any(bool((part.targets == IGNORED).any()) for part in self if is_classification(part.targets))
+
+    def alone(self) -> "list[Episodes]":
+        """Every task by itself, without its padding."""
+        return [Episodes(*(part.real() for part in task)) for task in self.split(1)]
+
     def select(self, tasks: slice) -> "Episodes":
         """Some of the tasks."""
         return Episodes(*(Examples(part.inputs[tasks], part.targets[tasks]) for part in self))
@@ -63,11 +81,12 @@ class Episodes(NamedTuple):
 
 def by_task(episodes: Episodes) -> Episodes:
     """The same tasks with places among their own classes for targets, whatever numbers the classes have."""
-    support, query = [], []
+    support: list[Tensor] = []
+    query: list[Tensor] = []
     for known, new in zip(episodes.support.targets, episodes.query.targets, strict=True):
-        classes, places = known.unique(return_inverse=True)
-        support.append(places)
-        query.append(torch.searchsorted(classes, new))
+        classes = known[known != IGNORED].unique()
+        for places, numbers in ((support, known), (query, new)):
+            places.append(torch.searchsorted(classes, numbers).masked_fill(numbers == IGNORED, IGNORED))
     return Episodes(
         Examples(episodes.support.inputs, torch.stack(support)),
         Examples(episodes.query.inputs, torch.stack(query)),

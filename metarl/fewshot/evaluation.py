@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from metarl.fewshot.data.classes import ClassEpisodes
+from metarl.fewshot.data.classes import ClassSource
+from metarl.fewshot.data.drawn import FixedEpisodes
 from metarl.fewshot.episodes import EpisodeSource
 from metarl.fewshot.learner import Learner, ModuleLearner
 from metarl.fewshot.metric import MetricLearner
@@ -55,7 +56,9 @@ def adaptation_scores(
     parts, name = [], ""
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
     adapt = learner.adapt
-    if isinstance(source, ClassEpisodes) and source.augmentation is None:
+    if isinstance(source, FixedEpisodes):
+        source = source.from_start()
+    if isinstance(source, ClassSource) and source.augmentation is None:
         check_views(learner, tuple(source.data.examples.shape[1:]), views)
         if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
             adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
@@ -63,12 +66,11 @@ def adaptation_scores(
         raise ValueError(f"views must be 1 of what is not a plain image, got {views}")
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
-        predictors = adapt(episodes.support, num_steps)
-        targets = episodes.query.targets
-        parts.append(
-            torch.stack([objective.scores(p(episodes.query.inputs), targets) for p in predictors[::score_every]])
-        )
-        name = objective.score_name(targets)
+        for part in episodes.alone() if episodes.is_ragged else [episodes]:
+            predictors, (inputs, targets) = adapt(part.support, num_steps), part.query
+            scored = [objective.scores(p(inputs), targets) for p in predictors[::score_every]]
+            parts.append(torch.stack(scored))
+        name = objective.score_name(episodes.query.targets)
         if progress is not None:
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()

@@ -158,7 +158,8 @@ class GradientLearner(ModuleLearner):
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
-        self.inner.track(episodes.support)
+        for part in episodes.alone() if episodes.is_ragged else [episodes]:
+            self.inner.track(part.support)
         return self.outer.update(self.outer_losses, episodes, self.objective)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:

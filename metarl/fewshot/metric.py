@@ -2,14 +2,14 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes, as_inputs
+from metarl.fewshot.data.classes import ClassData, ClassSource, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
@@ -18,6 +18,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
+Source = TypeVar("Source", bound=ClassSource)
 Solution = tuple[Tensor, ...]
 """Tensors [task, ...] that support sets decide, such as prototypes."""
 
@@ -130,7 +131,7 @@ class MetricLearner(ModuleLearner):
         return [predict]
 
     @torch.no_grad()
-    def embed_classes(self, episodes: ClassEpisodes, *, views: int = 1, at_once: int = 500) -> ClassEpisodes:
+    def embed_classes(self, episodes: Source, *, views: int = 1, at_once: int = 500) -> Source:
         """The same episodes, whose inputs are features: each example is embedded once, however often it is drawn.
 
         Args:
@@ -140,13 +141,7 @@ class MetricLearner(ModuleLearner):
             at_once: Number of examples that are held in memory together.
         """
         features = self.features(episodes.data.examples, views=views, at_once=at_once)
-        return ClassEpisodes(
-            ClassData(episodes.data.names, features, episodes.data.counts),
-            num_ways=episodes.num_ways,
-            num_shots=episodes.num_shots,
-            num_queries=episodes.num_queries,
-            groups=episodes.groups,
-        )
+        return episodes.with_data(ClassData(episodes.data.names, features, episodes.data.counts))
 
     @torch.no_grad()
     def features(self, examples: Tensor, *, views: int = 1, at_once: int = 500) -> Tensor:

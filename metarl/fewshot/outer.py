@@ -190,7 +190,12 @@ def make_optimizer(groups: list[dict[str, Any]], config: OuterConfig) -> torch.o
 
 
 def in_pieces(episodes: Episodes, tasks_at_once: int | None) -> list[tuple[int, Episodes]]:
-    """Batches of tasks that fit the processor's caches, each with the place of its first task."""
+    """Batches of tasks that fit the processor's caches, each with the place of its first task.
+
+    Tasks that differ in their ways or shots come one by one, without padding.
+    """
+    if episodes.is_ragged:
+        return list(enumerate(episodes.alone()))
     inputs = episodes.support.inputs
     size = tasks_at_once
     if size is None:

@@ -4,9 +4,11 @@ All examples lie in one tensor, class by class, as bytes if they are images. A m
 two gathers, whatever the numbers of tasks, classes and examples: no loop, no loader processes.
 """
 
+import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -114,6 +116,28 @@ def group_of(name: str) -> str:
     return f"{group}/{variant}" if variant else group
 
 
+@runtime_checkable
+class ClassSource(Protocol):
+    """A distribution over tasks of classes, or a list of them, which may be asked of other examples and labels.
+
+    Attributes:
+        data: Classes and their examples.
+        augmentation: Distortion of what is drawn; None for none.
+    """
+
+    data: ClassData
+    augmentation: Augmentation | None
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
+        """Tasks; the same ones whenever the generator is in the same state."""
+
+    def with_data(self, data: ClassData) -> Self:
+        """The same draws of other examples of the same classes, such as their features."""
+
+    def with_labels(self, labels: TrainLabels) -> Self:
+        """The same draws with targets of another kind."""
+
+
 class ClassEpisodes:
     """N-way K-shot episodes from classes.
 
@@ -165,21 +189,43 @@ class ClassEpisodes:
         self._starts = data.starts
         self._members = None if groups is None else _members(groups, num_ways)
 
-    def with_labels(self, labels: TrainLabels) -> "ClassEpisodes":
+    def with_labels(self, labels: TrainLabels) -> Self:
         """The same episodes with targets of another kind; the same draws from the same generator."""
-        return ClassEpisodes(
-            self.data,
-            num_ways=self.num_ways,
-            num_shots=self.num_shots,
-            num_queries=self.num_queries,
-            augmentation=self.augmentation,
-            groups=self.groups,
-            labels=labels,
-        )
+        copied = copy.copy(self)
+        copied.labels = labels
+        return copied
+
+    def with_data(self, data: ClassData) -> Self:
+        """The same draws of other examples of the same classes, such as their features."""
+        copied = copy.copy(self)
+        copied.data = data
+        return copied
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class, the classes in random order."""
         generator = torch_generator(draw_seed(rng))
+        classes, chosen = self._draw(num_tasks, generator)
+        rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
+        support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
+        maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
+        labels = classes if self.labels == "class" else torch.arange(self.num_ways).expand(num_tasks, -1)
+        labels = labels.to(rows.device)
+        return Episodes(
+            self._examples(support, labels, maps, generator), self._examples(query, labels, maps, generator)
+        )
+
+    def draw(self, num_tasks: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """The tasks that `sample` gives, as numbers.
+
+        Returns:
+            Places of the classes [task, way], and numbers of the support and of the query examples within their
+            class, [task, way, shot].
+        """
+        classes, chosen = self._draw(num_tasks, torch_generator(draw_seed(rng)))
+        return classes, chosen[..., : self.num_shots], chosen[..., self.num_shots :]
+
+    def _draw(self, num_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Classes [task, way], and their examples that are chosen, [task, way, example]."""
         # The largest of independent random keys are a draw without replacement.
         class_keys = torch.rand(num_tasks, len(self.data.names), generator=generator)
         if self._members is not None:
@@ -190,15 +236,7 @@ class ClassEpisodes:
         counts = self.data.counts[classes].unsqueeze(-1)
         keys = torch.rand(num_tasks, self.num_ways, int(self.data.counts.max()), generator=generator)
         keys.masked_fill_(torch.arange(keys.shape[-1]) >= counts, -1.0)
-        chosen = keys.topk(self.num_shots + self.num_queries).indices
-        rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
-        support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
-        maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
-        labels = classes if self.labels == "class" else torch.arange(self.num_ways).expand(num_tasks, -1)
-        labels = labels.to(rows.device)
-        return Episodes(
-            self._examples(support, labels, maps, generator), self._examples(query, labels, maps, generator)
-        )
+        return classes, keys.topk(self.num_shots + self.num_queries).indices
 
     def _examples(self, rows: Tensor, labels: Tensor, maps: Tensor | None, generator: torch.Generator) -> Examples:
         """The examples at rows [task, way, shot], of labels [task, way], mapped by [task, way, 2, 3]."""
