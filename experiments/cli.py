@@ -14,24 +14,33 @@ from metarl.runs.cores import check_alone, is_first
 
 USAGE = """usage: metarl COMMAND ...
 
+see what there is, and train it
   metarl list [experiments | benchmarks | studies] [TEXT]
   metarl train EXPERIMENT [--out DIR] [--seed N] [any field]
   metarl train ALGORITHM --benchmark NAME [--out DIR] [--seed N] [any field]
   metarl resume DIR [--iterations N]
+measure, watch and compare what was trained
   metarl evaluate DIR [--tasks FILE.json | --num-tasks N] [--seed N] [--json FILE]
-  metarl episodes DIR --out FILE.json [--split test] [--num-tasks N]
-  metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
-  metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
-  metarl export DIR --onnx FILE.onnx [--recording FILE.npz] [--support FOLDER]
   metarl video DIR [--out FILE.mp4] [--num-tasks N] [--num-steps K]
   metarl compare DIR ... [--out FOLDER] [--latex True]
   metarl report DIR ... [--out FILE.html]
-  metarl results [FOLDER] [--add DIR ...]
+take it elsewhere
+  metarl export DIR --onnx FILE.onnx [--recording FILE.npz] [--support FOLDER]
+use a few-shot learner on images, and keep its tasks
+  metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
+  metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
+  metarl episodes DIR --out FILE.json [--split test] [--num-tasks N]
+train many
   metarl queue LIST.txt [--out DIR] [--jobs N] [--hours H]
   metarl sweep EXPERIMENT --over SETTING=RANGE ... [--trials N] [--out DIR]
   metarl study STUDY [--out DIR] [--seed N] [--runs NAME=DIR ...]
+published benchmarks, speed, and the page of results
   metarl lake all_runs.zip [DIR ...] [--views N] [--json FILE]
   metarl bench NAME [--json FILE]
+  metarl results [FOLDER] [--add DIR ...]
+
+Begin with `metarl train point-promp`, one to three minutes on two cores, and look at
+it with `metarl video runs/point-promp-seed0`.
 
 EXPERIMENT is a name of `metarl list`, or FILE.py:NAME for one of your own; then
 resume, evaluate and study take --experiment FILE.py:NAME again.

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import metarl
 from metarl.experiments.cli import main
 from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.fewshot_settings import LEARNERS
@@ -26,6 +27,7 @@ _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MINUS = "\N{MINUS SIGN}"
 _INTERVAL = re.compile(r"-?\d[\d.,]* \[-?[\d.,]+, -?[\d.,]+\]")
 _OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting", "objectives", "episodes"))
+_TINY = shlex.split("--training.iterations 1 --training.meta-batch-size 2 --evaluation.num-tasks 2 --horizon 10")
 _OWN_FILE = re.compile(r"\w+\.(py|yaml)\b")
 
 
@@ -52,6 +54,9 @@ def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch
     """One after another, in one namespace; a page whose code starts worker processes is a script of its own."""
     monkeypatch.chdir(tmp_path)
     text = "\n".join(blocks(page, "python"))
+    for preset in re.findall(r'open_run\("runs/([\w-]+)-seed0"\)', text):  # trained by a command of the page
+        assert f"metarl train {preset}\n" in "".join(blocks(page, "sh"))
+        metarl.train(metarl.experiment(preset, *_TINY), out=tmp_path / "runs" / f"{preset}-seed0")
     if "__main__" in text:
         (tmp_path / "page.py").write_text(text)
         done = subprocess.run(
