@@ -12,7 +12,8 @@ from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.fewshot.data.classes import ClassEpisodes
-from metarl.fewshot.data.drawn import as_json, draw_tasks
+from metarl.fewshot.data.drawn import as_json
+from metarl.fewshot.data.unequal import UnequalEpisodes
 from metarl.nets.devices import make_device
 from metarl.runs import seeding
 from metarl.runs.configs import MOST_TASKS, check_counts, check_seed
@@ -66,9 +67,9 @@ def command(words: list[str]) -> int:
         folder=arguments.data_folder,
     )
     source = data.make(make_device("cpu")).held_out.get(arguments.split)
-    if not isinstance(source, ClassEpisodes):
+    if not isinstance(source, ClassEpisodes | UnequalEpisodes):
         raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")
     rng = seeding.streams(arguments.seed)["evaluation"]
-    write_json(arguments.out, as_json(source.data, draw_tasks(source, arguments.num_tasks, rng)))
+    write_json(arguments.out, as_json(source.data, source.draw(arguments.num_tasks, rng)))
     say(f"{arguments.num_tasks:,} tasks of {data.describe()} written to {arguments.out}")
     return 0

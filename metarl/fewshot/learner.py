@@ -94,6 +94,11 @@ class LearnerSetup:
             ValueError: if the number of classes differs between training and evaluation.
         """
         num_outputs, train_ways = self.tasks.num_outputs, self.tasks.train_ways
+        if not self.tasks.equal_ways:
+            raise ValueError(
+                "the network's last layer has one output per way, and ways differ from task to task; take "
+                "proto-maml or a learner that compares features, or --data.episodes.unequal none"
+            )
         if train_ways not in (None, num_outputs):
             raise ValueError(
                 f"the network's last layer has one output per way: train_ways must be num_ways, {num_outputs}, "

@@ -20,6 +20,7 @@ class TaskSpec(NamedTuple):
         num_outputs: Classes per held-out task, or numbers per target.
         train_ways: Classes per training task; None if they are as many as in held-out tasks.
         train_labels: Targets of training tasks, places among a task's classes or indices of all classes.
+        equal_ways: Whether all held-out tasks have as many classes.
     """
 
     kind: TaskKind
@@ -27,6 +28,7 @@ class TaskSpec(NamedTuple):
     num_outputs: int
     train_ways: int | None = None
     train_labels: TrainLabels = "task"
+    equal_ways: bool = True
 
 
 class Sources(NamedTuple):

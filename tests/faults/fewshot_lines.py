@@ -235,6 +235,23 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("maps = classes[:, :, :2] @ maps", "maps = maps"),
         ],
     ),
+    "data/unequal.py": (
+        ("tests/fewshot/test_unequal.py",),
+        [
+            ("self._counts >= 2", "self._counts >= 1"),
+            ("weights = counts * np.exp(", "weights = np.exp("),
+            ("- num_ways)).astype(int) + 1, left)", "- num_ways)).astype(int), left)"),
+            ("num_support = min(int(shares.sum()), sizes.max_support)", "num_support = int(shares.sum())"),
+        ],
+    ),
+    "data/drawn.py": (
+        ("tests/fewshot/test_drawn.py",),
+        [
+            ("padding = 0 if len(sizes) == 1 else 1", "padding = 0"),
+            ("self._next = (self._next + num_tasks) % len(self.tasks)", "pass"),
+            ("starts[task.classes[place]] + number", "starts[place] + number"),
+        ],
+    ),
     "data/class_tasks.py": (
         _DATA,
         [
@@ -243,15 +260,15 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
                 "            self.episodes.held_out,\n            self.augmentation,",
             ),
             ("self.train_shots or self.num_shots", "self.num_shots"),
-            ("episodes.num_ways, episodes.train_ways, episodes.train_labels)", "episodes.num_ways)"),
+            ("ways, episodes.train_ways, episodes.train_labels, equal)", "ways)"),
             (
-                'source(name, part, self.episodes.held_out, "none",',
-                "source(name, part, self.episodes.held_out, self.augmentation,",
+                'self.episodes.held_out,\n                "none",',
+                "self.episodes.held_out,\n                self.augmentation,",
             ),
             ("folder=folder or self.folder)", "folder=self.folder)"),
             (
-                "            train_ways,\n            train_shots,\n            train_queries,\n",
-                "            None,\n            None,\n            None,\n",
+                "train_ways=train_ways,\n            train_shots=train_shots,\n",
+                "train_ways=None,\n            train_shots=None,\n",
             ),
         ],
     ),

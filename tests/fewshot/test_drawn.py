@@ -12,7 +12,8 @@ from torch import nn
 
 from metarl.experiments.cli import main
 from metarl.fewshot import ClassData, ClassEpisodes, Maml, MamlConfig, Prototypical, PrototypicalConfig
-from metarl.fewshot.data.drawn import DrawnTask, FixedEpisodes, as_json, draw_tasks, episodes_of, read_tasks
+from metarl.fewshot.data.classes import DrawnTask
+from metarl.fewshot.data.drawn import FixedEpisodes, as_json, episodes_of, read_tasks
 from metarl.fewshot.episodes import Episodes, by_task
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learner import Learner
@@ -37,7 +38,7 @@ def _rng() -> np.random.Generator:
 
 
 def test_drawn_tasks_are_those_of_the_source() -> None:
-    drawn = draw_tasks(SOURCE, 4, _rng())
+    drawn = SOURCE.draw(4, _rng())
     expected, came = SOURCE.sample(4, _rng()), FixedEpisodes(DATA, drawn).sample(4, _rng())
     assert not came.is_ragged
     for whole, listed in zip(expected, came, strict=True):
@@ -48,7 +49,7 @@ def test_drawn_tasks_are_those_of_the_source() -> None:
 
 
 def test_a_list_is_given_in_order_and_again_from_its_beginning() -> None:
-    listed = FixedEpisodes(DATA, draw_tasks(SOURCE, 3, _rng()))
+    listed = FixedEpisodes(DATA, SOURCE.draw(3, _rng()))
     first, second = listed.sample(2, _rng()), listed.sample(2, _rng())
     again = listed.from_start().sample(4, _rng()).support.inputs
     assert torch.equal(torch.cat([first.support.inputs, second.support.inputs]), again)
@@ -56,7 +57,7 @@ def test_a_list_is_given_in_order_and_again_from_its_beginning() -> None:
 
 
 def test_a_written_list_is_read_again(tmp_path: Path) -> None:
-    tasks = [*draw_tasks(SOURCE, 3, _rng()), *UNEQUAL]
+    tasks = [*SOURCE.draw(3, _rng()), *UNEQUAL]
     write_json(tmp_path / "list.json", as_json(DATA, tasks))
     assert read_tasks(tmp_path / "list.json", DATA) == tasks
     fewer = DATA.select(["d", "c", "a", "b"])  # the same classes in another order
@@ -129,7 +130,7 @@ def test_an_update_on_unequal_tasks_is_that_of_the_mean_over_tasks(name: str) ->
 def test_scores_of_unequal_tasks_are_those_of_each_alone(name: str) -> None:
     torch.manual_seed(0)
     learner = LEARNERS[name]()
-    tasks = [*UNEQUAL, *draw_tasks(SOURCE, 2, _rng())]
+    tasks = [*UNEQUAL, *SOURCE.draw(2, _rng())]
     mixed = ClassData(DATA.names, torch.randn(20, 2), DATA.counts)
     _, together = adaptation_scores(learner, FixedEpisodes(mixed, tasks), _rng(), num_tasks=4, num_steps=1)
     alone = [

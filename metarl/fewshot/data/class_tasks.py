@@ -10,6 +10,7 @@ from torch import Tensor
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
 from metarl.fewshot.data.decoding import decode_image
+from metarl.fewshot.data.unequal import UnequalEpisodes, UnequalSizes
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec, TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
 
@@ -41,6 +42,11 @@ class EpisodesConfig:
             folders: none of them, the held-out ones, or all. Groups of too few classes are left out.
         train_labels: Labels of training tasks: 0 to N - 1 within each "task", or the number of the "class" among
             all that are trained on, for classifiers of all classes.
+        unequal: Tasks whose ways and shots differ, drawn as Meta-Dataset draws them: none of them, the held-out
+            ones, or all. Ways are then at most num_ways, queries at most num_queries, and num_shots is not used.
+        min_ways: Least number of classes of a task, where they differ.
+        max_support: Largest number of support examples of a task, where they differ.
+        max_class_support: Largest share of a class in the size of the support set, where they differ.
     """
 
     num_ways: int = 5
@@ -51,10 +57,23 @@ class EpisodesConfig:
     train_queries: int | None = None
     within_groups: Literal["none", "held_out", "all"] = "none"
     train_labels: TrainLabels = "task"
+    unequal: Literal["none", "held_out", "all"] = "none"
+    min_ways: int = 5
+    max_support: int = 500
+    max_class_support: int = 100
 
     def __post_init__(self) -> None:
+        if self.unequal != "none":
+            self.unequal_sizes(self.held_out)
+            if self.within_groups != "none":
+                raise ValueError("within_groups must be none where ways and shots are unequal; set one of both")
         check_counts(self, "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
         check_counts(self, "train_ways", "train_shots", "train_queries", most=MOST_TASKS)
+
+    def unequal_sizes(self, sizes: tuple[int, int, int]) -> UnequalSizes:
+        """The limits of tasks of unequal ways, shots and queries, of which the sizes are the most."""
+        ways, _, queries = sizes
+        return UnequalSizes(self.min_ways, ways, queries, self.max_support, self.max_class_support)
 
     @property
     def held_out(self) -> tuple[int, int, int]:
@@ -98,7 +117,8 @@ class ImageClasses(DataConfig):
         """Classification of square images."""
         shape = (self.num_channels, self.size, self.size)
         episodes = self.episodes
-        return TaskSpec("classification", shape, episodes.num_ways, episodes.train_ways, episodes.train_labels)
+        ways, equal = episodes.num_ways, episodes.unequal == "none"
+        return TaskSpec("classification", shape, ways, episodes.train_ways, episodes.train_labels, equal)
 
     @abstractmethod
     def read(self, device: torch.device) -> tuple[ClassData, Splits]:
@@ -127,10 +147,14 @@ class ImageClasses(DataConfig):
             augmented: Augmented,
             *,
             within: bool,
+            unequal: bool,
             labels: TrainLabels = "task",
-        ) -> ClassEpisodes:
+        ) -> ClassEpisodes | UnequalEpisodes:
             ways, shots, queries = sizes
             try:
+                if unequal:
+                    limits = self.episodes.unequal_sizes(sizes)
+                    return UnequalEpisodes(part, limits, augmentation=AUGMENTATIONS[augmented], labels=labels)
                 return ClassEpisodes(
                     part,
                     num_ways=ways,
@@ -143,9 +167,16 @@ class ImageClasses(DataConfig):
             except ValueError as error:
                 raise ValueError(f"{name} classes: {error}") from error
 
-        within = self.episodes.within_groups
+        within, unequal = self.episodes.within_groups, self.episodes.unequal
         held_out = {
-            name: source(name, part, self.episodes.held_out, "none", within=within != "none")
+            name: source(
+                name,
+                part,
+                self.episodes.held_out,
+                "none",
+                within=within != "none",
+                unequal=unequal != "none",
+            )
             for name, part in splits._asdict().items()
             if part.names
         }
@@ -155,6 +186,7 @@ class ImageClasses(DataConfig):
             self.episodes.train,
             self.augmentation,
             within=within == "all",
+            unequal=unequal == "all",
             labels=self.episodes.train_labels,
         )
         return Sources(training, dict(held_out))
@@ -163,6 +195,8 @@ class ImageClasses(DataConfig):
         """The size of a held-out task in words."""
         ways, shots, queries = self.episodes.held_out
         within = "" if self.episodes.within_groups == "none" else ", within a group"
+        if self.episodes.unequal != "none":
+            return f"{self.episodes.min_ways} to {ways} ways, unequal shots, up to {queries} queries"
         return f"{ways} ways, {shots} shots, {queries} queries{within}"
 
     def resized(
@@ -176,14 +210,15 @@ class ImageClasses(DataConfig):
         """The same data with other held-out tasks or from another folder; training tasks keep their sizes."""
         ways, shots, queries = self.episodes.held_out
         train_ways, train_shots, train_queries = self.episodes.train
-        episodes = EpisodesConfig(
-            num_ways or ways,
-            num_shots or shots,
-            num_queries or queries,
-            train_ways,
-            train_shots,
-            train_queries,
-            self.episodes.within_groups,
-            self.episodes.train_labels,
+        if num_shots is not None and self.episodes.unequal != "none":
+            raise ValueError(f"the number of shots differs from task to task, got {num_shots}; leave it out")
+        episodes = replace(
+            self.episodes,
+            num_ways=num_ways or ways,
+            num_shots=num_shots or shots,
+            num_queries=num_queries or queries,
+            train_ways=train_ways,
+            train_shots=train_shots,
+            train_queries=train_queries,
         )
         return replace(self, episodes=episodes, folder=folder or self.folder)

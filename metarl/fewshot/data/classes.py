@@ -8,7 +8,7 @@ import copy
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
@@ -116,6 +116,20 @@ def group_of(name: str) -> str:
     return f"{group}/{variant}" if variant else group
 
 
+class DrawnTask(NamedTuple):
+    """One task of some classes.
+
+    Attributes:
+        classes: Places of its classes in the data.
+        support: Numbers of the support examples within each class.
+        query: Numbers of the query examples within each class.
+    """
+
+    classes: tuple[int, ...]
+    support: tuple[tuple[int, ...], ...]
+    query: tuple[tuple[int, ...], ...]
+
+
 @runtime_checkable
 class ClassSource(Protocol):
     """A distribution over tasks of classes, or a list of them, which may be asked of other examples and labels.
@@ -214,15 +228,18 @@ class ClassEpisodes:
             self._examples(support, labels, maps, generator), self._examples(query, labels, maps, generator)
         )
 
-    def draw(self, num_tasks: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """The tasks that `sample` gives, as numbers.
-
-        Returns:
-            Places of the classes [task, way], and numbers of the support and of the query examples within their
-            class, [task, way, shot].
-        """
+    def draw(self, num_tasks: int, rng: np.random.Generator) -> list[DrawnTask]:
+        """The tasks that `sample` gives, as numbers of their classes and examples."""
         classes, chosen = self._draw(num_tasks, torch_generator(draw_seed(rng)))
-        return classes, chosen[..., : self.num_shots], chosen[..., self.num_shots :]
+        shots = self.num_shots
+        return [
+            DrawnTask(
+                tuple(of_task),
+                tuple(tuple(few[:shots]) for few in rows),
+                tuple(tuple(few[shots:]) for few in rows),
+            )
+            for of_task, rows in zip(classes.tolist(), chosen.tolist(), strict=True)
+        ]
 
     def _draw(self, num_tasks: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Classes [task, way], and their examples that are chosen, [task, way, example]."""

@@ -6,34 +6,20 @@ names of its classes, each with the numbers of its support and query examples am
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes, as_inputs
+from metarl.fewshot.data.classes import ClassData, DrawnTask, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.objectives import IGNORED
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.reading import read_json, shorten
 
 _VERSION = 1
-
-
-class DrawnTask(NamedTuple):
-    """One task of some classes.
-
-    Attributes:
-        classes: Places of its classes in the data.
-        support: Numbers of the support examples within each class.
-        query: Numbers of the query examples within each class.
-    """
-
-    classes: tuple[int, ...]
-    support: tuple[tuple[int, ...], ...]
-    query: tuple[tuple[int, ...], ...]
 
 
 class FixedEpisodes:
@@ -152,13 +138,3 @@ def _task(entry: Any, where: str, places: dict[str, int], counts: Sequence[int])
     if len(set(classes)) < len(classes):
         raise ValueError(f"{where} has a class twice")
     return DrawnTask(tuple(classes), tuple(support), tuple(query))
-
-
-def draw_tasks(source: ClassEpisodes, num_tasks: int, rng: np.random.Generator) -> list[DrawnTask]:
-    """Tasks as the source draws them, as data."""
-    classes, support, query = (part.tolist() for part in source.draw(num_tasks, rng))
-
-    def rows(of_task: list[list[int]]) -> tuple[tuple[int, ...], ...]:
-        return tuple(tuple(few) for few in of_task)
-
-    return [DrawnTask(tuple(a), rows(b), rows(c)) for a, b, c in zip(classes, support, query, strict=True)]

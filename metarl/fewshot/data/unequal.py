@@ -1,0 +1,142 @@
+"""Tasks of unequal ways and shots, as Meta-Dataset draws them (Triantafillou et al. 2020, arXiv:1903.03096, 3.2).
+
+For a task, with n_c examples of class c:
+
+    ways N uniform in [min_ways, max_ways], classes uniform
+    queries per class    q = min(max_queries, min_c n_c // 2)
+    support              |S| = min(max_support, sum_c ceil(beta min(max_class_support, n_c - q)))
+    shots of class c     min(floor(R_c (|S| - N)) + 1, n_c - q),   R_c proportional to n_c exp(a_c)
+
+with beta uniform in (0, 1] and a_c uniform in [log 1/2, log 2).
+
+How we differ: theirs follows the hierarchies of ImageNet and Omniglot, ours takes all classes alike.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from metarl.fewshot.data.augmentation import Augmentation
+from metarl.fewshot.data.classes import ClassData, DrawnTask
+from metarl.fewshot.data.drawn import episodes_of
+from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.sources import TrainLabels
+from metarl.runs.configs import MOST_TASKS, check_counts
+from metarl.runs.seeding import draw_seed, torch_generator
+
+
+@dataclass(frozen=True)
+class UnequalSizes:
+    """The limits that ways, shots and queries are drawn within; Meta-Dataset's own by default.
+
+    Attributes:
+        min_ways: Least number of classes per task.
+        max_ways: Largest number of classes per task.
+        max_queries: Largest number of query examples per class; all classes of a task have as many.
+        max_support: Largest number of support examples of a task.
+        max_class_support: Largest share of a class in the size of the support set.
+    """
+
+    min_ways: int = 5
+    max_ways: int = 50
+    max_queries: int = 10
+    max_support: int = 500
+    max_class_support: int = 100
+
+    def __post_init__(self) -> None:
+        check_counts(self, "min_ways", least=2, most=MOST_TASKS)
+        check_counts(self, "max_ways", "max_queries", "max_support", "max_class_support", most=MOST_TASKS)
+        if not self.min_ways <= self.max_ways <= self.max_support:
+            raise ValueError(
+                "expected min_ways <= max_ways <= max_support, got "
+                f"{self.min_ways}, {self.max_ways} and {self.max_support}"
+            )
+
+
+class UnequalEpisodes:
+    """Tasks that differ in their ways and shots.
+
+    Args:
+        data: Classes and their examples; classes of a single example are left out.
+        sizes: Limits of ways, shots and queries.
+        augmentation: Distortion of images that are drawn, not of classes; None for none.
+        labels: Targets of the tasks: places among their own classes, or indices of all classes.
+
+    Raises:
+        ValueError: If there are too few classes, or classes are to be distorted.
+    """
+
+    def __init__(
+        self,
+        data: ClassData,
+        sizes: UnequalSizes,
+        *,
+        augmentation: Augmentation | None = None,
+        labels: TrainLabels = "task",
+    ) -> None:
+        if augmentation is not None and augmentation.classes is not None:
+            raise ValueError(
+                "tasks of unequal shots take classes as they are, got distorted ones; take --data.augmentation "
+                "images or none"
+            )
+        self.data, self.sizes = data, sizes
+        self.augmentation, self.labels = augmentation, labels
+        self._counts = data.counts.numpy()
+        self._classes = np.flatnonzero(self._counts >= 2)
+        if len(self._classes) < sizes.min_ways:
+            raise ValueError(
+                f"tasks of {sizes.min_ways} ways and more need as many classes of two examples or more, got "
+                f"{len(self._classes)}"
+            )
+
+    def with_labels(self, labels: TrainLabels) -> Self:
+        """The same draws with targets of another kind."""
+        copied = copy.copy(self)
+        copied.labels = labels
+        return copied
+
+    def with_data(self, data: ClassData) -> Self:
+        """The same draws of other examples of the same classes, such as their features."""
+        copied = copy.copy(self)
+        copied.data = data
+        return copied
+
+    def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
+        """Tasks, padded where they differ; see `metarl.fewshot.data.drawn.episodes_of`."""
+        generator = torch_generator(draw_seed(rng))
+        episodes = episodes_of(self.data, self.draw(num_tasks, rng), self.labels)
+        if self.augmentation is None:
+            return episodes
+        distorted = [
+            self.augmentation(part.inputs.flatten(0, 1), None, generator).view_as(part.inputs) for part in episodes
+        ]
+        return Episodes(*(Examples(x, part.targets) for x, part in zip(distorted, episodes, strict=True)))
+
+    def draw(self, num_tasks: int, rng: np.random.Generator) -> list[DrawnTask]:
+        """Tasks as numbers of their classes and examples."""
+        return [self._task(rng) for _ in range(num_tasks)]
+
+    def _task(self, rng: np.random.Generator) -> DrawnTask:
+        sizes = self.sizes
+        num_ways = int(rng.integers(sizes.min_ways, min(sizes.max_ways, len(self._classes)) + 1))
+        classes = rng.choice(self._classes, num_ways, replace=False)
+        counts = self._counts[classes]
+        num_queries = min(sizes.max_queries, int(counts.min()) // 2)
+        left = counts - num_queries
+        # The floor and one more is the ceiling of a number that is uniform in (0, 1].
+        shares = np.floor(rng.uniform() * np.minimum(sizes.max_class_support, left)) + 1
+        num_support = min(int(shares.sum()), sizes.max_support)
+        weights = counts * np.exp(rng.uniform(math.log(0.5), math.log(2), num_ways))
+        shots = np.minimum(np.floor(weights / weights.sum() * (num_support - num_ways)).astype(int) + 1, left)
+        chosen = [
+            rng.permutation(count)[: shot + num_queries].tolist()
+            for count, shot in zip(counts, shots, strict=True)
+        ]
+        return DrawnTask(
+            tuple(classes.tolist()),
+            tuple(tuple(few[num_queries:]) for few in chosen),
+            tuple(tuple(few[:num_queries]) for few in chosen),
+        )
