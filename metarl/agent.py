@@ -54,7 +54,7 @@ class Outcome(NamedTuple):
 class Actor(Protocol):
     """Acts in all episodes of all tasks at once, and adapts. The same in training and evaluation.
 
-    An actor is picklable, so that worker processes can act with a copy of it.
+    An actor is picklable, so that worker processes, and evaluations beside training, can act with a copy of it.
 
     Attributes:
         sequential: Whether the episodes of a task follow one another as one trial, and the actor adapts while it

@@ -73,12 +73,14 @@ class LocalProcesses:
         return [process.pid for process in self._processes]
 
     def close(self) -> None:
-        """End the processes; safe to call twice. Another thread that collects leaves first, if it does soon."""
+        """End the processes; safe to call twice. Another thread that collects gets an error."""
         self._is_closed = True
         deadline = time.monotonic() + 5
         for process in self._processes:
             process.stop()
-        if self._turn.acquire(timeout=5):
+        for process in self._processes:
+            process.end(deadline)
+        if self._turn.acquire(timeout=5):  # the other thread has left
             self._turn.release()
         for process in self._processes:
             process.close(deadline)

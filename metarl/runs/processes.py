@@ -165,8 +165,7 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """End the process, whatever it is doing."""
-        self._process.kill()
-        self._process.join()
+        self.end(time.monotonic())
         self._connection.close()
 
     def stop(self) -> None:
@@ -176,8 +175,14 @@ class WorkerProcess:
 
     def close(self, deadline: float) -> None:
         """End the process: by itself, or by force when `time.monotonic` has come to the deadline."""
+        self.end(deadline)
+        self._connection.close()
+
+    def end(self, deadline: float) -> None:
+        """End the process as `close` does, while another thread may still wait for its answer."""
         self._process.join(timeout=max(0.0, deadline - time.monotonic()))
-        self.kill()
+        self._process.kill()
+        self._process.join()
 
 
 def check_timeout(timeout_s: float | None) -> None:
