@@ -17,12 +17,12 @@ The minimum is over num_compared critics that are drawn for every step (REDQ, Ch
 Episode ends do not cut a trial: what an episode teaches counts in the next one. At a trial's end nothing follows,
 or, with endless_trials, the last step has no target.
 
-How we differ. From Ni et al.: the reward is read and learned in units of its running scale; sequences are whole
-trials, or parts of them that are read as trials which begin there. From AMAGO: one policy, which maximises the
-first discount, where AMAGO's puts out one action per discount; other discounts train the critics and, with
-shared_memory, the memory. Exploration is the policy's entropy instead of epsilon. All losses are minimised by one
-Adam; with shared_memory that is AMAGO's update, without it the two memories have no gradient in common, which is
-Ni et al.'s.
+How we differ. From Ni et al.: the reward is read less its running mean in units of its spread, and learned in
+units of its running scale; sequences are whole trials, or parts of them that are read as trials which begin
+there. From AMAGO: one policy, which maximises the first discount, where AMAGO's puts out one action per
+discount; other discounts train the critics and, with shared_memory, the memory. Exploration is the policy's
+entropy instead of epsilon. All losses are minimised by one Adam; with shared_memory that is AMAGO's update,
+without it the two memories have no gradient in common, which is Ni et al.'s.
 """
 
 from collections.abc import Sequence

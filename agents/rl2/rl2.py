@@ -6,12 +6,12 @@
         see `metarl.agents.trials.ppo`
 
 How we differ: PPO instead of TRPO, as in every later implementation. Advantages and the value's targets are
-centred over the trials of the batch. The policy observes rewards in units of a running scale, so that learning
-does not depend on the scale of rewards. Step size, entropy bonus, gamma and gae_lambda can be annealed over the
-run: a short horizon finds the reward, a longer one learns to explore. Where the environment reports what each
-action loses against the best one, training may add up minus these regrets instead of the rewards (`objective`):
-undiscounted, the gradient is the same in expectation, without the noise of the rewards and of what a task has to
-offer. The agent observes rewards only, in training as in evaluation.
+centred over the trials of the batch. The policy observes rewards less their running mean, in units of their
+spread, so that learning does not depend on the scale of rewards. Step size, entropy bonus, gamma and gae_lambda
+can be annealed over the run: a short horizon finds the reward, a longer one learns to explore. Where the
+environment reports what each action loses against the best one, training may add up minus these regrets instead
+of the rewards (`objective`): undiscounted, the gradient is the same in expectation, without the noise of the
+rewards and of what a task has to offer. The agent observes rewards only, in training as in evaluation.
 """
 
 from dataclasses import dataclass, field

@@ -133,7 +133,7 @@ class TrialPolicy(TrialNetwork):
         self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
         """The part of a step that the next step reads: action, reward, flags, perhaps observation, [..., last]."""
-        acted, rewards = self.actions.encode(actions), self.scaled_rewards(rewards)
+        acted, rewards = self.actions.encode(actions), self.observed_rewards(rewards)
         scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
         if not self._reads_transitions:
             return torch.cat((acted, scalars), -1)

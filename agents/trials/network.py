@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from metarl.agent import Interface
 from metarl.agents.trials.hypernetwork import WrittenMlp
-from metarl.learning.reward_scale import updated_scale
+from metarl.learning.reward_scale import observed_scale, updated_scale
 from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.actions import action_map
 from metarl.nets.devices import widened
@@ -27,7 +27,7 @@ from metarl.runs.configs import check_positive, check_sizes
 from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations
 
-_REWARD_LIMIT = 10.0  # of observed rewards, in units of their running scale
+_REWARD_LIMIT = 10.0  # of observed rewards
 
 UNSCALED_REWARDS = {
     "reward_scale": torch.ones(()),
@@ -115,6 +115,9 @@ class TrialNetwork(nn.Module, ABC):
     observation_count: Tensor
     reward_scale: Tensor
     reward_count: Tensor
+    reward_mean: Tensor
+    reward_steps: Tensor
+    observed_scale: Tensor
     reward_limit: Tensor
 
     def __init__(self, env: HasSpaces, config: TrialNetworkConfig, agent: str, generator: torch.Generator) -> None:
@@ -133,10 +136,13 @@ class TrialNetwork(nn.Module, ABC):
         self.register_buffer("observation_mean", torch.zeros(obs_size))
         self.register_buffer("observation_scale", torch.ones(obs_size))
         self.register_buffer("observation_count", torch.zeros(()))
-        # Before the first update no scale is known and the policy observes no reward: one of 10,000 would drive
+        # Before the first update no unit is known and the policy observes no reward: one of 10,000 would drive
         # its outputs so far that the first update's likelihood ratios overflow.
         self.register_buffer("reward_scale", torch.zeros(()))
         self.register_buffer("reward_count", torch.zeros(()))
+        self.register_buffer("reward_mean", torch.zeros(()))
+        self.register_buffer("reward_steps", torch.zeros(()))
+        self.register_buffer("observed_scale", torch.zeros(()))
         self.register_buffer("reward_limit", torch.tensor(_REWARD_LIMIT))
 
     def add_heads(
@@ -248,9 +254,10 @@ class TrialNetwork(nn.Module, ABC):
         mean, scale = (part.index_select(0, places) for part in (self.observation_mean, self.observation_scale))
         return ((fixed - mean) * scale).clamp(-10, 10)
 
-    def scaled_rewards(self, rewards: Tensor) -> Tensor:
-        """Rewards in units of their running scale, as the network observes them, of any shape."""
-        return (rewards * self.reward_scale).clamp(-self.reward_limit, self.reward_limit)
+    def observed_rewards(self, rewards: Tensor) -> Tensor:
+        """Rewards of any shape as the network observes them: less their running mean, in units of their spread."""
+        observed = (rewards - self.reward_mean) * self.observed_scale
+        return observed.clamp(-self.reward_limit, self.reward_limit)
 
     def decide(self, context: Tensor, inputs: Tensor) -> Decision:
         """Distribution and value, from the context and the inputs of the same steps."""
@@ -289,7 +296,23 @@ class TrialNetwork(nn.Module, ABC):
         self.observation_count.fill_(total)
 
     def _see_rewards(self, rewards: Tensor) -> None:
-        """Take rewards into the running scale."""
+        """Take rewards into their running statistics."""
         scale, count = updated_scale(self.reward_scale, self.reward_count, rewards)
+        if math.isinf(count) or not len(rewards):  # statistics that stay as they are
+            return
+        steps, mean = float(self.reward_steps) + len(rewards), float(self.reward_mean)
+        mean += (float(widened(rewards).sum()) - len(rewards) * mean) / steps
         self.reward_scale.fill_(scale)
         self.reward_count.fill_(count)
+        self.reward_mean.fill_(mean)
+        self.reward_steps.fill_(steps)
+        self.observed_scale.fill_(observed_scale(scale, count, mean, steps))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        """Also read states from before rewards were observed less their mean; their scale stays as it is."""
+        scale = state_dict.get(prefix + "reward_scale")
+        if scale is not None and prefix + "reward_mean" not in state_dict:
+            zero, endless = torch.zeros(()), torch.tensor(math.inf)
+            former = {"reward_mean": zero, "reward_steps": zero, "observed_scale": scale, "reward_count": endless}
+            state_dict |= {prefix + name: value for name, value in former.items()}
+        super()._load_from_state_dict(state_dict, prefix, *others)

@@ -130,13 +130,13 @@ class BeliefPolicy(ContextNetwork):
         return DiagonalGaussian(mean, 0.5 * log_variance)
 
     def targets(self, steps: TrialSteps, observation_coef: float) -> list[Target]:
-        """Decoded numbers: rewards in units of their running scale, and perhaps changes of observations.
+        """Decoded numbers: rewards as they are observed, and perhaps changes of observations.
 
         Args:
             steps: Steps of trials, [T, trial, ...].
             observation_coef: Weight of the squared error of observations.
         """
-        acted, rewards = self.actions.encode(steps.actions), self.scaled_rewards(steps.rewards).unsqueeze(-1)
+        acted, rewards = self.actions.encode(steps.actions), self.observed_rewards(steps.rewards).unsqueeze(-1)
         if not self.num_fixed:
             return [Target(self.reward_decoder, acted, rewards, 1.0)]
         before, after = self.fixed_features(steps.observations), self.fixed_features(steps.next_observations)
@@ -148,7 +148,7 @@ class BeliefPolicy(ContextNetwork):
 
     def _transitions(self, steps: TrialSteps) -> Tensor:
         """Inputs of the encoder, [..., in]."""
-        rewards = self.scaled_rewards(steps.rewards)
+        rewards = self.observed_rewards(steps.rewards)
         scalars = torch.stack((rewards, steps.terminated.to(rewards), steps.truncated.to(rewards)), -1)
         parts = [self.actions.encode(steps.actions), scalars]
         if self.num_fixed:

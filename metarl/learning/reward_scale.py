@@ -29,6 +29,27 @@ def updated_scale(scale: Tensor, count: Tensor, rewards: Tensor) -> tuple[float,
     return ((squares + float(rewards.square().sum())) / total) ** -0.5, total
 
 
+def observed_scale(scale: float, count: float, mean: float, total: float) -> float:
+    """One over the unit in which rewards less their mean are observed, so that what differs between them is seen.
+
+    Rewards of 8 and 9 would be 0.9 and 1 in units of their root mean square, and a policy hardly told them apart.
+    The unit is the root mean square distance from the mean: of all rewards, or of those that are not zero if that
+    is more, so that rare rewards stay of unit size; but at least a hundredth of the root mean square.
+
+    Args:
+        scale: One over the root mean square of the rewards that are not zero; zero if there are none.
+        count: Number of these.
+        mean: Mean of all rewards, zeros too.
+        total: Number of all rewards.
+    """
+    if not scale:
+        return 0.0
+    square = scale**-2
+    everywhere = square * count / total - mean**2
+    of_others = square - 2 * mean**2 * total / count + mean**2  # those that are not zero
+    return 1 / math.sqrt(max(everywhere, of_others, 1e-4 * square))
+
+
 @dataclass
 class RunningUnit:
     """The standard deviation of all numbers that were read, as a unit of them.

@@ -121,7 +121,7 @@ class _ByHand:
             features.append(torch.cat((state, inputs)))
             action = trials.actions[t, trial]
             acted = torch.eye(self.choices)[int(action)] if self.choices else action
-            reward = (trials.rewards[t, trial] * policy.reward_scale).clamp(-10, 10)
+            reward = ((trials.rewards[t, trial] - policy.reward_mean) * policy.observed_scale).clamp(-10, 10)
             flags = [trials.terminated[t, trial].double(), trials.truncated[t, trial].double()]
             last = torch.cat((acted.double(), torch.stack((reward, *flags))))
         return features
@@ -366,7 +366,7 @@ def test_what_is_not_finite_is_said_and_leaves_the_agent_as_it_was() -> None:
         agent.update([infinite])
     before["gammas"] = agent.learner.gammas
     for name, value in agent.learner.state_dict().items():
-        if "_count" not in name and "_scale" not in name and "observation_" not in name:  # running statistics
+        if not any(word in name for word in ("_count", "_scale", "observation_", "reward_")):  # running statistics
             assert torch.equal(value, before[name]), name
     assert torch.equal(agent.optimizer.state_dict()["state"][0]["exp_avg"], moments)
     assert agent.updates == 1

@@ -67,7 +67,7 @@ def test_learning_does_not_depend_on_the_scale_of_rewards(factor: float) -> None
         assert torch.equal(own, other), name
 
 
-def test_the_policy_observes_rewards_in_units_of_their_root_mean_square() -> None:
+def test_the_policy_observes_rewards_less_their_mean_in_units_of_their_spread() -> None:
     agent = _agent()
     with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
         rng, rewards = np.random.default_rng(0), []
@@ -76,11 +76,12 @@ def test_the_policy_observes_rewards_in_units_of_their_root_mean_square() -> Non
             agent.update(experience)
             rewards.append(experience.rewards[experience.mask])
     joined = torch.cat(rewards).double()
-    joined = joined[joined != 0]
+    assert bool((joined != 0).all())
     assert float(agent.policy.reward_scale) == pytest.approx(1 / float(joined.square().mean().sqrt()), rel=1e-5)
-    flag = torch.zeros(2, dtype=torch.bool)
-    last_step = agent.policy.last_step(torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([1.0, 1e6]), flag, flag)
-    assert last_step[:, 2].tolist() == pytest.approx([float(agent.policy.reward_scale), 10.0])
+    mean, spread = float(joined.mean()), float(joined.std(correction=0))
+    flag, rewards = torch.zeros(3, dtype=torch.bool), torch.tensor([mean, mean + 2 * spread, 1e6])
+    last_step = agent.policy.last_step(torch.zeros(3, 2), torch.zeros(3, 2), rewards, flag, flag)
+    assert last_step[:, 2].tolist() == pytest.approx([0.0, 2.0, 10.0], abs=1e-5)
 
 
 def _experience(agent: Rl2, seed: int, factor: float = 1.0) -> Trajectories:
@@ -137,14 +138,38 @@ def test_a_unit_is_never_zero() -> None:
 def test_rare_rewards_are_observed_in_their_own_size() -> None:
     policy = _agent().policy
     policy._see_rewards(torch.tensor([0.0] * 99 + [4.0]).double())
-    assert float(policy.reward_scale) == 0.25
     policy._see_rewards(torch.zeros(100).double())
     assert float(policy.reward_scale) == 0.25
+    seen = policy.observed_rewards(torch.tensor([0.0, 4.0])).tolist()
+    assert seen == pytest.approx([-0.005, 1.0], abs=0.001)
+
+
+def test_rewards_that_vary_little_about_a_large_mean_are_told_apart() -> None:
+    policy = _agent().policy
+    policy._see_rewards(torch.tensor([8.0, 9.0, 10.0]).repeat(50))
+    observed = policy.observed_rewards(torch.tensor([8.0, 9.0, 10.0])).tolist()
+    assert observed == pytest.approx([-(1.5**0.5), 0.0, 1.5**0.5], abs=1e-4)
+    policy = _agent().policy
+    policy._see_rewards(torch.full((9,), 5.0))  # none varies: at least a hundredth of their size is a unit
+    assert policy.observed_rewards(torch.tensor([5.0, 5.1])).tolist() == pytest.approx([0.0, 2.0], abs=1e-4)
+
+
+def test_a_checkpoint_that_knows_no_mean_of_rewards_observes_them_as_it_did() -> None:
+    state = _train(1.0, 1).state_dict()
+    scale = float(state["policy"]["reward_scale"])
+    for name in ("reward_mean", "reward_steps", "observed_scale"):
+        del state["policy"][name]
+    agent = _agent()
+    agent.load_state_dict(state)
+    assert agent.policy.observed_rewards(torch.tensor([0.5])).tolist() == pytest.approx([0.5 * scale])
+    with Workers(EnvMaker(POINT.family, 8), num_threads=1) as workers:
+        agent.update(agent.collect(workers, NEAR_AND_FAR, np.random.default_rng(0)))
+    assert agent.policy.observed_rewards(torch.tensor([0.5])).tolist() == pytest.approx([0.5 * scale])
 
 
 def test_a_checkpoint_from_before_there_was_a_scale_observes_rewards_as_they_are_for_ever() -> None:
     state = _train(1.0, 1).state_dict()
-    for name in ("reward_scale", "reward_count", "reward_limit"):
+    for name in ("reward_scale", "reward_count", "reward_limit", "reward_mean", "reward_steps", "observed_scale"):
         del state["policy"][name]
     agent = _agent()
     agent.load_state_dict(state)

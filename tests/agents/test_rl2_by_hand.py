@@ -87,7 +87,7 @@ class _ByHand:
         return start + (final - start) * self.updates / 2
 
     def update(self, experience: Trajectories) -> None:
-        """All Adam steps, then the running scale of rewards."""
+        """All Adam steps, then the rewards that are known."""
         places = [[(i, e, t) for e in range(2) for t in range(LENGTHS[i][e])] for i in range(4)]
         advantages, targets = self.targets(experience, places)
         inputs = [self.inputs(experience, trial) for trial in places]
@@ -147,14 +147,15 @@ class _ByHand:
         )
 
     def inputs(self, experience: Trajectories, trial: list[tuple[int, int, int]]) -> list[Tensor]:
-        """Observation, last action, last reward in units of the rewards so far, and last flags."""
-        paid = [reward for reward in self.rewards_so_far if reward != 0]
-        scale = 1 / _root_mean_square([paid]) if paid else 0.0
+        """Observation, last action, last reward less the mean so far in units of the spread, and last flags."""
+        paid, mean = self.rewards_so_far, sum(self.rewards_so_far) / max(len(self.rewards_so_far), 1)
+        spreads = [[r - mean for r in paid], [r - mean for r in paid if r != 0], [r / 100 for r in paid if r != 0]]
+        scale = 1 / max(_root_mean_square([spread]) for spread in spreads) if any(paid) else 0.0
         last = torch.zeros(5, dtype=torch.float64)
         inputs = []
         for at in trial:
             inputs.append(torch.cat((experience.observations[at], last)))
-            reward = min(max(float(experience.rewards[at]) * scale, -10.0), 10.0)
+            reward = min(max((float(experience.rewards[at]) - mean) * scale, -10.0), 10.0)
             flags = (float(experience.terminated[at]), float(experience.truncated[at]))
             action = experience.actions[at].clamp(-1, 1)
             last = torch.cat((action, torch.tensor([reward, *flags], dtype=torch.float64)))
@@ -238,4 +239,5 @@ def test_two_updates_are_those_of_a_second_implementation() -> None:
         assert len(set(clipped)) == 2
     assert any(abs(ratio - 1) < 0.2 for ratio, _ in by_hand.ratios)
     of_first = by_hand.rewards_so_far[: len(by_hand.rewards_so_far) // 2]
-    assert 10 * _root_mean_square([of_first]) < 40.0
+    mean = sum(of_first) / len(of_first)
+    assert 10 * _root_mean_square([[reward - mean for reward in of_first if reward != 0]]) < 40.0 - mean

@@ -93,7 +93,8 @@ def _agent(kind: str, env: Any) -> Any:
     memory: Any = kind
     policy = TrialPolicyConfig(memory=memory, memory_size=8, num_heads=2, read_transitions=True, head_sizes=(8,))
     agent = Rl2(env, Rl2Config(policy, num_episodes=2), iterations=1, seed=0, device=CPU)
-    agent.policy.reward_scale.fill_(0.3)
+    agent.policy.reward_mean.fill_(0.2)
+    agent.policy.observed_scale.fill_(0.3)
     return agent
 
 

@@ -111,6 +111,8 @@ FAULTS: list[Fault] = [
         "agents/trials/network.py",
         _TRIALS,
         (".clamp(-self.reward_limit, self.reward_limit)", ""),
+        ("(rewards - self.reward_mean) * self.observed_scale", "rewards * self.observed_scale"),
+        ("- len(rewards) * mean) / steps", ") / steps"),
         ("((fixed - mean) * scale)", "fixed"),
         ("self.log_std.clamp_(*self._log_std_range)", "pass"),
     ),
@@ -195,6 +197,9 @@ FAULTS: list[Fault] = [
         ("share * (float(numbers.mean())", "(float(numbers.mean())"),
         ("self.mean_square - self.mean**2", "self.mean_square"),
         ("1e-4 * self.mean_square", "0.0"),
+        ("max(everywhere, of_others, 1e-4 * square)", "max(everywhere, 1e-4 * square)"),
+        ("max(everywhere, of_others, 1e-4 * square)", "max(everywhere, of_others)"),
+        ("square * count / total - mean**2", "square * count / total"),
     ),
     *faults(
         "agents/trials/ppo.py",

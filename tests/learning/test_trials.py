@@ -38,7 +38,7 @@ def _policy(benchmark: str | TaskFamily, memory: MemoryKind = "gru", seed: int =
     policy = TrialPolicy(env, config, generator=torch_generator(seed))
     with torch.no_grad():  # a fresh head is so near uniform that any mistake would be near right
         policy.policy.get_parameter("weight_1").mul_(100.0)
-        policy.reward_scale.fill_(1.0)  # a fresh policy observes no reward
+        policy.observed_scale.fill_(1.0)  # a fresh policy observes no reward
     env.close()
     return policy
 
