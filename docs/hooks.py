@@ -21,6 +21,7 @@ PACKAGES = {
     "metarl.learning": "Parts of learning: the bi-level core, losses, advantages, replay",
     "metarl.nets": "Networks, memories, distributions",
     "metarl.deploy": "Adapting to one environment",
+    "metarl.executors": "Places where environments are simulated",
     "metarl.runs": "Run folders, files, threads, seeds",
     "metarl.experiments": "Experiments, presets, commands",
 }

@@ -1,6 +1,7 @@
 """What the README and the documentation show works: every Python block runs, every command line is understood."""
 
 import contextlib
+import importlib
 import io
 import re
 import shlex
@@ -16,7 +17,9 @@ from typing import Any
 import pytest
 
 import metarl
+from metarl.experiments.arguments import parse
 from metarl.experiments.cli import main
+from metarl.experiments.commands import train
 from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.fewshot_settings import LEARNERS
 from metarl.experiments.presets.table import FEWSHOT_PRESETS, RL_FAMILIES
@@ -26,7 +29,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MINUS = "\N{MINUS SIGN}"
 _INTERVAL = re.compile(r"-?\d[\d.,]* \[-?[\d.,]+, -?[\d.,]+\]")
-_OVERVIEWS = frozenset(("index", "gradient", "comparing", "predicting", "exporting", "objectives", "episodes"))
 _TINY = shlex.split("--training.iterations 1 --training.meta-batch-size 2 --evaluation.num-tasks 2 --horizon 10")
 _OWN_FILE = re.compile(r"\w+\.(py|yaml)\b")
 
@@ -39,9 +41,18 @@ def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
+def in_code(text: str, pattern: str) -> list[str]:
+    """What the inline code of a page has of a pattern."""
+    return [
+        each for span in re.findall(r"`([^`\n]+)`", _FENCE.sub("", text)) for each in re.findall(pattern, span)
+    ]
+
+
 def command_lines() -> list[str]:
-    """Distinct `metarl` lines of all pages' shell blocks, without comments."""
+    """Distinct `metarl` lines of all pages' shell blocks, without comments, and those within their text."""
     lines = [line for page in PAGES for text in blocks(page, "sh") for line in text.splitlines()]
+    within = [line for page in PAGES for line in in_code(page.read_text(), r"^metarl \w+ .+")]
+    lines += [line for line in within if not re.search(r"\.\.\.|NAME\b", line)]
     return sorted({line.partition("  #")[0].strip() for line in lines if line.strip().startswith("metarl ")})
 
 
@@ -120,10 +131,17 @@ def experiment_options() -> frozenset[str]:
     return frozenset(agents).union(*map(options, presets), *map(fewshot_options, FEWSHOT_PRESETS))
 
 
+def learner_pages() -> list[Path]:
+    """The pages of learners, which the two overviews list."""
+    folder, overviews = ROOT / "docs" / "few-shot", {"gradient", "comparing"}
+    text = "".join((folder / f"{overview}.md").read_text() for overview in overviews)
+    return [folder / f"{page}.md" for page in sorted(set(re.findall(r"\]\(([\w-]+)\.md\)", text)) - overviews)]
+
+
 def known_options(page: Path) -> frozenset[str]:
     """The options of all experiments; a learner's page may name those of its own presets alone."""
     presets = [word for text in blocks(page, "sh") for word in text.split() if word in FEWSHOT_PRESETS]
-    if page.parent.name == "few-shot" and page.stem not in _OVERVIEWS:
+    if page in learner_pages():
         assert presets, f"{name(page)} trains no preset"
         return frozenset().union(*map(fewshot_options, presets))
     return experiment_options()
@@ -156,7 +174,7 @@ def test_the_options_that_a_page_speaks_of_exist(page: Path) -> None:
 
 def test_every_learner_and_agent_has_a_page_that_trains_it() -> None:
     for folder, names in (("few-shot", LEARNERS), ("agents", ALGORITHMS)):
-        pages = [page for page in (ROOT / "docs" / folder).glob("*.md") if page.stem not in _OVERVIEWS]
+        pages = learner_pages() if folder == "few-shot" else (ROOT / "docs" / folder).glob("*.md")
         text = "\n".join(block for page in pages for block in blocks(page, "sh"))
         assert [each for each in names if not re.search(rf"[ -]{each}\b(?!-)", text)] == []
 
@@ -172,19 +190,36 @@ def test_numbers_with_intervals_are_those_of_the_results() -> None:
     assert [(page, each) for page, each in quoted if each not in measured] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_modules_and_files_that_a_page_speaks_of_exist(page: Path) -> None:
+    text = page.read_text()
+    for dotted in in_code(text, r"\bmetarl(?:\.[A-Za-z_]\w*)+"):
+        place: Any = metarl
+        for at, part in enumerate(parts := dotted.split(".")[1:], start=1):
+            if not hasattr(place, part):
+                place = importlib.import_module(".".join(("metarl", *parts[:at])))
+            else:
+                place = getattr(place, part)
+    folders = r"(?<![\w/])(?:metarl|experiments|agents|envs|tests|docs)/[\w./-]+\.(?:py|md|yaml)\b"
+    assert [file for file in in_code(text, folders) if not (ROOT / file).exists()] == []
+
+
 @pytest.mark.parametrize("line", command_lines())
-def test_a_command_line_is_understood(line: str) -> None:
+def test_a_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read as it would be, with its values, up to the work itself."""
     _, command, *words = shlex.split(line)
-    options = [word.partition("=")[0] for word in words if word.startswith("--")]
-    values = [word for word in words if not word.startswith("-")]
-    if command == "train" and not _OWN_FILE.search(line):
-        benchmark = ["--benchmark", words[words.index("--benchmark") + 1]] if "--benchmark" in words else []
-        text = help_of(command, values[0], *benchmark) + " --benchmark --seeds --out --init-from --init-without"
-        text += help_of(command)
-    elif command == "study":
-        text = help_of(command, values[0])
-    else:
-        text = help_of(command) + " --benchmark" * (command == "sweep")
-    if not (command == "train" and _OWN_FILE.search(line)):
-        for option in options:
+    if command == "train":
+        for work in ("_train_one", "_train_group"):
+            monkeypatch.setattr(train, work, lambda *given: 0)
+        monkeypatch.setattr(train, "placed", contextlib.nullcontext)
+        if "--help" in words:
+            help_of(command, *words[:-1])
+        elif not _OWN_FILE.search(line):
+            assert main(["train", *words]) == 0
+    elif command in ("study", "sweep", "queue", "list"):
+        text = help_of(command, words[0]) if command == "study" else help_of(command) + " --benchmark"
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
             assert re.search(rf"{re.escape(option)}\b", text), f"{option} is not an option of metarl {command}"
+    else:
+        module = importlib.import_module(f"metarl.experiments.commands.{command}")
+        parse(getattr(module, f"{command.title()}Arguments"), words, f"metarl {command}")
