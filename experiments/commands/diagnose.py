@@ -4,15 +4,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from metarl.experiments.arguments import UsageError, check_new, parse
+from metarl.experiments.comparison.figures import can_draw
 from metarl.experiments.console import say, show_table
+from metarl.experiments.fewshot.figures import by_shots, calibration, draw_all, embedding
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
-from metarl.fewshot.data.classes import ClassEpisodes
-from metarl.fewshot.diagnosis import Diagnosis, diagnose
+from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
+from metarl.fewshot.diagnosis import Diagnosis, Projection, accuracy_by_shots, diagnose, embed_task
+from metarl.fewshot.metric import MetricLearner
+from metarl.intervals import Sampling
 from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts
@@ -31,7 +36,12 @@ class DiagnoseArguments:
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
         seed: Seed of the tasks.
+        shots: Numbers of support examples per class to judge by on the same queries, as far as classes have
+            enough; none for tasks of unequal shots, which show theirs.
         json: New file to write all counts to, besides showing the largest.
+        figures: New folder for figures as PNG and PDF: a task's features with the means of its classes, accuracy
+            by shots, and accuracy by probability.
+        projection: Way of the features into a plane, principal components or t-SNE, which needs scikit-learn.
         checkpoint: File name of the checkpoint, checkpoint.pt, checkpoint.previous.pt or checkpoint.best.pt.
         own: Words for what the run was made with and its folder does not hold.
     """
@@ -41,32 +51,56 @@ class DiagnoseArguments:
     num_tasks: int = 300
     num_steps: int | None = None
     seed: int = 0
+    shots: tuple[int, ...] = (1, 2, 5)
     json: Path | None = None
+    figures: Path | None = None
+    projection: Projection = "pca"
     checkpoint: str = CHECKPOINT
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", most=MOST_TASKS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        if any(number < 1 for number in self.shots):
+            raise ValueError(f"shots must be 1 or more each, got {min(self.shots)}")
 
 
 def command(words: list[str]) -> int:
     """Run `metarl diagnose`; returns the exit status."""
     arguments = parse(DiagnoseArguments, words, "metarl diagnose")
     check_new(arguments.json)
+    check_new(arguments.figures, "--figures")
+    if arguments.figures is not None and not can_draw():
+        raise UsageError('figures need matplotlib; pip install "metarl-toolkit[report]"')
     run = open_again(arguments.folder, arguments.own)
     source = run.episodes().held_out.get(arguments.split) if isinstance(run, FewshotRun) else None
-    if not isinstance(run, FewshotRun) or not isinstance(source, ClassEpisodes):
+    if not isinstance(run, FewshotRun) or not isinstance(source, ClassSource):
         raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")
     num_steps = run.experiment.evaluation.num_steps if arguments.num_steps is None else arguments.num_steps
-    diagnosis = diagnose(
-        run.restored(arguments.checkpoint)[0],
-        source,
+    learner, _ = run.restored(arguments.checkpoint)
+    rng, sizes = (
         seeding.streams(arguments.seed)["evaluation"],
-        num_tasks=arguments.num_tasks,
-        num_steps=num_steps,
+        {"num_tasks": arguments.num_tasks, "num_steps": num_steps},
     )
-    _show(f"{run.name}, {arguments.split} classes", diagnosis)
+    diagnosis = diagnose(learner, source, rng, **sizes)
+    accuracies: dict[int, np.ndarray] = {}
+    if isinstance(source, ClassEpisodes):
+        left = int(source.data.counts.min()) - source.num_queries
+        shots = sorted({number for number in arguments.shots if number <= left})
+        rng = seeding.streams(arguments.seed)["evaluation"]
+        accuracies = accuracy_by_shots(learner, source, rng, shots=shots, **sizes) if shots else {}
+    title = f"{run.name}, {arguments.split} classes"
+    _show(title, diagnosis)
+    _show_shots(diagnosis, accuracies)
+    if arguments.figures is not None:
+        figures = {"calibration": calibration(diagnosis.reliability())}
+        if accuracies:
+            figures["shots"] = by_shots(accuracies)
+        if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
+            rng = seeding.streams(arguments.seed)["evaluation"]
+            figures["embedding"] = embedding(embed_task(learner, source, rng, projection=arguments.projection))
+        draw_all(figures, arguments.figures, f"{title}: {arguments.num_tasks} tasks")
+        say(f"figures written to {arguments.figures}: {', '.join(figures)}")
     if arguments.json is not None:
         result = {
             "experiment": run.name,
@@ -74,6 +108,8 @@ def command(words: list[str]) -> int:
             "accuracy": diagnosis.accuracy,
             "calibration_error": diagnosis.calibration(),
             "accuracy_by_class": diagnosis.by_class,
+            "accuracy_by_shots": {str(n): float(each.mean()) for n, each in accuracies.items()}
+            or {str(n): accuracy for n, accuracy in diagnosis.by_shots.items()},
             "classes": list(diagnosis.names),
             "confusion": diagnosis.confusion.tolist(),
         }
@@ -89,3 +125,17 @@ def _show(title: str, diagnosis: Diagnosis) -> None:
     show_table("hardest classes", ["class", "accuracy, %"], [[name, f"{100 * x:.1f}"] for name, x in hardest])
     rows = [[one, other, str(count)] for one, other, count in diagnosis.confused[:_SHOWN]]
     show_table("most confused", ["class", "taken for", "queries"], rows, text_columns=2, keys=2)
+
+
+def _show_shots(diagnosis: Diagnosis, accuracies: dict[int, np.ndarray]) -> None:
+    rows = []
+    for number, each in accuracies.items():
+        interval = Sampling.independent(len(each)).mean_interval(100 * each)
+        bounds = "-" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+        rows.append([str(number), f"{100 * each.mean():.1f}", bounds])
+    if not rows:
+        rows = [
+            [f"{number} to {2 * number - 1}" if number > 1 else "1", f"{100 * accuracy:.1f}", "-"]
+            for number, accuracy in diagnosis.by_shots.items()
+        ]
+    show_table("by shots", ["support examples per class", "accuracy, %", "95% interval"], rows)

@@ -1,14 +1,22 @@
-"""Confusions of a classifier of few examples, and how far its probabilities can be believed."""
+"""Confusions of a classifier of few examples, accuracy by shots, and how far probabilities can be believed."""
 
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metarl.fewshot.data.classes import ClassEpisodes
+from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
 from metarl.fewshot.episodes import Examples, by_task
+from metarl.fewshot.evaluation import embedded
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.metric import MetricLearner, class_means
+from metarl.fewshot.objectives import task_scores
+
+Projection = Literal["pca", "tsne"]
 
 
 @dataclass(frozen=True)
@@ -20,12 +28,14 @@ class Diagnosis:
         confusion: Number of queries of each class that were taken for each class, int64 [true class, predicted].
         probabilities: Probability of the predicted class of every query, [query].
         right: Whether the prediction of every query was right, bool [query].
+        shots: Number of support examples of every query's class, int64 [query].
     """
 
     names: tuple[str, ...]
     confusion: Tensor
     probabilities: Tensor
     right: Tensor
+    shots: Tensor
 
     @property
     def accuracy(self) -> float:
@@ -41,6 +51,16 @@ class Diagnosis:
         return {self.names[place]: float(shares[place]) for place in order.tolist() if totals[place] > 0}
 
     @property
+    def by_shots(self) -> dict[int, float]:
+        """The fraction of right queries by their class's support examples: 1, 2 and 3, 4 to 7, 8 to 15, ...
+
+        Keys are the least numbers. Where all classes have as many, `accuracy_by_shots` tells more.
+        """
+        powers = self.shots.double().log2().floor().long()
+        numbers = sorted(set(powers.tolist()))
+        return {2**power: float(self.right[powers == power].double().mean()) for power in numbers}
+
+    @property
     def confused(self) -> list[tuple[str, str, int]]:
         """Pairs of a class and another that it was taken for, with the number of times, from the largest."""
         apart = self.confusion.clone().fill_diagonal_(0)
@@ -53,10 +73,18 @@ class Diagnosis:
         """The expected calibration error (Naeini et al. 2015), see `calibration_error`."""
         return calibration_error(self.probabilities, self.right, num_bins)
 
+    def reliability(self, num_bins: int = 15) -> list[tuple[float, float, int]]:
+        """Mean probability, accuracy and number of queries of every bin of probabilities that has some."""
+        bins = _bins(self.probabilities, num_bins)
+        there = [
+            (self.probabilities[bins == place], self.right[bins == place]) for place in sorted(set(bins.tolist()))
+        ]
+        return [(float(p.mean()), float(right.double().mean()), len(p)) for p, right in there]
+
 
 def diagnose(
     learner: Learner,
-    source: ClassEpisodes,
+    source: ClassSource,
     rng: np.random.Generator,
     *,
     num_tasks: int,
@@ -76,20 +104,152 @@ def diagnose(
     drawn = source.with_labels("class")
     size = len(source.data.names)
     confusion = torch.zeros(size * size, dtype=torch.int64)
-    probabilities, right = [], []
+    probabilities, right, shots = [], [], []
     for start in range(0, num_tasks, tasks_at_once):
-        episodes = drawn.sample(min(tasks_at_once, num_tasks - start), rng)
-        relabelled = by_task(episodes)
-        support: Examples = relabelled.support
-        outputs = learner.adapt(support, num_steps)[-1](relabelled.query.inputs).cpu()
-        best, places = outputs.double().softmax(-1).max(-1)
-        classes = torch.stack([targets.unique() for targets in episodes.support.targets]).cpu()
-        predicted = classes.gather(1, places)
-        true = episodes.query.targets.cpu()
-        confusion += torch.bincount((true * size + predicted).flatten(), minlength=size * size)
-        probabilities.append(best.flatten())
-        right.append((predicted == true).flatten())
-    return Diagnosis(source.data.names, confusion.view(size, size), torch.cat(probabilities), torch.cat(right))
+        together = drawn.sample(min(tasks_at_once, num_tasks - start), rng)
+        for episodes in together.alone() if together.is_ragged else [together]:
+            support, query = by_task(episodes)
+            outputs = learner.adapt(support, num_steps)[-1](query.inputs).cpu()
+            best, places = outputs.double().softmax(-1).max(-1)
+            classes = torch.stack([targets.unique() for targets in episodes.support.targets]).cpu()
+            predicted = classes.gather(1, places)
+            true = episodes.query.targets.cpu()
+            confusion += torch.bincount((true * size + predicted).flatten(), minlength=size * size)
+            probabilities.append(best.flatten())
+            right.append((predicted == true).flatten())
+            counts = torch.stack([torch.bincount(targets) for targets in support.targets.cpu()])
+            shots.append(counts.gather(1, query.targets.cpu()).flatten())
+    return Diagnosis(
+        source.data.names,
+        confusion.view(size, size),
+        torch.cat(probabilities),
+        torch.cat(right),
+        torch.cat(shots),
+    )
+
+
+def accuracy_by_shots(
+    learner: Learner,
+    source: ClassEpisodes,
+    rng: np.random.Generator,
+    *,
+    shots: Sequence[int],
+    num_tasks: int,
+    num_steps: int,
+    tasks_at_once: int = 20,
+) -> dict[int, np.ndarray]:
+    """The accuracy on every task from some of its support examples of each class, on the same queries.
+
+    Args:
+        learner: Trained learner; it is left as it is.
+        source: Source of the tasks.
+        rng: Random stream that the tasks are drawn from.
+        shots: Numbers of support examples per class; the fewer are the first of the more.
+        num_tasks: Number of tasks.
+        num_steps: Number of adaptation steps, of learners that have them.
+        tasks_at_once: Number of tasks that are held in memory together.
+
+    Returns:
+        Accuracies [task] by the number of support examples.
+
+    Raises:
+        ValueError: If a class has too few examples; names it.
+    """
+    most = max(shots)
+    wide = ClassEpisodes(
+        source.data,
+        num_ways=source.num_ways,
+        num_shots=most,
+        num_queries=source.num_queries,
+        groups=source.groups,
+    )
+    adapt, wide = embedded(learner, wide)
+    parts: dict[int, list[Tensor]] = {number: [] for number in shots}
+    for start in range(0, num_tasks, tasks_at_once):
+        support, query = wide.sample(min(tasks_at_once, num_tasks - start), rng)
+        for number, accuracies in parts.items():
+            rows = (most * torch.arange(wide.num_ways).unsqueeze(1) + torch.arange(number)).flatten()
+            few = support.rows(rows.expand(len(support.inputs), -1).to(support.inputs.device))
+            accuracies.append(task_scores(adapt(few, num_steps)[-1](query.inputs), query.targets).cpu())
+    return {number: torch.cat(accuracies).double().numpy() for number, accuracies in parts.items()}
+
+
+class EmbeddedTask(NamedTuple):
+    """The features of one task in a plane.
+
+    Attributes:
+        names: Names of the classes.
+        support: Places of the support examples, [row, 2].
+        support_classes: Classes of the support examples, int64 [row].
+        query: Places of the queries, [row, 2].
+        query_classes: Classes of the queries, int64 [row].
+        right: Whether the prediction of every query is right, bool [row].
+        prototypes: Places of the classes' mean features, [class, 2].
+    """
+
+    names: tuple[str, ...]
+    support: np.ndarray
+    support_classes: np.ndarray
+    query: np.ndarray
+    query_classes: np.ndarray
+    right: np.ndarray
+    prototypes: np.ndarray
+
+
+def embed_task(
+    learner: MetricLearner, source: ClassSource, rng: np.random.Generator, *, projection: Projection = "pca"
+) -> EmbeddedTask:
+    """Draw one task and lay its features and their means by class out in a plane.
+
+    Args:
+        learner: Trained learner that embeds every example by itself.
+        source: Source of the task.
+        rng: Random stream that the task is drawn from.
+        projection: Way into the plane: principal components, or t-SNE where scikit-learn is installed.
+
+    Raises:
+        ValueError: If scikit-learn is not installed and needed.
+    """
+    drawn = source.with_labels("class").sample(1, rng).alone()[0]
+    classes = sorted(set(drawn.support.targets[0].tolist()))
+    support, query = by_task(drawn)
+    features = [learner.features(part.inputs[0]) for part in (support, query)]
+    known = Examples(features[0].unsqueeze(0), support.targets)
+    right = learner.adapt_to_features(known, 0)[0](features[1].unsqueeze(0)).argmax(-1) == query.targets
+    vectors = [part.flatten(1) for part in features]
+    means = class_means(vectors[0].unsqueeze(0), support.targets)[0]
+    plane = projected(torch.cat([*vectors, means]).double().cpu().numpy(), projection)
+    first, second = len(vectors[0]), len(vectors[0]) + len(vectors[1])
+    return EmbeddedTask(
+        tuple(source.data.names[place] for place in classes),
+        plane[:first],
+        support.targets[0].cpu().numpy(),
+        plane[first:second],
+        query.targets[0].cpu().numpy(),
+        right[0].cpu().numpy(),
+        plane[second:],
+    )
+
+
+def projected(features: np.ndarray, projection: Projection) -> np.ndarray:
+    """Features [row, feature] in a plane, [row, 2].
+
+    Raises:
+        ValueError: If scikit-learn is not installed and needed.
+    """
+    if projection == "tsne":
+        if importlib.util.find_spec("sklearn") is None:
+            raise ValueError("t-SNE needs scikit-learn; pip install scikit-learn, or take --projection pca")
+        from sklearn.manifold import TSNE  # noqa: PLC0415  # slow to load, and need not be installed
+
+        perplexity = min(30.0, (len(features) - 1) / 3)
+        places: np.ndarray = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+        return places
+    centred = features - features.mean(0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    components: np.ndarray = np.zeros((len(features), 2))
+    components[:, : min(2, left.shape[1])] = (left * sizes)[:, :2]
+    return components
 
 
 def calibration_error(probabilities: Tensor, right: Tensor, num_bins: int = 15) -> float:
@@ -100,7 +260,11 @@ def calibration_error(probabilities: Tensor, right: Tensor, num_bins: int = 15) 
         right: Whether the prediction was right, bool [query].
         num_bins: Number of bins of [0, 1].
     """
-    bins = (probabilities * num_bins).long().clamp_max(num_bins - 1)
+    bins = _bins(probabilities, num_bins)
     gaps = torch.zeros(num_bins, dtype=torch.float64)
     gaps.index_add_(0, bins, probabilities.double() - right.double())
     return float(gaps.abs().sum() / len(probabilities))
+
+
+def _bins(probabilities: Tensor, num_bins: int) -> Tensor:
+    return (probabilities * num_bins).long().clamp_max(num_bins - 1)

@@ -8,11 +8,14 @@ import torch
 
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes
-from metarl.fewshot.episodes import EpisodeSource
-from metarl.fewshot.learner import Learner, ModuleLearner
-from metarl.fewshot.metric import MetricLearner
+from metarl.fewshot.episodes import EpisodeSource, Examples
+from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
+from metarl.fewshot.metric import MetricLearner, Source
 from metarl.fewshot.objectives import ByTargets
 from metarl.intervals import Sampling
+
+Adapt = Callable[[Examples, int], list[Predictor]]
+"""Learns tasks from support sets in some steps; see `metarl.fewshot.learner.Learner.adapt`."""
 
 OnTasks = Callable[[int, int], None]
 """Called with the number of tasks that are done, and of all."""
@@ -55,13 +58,12 @@ def adaptation_scores(
     """
     parts, name = [], ""
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
-    adapt = learner.adapt
+    adapt: Adapt = learner.adapt
     if isinstance(source, FixedEpisodes):
         source = source.from_start()
     if isinstance(source, ClassSource) and source.augmentation is None:
         check_views(learner, tuple(source.data.examples.shape[1:]), views)
-        if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
-            adapt, source = learner.adapt_to_features, learner.embed_classes(source, views=views)
+        adapt, source = embedded(learner, source, views=views)
     elif views > 1:
         raise ValueError(f"views must be 1 of what is not a plain image, got {views}")
     for start in range(0, num_tasks, tasks_at_once):
@@ -75,6 +77,13 @@ def adaptation_scores(
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
+
+
+def embedded(learner: Learner, source: Source, *, views: int = 1) -> tuple[Adapt, Source]:
+    """The learner's way to learn tasks, and the source: of features, if the learner embeds every example alone."""
+    if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
+        return learner.adapt_to_features, learner.embed_classes(source, views=views)
+    return learner.adapt, source
 
 
 def check_views(learner: Learner, input_shape: tuple[int, ...], views: int) -> None:

@@ -1,5 +1,6 @@
-"""Confusions, accuracy by class and calibration against counts by hand."""
+"""Confusions, accuracy by class and by shots, and calibration against counts by hand."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -9,10 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from metarl.experiments.cli import main
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes
-from metarl.fewshot.diagnosis import calibration_error, diagnose
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes, DrawnTask
+from metarl.fewshot.data.drawn import FixedEpisodes
+from metarl.fewshot.diagnosis import (
+    Diagnosis,
+    accuracy_by_shots,
+    calibration_error,
+    diagnose,
+    embed_task,
+    projected,
+)
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.objectives import task_scores
 
 
 class _Same(nn.Module):
@@ -81,11 +91,17 @@ def test_the_command_shows_a_runs_confusions(
     assert main(["train", "omniglot-protonet", *small, "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     words = ["diagnose", str(tmp_path / "run"), "--num-tasks", "20", "--json", str(tmp_path / "d.json")]
+    words += ["--figures", str(tmp_path / "figures")]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "calibration error" in shown
-    assert max(map(len, shown.splitlines()[:-1])) <= 80
+    assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
+    names = {f"{name}.{ending}" for name in ("calibration", "embedding", "shots") for ending in ("png", "pdf")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == names
+    assert (tmp_path / "figures" / "embedding.png").read_bytes().startswith(b"\x89PNG")
+    assert main(words[:-3]) == 2  # the file of the counts exists
     result = json.loads((tmp_path / "d.json").read_text())
+    assert set(result["accuracy_by_shots"]) == {"1", "2"}  # four images of a class, two of them queries
     assert sum(map(sum, result["confusion"])) == 20 * 3 * 2
     assert len(result["classes"]) == 7  # Sanskrit's and Tagalog's
     assert main(["diagnose", str(tmp_path / "run"), "--split", "nothing"]) == 2
@@ -93,3 +109,62 @@ def test_the_command_shows_a_runs_confusions(
     capsys.readouterr()
     assert main(["diagnose", str(tmp_path / "numbers")]) == 2
     assert "expected a few-shot run on classes" in capsys.readouterr().err
+
+
+def test_more_shots_of_the_same_tasks_are_judged_on_the_same_queries() -> None:
+    learner, episodes = Prototypical(_Same(), PrototypicalConfig()), _episodes()
+    rng = np.random.default_rng(0)
+    accuracies = accuracy_by_shots(learner, episodes, rng, shots=(1, 2, 8), num_tasks=60, num_steps=0)
+    assert {number: len(each) for number, each in accuracies.items()} == {1: 60, 2: 60, 8: 60}
+    assert accuracies[8].mean() > accuracies[1].mean() + 0.02
+    wide = ClassEpisodes(episodes.data, num_ways=3, num_shots=8, num_queries=4)
+    support, query = wide.sample(20, np.random.default_rng(0))
+    first = support.rows(torch.tensor([0, 1, 8, 9, 16, 17]).expand(20, -1))  # the first two of each class
+    expected = task_scores(learner.adapt(first, 0)[0](query.inputs), query.targets)
+    assert accuracies[2][:20] == pytest.approx(expected.numpy())
+
+
+def test_unequal_tasks_are_diagnosed_by_the_shots_of_their_classes() -> None:
+    learner, data = Prototypical(_Same(), PrototypicalConfig()), _episodes().data
+    tasks = [
+        DrawnTask((0, 1, 3), ((0,), (0, 1, 2, 3, 4), (0, 1)), ((20, 21), (20, 21), (20, 21))),
+        DrawnTask((3, 2), ((5, 6, 7), (5,)), ((22,), (22,))),
+    ]
+    result = diagnose(learner, FixedEpisodes(data, tasks), np.random.default_rng(0), num_tasks=2, num_steps=0)
+    assert sorted(result.shots.tolist()) == [1, 1, 1, 2, 2, 3, 5, 5]
+    assert set(result.by_shots) == {1, 2, 4}
+    assert result.by_shots[2] == 1.0  # classes far apart
+    assert result.confusion.sum(1).tolist() == [2, 2, 1, 3]
+
+
+def test_bins_of_probabilities_by_hand() -> None:
+    nothing = torch.zeros(1, 1, dtype=torch.int64)
+    probabilities, right = torch.tensor([0.2, 0.4, 0.9, 1.0]), torch.tensor([False, True, True, True])
+    result = Diagnosis(("a",), nothing, probabilities, right, torch.ones(4, dtype=torch.int64))
+    assert [(round(p, 6), a, n) for p, a, n in result.reliability(2)] == [(0.3, 0.5, 2), (0.95, 1.0, 2)]
+
+
+def test_the_plane_keeps_what_differs_most() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(40, 2)) * [5.0, 2.0]
+    turn = np.linalg.qr(rng.normal(size=(6, 6)))[0][:2]
+    places = projected(plane @ turn + 3.0, "pca")
+    distances = [np.linalg.norm(x[:, None] - x[None], axis=-1) for x in (plane, places)]
+    assert np.allclose(*distances)
+    assert places[:, 0].std() > places[:, 1].std()
+    assert projected(np.arange(3.0).reshape(3, 1), "pca").shape == (3, 2)  # one feature alone
+    if importlib.util.find_spec("sklearn") is None:
+        with pytest.raises(ValueError, match="scikit-learn"):
+            projected(plane, "tsne")
+
+
+def test_prototypes_lie_among_their_classes() -> None:
+    learner = Prototypical(_Same(), PrototypicalConfig())
+    task = embed_task(learner, _episodes(), np.random.default_rng(0))
+    assert (task.support.shape, task.query.shape, task.prototypes.shape) == ((6, 2), (12, 2), (3, 2))
+    for place in range(3):
+        mean = task.support[task.support_classes == place].mean(0)
+        assert np.allclose(task.prototypes[place], mean)
+    nearest = np.abs(task.query[:, None, 0] - task.prototypes[None, :, 0]).argmin(1)
+    assert ((nearest == task.query_classes) == task.right).all()
+    assert not task.right.all() or len(set(task.names)) == 3
