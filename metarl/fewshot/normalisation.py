@@ -7,8 +7,9 @@ support       query sets are normalised by the statistics of their task's suppor
 running       training normalises by the batch and keeps a running average, which evaluation uses: the ordinary
               meaning, and prototypical networks' published numbers are so (Snell et al. 2017).
 frozen        a pretrained layer keeps its averages, in training too, and only its gain and shift are trained.
-per_step      transductive, with a gain and a shift for every inner step (MAML++, Antoniou et al. 2019). Its code
-              also keeps running statistics per step but never normalises by them, so there are none here.
+per_step      transductive, with a gain and a shift for every inner step (MAML++, Antoniou et al. 2019), of which
+              the module's own are those before the first. Its code also keeps running statistics per step but
+              never normalises by them, so there are none here.
 
 Layers that their owner put in evaluation mode are frozen whatever is chosen. Where the weights before a layer
 adapt, its averages are those of no task, and "running" is refused. A subclass of batch norm, which may do more, is
@@ -87,8 +88,7 @@ class TaskNorm(nn.Module):
         self.per_step = num_steps is not None and layer.affine and not frozen
         weight, bias = layer.weight, layer.bias
         if num_steps is not None and self.per_step:
-            weight = nn.Parameter(weight.detach().repeat(num_steps, 1))
-            bias = nn.Parameter(bias.detach().repeat(num_steps, 1))
+            weight, bias = _by_step(weight, num_steps), _by_step(bias, num_steps)
         self.register_parameter("weight", weight if layer.affine else None)
         self.register_parameter("bias", bias if layer.affine else None)
         like = torch.zeros(()) if layer.weight is None else layer.weight.detach()
@@ -157,6 +157,13 @@ class TaskNorm(nn.Module):
             return self.momentum
         self.num_batches_tracked += 1
         return 1 / float(self.num_batches_tracked)
+
+
+def _by_step(own: nn.Parameter, num_steps: int) -> nn.Parameter:
+    """A row for every step, [step, channel], the first of which is the layer's own and trained with it."""
+    rows = nn.Parameter(own.detach().repeat(num_steps, 1), requires_grad=own.requires_grad)
+    own.data = rows.data[0]
+    return rows
 
 
 def _check_number(num_values: int) -> None:

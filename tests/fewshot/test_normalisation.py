@@ -152,3 +152,38 @@ def test_one_query_and_its_own_statistics_are_one_clear_line() -> None:
     single = Examples(episodes.support.inputs[:1, :1], episodes.support.targets[:1, :1] * 0)
     with pytest.raises(ValueError, match="got a set of one example"):
         Maml(_network(), MamlConfig()).adapt(single, 1)
+
+
+def test_a_gain_for_every_step_trains_the_modules_own() -> None:
+    module = _with_own_gains()
+    norm, inputs = module[1], torch.randn(5, 4)
+    assert isinstance(norm, nn.BatchNorm1d)
+    learner = Maml(
+        module,
+        MamlConfig(inner_steps=2, multi_step_updates=9, normalisation="per_step", outer=OuterConfig(outer_lr=0.1)),
+    )
+    before = norm.weight.detach().clone()
+    for _ in range(3):
+        _update(learner)
+    rows = learner.network.weights["1.weight"]
+    assert rows.shape == (3, 6)
+    assert torch.equal(rows[0], norm.weight)
+    assert not torch.equal(norm.weight, before)
+    assert not torch.equal(rows[1], rows[0])
+    at_start = learner.network(learner.network.params, inputs.unsqueeze(0), step=0)[0]
+    assert torch.allclose(module.train()(inputs), at_start, atol=1e-6)
+    again = Maml(_with_own_gains(), learner.config)
+    again.load_state_dict(learner.state_dict())
+    assert torch.equal(again.network.weights["1.weight"], rows)
+
+
+def test_frozen_gains_stay_frozen_at_every_step() -> None:
+    module = _with_own_gains()
+    module[1].requires_grad_(False)
+    learner = Maml(module, MamlConfig(inner_steps=2, normalisation="per_step"))
+    _update(learner)
+    assert torch.equal(learner.network.weights["1.weight"], torch.ones(3, 6))
+
+
+def _with_own_gains() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 3))
