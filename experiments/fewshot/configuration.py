@@ -15,6 +15,7 @@ from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup, ModuleL
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.baseline import BaselineConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
+from metarl.fewshot.learners.fine_tuning import FineTuningConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegressionConfig
 from metarl.fewshot.learners.label_propagation import LabelPropagationConfig
@@ -74,6 +75,7 @@ _TAGS: codec.Tags = {
         "mahalanobis": MahalanobisConfig,
         "label-propagation": LabelPropagationConfig,
         "optimal-transport": OptimalTransportConfig,
+        "fine-tuning": FineTuningConfig,
     },
     "objective": {
         "by-targets": ByTargets,

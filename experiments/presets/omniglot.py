@@ -11,6 +11,7 @@ from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
 from metarl.fewshot.learners.baseline import BaselineConfig
 from metarl.fewshot.learners.cavia import CaviaConfig
+from metarl.fewshot.learners.fine_tuning import FineTuningConfig
 from metarl.fewshot.learners.implicit_maml import ImplicitMamlConfig
 from metarl.fewshot.learners.label_propagation import LabelPropagationConfig
 from metarl.fewshot.learners.logistic import LogisticConfig
@@ -120,6 +121,13 @@ def _residual() -> Preset[FewshotExperiment]:
     backbone = ResidualBackbone(widths=(32, 64, 128, 256), drop_rate=0.1)
     source = "omniglot-ridge on ResNet-12, Lee et al. 2019, with fewer filters"
     return Preset(replace(preset.configuration, backbone=backbone), source)
+
+
+def _fine_tuned() -> Preset[FewshotExperiment]:
+    """Prototypical networks that are fine-tuned on every test task, which takes its time."""
+    preset = _comparing(FineTuningConfig(PrototypicalConfig(outer=ANNEALED)), "PMF, Hu et al. 2022, on Conv4")
+    evaluation = FewshotEvaluationConfig(num_tasks=200, num_steps=5, training_tasks=20, score_every=5)
+    return replace(preset, configuration=replace(preset.configuration, evaluation=evaluation))
 
 
 def _pretrained(learner: BaselineConfig, source: str) -> Preset[FewshotExperiment]:
@@ -261,6 +269,7 @@ OMNIGLOT: FewshotPresets = {
     "omniglot-optimal-transport": _comparing(
         OptimalTransportConfig(outer=ANNEALED), "PT-MAP, Hu et al. 2021; transductive, balanced queries", ways=20
     ),
+    "omniglot-fine-tuning": _fine_tuned(),
     "omniglot-baseline": _pretrained(
         BaselineConfig(judge="probe", outer=ANNEALED), "Chen et al. 2019, Baseline with a linear probe"
     ),

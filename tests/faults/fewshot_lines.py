@@ -235,6 +235,15 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("maps = classes[:, :, :2] @ maps", "maps = maps"),
         ],
     ),
+    "learners/fine_tuning.py": (
+        ("tests/fewshot/test_fine_tuning.py",),
+        [
+            ("if score >= most:", "if True:"),
+            ("return _without_one(task, -1)", "return _without_one(task, 0)"),
+            ("judged = Examples(copies, known.targets)", "judged = known"),
+            ("p.detach().clone().requires_grad_() for", "p for"),
+        ],
+    ),
     "data/unequal.py": (
         ("tests/fewshot/test_unequal.py",),
         [

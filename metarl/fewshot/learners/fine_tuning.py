@@ -1,0 +1,201 @@
+"""Prototypical networks whose features are fine-tuned on every new task (PMF, Hu et al. 2022, arXiv:2204.07305).
+
+Training is that of prototypical networks. On a new task, with S its support set:
+
+    repeat num_rounds times, steps_per_round times each:
+        S' = distorted copies of S, if it is of images, else one example of every class, which is left out of S
+        theta = Adam(theta, grad of the cross-entropy of S' by prototypes of S)
+    stop early: theta is the one of least loss on held-out support, the last example of every class, by prototypes
+    of the others; the unadapted theta is among the candidates
+
+The final prototypes are of all of S. With one example of a class nothing can be held out, and all steps are taken.
+
+How we differ: theirs chooses the step size on validation tasks, and has no held-out support; averages of batch
+norm stay as training left them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from metarl.fewshot.data.augmentation import Augmentation
+from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor
+from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.metric import check_classes
+from metarl.learning.bilevel import Params
+from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
+
+
+@dataclass(frozen=True)
+class FineTuningConfig(LearnerConfig):
+    """The hyperparameters of prototypical networks that are fine-tuned on every new task.
+
+    Attributes:
+        prototypical: Hyperparameters of the prototypical networks and their training.
+        num_rounds: Number of rounds of fine-tuning, the adaptation steps of evaluations.
+        steps_per_round: Number of gradient steps of a round.
+        inner_lr: Step size of fine-tuning.
+        inner_optimizer: Optimiser of fine-tuning.
+        distorted: Whether distorted copies of the support set are classified, where it is of images; otherwise
+            an example of every class is left out in turn and classified by the others.
+        early_stopping: Whether the weights of least loss on held-out support are taken, where every class has two
+            examples or more.
+    """
+
+    prototypical: PrototypicalConfig = field(default_factory=PrototypicalConfig)
+    num_rounds: int = 5
+    steps_per_round: int = 10
+    inner_lr: float = 1e-3
+    inner_optimizer: Literal["adam", "sgd"] = "adam"
+    distorted: bool = True
+    early_stopping: bool = True
+
+    def __post_init__(self) -> None:
+        check_counts(self, "num_rounds", "steps_per_round", most=MOST_REPEATS)
+        check_positive(self, "inner_lr")
+
+    def make(self, setup: LearnerSetup) -> "FineTuning":
+        """The untrained learner, whose network puts out features."""
+        prototypical = replace(self.prototypical, outer=self.prototypical.outer.over(setup.num_updates))
+        setup.require("classification", self)
+        learner = FineTuning(setup.feature_network(exact=True), replace(self, prototypical=prototypical))
+        learner.base.trained_by(setup.objective)
+        learner.objective = setup.objective
+        return learner
+
+
+class FineTuning(ModuleLearner):
+    """Prototypical networks with fine-tuning at test time; see `metarl.fewshot.learner.Learner`.
+
+    Args:
+        module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
+        config: Hyperparameters.
+
+    Attributes:
+        base: Prototypical networks, which training trains.
+
+    Raises:
+        ValueError: If features of an example depend on other examples.
+    """
+
+    def __init__(self, module: nn.Module, config: FineTuningConfig) -> None:
+        self.config = config
+        self.base = Prototypical(module, config.prototypical)
+        if not self.base.embeds_rows_alone:
+            raise ValueError(
+                "fine-tuning takes batch norm's averages as they are: normalisation must be running or frozen, "
+                f"got {config.prototypical.normalisation!r}"
+            )
+        self.num_steps = config.num_rounds
+        super().__init__(self.base.network, {"head": self.base.head, "outer": self.base.outer})
+
+    @property
+    def data_parallel(self) -> bool:
+        """Whether several processes can train it."""
+        return self.base.data_parallel
+
+    def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
+        """Take one outer step; returns metrics by name."""
+        return self.base.update(episodes, rng)
+
+    def adapt(self, support: Examples, num_steps: int) -> list[Predictor]:
+        """Predictors after 0, 1, ... `num_steps` rounds of fine-tuning on every task.
+
+        Raises:
+            ValueError: If targets are not 0 to N - 1, or a class has no example.
+        """
+        check_classes(support.targets)
+        tasks = [Examples(x.unsqueeze(0), y.unsqueeze(0)) for x, y in zip(*support, strict=True)]
+        tuned = [self.fine_tuned(task, num_steps) for task in tasks]
+
+        def predictor(rounds: int) -> Predictor:
+            @torch.no_grad()
+            @self.network.evaluating(self.base.head)
+            def predict(inputs: Tensor) -> Tensor:
+                parts = zip(tuned, tasks, inputs.unsqueeze(1), strict=True)
+                return torch.cat([self._outputs(params[rounds], task, x) for params, task, x in parts])
+
+            return predict
+
+        return [predictor(rounds) for rounds in range(num_steps + 1)]
+
+    def fine_tuned(self, task: Examples, num_rounds: int) -> list[Params]:
+        """The network's parameters after 0, 1, ... rounds on one task; of early stopping the best until then."""
+        params = {name: p.detach().clone().requires_grad_() for name, p in self.network.params.items()}
+        best, rounds = _copied(params), [_copied(params)]
+        known, held_out = self._divided(task)
+        with torch.enable_grad(), self.network.evaluating(self.base.head):
+            most = self._held_out_score(params, known, held_out)
+            for place, loss in enumerate(self._steps(params, known, num_rounds * self.config.steps_per_round), 1):
+                score = self._held_out_score(params, known, held_out)
+                if score >= most:
+                    most, best = score, _copied(params)
+                if place % self.config.steps_per_round == 0:
+                    rounds.append(best)
+                if not torch.isfinite(loss):
+                    break
+        return rounds + [rounds[-1]] * (num_rounds + 1 - len(rounds))
+
+    @torch.no_grad()
+    def _held_out_score(self, params: Params, known: Examples, held_out: Examples | None) -> float:
+        """Minus the loss on held-out examples; without any, 0 where outputs are finite. What is not is least."""
+        if held_out is None:
+            return 0.0 if bool(self._outputs(params, known, known.inputs).isfinite().all()) else -torch.inf
+        return -float(self._loss(params, known, held_out).nan_to_num(torch.inf))
+
+    def _steps(self, params: Params, known: Examples, num_steps: int) -> Iterator[Tensor]:
+        """Move the parameters step by step; gives the loss before each."""
+        config, generator, distort = self.config, torch.Generator().manual_seed(0), Augmentation()
+        kind = torch.optim.Adam if config.inner_optimizer == "adam" else torch.optim.SGD
+        optimizer = kind(list(params.values()), lr=config.inner_lr)
+        images = config.distorted and known.inputs.dim() == 5
+        for step in range(num_steps):
+            shown, judged = known, known
+            if images:
+                copies = distort(known.inputs[0], None, generator).unsqueeze(0)
+                judged = Examples(copies, known.targets)
+            elif _fewest(known) > 1:
+                # An example is nearest to the prototype that it is part of, whatever the features are.
+                shown, judged = _without_one(known, step)
+            loss = self._loss(params, shown, judged)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            yield loss.detach()
+
+    def _divided(self, task: Examples) -> tuple[Examples, Examples | None]:
+        """The examples to learn from, and those held out: the last of every class, if every class has two."""
+        if not self.config.early_stopping or _fewest(task) < 2:
+            return task, None
+        return _without_one(task, -1)
+
+    def _loss(self, params: Params, known: Examples, judged: Examples) -> Tensor:
+        return self.objective.losses(self._outputs(params, known, judged.inputs), judged.targets).sum()
+
+    def _outputs(self, params: Params, known: Examples, inputs: Tensor) -> Tensor:
+        """The outputs [1, row, way] for inputs of one task, by features of some parameters."""
+        support, query = (self.network(params, part) for part in (known.inputs, inputs))
+        return self.base.outputs(support, known.targets, query)
+
+
+def _fewest(task: Examples) -> int:
+    """The number of examples of the class that has fewest."""
+    return int(torch.bincount(task.targets[0]).min())
+
+
+def _without_one(task: Examples, turn: int) -> tuple[Examples, Examples]:
+    """The examples but for one of each class, and those; the class's examples are left out in turn."""
+    targets = task.targets[0]
+    of_classes = [(targets == place).nonzero().squeeze(1) for place in range(int(targets.max()) + 1)]
+    left_out = torch.stack([rows[turn % len(rows)] for rows in of_classes])
+    others = torch.ones_like(targets, dtype=torch.bool).index_fill(0, left_out, False).nonzero().squeeze(1)
+    return task.rows(others.unsqueeze(0)), task.rows(left_out.unsqueeze(0))
+
+
+def _copied(params: Params) -> Params:
+    return {name: p.detach().clone() for name, p in params.items()}
