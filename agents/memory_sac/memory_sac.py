@@ -5,6 +5,7 @@ soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905; of choices Christodou
 
     repeat:
         collect one trial of num_episodes episodes for each task, with samples of the policy; store them
+        store num_relabelled copies of each, with the rewards of another task
         repeat num_updates times, on batch_size sequences of stored trials:
             h_t = memory(o_0, ..., o_t and the actions, rewards and ends before)     all t of a sequence at once
             y_t = r_t + gamma (min_i Q'_i(h_{t+1}, a') - alpha log pi(a'|h_{t+1}))   a' ~ pi; for every gamma
@@ -27,7 +28,7 @@ without it the two memories have no gradient in common, which is Ni et al.'s.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +42,7 @@ from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.batch import check_finite
 from metarl.agents.trials.ppo import trial_metrics
 from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.relabelling import check_known, relabelled
 from metarl.learning.schedules import linear
 from metarl.learning.trial_replay import TrialReplay
 from metarl.learning.trials import as_trials
@@ -55,7 +57,7 @@ from metarl.runs.configs import (
     check_positive,
 )
 from metarl.runs.seeding import draw_seed, torch_generator
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import Task, TaskDistribution, TaskEnv
 from metarl.trajectories import Trajectories
 
 
@@ -72,6 +74,10 @@ class MemorySacConfig(AgentConfig):
         gamma: Discount per environment step, through the whole trial, in [0, 1].
         other_gammas: Further discounts under which critics learn the policy's value beside the one it maximises.
         endless_trials: Whether trials count as going on after their last step; otherwise nothing follows it.
+        num_relabelled: Number of copies of each trial that are stored with the rewards of another task, for
+            families whose tasks differ in rewards alone and which know them.
+        relabelled_with: Task that a copy has the rewards of: one that the trial reached (hindsight), or one drawn
+            from the training tasks.
         num_initial_trials: Number of trials of each task in the first iteration, before the first gradient step.
         num_updates: Number of gradient steps per iteration.
         batch_size: Number of sequences in a gradient step.
@@ -99,6 +105,8 @@ class MemorySacConfig(AgentConfig):
     gamma: float = 0.99
     other_gammas: tuple[float, ...] = ()
     endless_trials: bool = False
+    num_relabelled: int = 0
+    relabelled_with: Literal["reached", "drawn"] = "reached"
     num_initial_trials: int = 2
     num_updates: int = 40
     batch_size: int = 32
@@ -116,6 +124,7 @@ class MemorySacConfig(AgentConfig):
 
     def __post_init__(self) -> None:
         check_counts(self, "num_episodes", "num_initial_trials", "batch_size", most=MOST_TASKS)
+        check_counts(self, "num_relabelled", least=0, most=MOST_TASKS)
         check_counts(self, "num_updates", most=MOST_UPDATES)
         check_counts(self, "sequence_length", least=2, most=MOST_STEPS)
         check_counts(self, "replay_capacity")
@@ -131,8 +140,19 @@ class MemorySacConfig(AgentConfig):
             raise ValueError("a final_target_entropy needs a target_entropy to start from, got None")
 
     def make(self, setup: AgentSetup) -> "MemorySac":
-        """Make an untrained agent with this configuration."""
-        return MemorySac(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
+        """Make an untrained agent with this configuration.
+
+        Raises:
+            ValueError: if trials are to be relabelled and the family does not know the rewards of its other tasks.
+        """
+        return MemorySac(
+            setup.env,
+            self,
+            train=setup.benchmark.train if self.num_relabelled else None,
+            iterations=setup.iterations,
+            seed=setup.seed,
+            device=setup.device,
+        )
 
 
 class MemorySac(ReplayAgent[TrialReplay]):
@@ -141,14 +161,26 @@ class MemorySac(ReplayAgent[TrialReplay]):
     Args:
         env: Environment of the family, read for its spaces and its time limit.
         config: Hyperparameters.
+        train: Training tasks, whose family knows their rewards; needed where trials are relabelled.
         iterations: Number of updates of the whole run, for annealing.
         seed: Seed of the initial weights and of the random numbers of gradient steps.
         device: Device of replay and networks; acting is on the CPU.
     """
 
     def __init__(
-        self, env: TaskEnv, config: MemorySacConfig, *, iterations: int, seed: int, device: torch.device
+        self,
+        env: TaskEnv,
+        config: MemorySacConfig,
+        *,
+        train: TaskDistribution | None = None,
+        iterations: int,
+        seed: int,
+        device: torch.device,
     ) -> None:
+        self._train = train
+        if config.num_relabelled:
+            assert train is not None, "relabelled trials need the training tasks"
+            check_known(train.family)
         self.config, self.device, self.iterations, self.updates = config, device, iterations, 0
         self.learner = Learner(
             env,
@@ -192,12 +224,26 @@ class MemorySac(ReplayAgent[TrialReplay]):
             check_finite(trajectories)
             trials = as_trials(trajectories)
             self.replay.add(trials)
+            for _ in range(self.config.num_relabelled):
+                self.replay.add(as_trials(self.relabelled(trajectories)))
             self.learner.see(trials.map(lambda part: part.to(self.device)))
         with unchanged_on_failure(LearnedState(self)):
             metrics = self._descend()
             self.updates += 1
         metrics |= trial_metrics(experience[-1])
         return metrics | {"replay/transitions": float(self.replay.num_transitions)}
+
+    def relabelled(self, trajectories: Trajectories) -> Trajectories:
+        """The trials with the rewards of other tasks."""
+        assert self._train is not None, "checked when the agent was made"
+        train, reached = self._train, self.config.relabelled_with == "reached"
+        rng = np.random.default_rng(int(torch.randint(2**62, (), generator=self._seeds)))
+        return relabelled(
+            trajectories,
+            check_known(train.family),
+            lambda family, steps, rng: family.task_reached(steps, rng) if reached else train.sample(1, rng)[0],
+            rng,
+        )
 
     def _descend(self) -> dict[str, float]:
         """All gradient steps of an update; mean losses by name."""

@@ -5,13 +5,15 @@ al. 2020 agree unless a comment says otherwise). Contact costs are left out: the
 have been zero since MuJoCo 2, so results were obtained without them, and the observation leaves them out too.
 """
 
+from abc import abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
 
 from metarl.envs.mujoco.locomotion import LocomotionFamily, Motion
 from metarl.envs.mujoco.robots import ANT, HALF_CHEETAH, HUMANOID, Robot
-from metarl.tasks import Parameter
+from metarl.learning.relabelling import RecordedSteps
+from metarl.tasks import Parameter, Task
 
 Params = Mapping[str, np.ndarray]
 Terms = dict[str, np.ndarray]
@@ -46,7 +48,30 @@ class RunForward(LocomotionFamily):
         return terms
 
 
-class HalfCheetahDir(LocomotionFamily):
+class GoalAlongX(LocomotionFamily):
+    """A robot whose task is a single number that only the reward for its velocity along x depends on."""
+
+    def task_reached(self, steps: RecordedSteps, rng: np.random.Generator) -> Task:
+        """The task that the mean velocity of the steps was good at."""
+        return self.task_of(float(steps.infos["x_velocity"].mean()))
+
+    def rewards_in(self, task: Task, steps: RecordedSteps) -> np.ndarray:
+        """Rewards with another task, [step]; the other terms stay as they are."""
+        infos, number = steps.infos, np.array(task[self.parameters[0].name])
+        others: np.ndarray = steps.rewards - infos["reward_forward"]
+        others += self.forward_reward(infos["x_velocity"], number)
+        return others
+
+    @abstractmethod
+    def task_of(self, velocity: float) -> Task:
+        """The task that a velocity in m/s is good at."""
+
+    @abstractmethod
+    def forward_reward(self, velocities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """The term reward_forward at velocities in m/s [row], of tasks with these numbers."""
+
+
+class HalfCheetahDir(GoalAlongX):
     """Run forward or backward: d * v_x - 0.05 |a|^2 with d in {-1, +1}."""
 
     name = "half-cheetah-dir"
@@ -57,12 +82,21 @@ class HalfCheetahDir(LocomotionFamily):
     def reward_terms(self, motion: Motion, actions: np.ndarray, params: Params) -> Terms:
         """Velocity along the direction, and control cost."""
         return {
-            "reward_forward": params["direction"] * motion.velocity[:, 0],
+            "reward_forward": self.forward_reward(motion.velocity[:, 0], params["direction"]),
             "reward_ctrl": -0.05 * _squares(actions),
         }
 
+    def task_of(self, velocity: float) -> Task:
+        """The direction of a velocity."""
+        return Task.of(self.name, direction=1.0 if velocity >= 0 else -1.0)
 
-class HalfCheetahVel(LocomotionFamily):
+    def forward_reward(self, velocities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Velocities along directions."""
+        along: np.ndarray = numbers * velocities
+        return along
+
+
+class HalfCheetahVel(GoalAlongX):
     """Run at a target speed: -|v_x - g| - 0.05 |a|^2, g in m/s."""
 
     name = "half-cheetah-vel"
@@ -73,9 +107,18 @@ class HalfCheetahVel(LocomotionFamily):
     def reward_terms(self, motion: Motion, actions: np.ndarray, params: Params) -> Terms:
         """Distance to the target velocity, and control cost."""
         return {
-            "reward_forward": -np.abs(motion.velocity[:, 0] - params["velocity"]),
+            "reward_forward": self.forward_reward(motion.velocity[:, 0], params["velocity"]),
             "reward_ctrl": -0.05 * _squares(actions),
         }
+
+    def task_of(self, velocity: float) -> Task:
+        """A velocity as the target, where it may be one."""
+        return Task.of(self.name, velocity=min(max(velocity, 0.0), 10.0))
+
+    def forward_reward(self, velocities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Minus the distances to target velocities."""
+        distances: np.ndarray = np.abs(velocities - numbers)
+        return -distances
 
 
 class AntDir(LocomotionFamily):

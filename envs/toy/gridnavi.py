@@ -8,6 +8,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs.pictures import AGENT, GOAL, LINES, Plane
 from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.learning.relabelling import RecordedSteps
 from metarl.tasks import Parameter, Task
 
 SIZE = 5
@@ -26,9 +27,24 @@ class GridNavi(NumpyFamily):
     horizon = 15
     parameters = (Parameter("goal", size=2, choices=tuple(float(x) for x in range(SIZE))),)
 
+    def task_reached(self, steps: RecordedSteps, rng: np.random.Generator) -> Task:
+        """A cell that was visited and may be a goal; any goal if none was."""
+        visited = [cell for cell in map(tuple, np.asarray(steps.next_observations).tolist()) if cell in GOALS]
+        cells = visited or GOALS
+        return Task.of(self.name, goal=cells[rng.integers(len(cells))])
+
+    def rewards_in(self, task: Task, steps: RecordedSteps) -> np.ndarray:
+        """Rewards with another goal, [step]."""
+        return _rewards(np.asarray(steps.next_observations), np.array(task["goal"]))
+
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "GridNaviEnv":
         """Create an environment of many grids, one per row."""
         return GridNaviEnv(self, num_envs, max_episode_steps, autoreset_mode)
+
+
+def _rewards(cells: np.ndarray, goals: np.ndarray) -> np.ndarray:
+    """Rewards in cells [row, 2], with a goal each [row, 2] or one [2]."""
+    return np.where((cells == goals).all(1), 1.0, -0.1)
 
 
 class GridNaviEnv(TaskVectorEnv):
@@ -65,8 +81,8 @@ class GridNaviEnv(TaskVectorEnv):
         index: slice | np.ndarray = slice(None) if rows is None else rows
         cells = np.clip(self._cells[index] + MOVES[actions], 0, SIZE - 1)
         self._cells[index] = cells
-        there = (cells == self._goals[index]).all(1)
-        rewards = np.where(there, 1.0, -0.1)
+        rewards = _rewards(cells, self._goals[index])
+        there = rewards > 0
         return cells.astype(np.float32), rewards, np.zeros(len(cells), dtype=np.bool_), {"success": there * 1.0}
 
     def render_row(self, row: int) -> np.ndarray:

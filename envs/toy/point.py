@@ -9,6 +9,7 @@ from gymnasium.vector import AutoresetMode
 
 from metarl.envs.pictures import AGENT, GOAL, LINES, Plane
 from metarl.envs.vector import Infos, NumpyFamily, TaskVectorEnv
+from metarl.learning.relabelling import RecordedSteps
 from metarl.tasks import Parameter, Task
 
 
@@ -26,6 +27,10 @@ class PointFamily(NumpyFamily):
     sparse: ClassVar[bool] = False
     ends_at_goal: ClassVar[bool] = False
 
+    def rewards(self, distances: np.ndarray) -> np.ndarray:
+        """Rewards at so many distances from the goal."""
+        return np.where(distances <= PointEnv.GOAL_RADIUS, 1.0 - distances, 0.0) if self.sparse else -distances
+
     def new_env(self, num_envs: int, max_episode_steps: int, autoreset_mode: AutoresetMode | str) -> "PointEnv":
         """Create an environment of many points, one per row."""
         return PointEnv(self, num_envs, max_episode_steps, autoreset_mode)
@@ -39,7 +44,20 @@ class Point(PointFamily):
     ends_at_goal = True
 
 
-class PointUniformStart(PointFamily):
+class EndlessPoint(PointFamily):
+    """Episodes end at the time limit alone, so that tasks differ in their rewards alone."""
+
+    def task_reached(self, steps: RecordedSteps, rng: np.random.Generator) -> Task:
+        """A place where the point was, as the goal."""
+        places = np.asarray(steps.next_observations)
+        return Task.of(self.name, goal=places[rng.integers(len(places))].clip(-10.0, 10.0))
+
+    def rewards_in(self, task: Task, steps: RecordedSteps) -> np.ndarray:
+        """Rewards with another goal, [step]."""
+        return self.rewards(np.linalg.norm(np.asarray(steps.next_observations) - np.array(task["goal"]), axis=1))
+
+
+class PointUniformStart(EndlessPoint):
     """Reward -|s - g|, start uniform in [-1, 1]^2, never ends, 20 steps (Rakelly et al. 2019)."""
 
     name = "point-uniform-start"
@@ -47,7 +65,7 @@ class PointUniformStart(PointFamily):
     start_range = 1.0
 
 
-class SparsePoint(PointFamily):
+class SparsePoint(EndlessPoint):
     """Reward 1 - |s - g| within 0.2 of the goal and 0 elsewhere, 20 steps (Rakelly et al. 2019).
 
     The infos hold the dense reward -|s - g| as "dense_reward", which PEARL trains on.
@@ -108,7 +126,7 @@ class PointEnv(TaskVectorEnv):
         offsets = self._positions[index] - self._goals[index]
         distance = np.linalg.norm(offsets, axis=1)
         near = distance <= self.GOAL_RADIUS
-        rewards = np.where(near, 1.0 - distance, 0.0) if self.family.sparse else -distance
+        rewards = self.family.rewards(distance)
         arrived = np.logical_and.reduce(np.abs(offsets) < 0.01, axis=1)
         terminated = np.logical_and(arrived, self.family.ends_at_goal)
         infos = {"dense_reward": -distance, "success": near.astype(np.float64)}
