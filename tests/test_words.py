@@ -122,7 +122,6 @@ def faults(source: str) -> list[str]:
     return lines
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", sorted(SOURCES))
 def test_every_file_speaks_plainly(name: str) -> None:
     assert faults(SOURCES[name].read_text()) == []

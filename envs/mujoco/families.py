@@ -91,7 +91,7 @@ class HalfCheetahDir(GoalAlongX):
         return Task.of(self.name, direction=1.0 if velocity >= 0 else -1.0)
 
     def forward_reward(self, velocities: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Velocities along directions."""
+        """Velocities along the directions of tasks."""
         along: np.ndarray = numbers * velocities
         return along
 

@@ -338,7 +338,6 @@ def test_the_goal_is_found_stayed_on_and_gone_back_to_straight() -> None:
 # All
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("benchmark", "num_episodes", "names"),
     [

@@ -190,6 +190,12 @@ FAULTS: list[Fault] = [
         ("(uniform * self.num_trials)", "(uniform * (self.num_trials - 1))"),
     ),
     *faults(
+        "metarl/learning/relabelling.py",
+        ("tests/learning/test_relabelling.py",),
+        ("part[at[0]][at[1]]", "part[0][at[1]]"),
+        ("rewards[trial][mask] = ", "rewards[0][mask] = "),
+    ),
+    *faults(
         "metarl/learning/reward_scale.py",
         ("tests/agents/test_rl2_by_hand.py", "tests/agents/test_rl2.py"),
         ("widened(rewards[rewards != 0])", "widened(rewards)"),

@@ -132,7 +132,7 @@ FAULTS: list[Fault] = [
             "cells = np.clip(self._cells[index] + MOVES[actions], 0, SIZE - 1)",
             "cells = np.clip(self._cells[index] + MOVES[actions], 0, SIZE)",
         ),
-        ("rewards = np.where(there, 1.0, -0.1)", "rewards = np.where(there, 1.0, 0.0)"),
+        ("goals).all(1), 1.0, -0.1)", "goals).all(1), 1.0, 0.0)"),
         ("self._cells[rows] = 0", "self._cells[rows] = 1"),
     ),
     *faults(
@@ -165,12 +165,12 @@ FAULTS: list[Fault] = [
         "envs/mujoco/families.py",
         _FAMILIES,
         (
-            '"reward_forward": params["direction"] * motion.velocity[:, 0],',
-            '"reward_forward": motion.velocity[:, 0],',
+            "along: np.ndarray = numbers * velocities",
+            "along: np.ndarray = velocities",
         ),
         (
-            '"reward_forward": -np.abs(motion.velocity[:, 0] - params["velocity"]),',
-            '"reward_forward": -np.square(motion.velocity[:, 0] - params["velocity"]),',
+            "np.abs(velocities - numbers)",
+            "np.square(velocities - numbers)",
         ),
         (
             "along: np.ndarray = velocity[:, 0] * np.cos(heading) + velocity[:, 1] * np.sin(heading)",

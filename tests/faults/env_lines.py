@@ -56,7 +56,7 @@ FAULTS: list[Fault] = [
     *faults(
         "envs/toy/gridnavi.py",
         _TOY,
-        ("there = (cells == self._goals[index]).all(1)", "there = (cells == self._goals[index]).any(1)"),
+        ("(cells == goals).all(1)", "(cells == goals).any(1)"),
         (
             "(0, 0), (0, 1), (1, 0), (0, -1), (-1, 0)])  # no-op",
             "(0, 0), (0, 1), (1, 0), (-1, 0), (0, -1)])  # no-op",

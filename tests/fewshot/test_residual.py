@@ -27,7 +27,6 @@ def _random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("depth", [12, 18])
 @pytest.mark.parametrize(("output", "num_outputs"), [("features", 0), ("outputs", 5), ("maps", 0)])
 def test_a_network_is_what_a_learner_asks_for(depth: Any, output: Any, num_outputs: int) -> None:
