@@ -18,10 +18,12 @@ import pytest
 
 import metarl
 from metarl.experiments.arguments import parse
-from metarl.experiments.cli import main
+from metarl.experiments.cli import _COMMANDS, main
 from metarl.experiments.commands import train
 from metarl.experiments.configuration import ALGORITHMS
 from metarl.experiments.fewshot_settings import LEARNERS
+from metarl.experiments.options import EvaluationOptions
+from metarl.experiments.outside import OwnWords
 from metarl.experiments.presets.table import FEWSHOT_PRESETS, RL_FAMILIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -147,19 +149,17 @@ def known_options(page: Path) -> frozenset[str]:
     return experiment_options()
 
 
-COMMANDS = (
-    "train",
-    "evaluate",
-    "episodes",
-    "predict",
-    "diagnose",
-    "export",
-    "video",
-    "compare",
-    "queue",
-    "sweep",
-    "study",
-)
+@cache
+def command_options() -> frozenset[str]:
+    """The options of the commands that work on runs, and those that their help speaks of."""
+    known: set[str] = set()
+    for module in [importlib.import_module(f"metarl.experiments.{_COMMANDS[command]}") for command in _COMMANDS]:
+        kinds = [kind for word, kind in vars(module).items() if word.endswith("Arguments") and is_dataclass(kind)]
+        for kind in (*kinds, EvaluationOptions, OwnWords):
+            known |= {f"--{each.name.replace('_', '-')}" for each in fields(kind)}
+        texts = [getattr(module, "HELP", ""), *(str(kind.__doc__) for kind in kinds)]
+        known |= set(re.findall(r"--[a-z][\w-]*", " ".join(texts)))
+    return frozenset(known)
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if "--" in _FENCE.sub("", page.read_text())], ids=name)
@@ -167,9 +167,7 @@ def test_the_options_that_a_page_speaks_of_exist(page: Path) -> None:
     text = _FENCE.sub("", page.read_text())
     spans = re.findall(r"`([^`]+)`", text)
     unknown = {option for span in spans for option in re.findall(r"--[a-z][\w.-]*\w", span)} - known_options(page)
-    plain = {option for option in unknown if "." not in option}  # of commands
-    helps = "".join(map(help_of, COMMANDS)) if plain else ""
-    assert [option for option in sorted(unknown) if f"{option} " not in helps] == []
+    assert unknown <= command_options(), sorted(unknown - command_options())
 
 
 def test_every_learner_and_agent_has_a_page_that_trains_it() -> None:
@@ -204,22 +202,44 @@ def test_the_modules_and_files_that_a_page_speaks_of_exist(page: Path) -> None:
     assert [file for file in in_code(text, folders) if not (ROOT / file).exists()] == []
 
 
-@pytest.mark.parametrize("line", command_lines())
-def test_a_command_line_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def trainings() -> tuple[list[str], list[str], list[str]]:
+    """The command lines that train a preset as it is, those that train otherwise, and those that do not train."""
+    lines = command_lines()
+    training = [line for line in lines if line.split()[1] == "train" and not _OWN_FILE.search(line)]
+    plain = [line for line in training if len(line.split()) == 3]
+    others = [line for line in lines if line.split()[1] != "train"]
+    return plain, [line for line in training if line not in plain], others
+
+
+PRESETS, TRAININGS, OTHERS = trainings()
+
+
+def test_presets_that_are_trained_as_they_are_exist() -> None:
+    known = {*FEWSHOT_PRESETS, *(preset for family in RL_FAMILIES.values() for preset in family)}
+    assert len(PRESETS) > 30
+    assert [line for line in PRESETS if line.split()[2] not in known] == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("line", TRAININGS)
+def test_a_training_is_understood(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Read as it would be, with its values, up to the work itself."""
+    for work in ("_train_one", "_train_group"):
+        monkeypatch.setattr(train, work, lambda *given: 0)
+    monkeypatch.setattr(train, "placed", contextlib.nullcontext)
+    words = shlex.split(line)[1:]
+    if words[-1] == "--help":
+        help_of(*words[:-1])
+    else:
+        assert main(words) == 0
+
+
+@pytest.mark.parametrize("line", OTHERS)
+def test_a_command_line_is_understood(line: str) -> None:
     _, command, *words = shlex.split(line)
-    if command == "train":
-        for work in ("_train_one", "_train_group"):
-            monkeypatch.setattr(train, work, lambda *given: 0)
-        monkeypatch.setattr(train, "placed", contextlib.nullcontext)
-        if "--help" in words:
-            help_of(command, *words[:-1])
-        elif not _OWN_FILE.search(line):
-            assert main(["train", *words]) == 0
-    elif command in ("study", "sweep", "queue", "list"):
-        text = help_of(command, words[0]) if command == "study" else help_of(command) + " --benchmark"
-        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
-            assert re.search(rf"{re.escape(option)}\b", text), f"{option} is not an option of metarl {command}"
+    if command in ("study", "sweep", "queue", "list"):
+        known = command_options() | experiment_options()
+        assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known
     else:
         module = importlib.import_module(f"metarl.experiments.commands.{command}")
         parse(getattr(module, f"{command.title()}Arguments"), words, f"metarl {command}")
