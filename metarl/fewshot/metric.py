@@ -1,8 +1,8 @@
 """The common parts of metric learners: an embedding, and queries judged by their distances to the support set."""
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from typing import Self, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -132,16 +132,22 @@ class MetricLearner(ModuleLearner):
 
     @torch.no_grad()
     def embed_classes(self, episodes: Source, *, views: int = 1, at_once: int = 500) -> Source:
-        """The same episodes, whose inputs are features: each example is embedded once, however often it is drawn.
+        """The same episodes, whose inputs are features: each example is embedded once, when it is first drawn.
 
         Args:
             episodes: Episodes of plain examples.
             views: Number of views of every example, whose mean features stand for it: the example itself, and
-                copies that are turned, moved, scaled and sheared a little, always the same ones.
+                copies that are turned, moved, scaled and sheared a little, always the same ones. All examples are
+                embedded at once where there are several.
             at_once: Number of examples that are held in memory together.
         """
-        features = self.features(episodes.data.examples, views=views, at_once=at_once)
-        return episodes.with_data(ClassData(episodes.data.names, features, episodes.data.counts))
+        data = episodes.data
+        if views > 1:
+            features = self.features(data.examples, views=views, at_once=at_once)
+        else:
+            when_drawn = FeaturesWhenDrawn(data.examples, lambda rows: self.features(rows, at_once=at_once))
+            features = cast(Tensor, when_drawn)  # indexed by rows, which is all that is done with examples
+        return episodes.with_data(ClassData(data.names, features, data.counts))
 
     @torch.no_grad()
     def features(self, examples: Tensor, *, views: int = 1, at_once: int = 500) -> Tensor:
@@ -171,6 +177,47 @@ class MetricLearner(ModuleLearner):
             return features[:, : support.shape[1]], features[:, support.shape[1] :]
         fixed = network.moments(network.params, support)
         return network(network.params, support), network(network.params, query, fixed=fixed)
+
+
+class FeaturesWhenDrawn:
+    """The features of examples, each of which is computed when it is first asked for.
+
+    Args:
+        examples: Examples [example, *input].
+        embed: Function from examples to features [example, *feature].
+    """
+
+    def __init__(self, examples: Tensor, embed: Callable[[Tensor], Tensor]) -> None:
+        self._examples, self._embed = examples, embed
+        self._is_there = torch.zeros(len(examples), dtype=torch.bool, device=examples.device)
+        self._features: Tensor | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the examples, which is that of the features."""
+        return self._examples.device
+
+    @property
+    def num_embedded(self) -> int:
+        """The number of examples that were embedded."""
+        return int(self._is_there.sum())
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The features of examples at some rows, int64 [row]."""
+        is_drawn = torch.zeros_like(self._is_there)
+        is_drawn[rows] = True
+        missing = (is_drawn & ~self._is_there).nonzero().squeeze(1)
+        if len(missing):
+            features = self._embed(self._examples[missing])
+            if self._features is None:
+                self._features = features.new_empty(len(self), *features.shape[1:])
+            self._features[missing] = features
+            self._is_there[missing] = True
+        assert self._features is not None
+        return self._features[rows]
 
 
 def is_transductive(learner: Learner) -> bool:

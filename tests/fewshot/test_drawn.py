@@ -183,3 +183,27 @@ def test_two_runs_are_evaluated_on_the_same_list(tmp_path: Path, omniglot_archiv
         assert data["adaptation"][0]["accuracy_mean"] == pytest.approx(np.mean(scores[name]))
     assert len(json.loads(listed.read_text())["episodes"][0][0][1]) == 2
     assert main(["evaluate", str(folder), "--tasks", str(listed), "--num-ways", "2"]) == 2
+
+
+def test_what_is_not_drawn_is_not_embedded() -> None:
+    torch.manual_seed(0)
+    learner = Prototypical(nn.Linear(2, 3), PrototypicalConfig())
+    data = ClassData.of(torch.randn(400, 2), torch.arange(400) // 100)
+    source = ClassEpisodes(data, num_ways=3, num_shots=1, num_queries=2)
+    embedded = learner.embed_classes(source)
+    when_drawn: Any = embedded.data.examples
+    drawn = [source.draw(2, np.random.default_rng(seed)) for seed in (0, 1, 0)]
+    rows = set()
+    for seed, tasks in zip((0, 1, 0), drawn, strict=True):
+        inputs = embedded.sample(2, np.random.default_rng(seed)).query.inputs
+        plain = source.sample(2, np.random.default_rng(seed)).query.inputs
+        assert torch.allclose(inputs, learner.network.module(plain), atol=1e-6)
+        rows |= {
+            (place, number)
+            for task in tasks
+            for place, *numbers in zip(*task, strict=True)
+            for few in numbers
+            for number in few
+        }
+        assert when_drawn.num_embedded == len(rows)
+    assert len(rows) < 400 == len(when_drawn)
