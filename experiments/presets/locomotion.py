@@ -106,10 +106,12 @@ QUICKSTART: Presets = {
 }
 
 LOCOMOTION: Presets = {
-    "half-cheetah-dir-promp": _published(
+    "half-cheetah-dir-promp": experiment_preset(
         "half-cheetah-dir",
         PrompConfig(adaptation=ADAPTATION),
-        "Rothfuss et al. 2019, appendix, with gae_lambda 0.95; 160 million environment steps",
+        TrainingConfig(iterations=250, meta_batch_size=20, evaluate_every=25),
+        None,
+        "Rothfuss et al. 2019, appendix, with gae_lambda 0.95 and 20 tasks; 20 million environment steps",
     ),
     "half-cheetah-dir-maml-ppo": _published(
         "half-cheetah-dir",
