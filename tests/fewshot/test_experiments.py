@@ -323,7 +323,8 @@ def test_evaluate_refuses_what_a_run_cannot_do(
 ) -> None:
     line = _error(capsys, ["evaluate", str(protonet), "--num-ways", "8"])
     assert "8-way episodes need at least 8 classes" in line
-    assert "--tasks" in _error(capsys, ["evaluate", str(protonet), "--tasks", "t.json"])
+    assert "list of episodes" in _error(capsys, ["evaluate", str(protonet), "--tasks", "t.json"])
+    assert "--horizon" in _error(capsys, ["evaluate", str(protonet), "--horizon", "5"])
     config = json.loads((protonet / "config.json").read_text())
     config["experiment"]["learner"]["algorithm"] = "magic"
     (tmp_path / "config.json").write_text(json.dumps(config))
