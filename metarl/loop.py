@@ -5,7 +5,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,6 +15,7 @@ from metarl.runs.cores import is_first
 from metarl.runs.files import WriteError
 from metarl.runs.loggers import Logger
 from metarl.runs.metrics import Axis, last_iteration
+from metarl.runs.pending import Pending
 
 
 class TrainingDiverged(RuntimeError):
@@ -78,7 +78,7 @@ class Work(Protocol):
     def iterate(self, progress: Progress) -> dict[str, float]:
         """One outer update; counts what it used and returns metrics."""
 
-    def test(self) -> Future[Tested]:
+    def test(self) -> Pending[Tested]:
         """Metrics on test tasks, and the score that they amount to, of what is trained as it is now."""
 
     def state(self, progress: Progress) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def repeat(
             records.settle()  # the iteration before was a good one
             raise
         progress.elapsed_s += time.perf_counter() - started
-        if tested is None or tested.done():
+        if tested is None or tested.is_done:
             records.log(progress, metrics, tested, lambda: work.state(progress))
             stopping = parallel.any_of(stop())
             if stopping or records.is_due():
@@ -191,7 +191,7 @@ class _Held(NamedTuple):
 
     progress: Progress
     metrics: dict[str, float]
-    tested: Future[Tested]
+    tested: Pending[Tested]
     state: dict[str, Any]
     is_saved: bool
 
@@ -232,7 +232,7 @@ class _Records:
         self,
         progress: Progress,
         metrics: dict[str, float],
-        tested: Future[Tested] | None,
+        tested: Pending[Tested] | None,
         state: Callable[[], dict[str, Any]],
     ) -> None:
         """Log and report an iteration, with its evaluation if it has one, and save it if it is the best."""
@@ -267,7 +267,7 @@ class _Records:
                 save_checkpoint(self.folder, state())
         self._saved_at = iteration
 
-    def hold(self, metrics: dict[str, float], tested: Future[Tested], *, is_saved: bool) -> None:
+    def hold(self, metrics: dict[str, float], tested: Pending[Tested], *, is_saved: bool) -> None:
         """Hold the present iteration until its evaluation is done; training may go on."""
         if is_saved:
             self.save_data()

@@ -6,13 +6,12 @@ metrics    = agent.update(experience)
 now and then: the adaptation curve on test tasks, and a checkpoint
 
 An evaluation acts and adapts with a copy of the agent on the CPU, by random numbers of its own. So it is the same
-whether the next iteration waits for it, or begins while workers elsewhere still run it.
+whether the next iteration waits for it, or workers elsewhere run it during the next update.
 """
 
 import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from metarl.runs import parallel, seeding
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_seed
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
-from metarl.runs.pending import begin_work
+from metarl.runs.pending import Pending
 from metarl.runs.seeding import draw_seed
 from metarl.states import load_state, state_of
 from metarl.tasks import Benchmark, Task
@@ -42,7 +41,7 @@ class TrainingConfig:
         meta_batch_size: Number of tasks per update.
         checkpoint_every: Number of iterations between checkpoints; one more is written at the end.
         evaluate_every: Number of iterations between evaluations on test tasks; 0 for none while training.
-        overlap_evaluation: Whether the next iteration begins while an evaluation still runs, with workers in other
+        overlap_evaluation: Whether an evaluation runs during the next iteration's update, with workers in other
             processes or on Ray. The numbers are the same; an evaluated iteration is reported one iteration later.
     """
 
@@ -155,6 +154,7 @@ class _AgentTraining:
     folder: Path
     test_tasks: Sequence[Task]
     generators: dict[str, np.random.Generator]
+    waiting: Pending[Tested] | None = None
 
     def iterate(self, progress: Progress) -> dict[str, float]:
         """One meta-iteration."""
@@ -162,6 +162,9 @@ class _AgentTraining:
         started, steps_before = time.perf_counter(), self.collector.steps_collected
         experience = self.agent.collect(self.collector, tasks, self.generators["workers"])
         collected = time.perf_counter()
+        if self.waiting is not None:
+            self.waiting.begin(beside=True)  # the workers have nothing else to do until the update is done
+            self.waiting = None
         metrics = self.agent.update(experience)
         updated = time.perf_counter()
         steps = parallel.total_count(self.collector.steps_collected - steps_before)
@@ -172,13 +175,18 @@ class _AgentTraining:
             "time/env_steps_per_s": steps / (updated - started),
         }
 
-    def test(self) -> Future[Tested]:
-        """An evaluation of the agent as it is now, begun beside this thread where that is possible."""
+    def test(self) -> Pending[Tested]:
+        """An evaluation of the agent as it is now; where it can be beside the next update, it begins there."""
         others = beside(self.collector) if self.config.overlap_evaluation else None
         actor = copy.deepcopy(self.agent.actor())
         rng = np.random.default_rng(draw_seed(self.generators["evaluation"]))
         collector = DividedCollector(others or self.collector)
-        return begin_work(lambda: self._tested(actor, collector, rng), beside=others is not None)
+        pending = Pending(lambda: self._tested(actor, collector, rng))
+        if others is None:
+            pending.begin(beside=False)
+        else:
+            self.waiting = pending
+        return pending
 
     def _tested(self, actor: Actor, collector: Collector, rng: np.random.Generator) -> Tested:
         """The adaptation curve on test tasks, and success, or return where there is none, at its end."""

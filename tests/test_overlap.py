@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from metarl.loop import TrainingDiverged
 from metarl.runs.checkpoint import BEST, CHECKPOINT, load_checkpoint
 from metarl.runs.cores import WorkerError
 from metarl.runs.metrics import CsvLogger
-from metarl.runs.pending import begin_work
+from metarl.runs.pending import Pending
 from metarl.tasks import Benchmark, Task
 from metarl.training import EvaluationConfig, TrainingConfig, train
 from metarl.trajectories import Trajectories
@@ -84,36 +83,40 @@ def workers() -> Iterator[Workers]:
 
 
 class Late:
-    """Workers whose evaluations wait until the training's next collection: without overlap they wait in vain.
+    """Workers whose evaluations wait for the next update, and the other way round: without overlap both in vain.
 
     Args:
         workers: Workers in other processes.
-        then: Called once, in the collection that an evaluation has waited for.
+        then: Called once, in the update that an evaluation waits for.
     """
 
     def __init__(self, workers: Workers, then: Callable[[], None] = lambda: None) -> None:
         self._workers, self._then = workers, then
-        self._evaluates = self._trains = threading.Event()
+        self._evaluates, self._updates = threading.Event(), threading.Event()
         self.steps_collected, self.num_waits = 0, 0
+
+    def begin_update(self) -> None:
+        if self.num_waits and not self._updates.is_set():
+            assert self._evaluates.wait(30), "the evaluation did not begin"
+            self._then()
+            self._updates.set()
 
     def collect(
         self, actor: Actor, tasks: Sequence[Task], num_episodes: int, seed: int, *, places: Any = None
     ) -> Trajectories:
-        if self.num_waits and not self._trains.is_set():
-            self._then()
-            self._trains.set()
         trajectories = self._workers.collect(actor, tasks, num_episodes, seed, places=places)
         self.steps_collected += trajectories.num_steps
         return trajectories
 
     def beside(self) -> Collector:
-        others, trains = self._workers.beside(), self._trains
+        others = self._workers.beside()
         assert others is not None
         self.num_waits += 1
         plain = others.collect
 
         def collect(*arguments: Any, **named: Any) -> Trajectories:
-            assert trains.wait(30), "the next iteration did not begin"
+            self._evaluates.set()
+            assert self._updates.wait(30), "the next update did not begin"
             return plain(*arguments, **named)
 
         others.collect = collect  # type: ignore[method-assign]
@@ -125,8 +128,12 @@ def _train(
 ) -> list[int]:
     """Train a run; the iterations in the order in which they are reported."""
     reported: list[int] = []
+    agent: Any = make_agent(run.experiment, run.benchmark)
+    if isinstance(collector, Late):
+        late, update = collector, agent.update
+        agent.update = lambda experience: (late.begin_update(), update(experience))[1]
     train(
-        make_agent(run.experiment, run.benchmark),
+        agent,
         run.benchmark,
         collector,
         replace(run.experiment.training, overlap_evaluation=overlap),
@@ -441,9 +448,8 @@ def test_threads_that_share_workers_get_the_bits_that_each_gets_alone(workers: W
     expected = [workers.collect(actor, tasks, 2, seed) for seed in (0, 1)]
     assert workers.steps_collected - before == 2 * expected[0].num_steps
     assert others.steps_collected == 0
-    together = begin_work(
-        lambda: [others.collect(copy.deepcopy(actor), tasks, 2, seed=0) for _ in range(5)], beside=True
-    )
+    together = Pending(lambda: [others.collect(copy.deepcopy(actor), tasks, 2, seed=0) for _ in range(5)])
+    together.begin(beside=True)
     mine = [workers.collect(actor, tasks, 2, seed=1) for _ in range(5)]
     for trajectories, like in (*((t, expected[0]) for t in together.result()), *((t, expected[1]) for t in mine)):
         assert torch.equal(trajectories.rewards, like.rewards)
@@ -466,10 +472,15 @@ def _collect_until_closed(workers: Workers) -> BaseException | None:
         while others.collect(actor, tasks, 2, seed=0):
             collects.set()
 
-    ended = begin_work(collect, beside=True)
+    ended = Pending(collect)
+    ended.begin(beside=True)
     assert collects.wait(60)
     workers.close()
-    return ended.exception(30)
+    try:
+        ended.result()
+    except BaseException as error:
+        return error
+    return None
 
 
 def test_workers_that_are_closed_while_a_thread_collects_leave_nothing_behind(workers: Workers) -> None:
@@ -515,7 +526,19 @@ def test_work_at_once_raises_at_once_and_work_beside_where_it_is_asked_for() -> 
         raise ValueError(threading.current_thread() is threading.main_thread())
 
     with pytest.raises(ValueError, match="True"):
-        begin_work(fail, beside=False)
-    future: Future[None] = begin_work(fail, beside=True)
+        Pending(fail).begin(beside=False)
+    pending = Pending(fail)
+    assert not pending.is_done
+    pending.begin(beside=True)
+    pending.wait()
+    assert pending.is_done
     with pytest.raises(ValueError, match="False"):
-        future.result(10)
+        pending.result()
+
+
+def test_work_that_was_not_begun_is_done_when_it_is_asked_for() -> None:
+    pending = Pending(lambda: 7)
+    pending.wait()  # for nothing
+    assert pending.result() == 7
+    pending.begin(beside=False)
+    assert pending.is_done

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from metarl.agents.pearl.actor import LatentActor
 from metarl.executors.divided import DividedCollector
 from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.replay import Transitions, concatenate_transitions
-from metarl.runs.pending import begin_work
+from metarl.runs.pending import Pending
 from metarl.runs.seeding import draw_seed
 from metarl.tasks import Task
 from metarl.trajectories import Trajectories, observation_parts
@@ -62,7 +61,7 @@ def collect_whole(
     return Collection(rounds, num_episodes if actor.num_context is None else actor.num_context)
 
 
-def begin_trials(collector: Collector, collect: Callable[[], Collection]) -> Future[Collection]:
+def begin_trials(collector: Collector, collect: Callable[[], Collection]) -> Pending[Collection]:
     """Begin to collect: beside the calling thread if the collector's workers are elsewhere, otherwise at once."""
     is_elsewhere = beside(collector) is not None
     if not is_elsewhere:
@@ -71,7 +70,9 @@ def begin_trials(collector: Collector, collect: Callable[[], Collection]) -> Fut
             "give --workers processes or ray, and --num-workers 2 or more"
         )
         warnings.warn(text, RuntimeWarning, stacklevel=2)
-    return begin_work(collect, beside=is_elsewhere)
+    trials = Pending(collect)
+    trials.begin(beside=is_elsewhere)
+    return trials
 
 
 def as_transitions(trajectories: Trajectories, learned_reward: str | None) -> Transitions:

@@ -27,7 +27,6 @@ before, and are stored after them.
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -67,6 +66,7 @@ from metarl.runs.configs import (
     check_positive,
     check_sizes,
 )
+from metarl.runs.pending import Pending
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import FiniteTasks, Task, TaskEnv
 
@@ -267,7 +267,7 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
         self._sampling = torch_generator(seed, device)
         self._captured: CudaGraph | None = None
-        self._under_way: Future[Collection] | None = None  # trials that are collected during an update
+        self._under_way: Pending[Collection] | None = None  # trials that are collected during an update
 
     def actor(self) -> LatentActor:
         """The actor for evaluation: the policy's mode, with latents from the prior, then from the posterior."""
@@ -319,7 +319,7 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
                 self.updates += 1
         except FloatingPointError:
             if under_way is not None:
-                under_way.exception()  # waits: after an update nobody collects
+                under_way.wait()  # after an update nobody collects
             raise
         if under_way is not None:
             self.store(under_way.result())

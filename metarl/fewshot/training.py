@@ -7,7 +7,6 @@ now and then: scores on held-out tasks, and a checkpoint
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts
 from metarl.runs.lock import locked
 from metarl.runs.loggers import Logger
-from metarl.runs.pending import begin_work
+from metarl.runs.pending import Pending
 from metarl.runs.seeding import draw_seed, streams
 from metarl.states import load_state, state_of
 
@@ -148,9 +147,11 @@ class _LearnerTraining:
         progress.tasks += num_updates * self.config.meta_batch_size
         return sums
 
-    def test(self) -> Future[Tested]:
+    def test(self) -> Pending[Tested]:
         """Scores of the learner as it is now; they are there at once."""
-        return begin_work(self._scores, beside=False)
+        pending = Pending(self._scores)
+        pending.begin(beside=False)
+        return pending
 
     def _scores(self) -> Tested:
         """Scores on validation tasks, or others where there are none; the last of them is what is best."""

@@ -1,31 +1,58 @@
-"""begin_work(): work beside the thread that began it, whose result is waited for when it is needed."""
+"""Pending: work whose result is waited for when it is needed, done in a thread of its own meanwhile."""
 
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
 
-def begin_work(work: Callable[[], Result], *, beside: bool) -> Future[Result]:
-    """Begin some work, in a thread of its own or at once; the future's `result` waits for it and raises its error.
+class Pending(Generic[Result]):
+    """Some work, and its result when it is asked for.
 
     Args:
-        work: Function that does it; in a thread it must read nothing that the calling thread writes meanwhile.
-        beside: Whether to use a thread; otherwise the work is done, or its error raised, before this returns.
+        work: Function that does it; it must read nothing that the threads beside it write.
     """
-    future: Future[Result] = Future()
-    if not beside:
-        future.set_result(work())
-        return future
 
-    def run() -> None:
+    def __init__(self, work: Callable[[], Result]) -> None:
+        self._work = work
+        self._future: Future[Result] | None = None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the result, or an error, is there."""
+        return self._future is not None and self._future.done()
+
+    def begin(self, *, beside: bool) -> None:
+        """Do the work, unless it has begun.
+
+        Args:
+            beside: Whether a thread does it; otherwise it is done, or its error raised, when this returns.
+        """
+        if self._future is not None:
+            return
+        future: Future[Result] = Future()
+        if beside:
+            # A program that is stopped at once does not wait for it.
+            threading.Thread(target=self._run, args=(future,), daemon=True).start()
+        else:
+            future.set_result(self._work())
+        self._future = future
+
+    def result(self) -> Result:
+        """Wait for the result; an error of the work is raised here."""
+        self.begin(beside=True)
+        assert self._future is not None
+        return self._future.result()
+
+    def wait(self) -> None:
+        """Wait for the end of what has begun, whatever it is."""
+        if self._future is not None:
+            self._future.exception()
+
+    def _run(self, future: Future[Result]) -> None:
         try:
-            future.set_result(work())
+            future.set_result(self._work())
         except BaseException as error:  # it is raised where the result is asked for
             future.set_exception(error)
-
-    # A program that is stopped at once does not wait for it.
-    threading.Thread(target=run, daemon=True).start()
-    return future
