@@ -1,14 +1,14 @@
 """The tasks of an experiment: which classes, ways and distortions go to training and which are held out."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from metarl.fewshot.data.class_tasks import EpisodesConfig
-from metarl.fewshot.data.classes import ClassEpisodes
+from metarl.fewshot.data.class_tasks import EpisodesConfig, ImageClasses, Splits
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.data.sinusoids import HarmonicData
 from metarl.fewshot.sources import Sources
@@ -94,3 +94,28 @@ def test_harmonics_are_noisy_in_training_only() -> None:
     assert torch.equal(drawn[0].inputs, drawn[1].inputs)
     noise = drawn[0].targets - drawn[1].targets
     assert 0.09 < float(noise.std()) < 0.11
+
+
+@dataclass(frozen=True)
+class _Few(ImageClasses):
+    """Five classes for every split, of which the fourth has but one image."""
+
+    size: int = 4
+
+    def read(self, device: torch.device) -> tuple[ClassData, Splits]:
+        counts = torch.tensor([3, 4, 3, 1, 5])
+        data = ClassData(tuple("abcde"), torch.zeros(16, 1, 4, 4, dtype=torch.uint8), counts)
+        return data, Splits(data, data.select([]), data)
+
+
+def test_classes_of_too_few_images_are_refused_or_left_out() -> None:
+    data = _Few("nowhere", EpisodesConfig(3, 1, 2))
+    with pytest.raises(ValueError, match="class 'd' has 1 examples"):
+        data.make(torch.device("cpu"))
+    sources = replace(data, episodes=replace(data.episodes, leave_out_small=True)).make(torch.device("cpu"))
+    assert _classes(sources.train) == _classes(sources.held_out["test"]) == ("a", "b", "c", "e")
+    more = EpisodesConfig(3, 1, 2, train_shots=2, train_queries=1, leave_out_small=True)
+    sources = replace(data, episodes=more).make(torch.device("cpu"))
+    assert len(_classes(sources.held_out["test"])) == 4
+    with pytest.raises(ValueError, match="train classes: 3-way episodes need at least 3 classes, got 2"):
+        replace(data, episodes=replace(more, train_queries=2)).make(torch.device("cpu"))

@@ -47,6 +47,7 @@ class EpisodesConfig:
         min_ways: Least number of classes of a task, where they differ.
         max_support: Largest number of support examples of a task, where they differ.
         max_class_support: Largest share of a class in the size of the support set, where they differ.
+        leave_out_small: Classes with fewer examples than a task takes are left out, instead of refused.
     """
 
     num_ways: int = 5
@@ -61,6 +62,7 @@ class EpisodesConfig:
     min_ways: int = 5
     max_support: int = 500
     max_class_support: int = 100
+    leave_out_small: bool = False
 
     def __post_init__(self) -> None:
         if self.unequal != "none":
@@ -151,6 +153,8 @@ class ImageClasses(DataConfig):
             labels: TrainLabels = "task",
         ) -> ClassEpisodes | UnequalEpisodes:
             ways, shots, queries = sizes
+            if self.episodes.leave_out_small and not unequal:
+                part = part.with_at_least(shots + queries)
             try:
                 if unequal:
                     limits = self.episodes.unequal_sizes(sizes)

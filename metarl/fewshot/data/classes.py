@@ -83,6 +83,12 @@ class ClassData:
         picked = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
         return ClassData(tuple(names), self.examples[picked.to(self.examples.device)], self.counts[chosen])
 
+    def with_at_least(self, num_examples: int) -> "ClassData":
+        """The classes that have so many examples or more."""
+        pairs = zip(self.names, self.counts.tolist(), strict=True)
+        names = [name for name, count in pairs if count >= num_examples]
+        return self if len(names) == len(self.names) else self.select(names)
+
     def with_classes_of(self, other: "ClassData") -> "ClassData":
         """The classes of both."""
         examples = torch.cat([self.examples, other.examples])
