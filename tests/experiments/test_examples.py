@@ -132,7 +132,7 @@ def test_a_lesson_says_what_it_teaches_and_can_be_imported(name: str) -> None:
 def test_a_lesson_shows_what_it_promises(name: str, tmp_path: Path) -> None:
     printed, holds, left = LESSONS[name]
     words = [sys.executable, EXAMPLES / f"{name}.py", "out"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=580, check=False)
     assert done.returncode == 0, done.stderr
     match = re.search(printed, done.stdout)
     assert match is not None, done.stdout
