@@ -68,6 +68,7 @@ def command(words: list[str]) -> int:
     recording = None if arguments.recording is None else load_recording(arguments.recording)
     card: dict[str, Any] = {}
     if arguments.source.is_file():
+        _check_without_support(arguments)
         check_export(arguments.onnx)
         saved = load_policy(arguments.source)
         _check_kind(saved.actor)
@@ -79,8 +80,7 @@ def command(words: list[str]) -> int:
         if isinstance(run, FewshotRun):
             return _export_learner(run, arguments)
         assert isinstance(run, AgentRun)
-        if arguments.support is not None:
-            raise UsageError(f"--support is of few-shot runs, {run.folder} is one of an agent; leave it out")
+        _check_without_support(arguments)
         check_export(arguments.onnx)
         agent = run.agent(checkpoint=arguments.checkpoint)
         _check_kind(agent.actor())
@@ -115,6 +115,11 @@ def _say_written(exported: Exported) -> int:
     say(f"written to {exported.model}, {exported.card.name} and {exported.runner.name}")
     say(f"largest difference from torch in checked steps: {exported.largest_difference:.1e}")
     return 0
+
+
+def _check_without_support(arguments: ExportArguments) -> None:
+    if arguments.support is not None:
+        raise UsageError(f"--support is of few-shot runs, {arguments.source} holds a policy; leave it out")
 
 
 def _check_kind(actor: object) -> None:

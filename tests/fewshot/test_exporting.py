@@ -281,3 +281,10 @@ def test_an_adapted_network_is_a_module_with_the_adapted_weights() -> None:
     assert len(list(network.parameters())) == 4
     with pytest.raises(TypeError, match="no gradient steps"):
         adapted_network(Siamese(_dense(), SiameseConfig()), support, 1)
+
+
+def test_a_policy_takes_no_support_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "policy.safetensors").write_bytes(b"")
+    words = ["export", str(tmp_path / "policy.safetensors"), "--onnx", str(tmp_path / "m.onnx")]
+    assert main([*words, "--support", str(tmp_path)]) == 2
+    assert "--support is of few-shot runs" in capsys.readouterr().err
