@@ -172,7 +172,7 @@ def test_a_run_is_told_with_its_settings_films_and_commands(pages: dict[str, Pag
         "untrained",
     ):
         assert text in page, text
-    assert "metarl train half-cheetah-dir-promp --training.iterations 200 --seed 0" in page
+    assert "metarl train half-cheetah-dir-promp --training.iterations 200 --training.meta-batch-size 40" in page
     assert "git_commit 020e40bd15a8" in page
     assert "One seed says nothing about others" in page
     assert "Worst tasks" not in page  # both tasks have rows of their own
