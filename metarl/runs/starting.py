@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 _LIBRARIES = ("numpy", "torch", "gymnasium", "mujoco", "metaworld", "stable_baselines3")
-_WITH_THREADS = ("metarl.deploy.runner", "metarl.experiments.bench.export")
+_WITH_THREADS = ("metarl.deploy.runner", "metarl.deploy.classifier", "metarl.experiments.bench.export")
 """Modules that import onnxruntime, which starts a thread at once: copies of a process with threads may hang."""
 _SOCKET = "/pymp-12345678/listener-12345678"
 _LONGEST_ADDRESS = 107  # bytes of a socket's path on Linux

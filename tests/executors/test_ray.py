@@ -171,7 +171,7 @@ class _Answering:
 
 def test_an_error_of_one_call_is_not_raised_again_by_the_next() -> None:
     executor: Any = RayActors.__new__(RayActors)
-    executor._ray = _Answering()
+    executor._ray, executor._is_closed = _Answering(), False
     executor._workers = [executor._ray.worker("first"), executor._ray.worker("second")]
 
     def collected(rests: list[bytes]) -> dict[int, Any]:

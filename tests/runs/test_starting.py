@@ -74,6 +74,7 @@ def small_server(own_server: None, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_has_imported_what_this_process_has_and_has_one_thread() -> None:
     import metaworld
 
+    import metarl.deploy.classifier
     import metarl.deploy.runner  # whose library starts a thread when it is imported
     import metarl.experiments.working
     import metarl.workers

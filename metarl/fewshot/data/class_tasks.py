@@ -65,6 +65,7 @@ class EpisodesConfig:
     leave_out_small: bool = False
 
     def __post_init__(self) -> None:
+        check_counts(self, "min_ways", "max_support", "max_class_support", most=MOST_TASKS)
         if self.unequal != "none":
             self.unequal_sizes(self.held_out)
             if self.within_groups != "none":
