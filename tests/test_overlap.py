@@ -1,7 +1,6 @@
 """Evaluating while training goes on: the same numbers to the bit, also after a stop and for what ends badly."""
 
 import copy
-import csv
 import multiprocessing
 import os
 import signal
@@ -38,6 +37,7 @@ from metarl.tasks import Benchmark, Task
 from metarl.training import EvaluationConfig, TrainingConfig, train
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
+from tests.run_folders import rows_of, values
 
 pytestmark = pytest.mark.thorough
 
@@ -152,26 +152,11 @@ def _made(agent: str, folder: Path) -> Any:
     return make_run(prepare_run("run", _experiment(agent)), folder)
 
 
-def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
-
-
-def _values(tree: Any) -> list[Any]:
-    """The numbers and bytes of a checkpoint, without its times."""
-    if isinstance(tree, dict):
-        return [x for name, value in tree.items() if name != "elapsed_s" for x in _values(value)]
-    if isinstance(tree, list | tuple):
-        return [x for value in tree for x in _values(value)]
-    return [tree.numpy().tobytes() if isinstance(tree, torch.Tensor) else tree]
-
-
 def _assert_same(first: Path, second: Path) -> None:
     """Metrics and checkpoints of two run folders are the same to the bit."""
-    assert _rows(first) == _rows(second)
+    assert rows_of(first) == rows_of(second)
     for name in (CHECKPOINT, BEST):
-        assert _values(load_checkpoint(first / name)) == _values(load_checkpoint(second / name)), name
+        assert values(load_checkpoint(first / name)) == values(load_checkpoint(second / name)), name
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +180,7 @@ def test_an_evaluation_beside_the_next_iteration_changes_no_bit(
     run, late = _made(agent, tmp_path / "run"), Late(workers)
     assert _train(run, late) == [1, 2, 3, 4, 5]
     assert late.num_waits == 1
-    assert [row["iteration"] for row in _rows(run.folder) if row["test/return_after_1"]] == ["3"]
+    assert [row["iteration"] for row in rows_of(run.folder) if row["test/return_after_1"]] == ["3"]
     _assert_same(plain(agent), run.folder)
 
 
@@ -223,7 +208,7 @@ def test_a_stop_after_an_evaluated_iteration_waits_for_the_evaluation(
         return len(asked) == 3
 
     assert _train(run, workers, third) == [1, 2, 3]
-    assert _rows(run.folder)[2]["test/return_after_1"]
+    assert rows_of(run.folder)[2]["test/return_after_1"]
     assert _train(open_run(run.folder), workers) == [4, 5]
     _assert_same(plain("promp"), run.folder)
 
@@ -238,7 +223,7 @@ def test_a_killed_run_makes_the_evaluation_again(
 
     with pytest.raises(KeyboardInterrupt):
         _train(run, Late(workers, then=die))
-    assert len(_rows(run.folder)) == 2
+    assert len(rows_of(run.folder)) == 2
     assert not (run.folder / CHECKPOINT).exists()
     assert (run.folder / "replay.bin").exists()  # of the checkpoint that was not written
     assert _train(open_run(run.folder), workers) == [1, 2, 3, 4, 5]
@@ -271,9 +256,9 @@ def test_what_fails_beside_an_evaluation_leaves_the_evaluated_iteration_whole(
     kind = TrainingDiverged if isinstance(error, FloatingPointError) else WorkerError
     with pytest.raises(kind, match=r"iteration 4: nan on task 1; the checkpoint of iteration 3|worker 1 failed"):
         _train(run, Late(workers))
-    assert _rows(run.folder) == _rows(expected)[:3]
+    assert rows_of(run.folder) == rows_of(expected)[:3]
     assert load_checkpoint(run.folder / CHECKPOINT)["progress"]["iteration"] == 3
-    assert _values(load_checkpoint(run.folder / BEST)) == _values(load_checkpoint(expected / BEST))
+    assert values(load_checkpoint(run.folder / BEST)) == values(load_checkpoint(expected / BEST))
 
 
 def test_an_evaluation_that_is_not_finite_names_its_own_iteration(
@@ -287,7 +272,7 @@ def test_an_evaluation_that_is_not_finite_names_its_own_iteration(
     monkeypatch.setattr("metarl.evaluation._finite_returns", fail)
     with pytest.raises(TrainingDiverged, match=r"iteration 3: the return on test task 0 .*no checkpoint yet"):
         _train(run, Late(workers))
-    assert [row["iteration"] for row in _rows(run.folder)] == ["1", "2"]
+    assert [row["iteration"] for row in rows_of(run.folder)] == ["1", "2"]
 
 
 def _collecting(**options: Any) -> Experiment:
@@ -367,11 +352,11 @@ def test_pearl_that_collects_while_updating_learns_from_the_iteration_before(
         usual.update(usual.collect(workers, tasks, rngs[2]))
         assert {name: metrics[name] for name in Pearl.METRICS} == {name: expected[name] for name in Pearl.METRICS}
         assert metrics["train/return_post"] == expected["train/return_post"]
-        assert _values(agent.learned_state()) == _values(plain.learned_state())
-        assert _values(agent.learned_state()) != _values(usual.learned_state())
+        assert values(agent.learned_state()) == values(plain.learned_state())
+        assert values(agent.learned_state()) != values(usual.learned_state())
     assert meanwhile.num_beside == 3
     plain.store(before[0])
-    assert _values(agent.replay.state_dict()) == _values(plain.replay.state_dict())
+    assert values(agent.replay.state_dict()) == values(plain.replay.state_dict())
 
 
 @pytest.fixture(scope="module")
@@ -426,14 +411,14 @@ def test_an_update_that_fails_waits_for_what_is_collected_beside_it(
     monkeypatch.setattr(Pearl, "step", lambda self, draw: torch.full((len(Pearl.METRICS),), torch.nan))
     rng = np.random.default_rng(0)
     experience = agent.collect(meanwhile, benchmark.train.sample(2, rng), rng)
-    before = _values(agent.learned_state())
+    before = values(agent.learned_state())
     begins.set()
     with pytest.raises(FloatingPointError, match="PEARL's loss is not finite"):
         agent.update(experience)
     assert meanwhile.num_beside == 1
     steps = meanwhile.steps_collected
     assert steps == 3 * 6 + 2 * 2 * 6  # one episode of each of three tasks, and of two tasks two
-    assert _values(agent.learned_state()) == before
+    assert values(agent.learned_state()) == before
 
 
 def test_threads_that_share_workers_get_the_bits_that_each_gets_alone(workers: Workers) -> None:

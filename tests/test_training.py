@@ -1,6 +1,5 @@
 """Runs: killed and resumed equals uninterrupted, checkpoints are whole, divergence stops a run."""
 
-import csv
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from metarl.runs.loggers import TensorBoardLogger
 from metarl.runs.metrics import CsvLogger
 from metarl.runs.seeding import streams
 from metarl.training import EvaluationConfig, TrainingConfig, restore, train
+from tests.run_folders import rows_of, values
 
 POLICY = PolicyConfig(hidden_sizes=(8,), output_scale=1.0)
 ADAPTATION = AdaptationConfig(inner_lr=0.5, num_episodes=3)
@@ -141,24 +141,10 @@ def _stop_at(iteration: int) -> Callable[[], bool]:
     return stop
 
 
-def _rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{name: v for name, v in row.items() if not name.startswith("time/")} for row in rows]
-
-
-def _tensors(tree: Any) -> list[Any]:
-    if isinstance(tree, dict):
-        return [x for name, v in tree.items() if name != "elapsed_s" for x in _tensors(v)]
-    if isinstance(tree, list | tuple):
-        return [x for v in tree for x in _tensors(v)]
-    return [tree]
-
-
 def _same(first: Path, second: Path) -> bool:
-    a, b = _tensors(load_checkpoint(first / CHECKPOINT)), _tensors(load_checkpoint(second / CHECKPOINT))
+    a, b = (values(load_checkpoint(folder / CHECKPOINT)) for folder in (first, second))
     assert len(a) == len(b) > 5
-    return all(torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y for x, y in zip(a, b, strict=True))
+    return a == b
 
 
 @pytest.mark.thorough
@@ -194,7 +180,7 @@ def test_stopped_and_resumed_equals_uninterrupted(agent: str, benchmark: str, tm
     assert load_checkpoint(parts.folder / CHECKPOINT)["progress"]["iteration"] == 3
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
-    assert _rows(whole.folder) == _rows(parts.folder)
+    assert rows_of(whole.folder) == rows_of(parts.folder)
 
 
 @pytest.mark.thorough
@@ -205,7 +191,7 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: P
     parts = _made("parts", experiment, tmp_path / "parts")
 
     def die() -> bool:
-        if len(_rows(parts.folder)) == 5:
+        if len(rows_of(parts.folder)) == 5:
             raise KeyboardInterrupt
         return False
 
@@ -214,7 +200,7 @@ def test_killed_between_checkpoints_and_resumed_equals_uninterrupted(tmp_path: P
     assert load_checkpoint(parts.folder / CHECKPOINT)["progress"]["iteration"] == 4
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
-    assert _rows(whole.folder) == _rows(parts.folder)
+    assert rows_of(whole.folder) == rows_of(parts.folder)
 
 
 def test_another_seed_trains_otherwise(tmp_path: Path) -> None:
@@ -231,13 +217,13 @@ def test_metrics_count_every_step_adaptation_included(tmp_path: Path) -> None:
     run = _made("run", _experiment("promp", iterations=2, benchmark="half-cheetah-dir"), tmp_path / "run")
     _train(run)
     # 2 tasks x 3 episodes x 6 steps, before and after adaptation
-    assert [row["env_steps"] for row in _rows(run.folder)] == ["72", "144"]
+    assert [row["env_steps"] for row in rows_of(run.folder)] == ["72", "144"]
 
 
 def test_evaluations_are_in_the_metrics_and_cost_no_training_steps(tmp_path: Path) -> None:
     run = _made("run", _experiment("promp"), tmp_path / "run")
     _train(run)
-    filled = [row["iteration"] for row in _rows(run.folder) if row["test/return_after_1"]]
+    filled = [row["iteration"] for row in rows_of(run.folder) if row["test/return_after_1"]]
     assert filled == ["3", "6"]
 
 
@@ -248,7 +234,7 @@ def test_tensorboard_has_the_metrics_over_environment_steps(tmp_path: Path) -> N
     _train(run)
     events = EventAccumulator(str(run.folder / "tensorboard"))
     events.Reload()
-    rows = _rows(run.folder)
+    rows = rows_of(run.folder)
     recorded = events.Scalars("train/return_post")
     assert [event.step for event in recorded] == [int(row["env_steps"]) for row in rows]
     np.testing.assert_allclose(
@@ -340,7 +326,7 @@ def test_metrics_of_iterations_after_the_checkpoint_are_dropped(tmp_path: Path) 
     logger = CsvLogger(tmp_path)
     logger.begin(2, 20)
     logger.log(3, 30, {"a": 7.5, "late": 1.0})
-    rows = _rows(tmp_path)
+    rows = rows_of(tmp_path)
     assert [row["iteration"] for row in rows] == ["1", "2", "3"]
     assert [float(row["a"]) for row in rows] == [1 / 3, 2 / 3, 7.5]
     assert [row["late"] for row in rows] == ["", "", "1"]
@@ -357,7 +343,7 @@ def test_a_foreign_metrics_file_is_an_error_and_is_left_as_it_is(tmp_path: Path)
 def test_a_row_that_a_kill_cut_short_is_dropped(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("iteration,env_steps,a\n1,10,0.5\n2,20,0.25\n1")
     CsvLogger(tmp_path).begin(2, 20)
-    assert [row["iteration"] for row in _rows(tmp_path)] == ["1", "2"]
+    assert [row["iteration"] for row in rows_of(tmp_path)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("name", sorted(RL_PRESETS))
@@ -393,7 +379,7 @@ def _killed_at(run: Any, iteration: int) -> None:
     """Train until metrics.csv has the row of this iteration, and die there without a checkpoint."""
 
     def die() -> bool:
-        if len(_rows(run.folder)) == iteration:
+        if len(rows_of(run.folder)) == iteration:
             raise KeyboardInterrupt
         return False
 
@@ -413,7 +399,7 @@ def test_killed_twice_before_the_first_checkpoint_equals_uninterrupted(tmp_path:
     assert not (parts.folder / CHECKPOINT).exists()
     _train(open_run(parts.folder))
     assert _same(whole.folder, parts.folder)
-    assert _rows(whole.folder) == _rows(parts.folder)
+    assert rows_of(whole.folder) == rows_of(parts.folder)
 
 
 @pytest.mark.thorough
@@ -431,7 +417,7 @@ def test_a_deleted_checkpoint_goes_on_from_the_one_before(
     _train(open_run(parts.folder))
     assert f"going on from {parts.folder / PREVIOUS}" in caplog.text
     assert _same(whole.folder, parts.folder)
-    assert _rows(whole.folder) == _rows(parts.folder)
+    assert rows_of(whole.folder) == rows_of(parts.folder)
 
 
 @pytest.mark.thorough
@@ -491,7 +477,7 @@ def test_the_best_checkpoint_is_that_of_the_best_evaluation(tmp_path: Path) -> N
     _train(run)
     tested = {
         int(row["iteration"]): float(row["test/success_after_1"])  # success counts where a family has it
-        for row in _rows(run.folder)
+        for row in rows_of(run.folder)
         if row["test/success_after_1"]
     }
     assert len(set(tested.values())) == 2
@@ -504,7 +490,7 @@ def test_a_failing_write_says_which_checkpoint_is_intact(tmp_path: Path, monkeyp
     run = _made("run", _experiment("promp"), tmp_path / "run")
 
     def fail_at_the_fourth() -> bool:
-        if len(_rows(run.folder)) == 3:
+        if len(rows_of(run.folder)) == 3:
             monkeypatch.setattr(files.os, "fsync", full)
         return False
 

@@ -246,9 +246,7 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
             example=example_transition(env.single_observation_space, act_size),
             device=device,
         )
-        self.rewards = RewardScale(running=config.normalise_rewards).to(
-            device
-        )  # those that the critics learn from
+        self.rewards = RewardScale(running=config.normalise_rewards).to(device)  # what the critics learn from
         self.target_entropy = -float(act_size) if config.learn_temperature else None
         learner, rate = self.learner, config.outer_lr
         self._critic_leaves = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
@@ -321,9 +319,11 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
             if under_way is not None:
                 under_way.wait()  # after an update nobody collects
             raise
-        if under_way is not None:
-            self.store(under_way.result())
-        latest = experience[-1] if under_way is None else under_way.result()
+        if under_way is None:
+            latest = experience[-1]
+        else:
+            latest = under_way.result()
+            self.store(latest)
         metrics |= return_metrics(latest, self.config.num_prior_episodes)
         return metrics | {"replay/transitions": float(self.replay.num_transitions)}
 

@@ -158,7 +158,31 @@ class ClassSource(Protocol):
         """The same draws with targets of another kind."""
 
 
-class ClassEpisodes:
+class OfClasses:
+    """A source of tasks of some classes, whose draws do not depend on the examples and on the kind of targets.
+
+    Attributes:
+        data: Classes and their examples.
+        labels: Targets of the tasks: places among their own classes, or indices of all classes.
+    """
+
+    data: ClassData
+    labels: TrainLabels
+
+    def with_labels(self, labels: TrainLabels) -> Self:
+        """The same episodes with targets of another kind; the same draws from the same generator."""
+        copied = copy.copy(self)
+        copied.labels = labels
+        return copied
+
+    def with_data(self, data: ClassData) -> Self:
+        """The same draws of other examples of the same classes, such as their features."""
+        copied = copy.copy(self)
+        copied.data = data
+        return copied
+
+
+class ClassEpisodes(OfClasses):
     """N-way K-shot episodes from classes.
 
     Args:
@@ -208,18 +232,6 @@ class ClassEpisodes:
         self.groups = groups
         self._starts = data.starts
         self._members = None if groups is None else _members(groups, num_ways)
-
-    def with_labels(self, labels: TrainLabels) -> Self:
-        """The same episodes with targets of another kind; the same draws from the same generator."""
-        copied = copy.copy(self)
-        copied.labels = labels
-        return copied
-
-    def with_data(self, data: ClassData) -> Self:
-        """The same draws of other examples of the same classes, such as their features."""
-        copied = copy.copy(self)
-        copied.data = data
-        return copied
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class, the classes in random order."""

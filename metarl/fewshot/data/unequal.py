@@ -12,15 +12,13 @@ with beta uniform in (0, 1] and a_c uniform in [log 1/2, log 2).
 How we differ: theirs follows the hierarchies of ImageNet and Omniglot, ours takes all classes alike.
 """
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import Self
 
 import numpy as np
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, DrawnTask
+from metarl.fewshot.data.classes import ClassData, DrawnTask, OfClasses
 from metarl.fewshot.data.drawn import episodes_of
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.sources import TrainLabels
@@ -56,7 +54,7 @@ class UnequalSizes:
             )
 
 
-class UnequalEpisodes:
+class UnequalEpisodes(OfClasses):
     """Tasks that differ in their ways and shots.
 
     Args:
@@ -91,18 +89,6 @@ class UnequalEpisodes:
                 f"tasks of {sizes.min_ways} ways and more need as many classes of two examples or more, got "
                 f"{len(self._classes)}"
             )
-
-    def with_labels(self, labels: TrainLabels) -> Self:
-        """The same draws with targets of another kind."""
-        copied = copy.copy(self)
-        copied.labels = labels
-        return copied
-
-    def with_data(self, data: ClassData) -> Self:
-        """The same draws of other examples of the same classes, such as their features."""
-        copied = copy.copy(self)
-        copied.data = data
-        return copied
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks, padded where they differ; see `metarl.fewshot.data.drawn.episodes_of`."""
