@@ -29,13 +29,6 @@ from metarl.trajectories import Observations
 
 _REWARD_LIMIT = 10.0  # of observed rewards
 
-UNSCALED_REWARDS = {
-    "reward_scale": torch.ones(()),
-    "reward_count": torch.tensor(math.inf),
-    "reward_limit": torch.tensor(math.inf),
-}
-"""State of a policy that always observes rewards as they are: of one that was saved before there was a scale."""
-
 
 @dataclass(frozen=True)
 class TrialNetworkConfig:
@@ -309,10 +302,12 @@ class TrialNetwork(nn.Module, ABC):
         self.observed_scale.fill_(observed_scale(scale, count, mean, steps))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
-        """Also read states from before rewards were observed less their mean; their scale stays as it is."""
-        scale = state_dict.get(prefix + "reward_scale")
-        if scale is not None and prefix + "reward_mean" not in state_dict:
-            zero, endless = torch.zeros(()), torch.tensor(math.inf)
-            former = {"reward_mean": zero, "reward_steps": zero, "observed_scale": scale, "reward_count": endless}
+        """Also read states from before rewards were observed in these units: they observe them as they did."""
+        if prefix + "reward_mean" not in state_dict:
+            zero, one, endless = torch.zeros(()), torch.ones(()), torch.tensor(math.inf)
+            scale = state_dict.get(prefix + "reward_scale", one)
+            limit = state_dict.get(prefix + "reward_limit", endless)
+            former = {"reward_scale": scale, "reward_limit": limit, "reward_count": endless}
+            former |= {"reward_mean": zero, "reward_steps": zero, "observed_scale": scale}
             state_dict |= {prefix + name: value for name, value in former.items()}
         super()._load_from_state_dict(state_dict, prefix, *others)

@@ -32,7 +32,7 @@ from metarl.agents.trials.batch import (
     raise_not_finite,
     root_mean_square,
 )
-from metarl.agents.trials.network import UNSCALED_REWARDS, Decision, TrialNetwork, TrialNetworkConfig
+from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
 from metarl.executors.divided import DividedCollector
 from metarl.learning.adaptation_metrics import adaptation_metrics
 from metarl.learning.advantages import gae
@@ -342,7 +342,7 @@ class TrialPpo(Generic[Policy, Config]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
-        self.policy.load_state_dict(UNSCALED_REWARDS | state["policy"])
+        self.policy.load_state_dict(state["policy"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.value_mean = state["value_mean"].to(self._device)
         self.value_scale = state["value_scale"].to(self._device)

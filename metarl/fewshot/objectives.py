@@ -66,7 +66,7 @@ class ByTargets(Objective):
 
 
 @dataclass(frozen=True)
-class GivenLoss(Objective):
+class GivenLoss(ByTargets):
     """A loss of one's own, with accuracy for classes and squared error for numbers as the score.
 
     Attributes:
@@ -78,14 +78,6 @@ class GivenLoss(Objective):
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of every task, [task]."""
         return self.loss(outputs, targets)
-
-    def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Accuracy in [0, 1], or mean squared error, [task]."""
-        return task_scores(outputs, targets)
-
-    def score_name(self, targets: Tensor) -> str:
-        """The word "accuracy" or "mse"."""
-        return score_name(targets)
 
 
 @dataclass(frozen=True)
