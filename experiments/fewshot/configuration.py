@@ -8,6 +8,7 @@ import torch
 from metarl.experiments.configuration import Device
 from metarl.fewshot.backbones import BackboneConfig, OwnBackbone, StandardBackbone
 from metarl.fewshot.data.images import ClassFolderData
+from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
 from metarl.fewshot.evaluation import check_views
@@ -55,6 +56,7 @@ _TAGS: codec.Tags = {
         "harmonics": HarmonicData,
         "omniglot": OmniglotData,
         "class-folders": ClassFolderData,
+        "mixed": MixedData,
     },
     "algorithm": {
         "maml": MamlConfig,

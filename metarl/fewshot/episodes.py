@@ -1,5 +1,7 @@
 """Episodes: few-shot tasks as tensors, a whole meta-batch at a time."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -91,6 +93,44 @@ def by_task(episodes: Episodes) -> Episodes:
         Examples(episodes.support.inputs, torch.stack(support)),
         Examples(episodes.query.inputs, torch.stack(query)),
     )
+
+
+def together(tasks: Sequence[Episodes]) -> Episodes:
+    """Batches of one task each as a single batch.
+
+    Where the tasks' ways or shots differ, rows whose class is `IGNORED` fill all up to one more than the most;
+    their inputs are those of a task's first row.
+
+    Raises:
+        ValueError: If inputs differ in their shapes, or tasks of numbers in their rows.
+    """
+    shapes = list(dict.fromkeys(tuple(part.inputs.shape[2:]) for task in tasks for part in task))
+    if len(shapes) > 1:
+        raise ValueError(f"tasks of a batch must have inputs of one shape, got {shapes[0]} and {shapes[1]}")
+    sizes = {tuple(_sizes(part) for part in task) for task in tasks}
+    if len(sizes) > 1 and not all(is_classification(part.targets) for task in tasks for part in task):
+        raise ValueError(f"tasks of numbers must have as many rows in a batch, got {sorted(sizes)}")
+
+    def joined(parts: Sequence[Examples]) -> Examples:
+        most = max(part.targets.shape[1] for part in parts) + 1
+        filled = parts if len(sizes) == 1 else [_filled(part, most) for part in parts]
+        return Examples(torch.cat([part.inputs for part in filled]), torch.cat([part.targets for part in filled]))
+
+    return Episodes(joined([task.support for task in tasks]), joined([task.query for task in tasks]))
+
+
+def _sizes(part: Examples) -> tuple[int, ...]:
+    """The number of rows of every class of one task, or of all."""
+    if not is_classification(part.targets):
+        return (part.targets.shape[1],)
+    return tuple(Counter(part.targets[0].tolist()).values())
+
+
+def _filled(part: Examples, num_rows: int) -> Examples:
+    """The examples of one task, and rows that are padding up to a number."""
+    lacking = num_rows - part.targets.shape[1]
+    first = part.inputs[:, :1].expand(-1, lacking, *part.inputs.shape[2:])
+    return part.join(Examples(first, part.targets.new_full((1, lacking), IGNORED)))
 
 
 class EpisodeSource(Protocol):

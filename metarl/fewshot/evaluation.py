@@ -8,6 +8,7 @@ import torch
 
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes
+from metarl.fewshot.data.mixed import MixedEpisodes
 from metarl.fewshot.episodes import EpisodeSource, Examples
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.metric import MetricLearner, Source
@@ -58,14 +59,7 @@ def adaptation_scores(
     """
     parts, name = [], ""
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
-    adapt: Adapt = learner.adapt
-    if isinstance(source, FixedEpisodes):
-        source = source.from_start()
-    if isinstance(source, ClassSource) and source.augmentation is None:
-        check_views(learner, tuple(source.data.examples.shape[1:]), views)
-        adapt, source = embedded(learner, source, views=views)
-    elif views > 1:
-        raise ValueError(f"views must be 1 of what is not a plain image, got {views}")
+    adapt, source = _prepared(learner, source, views)
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
         for part in episodes.alone() if episodes.is_ragged else [episodes]:
@@ -77,6 +71,22 @@ def adaptation_scores(
             progress(min(start + tasks_at_once, num_tasks), num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
+
+
+def _prepared(learner: Learner, source: EpisodeSource, views: int) -> tuple[Adapt, EpisodeSource]:
+    """The learner's way to learn tasks, and the source from its start, of features where `embedded` gives some."""
+    if isinstance(source, FixedEpisodes):
+        source = source.from_start()
+    sources = source.sources if isinstance(source, MixedEpisodes) else (source,)
+    plain = [part for part in sources if isinstance(part, ClassSource) and part.augmentation is None]
+    if len(plain) < len(sources):
+        if views > 1:
+            raise ValueError(f"views must be 1 of what is not a plain image, got {views}")
+        return learner.adapt, source
+    check_views(learner, tuple(plain[0].data.examples.shape[1:]), views)
+    pairs = [embedded(learner, part, views=views) for part in plain]
+    features = [own for _, own in pairs]
+    return pairs[0][0], source.with_sources(features) if isinstance(source, MixedEpisodes) else features[0]
 
 
 def embedded(learner: Learner, source: Source, *, views: int = 1) -> tuple[Adapt, Source]:

@@ -69,7 +69,15 @@ def decode(kind: Any, data: Any, where: str, tags: Tags, template: Any = None) -
         if template is None or _object_name(template).rpartition(":")[2] != str(data[OBJECT]).rpartition(":")[2]:
             raise NotBuiltIn(f"{where} is an object of {shorten(str(data[OBJECT]))[1:-1]}, which is not built in")
         return template
-    options = [option for option in typing.get_args(kind) or (kind,) if _is_class(option)]
+    arguments = typing.get_args(kind)
+    if typing.get_origin(kind) is tuple and arguments and _is_class(arguments[0]):
+        if not isinstance(data, list):
+            raise ValueError(f"{where} must be a list, got {shorten(data)}")
+        known = list(template)[: len(data)] if isinstance(template, tuple) else []
+        templates = [*known, *[None] * (len(data) - len(known))]
+        pairs = enumerate(zip(data, templates, strict=True))
+        return tuple(decode(arguments[0], item, f"{where}.{n}", tags, own) for n, (item, own) in pairs)
+    options = [option for option in arguments or (kind,) if _is_class(option)]
     if not options or not isinstance(data, dict):
         if _is_class(kind):
             raise ValueError(f"{where} must be an object, got {shorten(data)}")

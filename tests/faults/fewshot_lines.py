@@ -253,6 +253,15 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("num_support = min(int(shares.sum()), sizes.max_support)", "num_support = int(shares.sum())"),
         ],
     ),
+    "data/mixed.py": (
+        ("tests/fewshot/test_mixed.py",),
+        [
+            ("rng.choice(len(shares), num_tasks, p=shares)", "rng.choice(len(shares), num_tasks)"),
+            ("own.alone() if own.is_ragged else own.split(1)", "own.split(1)[::-1]"),
+            ("equal = len(ways) == 1 and all(", "equal = all("),
+            ("[weight for _, weight in parts])", "())"),
+        ],
+    ),
     "data/drawn.py": (
         ("tests/fewshot/test_drawn.py",),
         [
