@@ -7,7 +7,7 @@ For each meta-iteration:
         theta'_i = theta - alpha * grad L_i(theta)                         all tasks at once, with a graph
         J = mean_i [ -E min(r A, clip(r, 1 - eps, 1 + eps) A)              r = pi_theta'_i / pi_theta'_i,old
                      + eta * mean_k KL(pi_theta_old^k || pi_theta^k) ]     on the data of inner step k
-        theta = Adam(theta, grad J)
+        theta = Adam(theta, grad J)                                        step size annealed if asked
 
 MAML-PPO is the same without the inner KL penalty: `inner_kl_coef = 0`.
 
@@ -33,6 +33,7 @@ from metarl.agents.maml import (
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
+from metarl.learning.schedules import linear
 from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 from metarl.tasks import TaskEnv
@@ -46,6 +47,7 @@ class PrompConfig(AgentConfig):
         policy: Network of the policy.
         adaptation: Settings of the inner loop.
         outer_lr: Adam step size of the outer loop.
+        final_outer_lr: Adam step size at the end of the run, reached linearly; None for no change.
         outer_steps: Number of Adam steps on each meta-batch.
         clip_ratio: Clipping range epsilon of the probability ratio, in (0, 1).
         inner_kl_coef: Initial weight eta of the inner KL penalty; 0 gives MAML-PPO.
@@ -56,6 +58,7 @@ class PrompConfig(AgentConfig):
     policy: PolicyConfig = field(default_factory=PolicyConfig)
     adaptation: AdaptationConfig = field(default_factory=AdaptationConfig)
     outer_lr: float = 1e-3
+    final_outer_lr: float | None = None
     outer_steps: int = 5
     clip_ratio: float = 0.3
     inner_kl_coef: float = 5e-4
@@ -65,21 +68,32 @@ class PrompConfig(AgentConfig):
     def __post_init__(self) -> None:
         check_positive(self, "outer_lr", "clip_ratio", "target_inner_kl")
         check_counts(self, "outer_steps", most=MOST_REPEATS)
-        check_not_negative(self, "inner_kl_coef")
+        check_not_negative(self, "inner_kl_coef", *(["final_outer_lr"] if self.final_outer_lr is not None else []))
 
     def make(self, setup: AgentSetup) -> "Promp":
         """Make an untrained agent with this configuration."""
-        return Promp(setup.env, self, seed=setup.seed, device=setup.device)
+        return Promp(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
 class Promp(GradientAgent[PrompConfig]):
-    """A ProMP agent; see `metarl.agent.Agent`."""
+    """A ProMP agent; see `metarl.agent.Agent`.
+
+    Args:
+        env: Environment of the family, for its spaces.
+        config: Hyperparameters of the agent.
+        iterations: Number of updates of the whole run, for annealing.
+        seed: Seed of the initial weights.
+        device: Device for parameters and losses.
+    """
 
     algorithm: ClassVar[str] = "ProMP"
     data_parallel = True
 
-    def __init__(self, env: TaskEnv, config: PrompConfig, *, seed: int, device: torch.device) -> None:
+    def __init__(
+        self, env: TaskEnv, config: PrompConfig, *, iterations: int, seed: int, device: torch.device
+    ) -> None:
         super().__init__(env, config, seed=seed, device=device)
+        self.iterations, self.updates = iterations, 0
         self.optimizer = torch.optim.Adam(self.learner.params().values(), lr=config.outer_lr)
         self.inner_kl_coefs = [config.inner_kl_coef] * config.adaptation.inner_steps
 
@@ -89,8 +103,13 @@ class Promp(GradientAgent[PrompConfig]):
         Raises:
             FloatingPointError: if a loss is not finite, naming the task.
         """
+        rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
         with unchanged_on_failure(self):
-            return self._descend(experience)
+            metrics = self._descend(experience)
+        self.updates += 1
+        return metrics
 
     def _descend(self, experience: MetaBatch) -> dict[str, float]:
         """All Adam steps of an update, and the metrics of the last."""
@@ -155,10 +174,11 @@ class Promp(GradientAgent[PrompConfig]):
             self.inner_kl_coefs[index] *= 2
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, Adam's moments and the KL coefficients."""
+        """Parameters, Adam's moments, the KL coefficients and the number of updates."""
         return super().state_dict() | {
             "optimizer": self.optimizer.state_dict(),
             "inner_kl_coefs": list(self.inner_kl_coefs),
+            "updates": self.updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -166,3 +186,4 @@ class Promp(GradientAgent[PrompConfig]):
         super().load_state_dict(state)
         self.optimizer.load_state_dict(state["optimizer"])
         self.inner_kl_coefs = list(state["inner_kl_coefs"])
+        self.updates = int(state.get("updates", 0))  # none was counted before the step size could be annealed

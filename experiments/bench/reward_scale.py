@@ -124,7 +124,7 @@ def contenders(sizes: RewardScaleSizes) -> dict[str, Contender]:
         return Rl2(env, rl2, iterations=sizes.rl2, seed=seed, device=_CPU)
 
     def make_promp(env: TaskEnv, seed: int) -> Agent[Any]:
-        return Promp(env, promp, seed=seed, device=_CPU)
+        return Promp(env, promp, iterations=sizes.promp, seed=seed, device=_CPU)
 
     def make_maml_trpo(env: TaskEnv, seed: int) -> Agent[Any]:
         return MamlTrpo(env, maml_trpo, seed=seed, device=_CPU)

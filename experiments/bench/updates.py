@@ -74,7 +74,7 @@ def _promp(name: str, obs_size: int, num_tasks: int) -> Update:
     assert isinstance(config, PrompConfig)
     assert isinstance(experiment.benchmark, str)
     env = make_benchmark(experiment.benchmark).family.make_env(1, num_threads=0)
-    agent = Promp(env, replace(config, outer_steps=1), seed=0, device=_CPU)
+    agent = Promp(env, replace(config, outer_steps=1), iterations=1, seed=0, device=_CPU)
     act_size = (env.single_action_space.shape or ())[0]
     episodes = SyntheticEpisodes(
         TrustRegionSizes(num_tasks, config.adaptation.num_episodes, 100, obs_size, act_size), seed=1

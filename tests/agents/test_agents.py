@@ -38,7 +38,7 @@ Agent = Promp | MamlTrpo
 def _agents(adaptation: AdaptationConfig = ADAPTATION, policy: PolicyConfig = POLICY) -> list[Agent]:
     env = POINT.family.make_env(1)
     return [
-        Promp(env, PrompConfig(policy=policy, adaptation=adaptation), seed=0, device=CPU),
+        Promp(env, PrompConfig(policy=policy, adaptation=adaptation), iterations=1, seed=0, device=CPU),
         MamlTrpo(env, MamlTrpoConfig(policy=policy, adaptation=adaptation), seed=0, device=CPU),
     ]
 
@@ -320,7 +320,7 @@ def test_inner_kl_penalty_holds_the_unadapted_policy_back() -> None:
     for coef in (0.0, 100.0):
         env = POINT.family.make_env(1)
         config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, inner_kl_coef=coef)
-        agent = Promp(env, config, seed=0, device=CPU)
+        agent = Promp(env, config, iterations=1, seed=0, device=CPU)
         moved.append(agent.update(_experience(agent))["promp/inner_kl_0"])
     assert moved[1] < 0.5 * moved[0]
 
@@ -342,7 +342,7 @@ def test_ratios_are_clipped_where_they_pay() -> None:
 def test_adaptive_kl_coefficient_follows_its_target() -> None:
     env = POINT.family.make_env(1)
     config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True, target_inner_kl=1e3)
-    agent = Promp(env, config, seed=0, device=CPU)
+    agent = Promp(env, config, iterations=1, seed=0, device=CPU)
     agent.update(_experience(agent))
     assert agent.inner_kl_coefs == [config.inner_kl_coef / 2]
     agent.config = replace(config, target_inner_kl=1e-12)
@@ -356,9 +356,31 @@ def test_adaptive_kl_coefficient_follows_its_target() -> None:
 def test_the_kl_coefficient_stays_while_the_kl_is_near_its_target(share: float, factor: float) -> None:
     """The band is from the target divided by 1.5 to the target times 1.5 (PPO's, in ProMP's code)."""
     config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, adaptive_kl=True, target_inner_kl=0.01)
-    agent = Promp(POINT.family.make_env(1), config, seed=0, device=CPU)
+    agent = Promp(POINT.family.make_env(1), config, iterations=1, seed=0, device=CPU)
     agent._adapt_coef(0, share * 0.01)
     assert agent.inner_kl_coefs == [factor * config.inner_kl_coef]
+
+
+def test_the_outer_step_size_is_annealed_over_the_run_and_goes_on_after_loading() -> None:
+    """ProMP's step size falls linearly from outer_lr at the first update to final_outer_lr at the last."""
+    config = PrompConfig(policy=POLICY, adaptation=ADAPTATION, outer_lr=8e-3, final_outer_lr=0.0, outer_steps=1)
+    env = POINT.family.make_env(1)
+
+    def make(seed: int) -> Promp:
+        return Promp(env, config, iterations=5, seed=seed, device=CPU)
+
+    agent, rates = make(0), []
+    for _ in range(3):
+        agent.update(_experience(agent))
+        rates.append(agent.optimizer.param_groups[0]["lr"])
+    resumed = make(1)
+    resumed.load_state_dict(agent.state_dict())
+    for _ in range(3):
+        theta = {name: p.detach().clone() for name, p in resumed.learner.params().items()}
+        resumed.update(_experience(resumed))
+        rates.append(resumed.optimizer.param_groups[0]["lr"])
+    np.testing.assert_allclose(rates, [8e-3, 6e-3, 4e-3, 2e-3, 0, 0], atol=1e-12)
+    assert all(torch.equal(theta[name], p) for name, p in resumed.learner.params().items())  # a step of size 0
 
 
 def test_policy_output_is_scaled_mapped_to_the_bounds_and_clipped() -> None:
@@ -387,6 +409,7 @@ def test_a_loss_that_is_not_finite_names_the_task() -> None:
         (PrompConfig, {"outer_steps": 0}),
         (PrompConfig, {"clip_ratio": float("nan")}),
         (PrompConfig, {"inner_kl_coef": -1.0}),
+        (PrompConfig, {"final_outer_lr": -1.0}),
         (MamlTrpoConfig, {"max_kl": 0.0}),
         (MamlTrpoConfig, {"fisher_fraction": 1.5}),
         (MamlTrpoConfig, {"cg_iters": 0}),
@@ -403,7 +426,9 @@ def test_learns_to_adapt_in_point_navigation(index: int) -> None:
     env = POINT.family.make_env(1)
     adaptation = replace(ADAPTATION, num_episodes=10)
     agent: Agent = [
-        Promp(env, PrompConfig(policy=POLICY, adaptation=adaptation, outer_lr=1e-2), seed=0, device=CPU),
+        Promp(
+            env, PrompConfig(policy=POLICY, adaptation=adaptation, outer_lr=1e-2), iterations=1, seed=0, device=CPU
+        ),
         MamlTrpo(env, MamlTrpoConfig(policy=POLICY, adaptation=adaptation, max_kl=0.03), seed=0, device=CPU),
     ][index]  # type: ignore[assignment]
     generators = streams(0)

@@ -36,7 +36,7 @@ ALGORITHMS = ("promp", "maml-trpo", "rl2", "varibad", "memory-sac", "pearl", "es
 def _agent(name: str) -> Any:
     env, adaptation = POINT.make_env(1, horizon=5), AdaptationConfig(num_episodes=3)
     if name == "promp":
-        return Promp(env, PrompConfig(adaptation=adaptation), seed=0, device=CPU)
+        return Promp(env, PrompConfig(adaptation=adaptation), iterations=1, seed=0, device=CPU)
     if name == "maml-trpo":
         return MamlTrpo(env, MamlTrpoConfig(adaptation=adaptation), seed=0, device=CPU)
     if name == "es-maml":

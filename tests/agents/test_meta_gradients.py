@@ -82,7 +82,7 @@ class Enumeration:
         )
         policy = PolicyConfig(hidden_sizes=(3,), context_size=context_size)
         env = anything(spaces.Box(0.0, 1.0, (2,)), spaces.Discrete(2)).make_env(1, num_threads=1)
-        self.agent = Promp(env, PrompConfig(policy, adaptation), seed=2, device=torch.device("cpu"))
+        self.agent = Promp(env, PrompConfig(policy, adaptation), iterations=1, seed=2, device=torch.device("cpu"))
         self.learner = self.agent.learner
         with torch.no_grad():
             self.learner.policy.outputs.weight_1.mul_(100)  # type: ignore[union-attr]
@@ -266,7 +266,7 @@ def test_credit_is_each_tasks_reward_beside_that_of_the_others() -> None:
     family = make_benchmark("point").family
     tasks = make_benchmark("point").train.sample(3, np.random.default_rng(0))
     config = PrompConfig(adaptation=AdaptationConfig(num_episodes=2, exploration_coef=0.1))
-    agent = Promp(family.make_env(1), config, seed=0, device=torch.device("cpu"))
+    agent = Promp(family.make_env(1), config, iterations=1, seed=0, device=torch.device("cpu"))
     with Workers(EnvMaker(family, 7), num_threads=1) as workers:
         experience = agent.collect(workers, tasks, np.random.default_rng(0))
     last = experience.trajectories[-1]

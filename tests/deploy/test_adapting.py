@@ -70,7 +70,7 @@ class OneRow(gymnasium.Env[np.ndarray, Any]):
 def _agent(kind: str, family: TaskFamily, task: Task) -> Agent[Any]:
     env = family.make_env(1, horizon=HORIZON, num_threads=1)
     if kind == "promp":
-        return Promp(env, PrompConfig(_POLICY, _ADAPTATION), seed=3, device=CPU)
+        return Promp(env, PrompConfig(_POLICY, _ADAPTATION), iterations=1, seed=3, device=CPU)
     if kind == "es-maml":
         return EsMaml(env, EsMamlConfig(adaptation=EsAdaptationConfig(num_episodes=4)), seed=3)
     if kind == "maml-trpo":

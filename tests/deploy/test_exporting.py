@@ -79,7 +79,7 @@ def _agent(kind: str, env: Any) -> Any:
     few = AdaptationConfig(num_episodes=2)
     if kind.startswith("promp"):
         policy = PolicyConfig(hidden_sizes=(8, 8), context_size=3 if kind == "promp-context" else 0)
-        return Promp(env, PrompConfig(policy, replace(few, inner_lr=1.0)), seed=0, device=CPU)
+        return Promp(env, PrompConfig(policy, replace(few, inner_lr=1.0)), iterations=1, seed=0, device=CPU)
     if kind.startswith("pearl"):
         context = ContextConfig("recurrent" if kind == "pearl-recurrent" else "set", 3, (8, 8), kind != "pearl")
         config = PearlConfig(context=context, hidden_sizes=(8, 8), vary_context=False, replay_capacity=1000)

@@ -69,7 +69,7 @@ def _agent(kind: str) -> Any:
     if kind.startswith("promp"):
         small = replace(small, context_size=3 if "context" in kind else 0)
         few = replace(few, learn_inner_lr="step-sizes" in kind)
-        agent = Promp(env, PrompConfig(small, few), seed=0, device=CPU)
+        agent = Promp(env, PrompConfig(small, few), iterations=1, seed=0, device=CPU)
         for rate in agent.learner.inner_lrs.values():
             rate.data.fill_(0.7)
         return agent

@@ -82,7 +82,7 @@ def test_ends_of_episodes_keep_their_kind() -> None:
 
 def test_gradient_steps_on_a_recording_follow_one_another() -> None:
     config = PrompConfig(PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(inner_lr=0.5))
-    agent: Any = Promp(Point().make_env(1), config, seed=0, device=torch.device("cpu"))
+    agent: Any = Promp(Point().make_env(1), config, iterations=1, seed=0, device=torch.device("cpu"))
     rng, flags = np.random.default_rng(0), np.zeros(8, dtype=bool)
     steps = rng.normal(size=(9, 2))
     recording = Recording(steps[:-1], rng.uniform(-0.1, 0.1, (8, 2)), rng.normal(size=8), flags, flags, steps[1:])

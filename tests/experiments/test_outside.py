@@ -22,7 +22,7 @@ from metarl.training import EvaluationConfig, TrainingConfig
 @dataclass(frozen=True)
 class OwnConfig(PrompConfig):
     def make(self, setup):
-        return Promp(setup.env, self, seed=setup.seed, device=setup.device)
+        return Promp(setup.env, self, iterations=setup.iterations, seed=setup.seed, device=setup.device)
 
 
 BENCHMARK = make_benchmark("point")
