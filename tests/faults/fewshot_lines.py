@@ -248,9 +248,19 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("tests/fewshot/test_unequal.py",),
         [
             ("self._counts >= 2", "self._counts >= 1"),
+            ("min(sizes.max_ways, len(group)) + 1", "sizes.max_ways + 1"),
             ("weights = counts * np.exp(", "weights = np.exp("),
             ("- num_ways)).astype(int) + 1, left)", "- num_ways)).astype(int), left)"),
             ("num_support = min(int(shares.sum()), sizes.max_support)", "num_support = int(shares.sum())"),
+        ],
+    ),
+    "data/groups.py": (
+        ("tests/fewshot/test_groups.py",),
+        [
+            ("members = self.members if among is None else self.members & among", "members = self.members"),
+            ('return sizes if self.draws == "by_size" else torch.ones_like(sizes)', "return sizes"),
+            ("for size in range(len(folders), 0, -1))", "for size in (len(folders),))"),
+            ("if len(above) > 1 and _ROTATION.fullmatch(last):", "if False:"),
         ],
     ),
     "data/mixed.py": (

@@ -13,7 +13,8 @@ import torch
 from metarl.experiments.cli import main
 from metarl.fewshot.backbones import conv4
 from metarl.fewshot.data.class_tasks import EpisodesConfig
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
+from metarl.fewshot.data.groups import Groups
 from metarl.fewshot.data.omniglot import OmniglotData, read_omniglot
 from metarl.fewshot.lake import hausdorff_error, learner_error, modified_hausdorff, read_lake_runs
 from metarl.fewshot.learners.maml import Maml, MamlConfig
@@ -139,9 +140,7 @@ def _grouped(num_ways: int) -> ClassEpisodes:
     data = ClassData.join(
         {f"{a}/{i}": torch.full((3, 1), 10.0 * g + i) for g, a in enumerate("abc") for i in range(g + 2)}
     )
-    return ClassEpisodes(
-        data, num_ways=num_ways, num_shots=1, num_queries=1, groups=[group_of(name) for name in data.names]
-    )
+    return ClassEpisodes(data, num_ways=num_ways, num_shots=1, num_queries=1, groups=Groups.by_name(data.names))
 
 
 def test_episodes_within_groups_never_mix_them_and_draw_every_class_equally_often() -> None:
@@ -154,14 +153,6 @@ def test_episodes_within_groups_never_mix_them_and_draw_every_class_equally_ofte
     assert all(len(row.unique()) == 3 for row in episodes.support.inputs[..., 0])
     with pytest.raises(ValueError, match=r"5-way episodes within a group .* the largest is 'c' with 4"):
         _grouped(5)
-
-
-def test_rotations_of_an_alphabet_are_groups_of_their_own() -> None:
-    assert [group_of(name) for name in ("Greek/character01", "Greek/character01/rot090", "crow")] == [
-        "Greek",
-        "Greek/rot090",
-        "crow",
-    ]
 
 
 def test_one_archive_alone_is_trained_on_whole(omniglot_archive: Path, tmp_path: Path) -> None:

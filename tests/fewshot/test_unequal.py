@@ -114,8 +114,6 @@ def test_what_cannot_be_drawn_is_refused() -> None:
         UnequalEpisodes(DATA, UnequalSizes(min_ways=9))
     with pytest.raises(ValueError, match="distorted"):
         UnequalEpisodes(DATA, SIZES, augmentation=AUGMENTATIONS["classes"])
-    with pytest.raises(ValueError, match="within_groups"):
-        EpisodesConfig(unequal="all", within_groups="all")
 
 
 def test_an_experiment_draws_unequal_tasks(omniglot_archive: Path) -> None:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import AUGMENTATIONS, Augmented
-from metarl.fewshot.data.classes import ClassData, ClassEpisodes, group_of
+from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.decoding import decode_image
+from metarl.fewshot.data.groups import GroupDraws, GroupKind, Groups
 from metarl.fewshot.data.unequal import UnequalEpisodes, UnequalSizes
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec, TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
@@ -40,6 +41,9 @@ class EpisodesConfig:
         train_queries: Number of query examples per class in training; None for num_queries.
         within_groups: Tasks whose classes are all of one group, one alphabet of Omniglot or one folder of class
             folders: none of them, the held-out ones, or all. Groups of too few classes are left out.
+        groups: Groups of classes within a tree of folders: the folder that a class lies in, or every folder above
+            it, so that tasks are of wide and of narrow groups.
+        group_draws: Frequency of the groups that tasks are drawn from: as often as each has classes, or all alike.
         train_labels: Labels of training tasks: 0 to N - 1 within each "task", or the number of the "class" among
             all that are trained on, for classifiers of all classes.
         unequal: Tasks whose ways and shots differ, drawn as Meta-Dataset draws them: none of them, the held-out
@@ -57,6 +61,8 @@ class EpisodesConfig:
     train_shots: int | None = None
     train_queries: int | None = None
     within_groups: Literal["none", "held_out", "all"] = "none"
+    groups: GroupKind = "parents"
+    group_draws: GroupDraws = "by_size"
     train_labels: TrainLabels = "task"
     unequal: Literal["none", "held_out", "all"] = "none"
     min_ways: int = 5
@@ -68,8 +74,6 @@ class EpisodesConfig:
         check_counts(self, "min_ways", "max_support", "max_class_support", most=MOST_TASKS)
         if self.unequal != "none":
             self.unequal_sizes(self.held_out)
-            if self.within_groups != "none":
-                raise ValueError("within_groups must be none where ways and shots are unequal; set one of both")
         check_counts(self, "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
         check_counts(self, "train_ways", "train_shots", "train_queries", most=MOST_TASKS)
 
@@ -77,6 +81,10 @@ class EpisodesConfig:
         """The limits of tasks of unequal ways, shots and queries, of which the sizes are the most."""
         ways, _, queries = sizes
         return UnequalSizes(self.min_ways, ways, queries, self.max_support, self.max_class_support)
+
+    def groups_of(self, data: ClassData) -> Groups:
+        """The groups of classes, by their names."""
+        return Groups.by_name(data.names, self.groups, self.group_draws)
 
     @property
     def held_out(self) -> tuple[int, int, int]:
@@ -156,17 +164,18 @@ class ImageClasses(DataConfig):
             ways, shots, queries = sizes
             if self.episodes.leave_out_small and not unequal:
                 part = part.with_at_least(shots + queries)
+            distortion, groups = AUGMENTATIONS[augmented], self.episodes.groups_of(part) if within else None
             try:
                 if unequal:
                     limits = self.episodes.unequal_sizes(sizes)
-                    return UnequalEpisodes(part, limits, augmentation=AUGMENTATIONS[augmented], labels=labels)
+                    return UnequalEpisodes(part, limits, augmentation=distortion, groups=groups, labels=labels)
                 return ClassEpisodes(
                     part,
                     num_ways=ways,
                     num_shots=shots,
                     num_queries=queries,
-                    augmentation=AUGMENTATIONS[augmented],
-                    groups=[group_of(of_class) for of_class in part.names] if within else None,
+                    augmentation=distortion,
+                    groups=groups,
                     labels=labels,
                 )
             except ValueError as error:
@@ -201,7 +210,7 @@ class ImageClasses(DataConfig):
         ways, shots, queries = self.episodes.held_out
         within = "" if self.episodes.within_groups == "none" else ", within a group"
         if self.episodes.unequal != "none":
-            return f"{self.episodes.min_ways} to {ways} ways, unequal shots, up to {queries} queries"
+            return f"{self.episodes.min_ways} to {ways} ways, unequal shots, up to {queries} queries{within}"
         return f"{ways} ways, {shots} shots, {queries} queries{within}"
 
     def resized(

@@ -5,7 +5,6 @@ two gathers, whatever the numbers of tasks, classes and examples: no loop, no lo
 """
 
 import copy
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, Self, runtime_checkable
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
+from metarl.fewshot.data.groups import Groups
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import check_counts
@@ -115,13 +115,6 @@ def as_inputs(examples: Tensor) -> Tensor:
     return examples.float() / 255 if examples.dtype == torch.uint8 else examples
 
 
-def group_of(name: str) -> str:
-    """The group of a class: "Greek" of "Greek/character01", "Greek/rot090" of "Greek/character01/rot090"."""
-    group, _, rest = name.partition("/")
-    _, _, variant = rest.partition("/")
-    return f"{group}/{variant}" if variant else group
-
-
 class DrawnTask(NamedTuple):
     """One task of some classes.
 
@@ -191,8 +184,8 @@ class ClassEpisodes(OfClasses):
         num_shots: Number of support examples per class, K.
         num_queries: Number of query examples per class.
         augmentation: Distortion of what is drawn; None for none.
-        groups: Group of each class, such as its alphabet; the classes of a task are then of one group, each group
-            with at least N classes as often as it has classes. None if any classes go together.
+        groups: Groups of the classes, such as alphabets; the classes of a task are then of one group, drawn among
+            those that have at least N. None if any classes go together.
         labels: Targets of the tasks: places among their own classes, or indices of all classes.
 
     Raises:
@@ -207,7 +200,7 @@ class ClassEpisodes(OfClasses):
         num_shots: int,
         num_queries: int,
         augmentation: Augmentation | None = None,
-        groups: Sequence[str] | None = None,
+        groups: Groups | None = None,
         labels: TrainLabels = "task",
     ) -> None:
         if labels == "class" and augmentation is not None and augmentation.classes is not None:
@@ -231,7 +224,7 @@ class ClassEpisodes(OfClasses):
         self.augmentation = augmentation
         self.groups = groups
         self._starts = data.starts
-        self._members = None if groups is None else _members(groups, num_ways)
+        self._drawn = None if groups is None else groups.with_at_least(num_ways)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class, the classes in random order."""
@@ -263,10 +256,9 @@ class ClassEpisodes(OfClasses):
         """Classes [task, way], and their examples that are chosen, [task, way, example]."""
         # The largest of independent random keys are a draw without replacement.
         class_keys = torch.rand(num_tasks, len(self.data.names), generator=generator)
-        if self._members is not None:
-            sizes = self._members.sum(1).double()
-            drawn = torch.multinomial(sizes, num_tasks, replacement=True, generator=generator)
-            class_keys.masked_fill_(~self._members[drawn], -1.0)
+        if self._drawn is not None:
+            drawn = torch.multinomial(self._drawn.weights, num_tasks, replacement=True, generator=generator)
+            class_keys.masked_fill_(~self._drawn.members[drawn], -1.0)
         classes = class_keys.topk(self.num_ways).indices
         counts = self.data.counts[classes].unsqueeze(-1)
         keys = torch.rand(num_tasks, self.num_ways, int(self.data.counts.max()), generator=generator)
@@ -282,16 +274,3 @@ class ClassEpisodes(OfClasses):
             inputs = self.augmentation(inputs, each, generator)
         targets = labels.repeat_interleave(num_shots, 1)
         return Examples(inputs.view(num_tasks, num_ways * num_shots, *inputs.shape[1:]), targets)
-
-
-def _members(groups: Sequence[str], num_ways: int) -> Tensor:
-    """Which classes belong to each group that has enough of them, bool [group, class]."""
-    sizes = Counter(groups)
-    enough = [group for group, size in sizes.items() if size >= num_ways]
-    if not enough:
-        largest, size = sizes.most_common(1)[0]
-        raise ValueError(
-            f"{num_ways}-way episodes within a group need a group of at least {num_ways} classes, the largest is "
-            f"{largest!r} with {size}"
-        )
-    return torch.tensor([[of_class == group for of_class in groups] for group in enough])

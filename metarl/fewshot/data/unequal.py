@@ -2,24 +2,27 @@
 
 For a task, with n_c examples of class c:
 
-    ways N uniform in [min_ways, max_ways], classes uniform
+    ways N uniform in [min_ways, max_ways], classes uniform, of one group if there are groups
     queries per class    q = min(max_queries, min_c n_c // 2)
     support              |S| = min(max_support, sum_c ceil(beta min(max_class_support, n_c - q)))
     shots of class c     min(floor(R_c (|S| - N)) + 1, n_c - q),   R_c proportional to n_c exp(a_c)
 
 with beta uniform in (0, 1] and a_c uniform in [log 1/2, log 2).
 
-How we differ: theirs follows the hierarchies of ImageNet and Omniglot, ours takes all classes alike.
+Without groups all classes are taken alike. Theirs takes an alphabet of Omniglot uniformly, as groups do that are
+drawn alike, and a node of ImageNet's tree, whose place here every folder above a class has.
 """
 
 import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.data.classes import ClassData, DrawnTask, OfClasses
 from metarl.fewshot.data.drawn import episodes_of
+from metarl.fewshot.data.groups import Groups
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
@@ -61,6 +64,7 @@ class UnequalEpisodes(OfClasses):
         data: Classes and their examples; classes of a single example are left out.
         sizes: Limits of ways, shots and queries.
         augmentation: Distortion of images that are drawn, not of classes; None for none.
+        groups: Groups of the classes; the classes of a task are then of one group. None if any go together.
         labels: Targets of the tasks: places among their own classes, or indices of all classes.
 
     Raises:
@@ -73,6 +77,7 @@ class UnequalEpisodes(OfClasses):
         sizes: UnequalSizes,
         *,
         augmentation: Augmentation | None = None,
+        groups: Groups | None = None,
         labels: TrainLabels = "task",
     ) -> None:
         if augmentation is not None and augmentation.classes is not None:
@@ -83,12 +88,17 @@ class UnequalEpisodes(OfClasses):
         self.data, self.sizes = data, sizes
         self.augmentation, self.labels = augmentation, labels
         self._counts = data.counts.numpy()
-        self._classes = np.flatnonzero(self._counts >= 2)
-        if len(self._classes) < sizes.min_ways:
+        enough = self._counts >= 2
+        if enough.sum() < sizes.min_ways:
             raise ValueError(
                 f"tasks of {sizes.min_ways} ways and more need as many classes of two examples or more, got "
-                f"{len(self._classes)}"
+                f"{enough.sum()}"
             )
+        self._groups, self._shares = [np.flatnonzero(enough)], np.ones(1)
+        if groups is not None:
+            groups = groups.with_at_least(sizes.min_ways, torch.from_numpy(enough))
+            self._groups = [np.flatnonzero(members) for members in groups.members.numpy()]
+            self._shares = (groups.weights / groups.weights.sum()).numpy()
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks, padded where they differ; see `metarl.fewshot.data.drawn.episodes_of`."""
@@ -107,8 +117,9 @@ class UnequalEpisodes(OfClasses):
 
     def _task(self, rng: np.random.Generator) -> DrawnTask:
         sizes = self.sizes
-        num_ways = int(rng.integers(sizes.min_ways, min(sizes.max_ways, len(self._classes)) + 1))
-        classes = rng.choice(self._classes, num_ways, replace=False)
+        group = self._groups[0 if len(self._groups) == 1 else rng.choice(len(self._groups), p=self._shares)]
+        num_ways = int(rng.integers(sizes.min_ways, min(sizes.max_ways, len(group)) + 1))
+        classes = rng.choice(group, num_ways, replace=False)
         counts = self._counts[classes]
         num_queries = min(sizes.max_queries, int(counts.min()) // 2)
         left = counts - num_queries
