@@ -1,22 +1,27 @@
 """metarl diagnose DIR: what a trained few-shot learner confuses, and how far its probabilities can be believed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
+import torch
 import tyro
 
 from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.comparison.figures import can_draw
-from metarl.experiments.console import say, show_table
-from metarl.experiments.fewshot.figures import by_shots, calibration, draw_all, embedding
+from metarl.experiments.console import Waiting, say, show_table
+from metarl.experiments.fewshot.figures import by_shots, calibration, confusion, draw_all, embedding, under_attack
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
+from metarl.fewshot.attacks import Attack
 from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
 from metarl.fewshot.diagnosis import Diagnosis, Projection, accuracy_by_shots, diagnose, embed_task
+from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner
+from metarl.fewshot.robustness import attacked_scores
 from metarl.intervals import Sampling
 from metarl.runs import seeding
 from metarl.runs.checkpoint import CHECKPOINT
@@ -38,9 +43,13 @@ class DiagnoseArguments:
         seed: Seed of the tasks.
         shots: Numbers of support examples per class to judge by on the same queries, as far as classes have
             enough; none for tasks of unequal shots, which show theirs.
+        attack_sizes: Largest changes of an entry of a query by an adversary, in the inputs' units (images lie in
+            [0, 1] and stay there), for accuracy under attack; none by default.
+        attack_steps: Number of steps of the stronger of two attacks, projected gradients (PGD); the other one
+            takes a single step (FGSM).
         json: New file to write all counts to, besides showing the largest.
-        figures: New folder for figures as PNG and PDF: a task's features with the means of its classes, accuracy
-            by shots, and accuracy by probability.
+        figures: New folder for figures as PNG and PDF: confusions, a task's features with the means of its
+            classes, accuracy by shots, accuracy by probability, and accuracy under attack if there is one.
         projection: Way of the features into a plane, principal components or t-SNE, which needs scikit-learn.
         checkpoint: File name of the checkpoint, checkpoint.pt, checkpoint.previous.pt or checkpoint.best.pt.
         own: Words for what the run was made with and its folder does not hold.
@@ -52,6 +61,8 @@ class DiagnoseArguments:
     num_steps: int | None = None
     seed: int = 0
     shots: tuple[int, ...] = (1, 2, 5)
+    attack_sizes: tuple[float, ...] = ()
+    attack_steps: int = 10
     json: Path | None = None
     figures: Path | None = None
     projection: Projection = "pca"
@@ -61,6 +72,9 @@ class DiagnoseArguments:
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", most=MOST_TASKS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_counts(self, "attack_steps", most=MOST_REPEATS)
+        if not all(0 < size < float("inf") for size in self.attack_sizes):
+            raise ValueError(f"attack_sizes must be positive each, got {list(self.attack_sizes)}")
         if any(number < 1 for number in self.shots):
             raise ValueError(f"shots must be 1 or more each, got {min(self.shots)}")
 
@@ -89,11 +103,16 @@ def command(words: list[str]) -> int:
         shots = sorted({number for number in arguments.shots if number <= left})
         rng = seeding.streams(arguments.seed)["evaluation"]
         accuracies = accuracy_by_shots(learner, source, rng, shots=shots, **sizes) if shots else {}
+    attacked = _attacked(learner, source, arguments, sizes) if arguments.attack_sizes else {}
     title = f"{run.name}, {arguments.split} classes"
     _show(title, diagnosis)
     _show_shots(diagnosis, accuracies)
+    if attacked:
+        _show_attacked(attacked)
     if arguments.figures is not None:
-        figures = {"calibration": calibration(diagnosis.reliability())}
+        figures = {"calibration": calibration(diagnosis.reliability()), "confusion": confusion(diagnosis)}
+        if attacked:
+            figures["robustness"] = under_attack(attacked)
         if accuracies:
             figures["shots"] = by_shots(accuracies)
         if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
@@ -110,12 +129,53 @@ def command(words: list[str]) -> int:
             "accuracy_by_class": diagnosis.by_class,
             "accuracy_by_shots": {str(n): float(each.mean()) for n, each in accuracies.items()}
             or {str(n): accuracy for n, accuracy in diagnosis.by_shots.items()},
+            "accuracy_under_attack": {
+                name: {str(size): float(each.mean()) for size, each in by_size.items()}
+                for name, by_size in attacked.items()
+            },
             "classes": list(diagnosis.names),
             "confusion": diagnosis.confusion.tolist(),
         }
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
     return 0
+
+
+def _attacked(
+    learner: Learner, source: ClassSource, arguments: DiagnoseArguments, sizes: Mapping[str, int]
+) -> dict[str, dict[float, np.ndarray]]:
+    """The accuracy on every task [task] by the attack's name and size; size 0 is without any."""
+    input_range = (0.0, 1.0) if source.data.examples.dtype == torch.uint8 else None
+    kinds = {"FGSM": 1, f"PGD, {arguments.attack_steps} steps": arguments.attack_steps}
+    attacks = {
+        (name, size): Attack(size, num_steps if size else 1, input_range)
+        for name, num_steps in kinds.items()
+        for size in (0.0, *sorted(set(arguments.attack_sizes)))
+    }
+    del attacks[list(kinds)[1], 0.0]  # the same as the other one
+    rng = seeding.streams(arguments.seed)["evaluation"]
+    with Waiting("attacking, task") as waiting:
+        scores = attacked_scores(learner, source, rng, attacks=attacks, **sizes, progress=waiting.progress)
+    first, second = kinds
+    scores[second, 0.0] = scores[first, 0.0]
+    return {name: {size: each for (kind, size), each in scores.items() if kind == name} for name in kinds}
+
+
+def _show_attacked(attacked: Mapping[str, Mapping[float, np.ndarray]]) -> None:
+    rows = [
+        [name, f"{size:g}", *_percent(each)]
+        for name, by_size in attacked.items()
+        for size, each in sorted(by_size.items())
+    ]
+    names = ["attack", "largest change", "accuracy, %", "95% interval"]
+    show_table("under attack", names, rows, keys=2)
+
+
+def _percent(accuracies: np.ndarray) -> tuple[str, str]:
+    """The mean of accuracies in percent, and its 95% interval."""
+    interval = Sampling.independent(len(accuracies)).mean_interval(100 * accuracies)
+    bounds = "-" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]"
+    return f"{100 * accuracies.mean():.1f}", bounds
 
 
 def _show(title: str, diagnosis: Diagnosis) -> None:
@@ -128,11 +188,7 @@ def _show(title: str, diagnosis: Diagnosis) -> None:
 
 
 def _show_shots(diagnosis: Diagnosis, accuracies: dict[int, np.ndarray]) -> None:
-    rows = []
-    for number, each in accuracies.items():
-        interval = Sampling.independent(len(each)).mean_interval(100 * each)
-        bounds = "-" if interval is None else f"[{interval[0]:.1f}, {interval[1]:.1f}]"
-        rows.append([str(number), f"{100 * each.mean():.1f}", bounds])
+    rows = [[str(number), *_percent(each)] for number, each in accuracies.items()]
     if not rows:
         rows = [
             [f"{number} to {2 * number - 1}" if number > 1 else "1", f"{100 * accuracy:.1f}", "-"]

@@ -1,4 +1,4 @@
-"""Figures of a diagnosis: a task's features in a plane, accuracy by shots, and probabilities beside accuracies."""
+"""Figures of a diagnosis: confusions, features in a plane, accuracy by shots, under attack and by probability."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 
 from metarl.experiments.comparison.figures import COLOURS, FORMATS, MARKERS, Drawing, save
-from metarl.fewshot.diagnosis import EmbeddedTask
+from metarl.fewshot.diagnosis import Diagnosis, EmbeddedTask
 from metarl.intervals import Sampling
 from metarl.runs.files import atomic_file
+
+_MOST_NAMES = 25  # of classes that an axis has room for
+_NUM_LABELS = {"embedding": 11, "robustness": 2}
 
 
 def draw_all(figures: Mapping[str, Drawing], folder: Path, caption: str) -> None:
@@ -27,7 +30,42 @@ def draw_all(figures: Mapping[str, Drawing], folder: Path, caption: str) -> None
     for name, draw in figures.items():
         for ending in FORMATS:
             with atomic_file(folder / f"{name}.{ending}") as file:
-                save(file, ending, draw, caption=caption, num_labels=11 if name == "embedding" else 1)
+                save(file, ending, draw, caption=caption, num_labels=_NUM_LABELS.get(name, 1))
+
+
+def confusion(diagnosis: Diagnosis) -> Drawing:
+    """The confusions of every class that was drawn: what its queries were taken for, as shares of them."""
+
+    def draw(axis: Any) -> None:
+        from matplotlib.colors import PowerNorm  # noqa: PLC0415  # an extra, and slow to load
+
+        drawn = diagnosis.confusion.sum(1).nonzero().squeeze(1)
+        counts = diagnosis.confusion[drawn][:, drawn].double().numpy()
+        shares = counts / counts.sum(1, keepdims=True)
+        # Roots of shares: confusions are rare beside what is right, and would look like none.
+        image = axis.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto", zorder=3)
+        axis.figure.colorbar(image, ax=axis, label="share of the class's queries")
+        names = [diagnosis.names[place] for place in drawn.tolist()]
+        if len(names) <= _MOST_NAMES:
+            axis.set_xticks(range(len(names)), names, rotation=90)
+            axis.set_yticks(range(len(names)), names)
+        axis.set_xlabel("taken for")
+        axis.set_ylabel("class")
+
+    return draw
+
+
+def under_attack(scores: Mapping[str, Mapping[float, np.ndarray]]) -> Drawing:
+    """Mean accuracy by the size of attacks, with 95% intervals, from accuracies [task] by attack and size."""
+
+    def draw(axis: Any) -> None:
+        for place, (name, by_size) in enumerate(scores.items()):
+            sizes = sorted(by_size)
+            _with_interval(axis, sizes, [by_size[size] for size in sizes], place, name)
+        axis.set_xlabel("largest change of an entry")
+        axis.set_ylabel("accuracy (%)")
+
+    return draw
 
 
 def embedding(task: EmbeddedTask) -> Drawing:
@@ -59,12 +97,7 @@ def by_shots(accuracies: Mapping[int, np.ndarray]) -> Drawing:
 
     def draw(axis: Any) -> None:
         shots = sorted(accuracies)
-        means = np.array([100 * accuracies[number].mean() for number in shots])
-        bounds = [Sampling.independent(len(accuracies[n])).mean_interval(100 * accuracies[n]) for n in shots]
-        if all(bound is not None for bound in bounds):
-            low, high = np.array(bounds).T
-            axis.fill_between(shots, low, high, color=COLOURS[0], alpha=0.2, linewidth=0)
-        axis.plot(shots, means, color=COLOURS[0], marker=MARKERS[0], markersize=3, linewidth=1.2)
+        _with_interval(axis, shots, [accuracies[number] for number in shots], 0, None)
         axis.set_xscale("log")
         axis.set_xticks(shots, [str(number) for number in shots], minor=False)
         axis.minorticks_off()
@@ -85,3 +118,16 @@ def calibration(bins: Sequence[tuple[float, float, int]]) -> Drawing:
         axis.set_ylabel("accuracy")
 
     return draw
+
+
+def _with_interval(
+    axis: Any, places: Sequence[float], accuracies: Sequence[np.ndarray], number: int, label: str | None
+) -> None:
+    """A line of mean accuracies in percent, and their 95% intervals over tasks as a band."""
+    colour = COLOURS[number]
+    bounds = [Sampling.independent(len(each)).mean_interval(100 * each) for each in accuracies]
+    if all(bound is not None for bound in bounds):
+        low, high = np.array(bounds).T
+        axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)
+    means = [100 * each.mean() for each in accuracies]
+    axis.plot(places, means, color=colour, marker=MARKERS[number], markersize=3, linewidth=1.2, label=label)

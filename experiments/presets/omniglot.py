@@ -204,7 +204,7 @@ OMNIGLOT: FewshotPresets = {
         score_every=16,
     ),
     "omniglot-adml": _adapting(
-        AdmlConfig(MamlConfig(inner_lr=0.4, outer=_STEEP), attack_size=0.05),
+        AdmlConfig(MamlConfig(inner_lr=0.4, outer=_STEEP), attack_size=0.05, input_range=(0.0, 1.0)),
         "Yin et al. 2018, attacks of a twentieth of the range",
         updates=400,
         tasks=16,

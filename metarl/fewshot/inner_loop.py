@@ -10,7 +10,7 @@ from torch import Tensor
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import check_second_derivatives, owner
-from metarl.fewshot.learner import ModuleLearner, Predictor
+from metarl.fewshot.learner import ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import Objective
 from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
@@ -117,7 +117,7 @@ class InnerLoop:
             traces = [self.trace(piece, num_steps, "none") for piece in pieces]
 
         def predictor(step: int) -> Predictor:
-            @torch.no_grad()
+            @differentiable_in_queries
             @self.network.evaluating()
             def predict(inputs: Tensor) -> Tensor:
                 cuts = torch.split(inputs, [len(piece.inputs) for piece in pieces])

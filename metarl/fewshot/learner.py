@@ -1,5 +1,6 @@
 """A few-shot learner as training, evaluation and users see it, and the configuration that makes one."""
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,21 @@ from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
 _BY_TARGETS = ByTargets()
 
 Predictor = Callable[[Tensor], Tensor]
-"""Maps query inputs [task, row, *input] to outputs [task, row, out] of the tasks that were adapted to."""
+"""Maps query inputs [task, row, *input] to outputs [task, row, out] of the tasks that were adapted to.
+
+Outputs have gradients where the inputs ask for them, see `differentiable_in_queries`.
+"""
+
+
+def differentiable_in_queries(predict: Predictor) -> Predictor:
+    """The predictor without gradients, unless query inputs ask for them, as an adversary's do."""
+
+    @functools.wraps(predict)
+    def call(inputs: Tensor) -> Tensor:
+        with torch.set_grad_enabled(inputs.requires_grad and torch.is_grad_enabled()):
+            return predict(inputs)
+
+    return call
 
 
 class Learner(Protocol):

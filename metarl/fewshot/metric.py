@@ -13,7 +13,7 @@ from metarl.fewshot.data.classes import ClassData, ClassSource, as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
-from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
+from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
@@ -112,7 +112,7 @@ class MetricLearner(ModuleLearner):
         if self.needs_all_classes:
             check_classes(support.targets)
 
-        @torch.no_grad()
+        @differentiable_in_queries
         @self.network.evaluating(self.head)
         def predict(inputs: Tensor) -> Tensor:
             features = self._embed(support.inputs, inputs)
@@ -123,7 +123,7 @@ class MetricLearner(ModuleLearner):
     def adapt_to_features(self, support: Examples, num_steps: int) -> list[Predictor]:
         """The predictor of `adapt` for support and query sets of features; see `embed_classes`."""
 
-        @torch.no_grad()
+        @differentiable_in_queries
         @self.network.evaluating(self.head)
         def predict(features: Tensor) -> Tensor:
             return self.outputs(support.inputs, support.targets, features)

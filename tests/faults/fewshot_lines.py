@@ -112,12 +112,33 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _GRADIENT,
         [
             (
-                "examples.inputs + self._attack_size * slope.sign()",
-                "examples.inputs - self._attack_size * slope.sign()",
-            ),
-            (
                 "super().outer_losses(Episodes(support, episodes.query))",
                 "super().outer_losses(Episodes(episodes.support, episodes.query))",
+            ),
+        ],
+    ),
+    "attacks.py": (
+        ("tests/fewshot/test_attacks.py",),
+        [
+            ("moved + self.step_size * slope.sign()", "moved - self.step_size * slope.sign()"),
+            ("low, high = low.clamp_min(least), high.clamp_max(most)", "pass"),
+            ("moved = low + (high - low) *", "moved = clean + 0 *"),
+            (
+                "torch.minimum(torch.maximum(moved + self.step_size * slope.sign(), low), high)",
+                "moved + self.step_size * slope.sign()",
+            ),
+        ],
+    ),
+    "robustness.py": (
+        ("tests/fewshot/test_attacks.py",),
+        [
+            (
+                "outputs.masked_fill(right, -torch.inf).amax(-1) - outputs[right]",
+                "outputs.amax(-1) - outputs[right]",
+            ),
+            (
+                "predict, query = learner.adapt(part.support, num_steps)[-1], part.query",
+                "predict, query = learner.adapt(part.support, 0)[-1], part.query",
             ),
         ],
     ),
@@ -245,7 +266,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ],
     ),
     "data/unequal.py": (
-        ("tests/fewshot/test_unequal.py",),
+        ("tests/fewshot/test_unequal.py", "tests/fewshot/test_groups.py"),
         [
             ("self._counts >= 2", "self._counts >= 1"),
             ("min(sizes.max_ways, len(group)) + 1", "sizes.max_ways + 1"),

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -91,19 +92,28 @@ def test_the_command_shows_a_runs_confusions(
     assert main(["train", "omniglot-protonet", *small, "--out", str(tmp_path / "run")]) == 0
     capsys.readouterr()
     words = ["diagnose", str(tmp_path / "run"), "--num-tasks", "20", "--json", str(tmp_path / "d.json")]
-    words += ["--figures", str(tmp_path / "figures")]
+    words += ["--attack-sizes", "0.1", "0.3", "--attack-steps", "3", "--figures", str(tmp_path / "figures")]
     assert main(words) == 0
     shown = capsys.readouterr().out
     assert "calibration error" in shown
     assert max(len(line) for line in shown.splitlines() if str(tmp_path) not in line) <= 80
-    names = {f"{name}.{ending}" for name in ("calibration", "embedding", "shots") for ending in ("png", "pdf")}
+    figures = ("calibration", "confusion", "embedding", "robustness", "shots")
+    names = {f"{name}.{ending}" for name in figures for ending in ("png", "pdf")}
     assert {path.name for path in (tmp_path / "figures").iterdir()} == names
     assert (tmp_path / "figures" / "embedding.png").read_bytes().startswith(b"\x89PNG")
-    assert main(words[:-3]) == 2  # the file of the counts exists
+    assert main(words[:6]) == 2
+    assert "d.json exists" in capsys.readouterr().err
     result = json.loads((tmp_path / "d.json").read_text())
     assert set(result["accuracy_by_shots"]) == {"1", "2"}  # four images of a class, two of them queries
     assert sum(map(sum, result["confusion"])) == 20 * 3 * 2
     assert len(result["classes"]) == 7  # Sanskrit's and Tagalog's
+    attacked = result["accuracy_under_attack"]
+    assert set(attacked) == {"FGSM", "PGD, 3 steps"}
+    for by_size in attacked.values():
+        assert by_size["0.0"] == pytest.approx(result["accuracy"])
+        assert by_size["0.3"] < by_size["0.0"]
+    assert re.search(r"PGD, 3 steps[ │]+0\.3[ │]+[\d.]+[ │]+\[", shown)
+    assert main(["diagnose", str(tmp_path / "run"), "--attack-sizes", "-0.1"]) == 2
     assert main(["diagnose", str(tmp_path / "run"), "--split", "nothing"]) == 2
     assert main(["train", "sinusoid-kernel-regression", *small[:8], "--out", str(tmp_path / "numbers")]) == 0
     capsys.readouterr()

@@ -11,9 +11,9 @@ How we differ: one step on both outer losses, where the paper takes one on each 
 
 from dataclasses import dataclass, field, replace
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
+from metarl.fewshot.attacks import Attack, InputRange, check_range
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.layers import check_attackable
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
@@ -30,13 +30,17 @@ class AdmlConfig(LearnerConfig):
     Attributes:
         maml: Hyperparameters of the inner and the outer loop.
         attack_size: Largest change of an input's entry by the adversary, in the input's units.
+        input_range: Least and largest value that an attacked entry may have, 0 and 1 for images; None for any.
     """
 
     maml: MamlConfig = field(default_factory=MamlConfig)
     attack_size: float = 0.1
+    input_range: InputRange | None = None
 
     def __post_init__(self) -> None:
         check_not_negative(self, "attack_size")
+        if self.input_range is not None:
+            check_range(self.input_range)
 
     def make(self, setup: LearnerSetup) -> "Adml":
         """The untrained learner, whose network has an output per way or predicted number."""
@@ -58,7 +62,7 @@ class Adml(Maml):
     ) -> None:
         check_attackable(module)
         super().__init__(module, config.maml, objective=objective)
-        self._attack_size = config.attack_size
+        self._attack = Attack(config.attack_size, input_range=config.input_range)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The mean of both outer losses, and the outputs on clean queries of learning from attacked examples."""
@@ -69,8 +73,9 @@ class Adml(Maml):
 
     def attacked(self, examples: Examples) -> Examples:
         """The examples, each moved by the attack's size where it raises the loss of the meta-parameters."""
-        inputs = examples.inputs.detach().clone().requires_grad_()
         params = {name: p.detach() for name, p in self.network.params.items()}
-        losses = self.objective.losses(self.network(params, inputs), examples.targets)
-        (slope,) = torch.autograd.grad(losses.sum(), inputs)
-        return Examples(examples.inputs + self._attack_size * slope.sign(), examples.targets)
+
+        def losses(inputs: Tensor) -> Tensor:
+            return self.objective.losses(self.network(params, inputs), examples.targets)
+
+        return Examples(self._attack(examples.inputs, losses), examples.targets)

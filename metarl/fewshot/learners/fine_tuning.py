@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor
+from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.metric import check_classes
 from metarl.learning.bilevel import Params
@@ -114,7 +114,7 @@ class FineTuning(ModuleLearner):
         tuned = [self.fine_tuned(task, num_steps) for task in tasks]
 
         def predictor(rounds: int) -> Predictor:
-            @torch.no_grad()
+            @differentiable_in_queries
             @self.network.evaluating(self.base.head)
             def predict(inputs: Tensor) -> Tensor:
                 parts = zip(tuned, tasks, inputs.unsqueeze(1), strict=True)
