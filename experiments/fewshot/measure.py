@@ -93,7 +93,8 @@ def show(result: Mapping[str, Any]) -> None:
     views = "" if result["views"] == 1 else f"; {result['views']} views"
     title = f"{result['experiment']} after {result['train_tasks']:,} tasks: {result['num_tasks']} episodes"
     together = "; transductive" if result.get("transductive") else ""  # older results do not say it
-    title += f" of {result['episodes']}; {norms(result['normalisation'])}{together}{views}"
+    chosen = f"; step size {result['inner_lr']:g}, chosen on validation tasks" if "inner_lr" in result else ""
+    title += f" of {result['episodes']}; {norms(result['normalisation'])}{together}{chosen}{views}"
     show_table(title, ["tasks", "adaptation steps", label, "95% interval"], lines, keys=2)
 
 

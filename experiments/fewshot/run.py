@@ -19,6 +19,7 @@ from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.learners.fine_tuning import FineTuning, choose_inner_lr
 from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
 from metarl.fewshot.sources import Sources
@@ -129,6 +130,7 @@ class FewshotRun(Run):
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)
         sources, described = run.episodes(), data.describe()
+        chosen = _choose_inner_lr(learner, sources, settings.num_steps, options.seed)
         if options.tasks is not None:
             if any(getattr(options, size) is not None for size in _SIZES):
                 raise ValueError(
@@ -139,6 +141,7 @@ class FewshotRun(Run):
             settings = replace(settings, num_tasks=len(source.tasks))
         return {
             **run.result_head(options, progress),
+            **chosen,
             "num_tasks": settings.num_tasks,
             "episodes": described,
             "normalisation": learner.normalisation,
@@ -224,6 +227,23 @@ def fixed_source(sources: Sources, path: Path) -> tuple[str, FixedEpisodes]:
         if reasons
         else ValueError(f"{path} lists episodes of classes, the run is on none; leave it out")
     )
+
+
+def _choose_inner_lr(learner: Learner, sources: Sources, num_steps: int, seed: int) -> dict[str, Any]:
+    """The step size of fine-tuning, if it is chosen on validation tasks, and the mean score of every choice."""
+    if not isinstance(learner, FineTuning) or not learner.config.inner_lr_choices:
+        return {}
+    validation = sources.held_out.get("validation")
+    if validation is None:
+        raise ValueError(
+            "the step size of fine-tuning is chosen on validation tasks, of which the data have none; set "
+            "--learner.inner-lr-choices to nothing, or hold classes out for validation"
+        )
+    scores = choose_inner_lr(learner, validation, seeding.streams(seed)["tasks"], num_steps=num_steps)
+    return {
+        "inner_lr": learner.config.inner_lr,
+        "inner_lr_scores": {str(inner_lr): score for inner_lr, score in scores.items()},
+    }
 
 
 def _what_adapts(learner: Learner) -> list[str]:

@@ -106,6 +106,7 @@ class TaskModule:
         Args:
             others: Further modules that are to be in evaluation mode meanwhile.
         """
+        was_evaluating = self.is_evaluating
         modes = [(layer, layer.training) for module in (self.module, *others) for layer in module.modules()]
         for layer, _ in modes:
             layer.training = False
@@ -113,7 +114,7 @@ class TaskModule:
         try:
             yield
         finally:
-            self.is_evaluating = False
+            self.is_evaluating = was_evaluating
             for layer, training in modes:
                 layer.training = training
 

@@ -177,6 +177,11 @@ class ModuleLearner(ABC):
     num_steps = 0
     objective: Objective = _BY_TARGETS
 
+    @property
+    def judges_queries_together(self) -> bool:
+        """Whether a prediction depends on the other queries, whatever normalises."""
+        return False
+
     def __init__(self, network: TaskModule, parts: Mapping[str, nn.Module | OuterOptimizer]) -> None:
         self.network = network
         self._parts = {"module": network.module, **parts}

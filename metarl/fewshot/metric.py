@@ -34,7 +34,6 @@ class MetricLearner(ModuleLearner):
     """
 
     needs_all_classes = True  # of a task, in its support set
-    judges_queries_together = False  # so that a prediction depends on the other queries, whatever normalises
     solves_by_fixed_steps = True  # which an exported model can repeat for any support set
 
     def __init__(
@@ -222,7 +221,7 @@ class FeaturesWhenDrawn:
 
 def is_transductive(learner: Learner) -> bool:
     """Whether a prediction depends on the other queries."""
-    together = isinstance(learner, MetricLearner) and learner.judges_queries_together
+    together = isinstance(learner, ModuleLearner) and learner.judges_queries_together
     return together or learner.normalisation in ("transductive", "per_step")
 
 

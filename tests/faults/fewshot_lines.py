@@ -260,6 +260,13 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("tests/fewshot/test_fine_tuning.py",),
         [
             ("if score >= most:", "if True:"),
+            (
+                "loss = loss + config.entropy_coef * mean_entropy(",
+                "loss = loss - config.entropy_coef * mean_entropy(",
+            ),
+            ("if not last or not torch.equal(last[0][0], inputs):", "if not last:"),
+            ("return self.config.entropy_coef > 0", "return False"),
+            ("inner_lr=max(scores, key=scores.__getitem__))", "inner_lr=max(scores))"),
             ("return _without_one(task, -1)", "return _without_one(task, 0)"),
             ("judged = Examples(copies, known.targets)", "judged = known"),
             ("p.detach().clone().requires_grad_() for", "p for"),

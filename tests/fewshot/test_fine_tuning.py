@@ -1,16 +1,22 @@
 """Fine-tuning on new tasks: what it gains, what early stopping saves it from, and what it leaves as it was."""
 
 import copy
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from metarl.experiments.cli import main
 from metarl.fewshot import ClassData, ClassEpisodes, Prototypical, PrototypicalConfig
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
-from metarl.fewshot.learners.fine_tuning import FineTuning, FineTuningConfig
+from metarl.fewshot.learners.fine_tuning import FineTuning, FineTuningConfig, choose_inner_lr, mean_entropy
+from metarl.fewshot.metric import is_transductive
 
 
 def _tasks(num_shots: int = 6) -> ClassEpisodes:
@@ -132,3 +138,139 @@ def test_what_cannot_be_fine_tuned_is_refused() -> None:
     episodes: Episodes = _tasks().sample(1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="0 to N - 1"):
         learner.adapt(Examples(episodes.support.inputs, episodes.support.targets + 1), 1)
+
+
+def test_entropy_by_hand() -> None:
+    thirds = torch.log(torch.tensor([[1.0, 2.0], [1.0, 1.0]]))
+    first = -(math.log(1 / 3) / 3 + 2 * math.log(2 / 3) / 3)
+    assert float(mean_entropy(thirds)) == pytest.approx((first + math.log(2)) / 2)
+    assert float(mean_entropy(torch.tensor([[0.0, -400.0]]))) == 0.0
+
+
+def test_a_transductive_step_falls_along_the_gradient_of_cross_entropy_and_entropy() -> None:
+    """One step of plain gradients from the weights, against numbers that are differentiated by differences."""
+    config = FineTuningConfig(
+        num_rounds=1,
+        steps_per_round=1,
+        inner_lr=0.01,
+        inner_optimizer="sgd",
+        early_stopping=False,
+        entropy_coef=0.7,
+    )
+    module = _Weighted().double()
+    learner = FineTuning(module, config)
+    drawn = _tasks(2).sample(1, np.random.default_rng(0))
+    support, query = (part._replace(inputs=part.inputs.double()) for part in drawn)
+
+    def objective(weight: Tensor) -> float:
+        shown = (support.inputs * weight)[0]
+        left_out = torch.tensor([0, 2, 4])  # the first example of each class is classified by the other one
+        prototypes = shown[left_out + 1]
+        logits = -(shown[left_out][:, None] - prototypes[None]).square().sum(-1)
+        loss = nn.functional.cross_entropy(logits, torch.arange(3))
+        means = torch.stack([shown[2 * place : 2 * place + 2].mean(0) for place in range(3)])
+        outputs = -((query.inputs * weight)[0][:, None] - means[None]).square().sum(-1)
+        p = outputs.softmax(-1)
+        return float(loss - 0.7 * (p * p.log()).sum(-1).mean())
+
+    start = module.weight.detach().clone()
+    slopes = []
+    for entry in range(12):
+        step = torch.zeros(12, dtype=torch.float64)
+        step[entry] = 1e-6
+        slopes.append((objective(start + step) - objective(start - step)) / 2e-6)
+    moved = learner.fine_tuned(support, 1, query.inputs)[1]["weight"]
+    assert torch.allclose(moved, start - 0.01 * torch.tensor(slopes, dtype=torch.float64), atol=1e-8)
+    plain = learner.fine_tuned(support, 1)[1]["weight"]
+    assert not torch.allclose(moved, plain, atol=1e-4)
+
+
+def test_transductive_predictions_depend_on_the_other_queries_and_say_so() -> None:
+    support, query = _tasks(3).sample(2, np.random.default_rng(0))
+    for entropy_coef, together in ((0.0, False), (1.0, True)):
+        config = FineTuningConfig(
+            num_rounds=2, steps_per_round=3, inner_lr=0.1, early_stopping=False, entropy_coef=entropy_coef
+        )
+        learner = FineTuning(_Weighted(), config)
+        assert is_transductive(learner) == together
+        predictors = learner.adapt(support, 2)
+        whole, half = (predictors[2](query.inputs[:, :rows]) for rows in (30, 15))
+        assert torch.allclose(whole[:, :15], half) != together
+        assert torch.equal(predictors[2](query.inputs), whole)  # whatever was asked for before
+        unadapted = [predictors[0](query.inputs[:, :rows])[:, :15] for rows in (30, 15)]
+        assert torch.allclose(*unadapted)
+
+
+def test_entropy_of_the_queries_falls_over_transductive_rounds() -> None:
+    config = FineTuningConfig(
+        num_rounds=3, steps_per_round=5, inner_lr=0.05, entropy_coef=5.0, early_stopping=False
+    )
+    learner = FineTuning(_Weighted(), config)
+    support, query = _tasks(3).sample(1, np.random.default_rng(4))
+    entropies = [float(mean_entropy(predict(query.inputs))) for predict in learner.adapt(support, 3)]
+    assert entropies == sorted(entropies, reverse=True)
+    assert entropies[0] > 2 * entropies[-1] > 0
+
+
+def test_the_step_size_is_the_best_on_validation_tasks() -> None:
+    choices = (10.0, 0.1, 0.0)
+    config = FineTuningConfig(
+        num_rounds=1,
+        steps_per_round=10,
+        inner_lr=7.0,
+        inner_optimizer="sgd",
+        early_stopping=False,
+        inner_lr_choices=choices,
+        choice_tasks=6,
+    )
+    learner, source = FineTuning(_Weighted(), config), _tasks(3)
+    scores = choose_inner_lr(learner, source, np.random.default_rng(5), num_steps=1)
+    assert learner.config == replace(config, inner_lr=0.1)
+    for inner_lr, score in scores.items():
+        alone = FineTuning(_Weighted(), replace(config, inner_lr=inner_lr))
+        support, query = source.sample(6, np.random.default_rng(5))
+        right = alone.adapt(support, 1)[1](query.inputs).argmax(-1) == query.targets
+        assert score == pytest.approx(float(right.float().mean()))
+    assert scores[0.1] > scores[0.0] + 0.02
+    assert scores[0.1] > scores[10.0]
+    assert set(scores) == set(choices)
+    far = ClassEpisodes(
+        ClassData.of(torch.arange(4.0).repeat_interleave(5)[:, None].expand(-1, 12), torch.arange(20) // 5),
+        num_ways=3,
+        num_shots=2,
+        num_queries=2,
+    )
+    assert set(choose_inner_lr(learner, far, np.random.default_rng(0), num_steps=1).values()) == {1.0}
+    assert learner.config.inner_lr == 0.0  # of equals the least
+
+
+@pytest.mark.thorough
+def test_an_evaluation_chooses_the_step_size_and_says_it(
+    omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        *("--training.iterations", "1", "--training.updates-per-iteration", "1", "--training.evaluate-every", "0"),
+        *("--evaluation.num-tasks", "2", "--evaluation.num-steps", "1", "--backbone.num-filters", "4"),
+        *("--data.episodes.num-ways", "3", "--data.episodes.num-queries", "2", "--data.episodes.train-ways", "3"),
+        *("--data.episodes.train-queries", "2", "--data.folder", str(omniglot_archive)),
+        *("--learner.inner-lr-choices", "0", "0.01", "--learner.choice-tasks", "2", "--learner.entropy-coef", "1"),
+        *("--learner.steps-per-round", "1"),
+    ]
+    assert main(["train", "omniglot-fine-tuning", *words, "--out", str(tmp_path / "run")]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "transductive" in shown
+    result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert set(result["inner_lr_scores"]) == {"0.0", "0.01"}
+    assert f"step size {result['inner_lr']:g}, chosen on validation tasks" in shown
+    assert result["transductive"] is True
+    without = [*words, "--data.train-on-validation", "True"]
+    assert main(["train", "omniglot-fine-tuning", *without, "--out", str(tmp_path / "other")]) == 2
+    assert "chosen on validation tasks, of which the data have none" in capsys.readouterr().err
+
+
+def test_choices_that_are_no_step_sizes_are_refused() -> None:
+    for wrong in ((-0.1,), (float("nan"), 0.1)):
+        with pytest.raises(ValueError, match="zero or more each"):
+            FineTuningConfig(inner_lr_choices=wrong)
+    with pytest.raises(ValueError, match="entropy_coef"):
+        FineTuningConfig(entropy_coef=-1.0)

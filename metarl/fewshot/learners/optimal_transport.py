@@ -75,11 +75,14 @@ class OptimalTransport(MetricLearner):
         config: Hyperparameters.
     """
 
-    judges_queries_together = True
-
     def __init__(self, module: nn.Module, config: OptimalTransportConfig) -> None:
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.scale))
+
+    @property
+    def judges_queries_together(self) -> bool:
+        """Always: every query moves the others."""
+        return True
 
     def judge(self, solution: Solution, query: Tensor) -> Tensor:
         """Logarithms of the classes' probabilities, [task, row, way]."""
