@@ -16,7 +16,7 @@ from metarl.experiments.catalogue import (
     title,
 )
 from metarl.experiments.configuration import ALGORITHMS, Experiment
-from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.fewshot.configuration import FewshotExperiment, with_objective
 from metarl.experiments.fewshot_settings import DATA, LEARNERS, learners_of
 from metarl.experiments.loading import prepare_run
 from metarl.experiments.outside import OwnWords, Source, names_object
@@ -31,6 +31,8 @@ class TrainArguments:
 
     Attributes:
         experiment: Configuration; every field can be overridden.
+        objective: Loss and score of a few-shot experiment, by-targets, cross-entropy, binary-cross-entropy,
+            squared-error or gaussian-likelihood, whose own fields follow as --objective.label-smoothing 0.1.
         reward: FILE.py:NAME of a reward of your own, instead of that of a YAML family: a function of a step's
             motion and actions that returns named terms.
         out: Run folder to make; by default the next free runs/NAME-seedN, or runs/NAME with several seeds.
@@ -39,6 +41,7 @@ class TrainArguments:
     """
 
     experiment: Annotated[Experiment | FewshotExperiment, tyro.conf.arg(name="")]
+    objective: str | None = None
     reward: str | None = None
     out: Path | None = None
     seeds: str | None = None
@@ -79,7 +82,13 @@ def prepared_by(word: str, options: list[str]) -> Prepared:
         named, benchmark_source = experiment_of_algorithm(word, benchmark_word, reward)
         if benchmark_source is not None:
             sources["benchmark"] = benchmark_source
-    default = TrainArguments(experiment=named.experiment)
+    objective, rest = take_option(rest, "--objective")
+    known = named.experiment
+    if objective is not None:
+        if not isinstance(known, FewshotExperiment):
+            raise UsageError(f"--objective is of few-shot experiments, got the meta-RL experiment {word}")
+        known = with_objective(known, objective)
+    default = TrainArguments(experiment=known)
     arguments = parse(TrainArguments, rest, f"metarl train {word}", default)
     experiment, name = arguments.experiment, named.name
     if named.source is not None:

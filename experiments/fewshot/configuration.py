@@ -1,6 +1,7 @@
 """Few-shot experiments: their fields, the objects that they become, and their form in a run folder."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -50,6 +51,15 @@ from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
 from metarl.runs.warm_start import check_warm_start
 
+OBJECTIVES: Mapping[str, type[Objective]] = {
+    "by-targets": ByTargets,
+    "cross-entropy": CrossEntropy,
+    "binary-cross-entropy": BinaryCrossEntropy,
+    "squared-error": SquaredError,
+    "gaussian-likelihood": GaussianLikelihood,
+}
+"""Objectives by name."""
+
 _TAGS: codec.Tags = {
     "kind": {
         "sinusoids": SinusoidData,
@@ -79,13 +89,7 @@ _TAGS: codec.Tags = {
         "optimal-transport": OptimalTransportConfig,
         "fine-tuning": FineTuningConfig,
     },
-    "objective": {
-        "by-targets": ByTargets,
-        "cross-entropy": CrossEntropy,
-        "binary-cross-entropy": BinaryCrossEntropy,
-        "squared-error": SquaredError,
-        "gaussian-likelihood": GaussianLikelihood,
-    },
+    "objective": OBJECTIVES,
     "architecture": {"standard": StandardBackbone, "residual": ResidualBackbone, "own": OwnBackbone},
 }
 
@@ -129,6 +133,18 @@ class FewshotExperiment:
         check_warm_start(self.init_from, self.init_without)
 
 
+def with_objective(experiment: FewshotExperiment, name: str) -> FewshotExperiment:
+    """The experiment with an objective by name; one of that kind that it has keeps its fields.
+
+    Raises:
+        ValueError: if there is no such objective.
+    """
+    if name not in OBJECTIVES:
+        raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
+    kind = OBJECTIVES[name]
+    return experiment if type(experiment.objective) is kind else replace(experiment, objective=kind())
+
+
 def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:
     """The untrained learner of an experiment; its initial weights follow from the seed.
 
@@ -136,6 +152,7 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
         ValueError: if the learner does not fit the data, the network or the evaluation.
     """
     training, tasks = experiment.training, experiment.data.tasks
+    experiment.objective.check_tasks(is_classes=tasks.kind == "classification", num_outputs=tasks.num_outputs)
     setup = LearnerSetup(
         tasks=tasks,
         backbone=experiment.backbone,

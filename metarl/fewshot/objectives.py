@@ -47,6 +47,9 @@ class Objective(ABC):
         """The number of outputs per row that a network needs, from the number of classes or numbers."""
         return num_targets
 
+    def check_tasks(self, *, is_classes: bool, num_outputs: int) -> None:  # noqa: B027  # most take all tasks
+        """Raise a ValueError unless tasks of classes, or of numbers, and so many of them, can be learned by it."""
+
 
 @dataclass(frozen=True)
 class ByTargets(Objective):
@@ -114,20 +117,34 @@ class CrossEntropy(Objective):
         """The name of the score, which is "accuracy"."""
         return "accuracy"
 
+    def check_tasks(self, *, is_classes: bool, num_outputs: int) -> None:
+        """Raise a ValueError for tasks of a single number, which is no choice."""
+        if not is_classes and num_outputs < 2:
+            raise ValueError(
+                f"cross-entropy needs classes, or two probabilities or more, got tasks of {num_outputs} number; "
+                "take squared-error or binary-cross-entropy"
+            )
+
 
 @dataclass(frozen=True)
 class BinaryCrossEntropy(Objective):
-    """Cross-entropy and accuracy of several yes-or-no targets, numbers in [0, 1] of the outputs' shape."""
+    """Cross-entropy and accuracy of several yes-or-no targets, numbers in [0, 1] of the outputs' shape.
+
+    Of classes there is an answer for each class, yes for the right one alone, and the greatest output is chosen.
+    """
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of every task's targets, [task]."""
-        _check_same(outputs, targets)
-        losses = nn.functional.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-        return losses.flatten(1).mean(1)
+        """Mean cross-entropy of every task's answers, [task]."""
+        answers = _as_numbers(outputs, targets)
+        losses = nn.functional.binary_cross_entropy_with_logits(outputs, answers, reduction="none")
+        return _mean_of_answers(losses, targets)
 
     @torch.no_grad()
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Share of right answers in [0, 1], [task]."""
+        """Share of right answers, or of right classes, in [0, 1], [task]."""
+        if is_classification(targets):
+            _check_classes_of(outputs, targets)
+            return _accuracy(outputs, targets)
         _check_same(outputs, targets)
         right = ((outputs > 0) == (targets > 0.5)).float()
         return right.masked_fill(outputs.isnan(), torch.nan).flatten(1).mean(1)
@@ -139,21 +156,23 @@ class BinaryCrossEntropy(Objective):
 
 @dataclass(frozen=True)
 class SquaredError(Objective):
-    """Mean squared error of numbers of the outputs' shape, of any number of axes."""
+    """Mean squared error of numbers of the outputs' shape, of any number of axes.
+
+    Of classes the numbers are 1 for the right one and 0 for the others, and the greatest output is chosen.
+    """
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of every task, [task]."""
-        _check_same(outputs, targets)
-        return (outputs - targets).square().flatten(1).mean(1)
+        return _mean_of_answers((outputs - _as_numbers(outputs, targets)).square(), targets)
 
     @torch.no_grad()
     def scores(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Mean squared error of every task, [task]."""
-        return self.losses(outputs, targets)
+        """Mean squared error, or accuracy of classes in [0, 1], of every task, [task]."""
+        return _accuracy(outputs, targets) if is_classification(targets) else self.losses(outputs, targets)
 
     def score_name(self, targets: Tensor) -> str:
-        """The name of the score, which is "mse"."""
-        return "mse"
+        """The word "accuracy" or "mse"."""
+        return score_name(targets)
 
 
 @dataclass(frozen=True)
@@ -190,6 +209,11 @@ class GaussianLikelihood(Objective):
     def num_outputs(self, num_targets: int) -> int:
         """A mean and a spread for every number."""
         return 2 * num_targets
+
+    def check_tasks(self, *, is_classes: bool, num_outputs: int) -> None:
+        """Raise a ValueError for tasks of classes."""
+        if is_classes:
+            raise ValueError("a Gaussian likelihood needs tasks of numbers, got classes; take cross-entropy")
 
     @staticmethod
     def _halves(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -272,6 +296,20 @@ def _mean_of_real(values: Tensor, targets: Tensor) -> Tensor:
         return values.flatten(1).mean(1)
     real = (targets != IGNORED).flatten(1)
     return values.flatten(1).masked_fill(~real, 0.0).sum(1) / real.sum(1)
+
+
+def _as_numbers(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Targets of the outputs' shape: themselves, or of classes 1 for the right one and 0 for the others."""
+    if not is_classification(targets):
+        _check_same(outputs, targets)
+        return targets
+    _check_classes_of(outputs, targets)
+    return nn.functional.one_hot(targets.clamp_min(0), outputs.shape[-1]).to(outputs.dtype)
+
+
+def _mean_of_answers(values: Tensor, targets: Tensor) -> Tensor:
+    """The mean of a task's values of the outputs' shape, but for those of padding, [task]."""
+    return _mean_of_real(values.mean(-1) if is_classification(targets) else values, targets)
 
 
 def _check_classes_of(outputs: Tensor, targets: Tensor) -> None:

@@ -230,6 +230,11 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             (".masked_fill(~real, 0.0).sum(1) / real.sum(1)", ".sum(1) / real.sum(1)"),
             ("label_smoothing=self.label_smoothing)", "label_smoothing=0.0)"),
             ("((outputs > 0) == (targets > 0.5))", "((outputs > 0.5) == (targets > 0.5))"),
+            (
+                "values.mean(-1) if is_classification(targets) else values, targets)",
+                "values.sum(-1) if is_classification(targets) else values, targets)",
+            ),
+            ("if not is_classes and num_outputs < 2:", "if False:"),
             ("/ std).square() / 2 + std.log())", "/ std).square() + std.log())"),
             ("outputs.shape[-1] < max(2, most + 1)", "outputs.shape[-1] < most + 1"),
         ],

@@ -120,7 +120,7 @@ def test_training_is_that_of_prototypical_networks_and_a_task_leaves_no_trace() 
 def test_images_are_distorted() -> None:
     network = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Flatten(), nn.Linear(108, 4))
     images = torch.rand(1, 4, 1, 8, 8, generator=torch.Generator().manual_seed(0))
-    support = Examples(images, torch.tensor([[0, 1, 0, 1]]))
+    support = Examples(images, torch.tensor([[0, 1, 2, 3]]))  # of one example a class none is left out
     changes = []
     for distorted in (True, False):
         config = FineTuningConfig(num_rounds=1, steps_per_round=2, distorted=distorted, early_stopping=False)

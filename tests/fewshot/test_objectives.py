@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,17 @@ import torch
 from torch import Tensor, nn
 
 import metarl
-from metarl.experiments.fewshot.configuration import FewshotExperiment, decode, encode, make_learner
+from metarl.experiments.cli import main
+from metarl.experiments.fewshot.configuration import (
+    OBJECTIVES,
+    FewshotExperiment,
+    decode,
+    encode,
+    make_learner,
+    with_objective,
+)
+from metarl.experiments.prepared import experiment
+from metarl.experiments.presets.table import FEWSHOT_PRESETS
 from metarl.fewshot.data.sinusoids import SinusoidData
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import adaptation_scores
@@ -78,6 +88,76 @@ def test_several_yes_or_no_targets() -> None:
     assert BinaryCrossEntropy().scores(OUTPUTS, targets).item() == pytest.approx(5 / 6)
 
 
+def test_classes_as_answers_of_yes_and_no() -> None:
+    """Rows of classes 0, 1, 1 and one of padding; the third row's greatest output is that of class 0."""
+    classes = torch.tensor([[0, 1, 1, IGNORED]])
+    outputs = torch.cat([OUTPUTS, torch.full((1, 1, 2), 9.0)], 1)
+    answers = torch.nn.functional.one_hot(classes[:, :3], 2).float()
+    for objective in (BinaryCrossEntropy(), SquaredError()):
+        assert torch.allclose(objective.losses(outputs, classes), objective.losses(OUTPUTS, answers))
+        assert objective.scores(outputs, classes).item() == pytest.approx(2 / 3)
+        assert objective.score_name(classes) == "accuracy"
+        assert not objective.is_error("accuracy")
+        with pytest.raises(ValueError, match="number per class"):
+            objective.losses(outputs, classes + 2)
+    assert SquaredError().losses(OUTPUTS, classes[:, :3]).item() == pytest.approx((1 + 0 + 9 + 4) / 6)
+
+
+@pytest.mark.parametrize("name", ["cross-entropy", "binary-cross-entropy", "squared-error"])
+def test_the_command_line_chooses_the_objective_of_classes(name: str) -> None:
+    made = experiment("omniglot-maml", "--objective", name)
+    assert isinstance(made, FewshotExperiment)
+    assert made.objective == OBJECTIVES[name]()
+    assert made == replace(FEWSHOT_PRESETS["omniglot-maml"].configuration, objective=made.objective)
+    learner, rng = make_learner(made, CPU), np.random.default_rng(0)
+    generator = torch.Generator().manual_seed(0)
+    few, labels = torch.rand(1, 10, 1, 28, 28, generator=generator), torch.arange(10).unsqueeze(0) % 5
+    metrics = learner.update(Episodes(Examples(few, labels), Examples(few, labels)), rng)
+    assert 0 <= metrics["train/accuracy_post"] <= 1
+    assert math.isfinite(metrics["loss/outer"])
+
+
+def test_fields_of_an_objective_follow_its_name() -> None:
+    words = ["--objective.label-smoothing", "0.25", "--objective", "cross-entropy"]
+    for made in (experiment("omniglot-maml", *words), experiment("maml", "--benchmark", "omniglot", *words)):
+        assert isinstance(made, FewshotExperiment)
+        assert made.objective == CrossEntropy(0.25)
+    numbers = experiment("sinusoid-maml", "--objective=gaussian-likelihood", "--objective.min-std=0.5")
+    assert isinstance(numbers, FewshotExperiment)
+    assert numbers.objective == GaussianLikelihood(0.5)
+    smooth = replace(OWN, objective=CrossEntropy(0.5))
+    assert with_objective(smooth, "cross-entropy") == smooth
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["sinusoid-maml", "--objective", "huber"],
+            "unknown objective 'huber'; known: by-targets, cross-entropy,",
+        ),
+        (
+            ["rl2", "--benchmark", "point", "--objective", "squared-error"],
+            "--objective is of few-shot experiments",
+        ),
+        (["sinusoid-maml", "--objective", "cross-entropy"], "two probabilities or more"),
+        (["omniglot-maml", "--objective", "gaussian-likelihood"], "needs tasks of numbers, got classes"),
+        (["omniglot-siamese-triplet", "--objective", "squared-error"], "Siamese has a loss of its own"),
+    ],
+)
+def test_objectives_that_cannot_be_are_one_line(
+    words: list[str], said: str, omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["--data.folder", str(omniglot_archive)] if words[0].startswith("omniglot") else []
+    data += ["--data.episodes.train-ways", "3", "--data.episodes.num-ways", "3"] if data else []
+    data += ["--data.episodes.num-queries", "1", "--data.episodes.train-queries", "1"] if data else []
+    assert main(["train", *words, *data, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
 def test_gaussian_likelihood_is_that_of_torch() -> None:
     outputs, targets = torch.randn(2, 3, 4), torch.randn(2, 3, 2)
     mean, raw = outputs.chunk(2, -1)
@@ -94,8 +174,8 @@ def test_squared_error_of_whole_images() -> None:
     outputs, targets = torch.zeros(1, 2, 3, 3), torch.full((1, 2, 3, 3), 2.0)
     assert SquaredError().losses(outputs, targets).tolist() == [4.0]
     assert SquaredError().scores(outputs, targets).tolist() == [4.0]
-    for wrong in (targets[..., :2], targets.long()):
-        with pytest.raises(ValueError, match="what the targets are"):
+    for wrong, said in ((targets[..., :2], "what the targets are"), (targets.long(), "a number per class")):
+        with pytest.raises(ValueError, match=said):
             SquaredError().losses(outputs, wrong)
 
 
@@ -190,10 +270,10 @@ def test_objectives_are_written_and_read_with_an_experiment() -> None:
 def test_objectives_that_a_learner_does_not_take_are_refused() -> None:
     with pytest.raises(ValueError, match="Siamese has a loss of its own"):
         make_learner(_classes(SiameseConfig()), CPU)
-    numbers = FewshotExperiment(FEW, KernelRegressionConfig(), objective=CrossEntropy())
-    learner = make_learner(numbers, CPU)
-    with pytest.raises(ValueError, match="number per class"):
-        learner.update(FEW.make(CPU).train.sample(1, np.random.default_rng(0)), np.random.default_rng(0))
+    with pytest.raises(ValueError, match="needs classes, or two probabilities or more, got tasks of 1 number"):
+        make_learner(FewshotExperiment(FEW, KernelRegressionConfig(), objective=CrossEntropy()), CPU)
+    with pytest.raises(ValueError, match="needs tasks of numbers, got classes"):
+        make_learner(replace(_classes(MamlConfig()), objective=GaussianLikelihood()), CPU)
 
 
 def _classes(config: LearnerConfig) -> FewshotExperiment:
