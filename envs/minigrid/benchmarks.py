@@ -3,6 +3,7 @@
 minigrid-fourrooms                 a task is a layout, the same in every episode: explore it, then go
 minigrid-memorys7+new-layouts      every episode has a new layout: memory within an episode
 babyai-gotoredball+mission         the words of what is to be done are observed
+minigrid-fourrooms+one-hot         pictures have a plane for every kind, colour and state
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from metarl.envs.minigrid.family import LAYOUT, MOST_LAYOUTS, MiniGrid, environment_named
 from metarl.tasks import Benchmark, FiniteTasks, Task, TaskDistribution
 
-_OPTIONS = {"new-layouts", "mission"}
+_OPTIONS = {"new-layouts", "mission", "one-hot"}
 _HELD_OUT = 2**16  # layouts of the test tasks are the numbers below
 
 
@@ -46,7 +47,12 @@ def minigrid_benchmark(name: str) -> Benchmark:
     if not _OPTIONS.issuperset(options):
         known = ", +".join(sorted(_OPTIONS))
         raise ValueError(f"unknown options in {name!r}; MiniGrid's benchmarks take +{known}")
-    family = MiniGrid(environment_named(plain), new_layouts="new-layouts" in options, mission="mission" in options)
+    family = MiniGrid(
+        environment_named(plain),
+        new_layouts="new-layouts" in options,
+        mission="mission" in options,
+        one_hot="one-hot" in options,
+    )
     if family.new_layouts:
         only = FiniteTasks(family, (Task.of(family.name),))
         described = f"{family.environment}, a new layout in every episode (Chevalier-Boisvert et al. 2023)"

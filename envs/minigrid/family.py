@@ -22,6 +22,7 @@ from metarl.tasks import Parameter, Task
 LAYOUT = "layout"
 MOST_LAYOUTS = 2**31
 _SPREAD = np.array([25, 51, 85], dtype=np.uint8)  # 11 kinds, 6 colours and 4 states, spread over 0 to 255
+_KINDS = (11, 6, 3)  # numbers of kinds, colours and states, as in the package's own one-hot pictures
 _WORDS = tuple(
     re.findall(
         r"\S+",
@@ -37,20 +38,24 @@ class MiniGrid(GymnasiumFamily):
     """Layouts of one environment of MiniGrid or BabyAI.
 
     Observations are the 7 x 7 x 3 picture that the walker sees (kind, colour and state of every cell, spread over
-    0 to 255), its direction, and perhaps the mission as numbers of words. Success is any reward, which comes at
-    the end: 1 - 0.9 of the share of the steps that it took.
+    0 to 255; or one-hot, 7 x 7 x 20 of 0 and 255), its direction, and perhaps the mission as numbers of words.
+    Success is any reward, which comes at the end: 1 - 0.9 of the share of the steps that it took.
 
     Args:
         environment: Name of the environment in the package, e.g. "MiniGrid-FourRooms-v0".
         new_layouts: Whether every episode has a new layout, so that all tasks are one, instead of the task's.
         mission: Whether the observation has the mission; by default rewards alone tell what is to be done.
+        one_hot: Whether the picture has a plane for every kind, colour and state instead of their numbers.
     """
 
     info_names = ("success",)
     steps_here_too = True
 
-    def __init__(self, environment: str, *, new_layouts: bool = False, mission: bool = False) -> None:
-        self.environment, self.new_layouts, self.mission = environment, new_layouts, mission
+    def __init__(
+        self, environment: str, *, new_layouts: bool = False, mission: bool = False, one_hot: bool = False
+    ) -> None:
+        self.environment, self.new_layouts = environment, new_layouts
+        self.mission, self.one_hot = mission, one_hot
         self.name = f"minigrid/{environment}"
         layout = Parameter(LAYOUT, low=0, high=MOST_LAYOUTS - 1)
         self.parameters = () if new_layouts else (layout,)
@@ -64,7 +69,7 @@ class MiniGrid(GymnasiumFamily):
 
     def new_environment(self, kind: str) -> Env:
         """One environment of the package, without a layout yet."""
-        return _Layouts(_package_environment(self.environment), mission=self.mission)
+        return _Layouts(_package_environment(self.environment), mission=self.mission, one_hot=self.one_hot)
 
     def give_task(self, env: Env, task: Task) -> None:
         """Set the layout of the episodes that follow; none where every episode has its own."""
@@ -81,12 +86,12 @@ class MiniGrid(GymnasiumFamily):
 class _Layouts(gymnasium.Wrapper[Any, Any, Any, Any]):
     """An environment whose episodes begin in one layout, and whose observations are numbers."""
 
-    def __init__(self, env: Env, *, mission: bool) -> None:
+    def __init__(self, env: Env, *, mission: bool, one_hot: bool) -> None:
         super().__init__(env)
         self.layout: int | None = None
-        self._reads = mission
+        self._reads, self._one_hot = mission, one_hot
         parts: dict[str, spaces.Space[Any]] = {
-            "image": spaces.Box(0, 255, (7, 7, 3), np.uint8),
+            "image": spaces.Box(0, 255, (7, 7, sum(_KINDS) if one_hot else 3), np.uint8),
             "direction": spaces.Discrete(4),
         }
         if mission:
@@ -116,8 +121,16 @@ class _Layouts(gymnasium.Wrapper[Any, Any, Any, Any]):
         )
 
     def _observed(self, observation: dict[str, Any]) -> dict[str, Any]:
-        observed = {"image": observation["image"] * _SPREAD, "direction": np.int64(observation["direction"])}
+        picture = observation["image"]
+        picture = one_hot_picture(picture) if self._one_hot else picture * _SPREAD
+        observed = {"image": picture, "direction": np.int64(observation["direction"])}
         return observed | {"mission": mission_words(observation["mission"])} if self._reads else observed
+
+
+def one_hot_picture(picture: np.ndarray) -> np.ndarray:
+    """Planes of 0 and 255, [column, row, kinds then colours then states], of numbers [column, row, 3]; uint8."""
+    planes = [picture[..., part, None] == np.arange(kinds) for part, kinds in enumerate(_KINDS)]
+    return np.concatenate(planes, axis=-1) * np.uint8(255)
 
 
 def mission_words(mission: str) -> np.ndarray:

@@ -7,7 +7,8 @@
     MultiBinary                zeros and ones
     Dict, Tuple                the features of every part, one after the other
 
-Images are channels last, as Gymnasium has them, or first; the shorter of the two axes is taken for the channels.
+Images are channels last, as Gymnasium has them, or first: where one of the two axes is as long as the one between
+them the other is the channels', and otherwise the shorter is.
 Numbers of 8 bits are divided by 255. A learned part ends in a layer normalisation, so that images may be of any
 scale.
 """
@@ -175,7 +176,9 @@ class _Convolutions(nn.Module):
 
     def __init__(self, space: spaces.Box, config: EncoderConfig, generator: torch.Generator) -> None:
         super().__init__()
-        self._channels_last = space.shape[2] <= space.shape[0]
+        first, middle, last = space.shape
+        square_first, square_last = middle == last, middle == first  # as channels first, and as channels last
+        self._channels_last = square_last if square_first != square_last else last <= first
         *sides, channels = space.shape if self._channels_last else (*space.shape[1:], space.shape[0])
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise((channels, *config.channels)):

@@ -75,6 +75,20 @@ def test_reaching_the_goal_is_a_success_and_codes_are_spread_over_a_byte() -> No
     assert info["success"] == 1
 
 
+def test_one_hot_pictures_have_a_plane_for_every_kind_as_the_packages_own_have() -> None:
+    wrappers = importlib.import_module("minigrid.wrappers")
+    own = wrappers.OneHotPartialObsWrapper(_package_environment(environment_named("minigrid-doorkey-6x6")))
+    ours = single_env("minigrid-doorkey-6x6+one-hot", layout=4)
+    expected, (observed, _) = own.reset(seed=4)[0]["image"], ours.reset(seed=0)
+    assert observed["image"].shape == (7, 7, 20) == ours.observation_space["image"].shape
+    assert observed["image"].dtype == np.uint8
+    rng = np.random.default_rng(0)
+    for action in rng.integers(0, 6, 30):
+        assert np.array_equal(observed["image"], 255 * expected)
+        expected, observed = own.step(int(action))[0]["image"], ours.step(int(action))[0]
+    assert len(np.unique(np.argmax(expected[..., :11], -1))) > 2  # walls, floor and something else in view
+
+
 def test_missions_are_numbers_of_words_where_they_are_asked_for() -> None:
     family = minigrid_benchmark("babyai-gotoredball+mission").family
     observations = family.make_env(1, num_threads=1).single_observation_space

@@ -46,10 +46,15 @@ def test_convolutions_take_images_of_any_size(shape: tuple[int, ...], dtype: typ
     assert torch.allclose(features[1, 2], encoder(observations[1, 2]), atol=1e-5)
 
 
-def test_channels_first_and_last_are_the_same_image() -> None:
-    last, first = spaces.Box(0, 255, (9, 8, 3), np.uint8), spaces.Box(0, 255, (3, 9, 8), np.uint8)
+@pytest.mark.parametrize(("sides", "channels"), [((9, 8), 3), ((7, 7), 20)], ids=str)
+def test_channels_first_and_last_are_the_same_image(sides: tuple[int, int], channels: int) -> None:
+    """Planes may be more than a square image has pixels in a row."""
+    last = spaces.Box(0, 255, (*sides, channels), np.uint8)
+    first = spaces.Box(0, 255, (channels, *sides), np.uint8)
     observations = _batch(last)
-    features = _encoder(last, EncoderConfig())(observations)
+    encoder = _encoder(last, EncoderConfig())
+    assert encoder.parts[0].convolutions[0].in_channels == channels
+    features = encoder(observations)
     assert torch.allclose(features, _encoder(first, EncoderConfig())(observations.movedim(-1, -3)), atol=1e-6)
 
 
