@@ -18,7 +18,14 @@ from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.fewshot.attacks import Attack
 from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
-from metarl.fewshot.diagnosis import Diagnosis, Projection, accuracy_by_shots, diagnose, embed_task
+from metarl.fewshot.diagnosis import (
+    Diagnosis,
+    Projection,
+    accuracy_by_shots,
+    check_projection,
+    diagnose,
+    embed_task,
+)
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner
 from metarl.fewshot.robustness import attacked_scores
@@ -86,6 +93,7 @@ def command(words: list[str]) -> int:
     check_new(arguments.figures, "--figures")
     if arguments.figures is not None and not can_draw():
         raise UsageError('figures need matplotlib; pip install "metarl-toolkit[report]"')
+    check_projection(arguments.projection)
     run = open_again(arguments.folder, arguments.own)
     source = run.episodes().held_out.get(arguments.split) if isinstance(run, FewshotRun) else None
     if not isinstance(run, FewshotRun) or not isinstance(source, ClassSource):
@@ -117,8 +125,9 @@ def command(words: list[str]) -> int:
             figures["shots"] = by_shots(accuracies)
         if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
             rng = seeding.streams(arguments.seed)["evaluation"]
-            figures["embedding"] = embedding(embed_task(learner, source, rng, projection=arguments.projection))
-        draw_all(figures, arguments.figures, f"{title}: {arguments.num_tasks} tasks")
+            task = embed_task(learner, source, rng, projection=arguments.projection)
+            figures["embedding"] = embedding(task, arguments.projection)
+        draw_all(figures, arguments.figures, title, arguments.num_tasks)
         say(f"figures written to {arguments.figures}: {', '.join(figures)}")
     if arguments.json is not None:
         result = {

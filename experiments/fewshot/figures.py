@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from metarl.experiments.comparison.figures import COLOURS, FORMATS, MARKERS, Drawing, save
-from metarl.fewshot.diagnosis import Diagnosis, EmbeddedTask
+from metarl.fewshot.data.groups import group_of
+from metarl.fewshot.diagnosis import Diagnosis, EmbeddedTask, Projection
 from metarl.intervals import Sampling
 from metarl.runs.files import atomic_file
 
@@ -15,19 +16,21 @@ _MOST_NAMES = 25  # of classes that an axis has room for
 _NUM_LABELS = {"embedding": 11, "robustness": 2}
 
 
-def draw_all(figures: Mapping[str, Drawing], folder: Path, caption: str) -> None:
+def draw_all(figures: Mapping[str, Drawing], folder: Path, title: str, num_tasks: int) -> None:
     """Write figures as PNG and PDF into a new folder.
 
     Args:
         figures: Functions that draw, by the names of the files.
         folder: Folder to make.
-        caption: Line above each figure.
+        title: Beginning of the line above each figure.
+        num_tasks: Number of tasks that figures are of, but for the embedding, which is of one.
 
     Raises:
         WriteError: If a file cannot be written.
     """
     folder.mkdir(parents=True)
     for name, draw in figures.items():
+        caption = f"{title}: {'one task' if name == 'embedding' else f'{num_tasks} tasks'}"
         for ending in FORMATS:
             with atomic_file(folder / f"{name}.{ending}") as file:
                 save(file, ending, draw, caption=caption, num_labels=_NUM_LABELS.get(name, 1))
@@ -49,10 +52,28 @@ def confusion(diagnosis: Diagnosis) -> Drawing:
         if len(names) <= _MOST_NAMES:
             axis.set_xticks(range(len(names)), names, rotation=90)
             axis.set_yticks(range(len(names)), names)
+        else:
+            _mark_groups(axis, [group_of(name) for name in names])
         axis.set_xlabel("taken for")
         axis.set_ylabel("class")
 
     return draw
+
+
+def _mark_groups(axis: Any, groups: Sequence[str]) -> None:
+    """Name the groups that classes lie in, and part them by lines; nothing where they are too many."""
+    starts = [place for place, group in enumerate(groups) if place == 0 or group != groups[place - 1]]
+    ends = [*starts[1:], len(groups)]
+    middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
+    names = [groups[start] for start in starts]
+    if len(names) > _MOST_NAMES:
+        middles, names = [], []
+    axis.set_xticks(middles, names)
+    axis.set_yticks(middles, names, rotation=90, va="center")
+    axis.tick_params(length=0)
+    for start in starts[1:] if names else ():
+        axis.axhline(start - 0.5, color="black", linewidth=0.5, zorder=4)
+        axis.axvline(start - 0.5, color="black", linewidth=0.5, zorder=4)
 
 
 def under_attack(scores: Mapping[str, Mapping[float, np.ndarray]]) -> Drawing:
@@ -68,7 +89,7 @@ def under_attack(scores: Mapping[str, Mapping[float, np.ndarray]]) -> Drawing:
     return draw
 
 
-def embedding(task: EmbeddedTask) -> Drawing:
+def embedding(task: EmbeddedTask, projection: Projection) -> Drawing:
     """A task's features: support filled, queries hollow, wrong ones crossed out, means of classes as stars."""
 
     def draw(axis: Any) -> None:
@@ -86,8 +107,9 @@ def embedding(task: EmbeddedTask) -> Drawing:
         axis.scatter(
             *task.query[~task.right].T, s=12, marker="x", color="black", linewidths=0.6, label="wrong query"
         )
-        axis.set_xlabel("first component")
-        axis.set_ylabel("second component")
+        axes = "component" if projection == "pca" else "t-SNE axis"
+        axis.set_xlabel(f"first {axes}")
+        axis.set_ylabel(f"second {axes}")
 
     return draw
 

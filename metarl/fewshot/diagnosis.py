@@ -231,15 +231,20 @@ def embed_task(
     )
 
 
+def check_projection(projection: Projection) -> None:
+    """Raise a ValueError unless what a projection needs is installed."""
+    if projection == "tsne" and importlib.util.find_spec("sklearn") is None:
+        raise ValueError("t-SNE needs scikit-learn; pip install scikit-learn, or take --projection pca")
+
+
 def projected(features: np.ndarray, projection: Projection) -> np.ndarray:
     """Features [row, feature] in a plane, [row, 2].
 
     Raises:
         ValueError: If scikit-learn is not installed and needed.
     """
+    check_projection(projection)
     if projection == "tsne":
-        if importlib.util.find_spec("sklearn") is None:
-            raise ValueError("t-SNE needs scikit-learn; pip install scikit-learn, or take --projection pca")
         from sklearn.manifold import TSNE  # noqa: PLC0415  # slow to load, and need not be installed
 
         perplexity = min(30.0, (len(features) - 1) / 3)

@@ -1,6 +1,6 @@
 """Single-line faults of few-shot learning that the tests must notice, each with the tests that are expected to."""
 
-from tests.faults.fault import Fault
+from tests.faults.fault import Fault, faults
 
 _METRIC = ("tests/fewshot/test_metric_learners.py",)
 _GRADIENT = ("tests/fewshot/test_gradient_learners.py",)
@@ -496,7 +496,16 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
 }
 
 FAULTS = [
-    Fault(f"metarl/fewshot/{file}", before, after, tests)
-    for file, (tests, pairs) in _PAIRS.items()
-    for before, after in pairs
+    *faults(
+        "experiments/fewshot/figures.py",
+        ("tests/fewshot/test_diagnosis.py",),
+        ("shares = counts / counts.sum(1, keepdims=True)", "shares = counts / counts.sum(0, keepdims=True)"),
+        ("middles = [(start + end - 1) / 2 for", "middles = [(start + end) / 2 for"),
+        ("sizes = sorted(by_size)", "sizes = list(by_size)"),
+    ),
+    *(
+        Fault(f"metarl/fewshot/{file}", before, after, tests)
+        for file, (tests, pairs) in _PAIRS.items()
+        for before, after in pairs
+    ),
 ]

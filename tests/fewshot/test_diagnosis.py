@@ -4,6 +4,7 @@ import importlib.util
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.experiments.cli import main
+from metarl.experiments.fewshot.figures import confusion, under_attack
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes, DrawnTask
 from metarl.fewshot.data.drawn import FixedEpisodes
 from metarl.fewshot.diagnosis import (
@@ -178,3 +180,49 @@ def test_prototypes_lie_among_their_classes() -> None:
     nearest = np.abs(task.query[:, None, 0] - task.prototypes[None, :, 0]).argmin(1)
     assert ((nearest == task.query_classes) == task.right).all()
     assert not task.right.all() or len(set(task.names)) == 3
+
+
+def _axis() -> Any:
+    figure = pytest.importorskip("matplotlib.figure").Figure()
+    return figure.subplots()
+
+
+def test_the_confusion_figure_shows_shares_of_the_classes_that_were_drawn() -> None:
+    counts = torch.tensor([[6, 2, 0], [0, 0, 0], [1, 0, 3]])
+    counts[0, 1], counts[0, 2] = 0, 2  # the second class was not drawn
+    empty = torch.zeros(0)
+    axis = _axis()
+    confusion(Diagnosis(("one", "two", "three"), counts, empty, empty.bool(), empty.long()))(axis)
+    assert axis.images[0].get_array().tolist() == [[0.75, 0.25], [0.25, 0.75]]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "three"]
+
+
+def test_the_confusion_figure_names_groups_where_there_are_many_classes() -> None:
+    names = tuple(f"{group}/{number:02}" for group in ("Greek", "Latin") for number in range(20))
+    empty, axis = torch.zeros(0), _axis()
+    confusion(Diagnosis(names, torch.eye(40, dtype=torch.int64), empty, empty.bool(), empty.long()))(axis)
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["Greek", "Latin"]
+    assert list(axis.get_xticks()) == [9.5, 29.5]
+    assert {line.get_xdata()[0] for line in axis.lines} >= {19.5}
+
+
+def test_accuracy_under_attack_is_drawn_by_size() -> None:
+    axis = _axis()
+    under_attack({"FGSM": {0.1: np.array([0.2, 0.4]), 0.0: np.array([1.0, 0.9])}})(axis)
+    line = axis.lines[0]
+    assert (line.get_label(), line.get_xdata().tolist()) == ("FGSM", [0.0, 0.1])
+    assert line.get_ydata().tolist() == pytest.approx([95, 30])
+
+
+def test_t_sne_keeps_far_classes_apart_where_scikit_learn_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if importlib.util.find_spec("sklearn") is None:
+        assert main(["diagnose", str(tmp_path), "--projection", "tsne"]) == 2
+        assert capsys.readouterr().err.count("pip install scikit-learn") == 1  # before anything is read
+        return
+    far = np.repeat(np.eye(3, 5) * 100, 10, 0) + np.random.default_rng(0).normal(size=(30, 5))
+    places = projected(far, "tsne").reshape(3, 10, 2)
+    spread = np.linalg.norm(places - places.mean(1, keepdims=True), axis=-1).max()
+    centres = places.mean(1)
+    assert min(np.linalg.norm(centres[a] - centres[b]) for a, b in ((0, 1), (0, 2), (1, 2))) > 2 * spread

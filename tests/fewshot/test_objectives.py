@@ -62,6 +62,11 @@ def test_cross_entropy_of_classes_and_of_soft_labels() -> None:
     assert smooth == pytest.approx((first + 0.2 + second + 0.1 + third + 4 - 0.4) / 3)
 
 
+def test_a_single_output_is_no_choice_of_classes() -> None:
+    with pytest.raises(ValueError, match="number per class"):
+        CrossEntropy().losses(torch.zeros(1, 3, 1), torch.zeros(1, 3, dtype=torch.int64))
+
+
 def test_padding_counts_neither_in_losses_nor_in_scores() -> None:
     padded = torch.tensor([[0, 1, IGNORED]])
     for objective in (CrossEntropy(), ByTargets()):
@@ -86,6 +91,9 @@ def test_several_yes_or_no_targets() -> None:
     loss = torch.log1p(torch.exp(-gaps)).mean().item()
     assert BinaryCrossEntropy().losses(OUTPUTS, targets).item() == pytest.approx(loss)
     assert BinaryCrossEntropy().scores(OUTPUTS, targets).item() == pytest.approx(5 / 6)
+    assert BinaryCrossEntropy().scores(OUTPUTS / 10, targets).item() == pytest.approx(
+        5 / 6
+    )  # log-odds of 0.1, too
 
 
 def test_classes_as_answers_of_yes_and_no() -> None:
