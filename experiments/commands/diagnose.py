@@ -27,6 +27,7 @@ from metarl.fewshot.diagnosis import (
     embed_task,
 )
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.learners.fine_tuning import FineTuning
 from metarl.fewshot.metric import MetricLearner
 from metarl.fewshot.robustness import attacked_scores
 from metarl.intervals import Sampling
@@ -123,9 +124,10 @@ def command(words: list[str]) -> int:
             figures["robustness"] = under_attack(attacked)
         if accuracies:
             figures["shots"] = by_shots(accuracies)
-        if isinstance(learner, MetricLearner) and learner.embeds_rows_alone:
+        embedding_of = learner.base if isinstance(learner, FineTuning) else learner
+        if isinstance(embedding_of, MetricLearner) and embedding_of.embeds_rows_alone:
             rng = seeding.streams(arguments.seed)["evaluation"]
-            task = embed_task(learner, source, rng, projection=arguments.projection)
+            task = embed_task(embedding_of, source, rng, projection=arguments.projection)
             figures["embedding"] = embedding(task, arguments.projection)
         draw_all(figures, arguments.figures, title, arguments.num_tasks)
         say(f"figures written to {arguments.figures}: {', '.join(figures)}")

@@ -263,6 +263,9 @@ def test_an_evaluation_chooses_the_step_size_and_says_it(
     assert set(result["inner_lr_scores"]) == {"0.0", "0.01"}
     assert f"step size {result['inner_lr']:g}, chosen on validation tasks" in shown
     assert result["transductive"] is True
+    figures = tmp_path / "figures"
+    assert main(["diagnose", str(tmp_path / "run"), "--num-tasks", "2", "--figures", str(figures)]) == 0
+    assert (figures / "embedding.png").exists()  # of the features before they are fine-tuned
     without = [*words, "--data.train-on-validation", "True"]
     assert main(["train", "omniglot-fine-tuning", *without, "--out", str(tmp_path / "other")]) == 2
     assert "chosen on validation tasks, of which the data have none" in capsys.readouterr().err
