@@ -404,7 +404,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/ridge.py": (
         _CLOSED,
         [
-            ("is_exporting() or num_rows <= num_features:", "is_exporting():"),
+            ("regularisation * identity, transposed @ values", "identity, transposed @ values"),
             ("scale * outputs + shift", "scale * outputs"),
         ],
     ),

@@ -54,6 +54,13 @@ def test_sizes_are_within_their_limits(tasks: list[tuple[np.ndarray, np.ndarray,
     assert {len(shots) for _, shots, _ in tasks} == {2, 3, 4, 5, 6}
 
 
+def test_a_task_has_no_more_ways_than_there_are_classes() -> None:
+    sizes = UnequalSizes(max_queries=4, max_support=60)
+    assert sizes.max_ways > len(COUNTS)
+    ways = {len(task.classes) for task in UnequalEpisodes(DATA, sizes).draw(50, np.random.default_rng(0))}
+    assert ways == {5, 6, 7, 8}  # of nine classes the one of one example is left out
+
+
 def test_shots_follow_the_formula_of_the_paper(tasks: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> None:
     """Support sets reach their largest size, and shots lean to large classes by a factor of four at most."""
     largest = 0
