@@ -5,10 +5,13 @@ An evaluation on many tasks is copied without its row for every task; what it sa
 
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from metarl.experiments import configuration
 from metarl.experiments.comparison.records import METRICS, run_folders
+from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.runs import CONFIG, make_folder, read_config
 from metarl.runs.files import write_json
 from metarl.runs.reading import read_json
@@ -55,8 +58,12 @@ def add(folders: Sequence[Path], results: Path, name: str | None = None) -> list
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that runs of one name share."""
-    return {key: value for key, value in config["experiment"].items() if key not in _MAY_DIFFER}
+    """The settings that runs of one name share, with those that are newer than a run."""
+    kind = configuration if config["kind"] == "rl" else fewshot
+    settings = config["experiment"]
+    with suppress(ValueError):  # classes and objects of a user's own
+        settings = kind.encode(kind.decode(settings))
+    return {key: value for key, value in settings.items() if key not in _MAY_DIFFER}
 
 
 def _copy(run: Path, folder: Path) -> None:

@@ -187,6 +187,18 @@ def test_the_summary_has_the_entry_with_the_most_seeds(results: Path) -> None:
     assert [entry.grouped for entry in best(read_entries(results))] == [True]  # of equal ones, the newer layout
 
 
+def test_settings_that_are_newer_than_a_run_are_what_they_were_by_default(results: Path, tmp_path: Path) -> None:
+    path = results / "point-promp" / "seed1" / "config.json"
+    config = json.loads(path.read_text())
+    training = config["experiment"]["training"]
+    assert training.pop("overlap_evaluation") is True
+    path.write_text(json.dumps(config))
+    differs = record(tmp_path / "differs", 8, 1.0, training=training | {"overlap_evaluation": False})
+    with pytest.raises(ValueError, match="other settings"):
+        add([differs], results)
+    assert add([record(tmp_path / "same", 7, 1.0)], results) == [results / "point-promp" / "seed7"]
+
+
 def test_what_cannot_be_added_is_refused_as_a_whole(results: Path, tmp_path: Path) -> None:
     good = record(tmp_path / "good", 7, 1.0)
     again = record(tmp_path / "again", 1, 1.0)
