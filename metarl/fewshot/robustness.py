@@ -52,9 +52,8 @@ def attacked_scores(
     """
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
     parts: dict[Name, list[Tensor]] = {name: [] for name in attacks}
-    generator = torch_generator(
-        0
-    )  # apart from the tasks', which are those of other evaluations by the same stream
+    # A stream of its own, so that the tasks are those of other evaluations by the same stream.
+    generator = torch_generator(0)
     for start in range(0, num_tasks, tasks_at_once):
         episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
         for part in episodes.alone() if episodes.is_ragged else [episodes]:
