@@ -154,7 +154,10 @@ def _rename_copy(path: Path, name: Path) -> None:
         with path.open("rb") as file, atomic_file(name) as copy:
             shutil.copyfileobj(file, copy, 2**20)
         return
-    link.replace(name)
+    try:
+        link.replace(name)
+    finally:  # where both were the same file already, as after a failure of what followed, the link is still there
+        link.unlink(missing_ok=True)
 
 
 def _remove_if_dead(path: Path) -> None:

@@ -180,7 +180,7 @@ class Ended(NamedTuple):
 
 
 def run_command(words: Sequence[str], folder: Path, *, patience_s: float = 60.0, limit_s: float = 90.0) -> Ended:
-    """Run a command in a child in a folder; one that works for long is asked to stop, twice, as by Ctrl-C.
+    """Run a command in a child in a folder; one that works for long is asked to stop, again and again.
 
     Args:
         words: Words after `metarl`.
@@ -208,7 +208,7 @@ def run_command(words: Sequence[str], folder: Path, *, patience_s: float = 60.0,
     child = fork(call, log)
     while (code := child.ended()) is None:
         took = time.monotonic() - began
-        if took > patience_s + 2 * interrupts and interrupts < 2:
+        if took > patience_s + (2 * interrupts if interrupts < 2 else 8 * interrupts):  # one may fall on deaf ears
             os.kill(child.pid, signal.SIGINT)
             interrupts += 1
         if took > limit_s:

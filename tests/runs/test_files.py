@@ -1,5 +1,6 @@
 """Files that are written whole or not at all: links, leftovers, full disks; a run's lock and its loggers."""
 
+import errno
 import json
 import os
 import resource
@@ -155,6 +156,29 @@ def test_a_full_disk_is_one_line_with_the_file_and_the_bytes_and_keeps_the_check
     assert load_checkpoint(tmp_path / CHECKPOINT)["x"] == 2
     assert load_checkpoint(tmp_path / PREVIOUS)["x"] == 1
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([CHECKPOINT, PREVIOUS])
+
+
+@pytest.mark.parametrize("fails", [PREVIOUS, CHECKPOINT])
+def test_a_rename_that_fails_leaves_no_second_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    """Where the checkpoint got its second name, and the new one not its first, both are one file to the next."""
+    save_checkpoint(tmp_path, {"step": 1})
+    replace = os.replace
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(target).name == fails:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(WriteError, match="No space left on device"):
+        save_checkpoint(tmp_path, {"step": 2})
+    monkeypatch.undo()
+    assert (tmp_path / PREVIOUS).exists() == (fails == CHECKPOINT)
+    save_checkpoint(tmp_path, {"step": 2})
+    assert [load_checkpoint(tmp_path / name)["step"] for name in (PREVIOUS, CHECKPOINT)] == [1, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {PREVIOUS, CHECKPOINT}
 
 
 @pytest.mark.usefixtures("small_files")
