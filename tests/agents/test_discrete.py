@@ -8,6 +8,7 @@ import pytest
 import torch
 from gymnasium import spaces
 
+from metarl.agent import AgentSetup
 from metarl.agents.maml import (
     AdaptationConfig,
     MetaBatch,
@@ -64,7 +65,8 @@ def _case(
     config = (MamlTrpoConfig if kind is MamlTrpo else PrompConfig)(
         PolicyConfig(hidden_sizes=(8,), context_size=context_size), inner, **settings
     )
-    agent = kind(env, config, seed=0, device=CPU)
+    benchmark = make_benchmark("point")  # which these agents do not look at
+    agent: Any = config.make(AgentSetup(env, benchmark, iterations=1, seed=0, device=CPU))
     with torch.no_grad():  # away from uniform, where much is zero
         agent.learner.policy.outputs.weight_1.mul_(100)
     with Workers(EnvMaker(family), num_threads=1) as workers:
@@ -152,7 +154,7 @@ def test_gradient_agents_learn_to_adapt_with_choices(kind: Any) -> None:
     config = (
         PrompConfig(policy, adaptation, outer_lr=1e-2) if kind is Promp else MamlTrpoConfig(policy, adaptation)
     )
-    agent = kind(env, config, seed=0, device=CPU)
+    agent: Any = config.make(AgentSetup(env, benchmark, iterations=1, seed=0, device=CPU))
     rng = np.random.default_rng(0)
     tasks = benchmark.test.sample(20, rng)
     with Workers(EnvMaker(benchmark.family), num_threads=1) as workers:
