@@ -33,7 +33,7 @@ from metarl.agents.maml import (
 )
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_ratio_loss
-from metarl.learning.schedules import linear
+from metarl.learning.schedules import linear, set_step_size
 from metarl.runs import parallel
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative, check_positive
 from metarl.tasks import TaskEnv
@@ -68,7 +68,8 @@ class PrompConfig(AgentConfig):
     def __post_init__(self) -> None:
         check_positive(self, "outer_lr", "clip_ratio", "target_inner_kl")
         check_counts(self, "outer_steps", most=MOST_REPEATS)
-        check_not_negative(self, "inner_kl_coef", *(["final_outer_lr"] if self.final_outer_lr is not None else []))
+        check_not_negative(self, "inner_kl_coef")
+        check_not_negative(self, "final_outer_lr", optional=True)
 
     def make(self, setup: AgentSetup) -> "Promp":
         """Make an untrained agent with this configuration."""
@@ -103,9 +104,9 @@ class Promp(GradientAgent[PrompConfig]):
         Raises:
             FloatingPointError: if a loss is not finite, naming the task.
         """
-        rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        config = self.config
+        rate = linear(config.outer_lr, config.final_outer_lr, self.updates, self.iterations)
+        set_step_size(self.optimizer, rate)
         with unchanged_on_failure(self):
             metrics = self._descend(experience)
         self.updates += 1

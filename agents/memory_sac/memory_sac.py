@@ -43,7 +43,7 @@ from metarl.agents.trials.batch import check_finite
 from metarl.agents.trials.ppo import trial_metrics
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.relabelling import check_known, relabelled
-from metarl.learning.schedules import linear
+from metarl.learning.schedules import linear, set_step_size
 from metarl.learning.trial_replay import TrialReplay
 from metarl.learning.trials import as_trials
 from metarl.nets.actions import Continuous
@@ -131,8 +131,7 @@ class MemorySacConfig(AgentConfig):
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "temperature", "outer_lr", "max_grad_norm")
         check_not_negative(self, "imitation_coef", "critic_coef")
-        if self.final_outer_lr is not None:
-            check_not_negative(self, "final_outer_lr")
+        check_not_negative(self, "final_outer_lr", optional=True)
         for gamma in self.other_gammas:
             if not 0 <= gamma <= 1:
                 raise ValueError(f"each of other_gammas must be in [0, 1], got {gamma}")
@@ -248,8 +247,8 @@ class MemorySac(ReplayAgent[TrialReplay]):
     def _descend(self) -> dict[str, float]:
         """All gradient steps of an update; mean losses by name."""
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = linear(config.outer_lr, config.final_outer_lr, self.updates, self.iterations)
+        rate = linear(config.outer_lr, config.final_outer_lr, self.updates, self.iterations)
+        set_step_size(self.optimizer, rate)
         seed = int(torch.randint(2**62, (), generator=self._seeds))
         sampling = torch_generator(seed, self.device)
         sums = torch.zeros(len(Losses._fields), device=self.device)

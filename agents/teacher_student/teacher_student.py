@@ -39,7 +39,7 @@ from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.batch import check_finite
 from metarl.agents.trials.ppo import TrialPpo, TrialPpoConfig, trial_metrics
 from metarl.learning.failures import unchanged_on_failure
-from metarl.learning.schedules import linear
+from metarl.learning.schedules import linear, set_step_size
 from metarl.learning.trials import Trials, as_trials
 from metarl.runs.configs import (
     MOST_REPEATS,
@@ -84,8 +84,7 @@ class TeacherStudentConfig(TrialPpoConfig):
         super().__post_init__()
         check_fraction(self, "teacher_fraction")
         check_positive(self, "student_lr")
-        if self.final_student_lr is not None:
-            check_not_negative(self, "final_student_lr")
+        check_not_negative(self, "final_student_lr", optional=True)
         check_counts(self, "student_epochs", most=MOST_REPEATS)
         check_counts(self, "student_minibatches", most=MOST_TASKS)
 
@@ -183,8 +182,8 @@ class TeacherStudent(TrialPpo[Teacher, TeacherStudentConfig]):
         """All Adam steps of the student on the trials; the mean loss."""
         config, tasks = self.config, experience.tasks
         done = self.updates - self.teacher_updates
-        for group in self.student_optimizer.param_groups:
-            group["lr"] = linear(config.student_lr, config.final_student_lr, done, self.student_updates)
+        rate = linear(config.student_lr, config.final_student_lr, done, self.student_updates)
+        set_step_size(self.student_optimizer, rate)
         trials = as_trials(experience).map(lambda part: part.to(self._device))
         parameters = self._parameters(tasks).to(self._device)
         losses = []

@@ -39,7 +39,7 @@ from metarl.learning.advantages import gae
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.losses import clipped_surrogate
 from metarl.learning.reward_scale import RunningUnit
-from metarl.learning.schedules import geometric, linear
+from metarl.learning.schedules import geometric, linear, set_step_size
 from metarl.learning.trials import as_trials
 from metarl.nets.distributions import TanhGaussian
 from metarl.runs import parallel
@@ -118,10 +118,8 @@ class TrialPpoConfig(AgentConfig):
         check_fraction(self, "gamma", "gae_lambda")
         check_positive(self, "outer_lr", "clip_ratio", "max_grad_norm")
         check_not_negative(self, "entropy_coef", "value_coef")
-        finals = [name for name in ("outer_lr", "entropy_coef") if getattr(self, f"final_{name}") is not None]
-        check_not_negative(self, *(f"final_{name}" for name in finals))
-        finals = [name for name in ("gamma", "gae_lambda") if getattr(self, f"final_{name}") is not None]
-        check_fraction(self, *(f"final_{name}" for name in finals))
+        check_not_negative(self, "final_outer_lr", "final_entropy_coef", optional=True)
+        check_fraction(self, "final_gamma", "final_gae_lambda", optional=True)
         ends = (self.entropy_coef, self.final_entropy_coef)
         if self.entropy_schedule == "geometric" and not all(ends):
             raise ValueError(
@@ -195,8 +193,7 @@ class TrialPpo(Generic[Policy, Config]):
     def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:
         """All Adam steps of an update; mean losses by name."""
         config = self.config
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._now(config.outer_lr, config.final_outer_lr)
+        set_step_size(self.optimizer, self._now(config.outer_lr, config.final_outer_lr))
         sums = torch.zeros(4, device=self._device)
         # Without a memory the steps of a trial need not stay together, and minibatches of steps from all tasks are
         # less alike than those of a few tasks' trials.

@@ -35,6 +35,7 @@ from metarl.agents.varibad.elbo import Axes, decoding_errors, elbo
 from metarl.agents.varibad.network import BeliefPolicy, BeliefPolicyConfig
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.reward_scale import RunningUnit
+from metarl.learning.schedules import set_step_size
 from metarl.learning.trials import TrialSteps, as_steps
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.runs import parallel
@@ -94,8 +95,7 @@ class VaribadConfig(TrialPpoConfig):
         check_counts(self, "num_posteriors", "num_decoded", most=MOST_STEPS)
         check_positive(self, "belief_lr")
         check_not_negative(self, "kl_coef", "observation_coef", "novelty_coef", "decoding_coef")
-        if self.final_belief_lr is not None:
-            check_not_negative(self, "final_belief_lr")
+        check_not_negative(self, "final_belief_lr", optional=True)
 
     def make(self, setup: AgentSetup) -> "Varibad":
         """Make an untrained agent with this configuration."""
@@ -136,8 +136,8 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             FloatingPointError: if the experience or a loss is not finite, naming the task.
         """
         with unchanged_on_failure(self):
-            for group in self.belief_optimizer.param_groups:
-                group["lr"] = self._now(self.config.belief_lr, self.config.final_belief_lr)
+            rate = self._now(self.config.belief_lr, self.config.final_belief_lr)
+            set_step_size(self.belief_optimizer, rate)
             return super().update(experience) | self._learn_beliefs(experience)
 
     def gains(self, experience: Trajectories) -> Tensor:

@@ -101,17 +101,9 @@ def command(words: list[str]) -> int:
         raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")
     num_steps = run.experiment.evaluation.num_steps if arguments.num_steps is None else arguments.num_steps
     learner, _ = run.restored(arguments.checkpoint)
-    rng, sizes = (
-        seeding.streams(arguments.seed)["evaluation"],
-        {"num_tasks": arguments.num_tasks, "num_steps": num_steps},
-    )
-    diagnosis = diagnose(learner, source, rng, **sizes)
-    accuracies: dict[int, np.ndarray] = {}
-    if isinstance(source, ClassEpisodes):
-        left = int(source.data.counts.min()) - source.num_queries
-        shots = sorted({number for number in arguments.shots if number <= left})
-        rng = seeding.streams(arguments.seed)["evaluation"]
-        accuracies = accuracy_by_shots(learner, source, rng, shots=shots, **sizes) if shots else {}
+    sizes = {"num_tasks": arguments.num_tasks, "num_steps": num_steps}
+    diagnosis = diagnose(learner, source, _stream(arguments), **sizes)
+    accuracies = _by_shots(learner, source, arguments, sizes)
     attacked = _attacked(learner, source, arguments, sizes) if arguments.attack_sizes else {}
     title = f"{run.name}, {arguments.split} classes"
     _show(title, diagnosis)
@@ -126,8 +118,7 @@ def command(words: list[str]) -> int:
             figures["shots"] = by_shots(accuracies)
         embedding_of = learner.base if isinstance(learner, FineTuning) else learner
         if isinstance(embedding_of, MetricLearner) and embedding_of.embeds_rows_alone:
-            rng = seeding.streams(arguments.seed)["evaluation"]
-            task = embed_task(embedding_of, source, rng, projection=arguments.projection)
+            task = embed_task(embedding_of, source, _stream(arguments), projection=arguments.projection)
             figures["embedding"] = embedding(task, arguments.projection)
         draw_all(figures, arguments.figures, title, arguments.num_tasks)
         say(f"figures written to {arguments.figures}: {', '.join(figures)}")
@@ -152,6 +143,22 @@ def command(words: list[str]) -> int:
     return 0
 
 
+def _stream(arguments: DiagnoseArguments) -> np.random.Generator:
+    """The random stream of the tasks, from its start: all parts of a diagnosis are of the same ones."""
+    return seeding.streams(arguments.seed)["evaluation"]
+
+
+def _by_shots(
+    learner: Learner, source: ClassSource, arguments: DiagnoseArguments, sizes: Mapping[str, int]
+) -> dict[int, np.ndarray]:
+    """The accuracy on every task [task] by the number of shots, of those that all classes have examples for."""
+    if not isinstance(source, ClassEpisodes):
+        return {}
+    left = int(source.data.counts.min()) - source.num_queries
+    shots = sorted({number for number in arguments.shots if number <= left})
+    return accuracy_by_shots(learner, source, _stream(arguments), shots=shots, **sizes) if shots else {}
+
+
 def _attacked(
     learner: Learner, source: ClassSource, arguments: DiagnoseArguments, sizes: Mapping[str, int]
 ) -> dict[str, dict[float, np.ndarray]]:
@@ -164,7 +171,7 @@ def _attacked(
         for size in (0.0, *sorted(set(arguments.attack_sizes)))
     }
     del attacks[list(kinds)[1], 0.0]  # the same as the other one
-    rng = seeding.streams(arguments.seed)["evaluation"]
+    rng = _stream(arguments)
     with Waiting("attacking, task") as waiting:
         scores = attacked_scores(learner, source, rng, attacks=attacks, **sizes, progress=waiting.progress)
     first, second = kinds

@@ -14,6 +14,7 @@ from metarl.experiments.outside import OwnWords
 from metarl.fewshot.data.classes import ClassEpisodes
 from metarl.fewshot.data.drawn import as_json
 from metarl.fewshot.data.unequal import UnequalEpisodes
+from metarl.fewshot.sources import OtherSizes
 from metarl.nets.devices import make_device
 from metarl.runs import seeding
 from metarl.runs.configs import MOST_TASKS, check_counts, check_seed
@@ -60,12 +61,8 @@ def command(words: list[str]) -> int:
     run = open_again(arguments.folder, arguments.own)
     if not isinstance(run, FewshotRun):
         raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on classes")
-    data = run.experiment.data.resized(
-        num_ways=arguments.num_ways,
-        num_shots=arguments.num_shots,
-        num_queries=arguments.num_queries,
-        folder=arguments.data_folder,
-    )
+    sizes = OtherSizes(arguments.num_ways, arguments.num_shots, arguments.num_queries, arguments.data_folder)
+    data = run.experiment.data.resized(sizes)
     source = data.make(make_device("cpu")).held_out.get(arguments.split)
     if not isinstance(source, ClassEpisodes | UnequalEpisodes):
         raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")

@@ -22,7 +22,7 @@ from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.fine_tuning import FineTuning, choose_inner_lr
 from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
-from metarl.fewshot.sources import Sources
+from metarl.fewshot.sources import OtherSizes, Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report
 from metarl.nets.devices import make_device
@@ -120,12 +120,8 @@ class FewshotRun(Run):
 
     def measure(self, options: EvaluationOptions) -> dict[str, Any]:
         """Evaluate on every split, and the untrained learner on the test split."""
-        data = self.experiment.data.resized(
-            num_ways=options.num_ways,
-            num_shots=options.num_shots,
-            num_queries=options.num_queries,
-            folder=options.data_folder,
-        )
+        sizes = OtherSizes(options.num_ways, options.num_shots, options.num_queries, options.data_folder)
+        data = self.experiment.data.resized(sizes)
         run = replace(self, experiment=replace(self.experiment, data=data))
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)

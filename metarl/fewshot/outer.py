@@ -79,7 +79,7 @@ class OuterConfig:
         check_fraction(self, "momentum")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum is of sgd, got {self.momentum} for {self.optimizer}; leave it out")
-        check_not_negative(self, *(["final_outer_lr"] if self.final_outer_lr is not None else []))
+        check_not_negative(self, "final_outer_lr", optional=True)
         check_counts(self, "annealing_updates", most=MOST_UPDATES)
         check_counts(self, "tasks_at_once", most=MOST_TASKS)
 

@@ -11,6 +11,22 @@ TaskKind = Literal["classification", "regression"]
 TrainLabels = Literal["task", "class"]
 
 
+class OtherSizes(NamedTuple):
+    """Sizes and place of held-out tasks that are asked for instead of the data's own; None keeps what is there.
+
+    Attributes:
+        num_ways: Classes per task.
+        num_shots: Support examples per class, or per task of numbers.
+        num_queries: Query examples per class.
+        folder: Folder or archive that the data are read from.
+    """
+
+    num_ways: int | None = None
+    num_shots: int | None = None
+    num_queries: int | None = None
+    folder: str | None = None
+
+
 class TaskSpec(NamedTuple):
     """The kind and the sizes of tasks, known before any data are read.
 
@@ -69,19 +85,12 @@ class DataConfig(ABC):
         size = self.tasks.num_outputs
         return f"{size} ways" if self.tasks.kind == "classification" else f"{size} numbers per target"
 
-    def resized(
-        self,
-        *,
-        num_ways: int | None = None,
-        num_shots: int | None = None,
-        num_queries: int | None = None,
-        folder: str | None = None,
-    ) -> Self:
-        """The same data with held-out tasks of other sizes or read from another folder; None keeps what is there.
+    def resized(self, sizes: OtherSizes) -> Self:
+        """The same data with held-out tasks of other sizes, or read from another folder.
 
         Raises:
             ValueError: if the data have no such size.
         """
-        if any(value is not None for value in (num_ways, num_shots, num_queries, folder)):
+        if sizes != OtherSizes():
             raise ValueError(f"{type(self).__name__} has no ways, shots, queries or folder to choose; give none")
         return self

@@ -1,5 +1,7 @@
 """Schedules of hyperparameters that are annealed in the course of a run."""
 
+import torch
+
 
 def linear(start: float, final: float | None, updates: int, iterations: int) -> float:
     """The annealed value after some updates, on a straight line from the first iteration to the last.
@@ -16,6 +18,12 @@ def linear(start: float, final: float | None, updates: int, iterations: int) -> 
 def geometric(start: float, final: float, updates: int, iterations: int) -> float:
     """The annealed value after some updates, changed by the same factor at each; both ends are positive."""
     return float(start * (final / start) ** _done(updates, iterations))
+
+
+def set_step_size(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Have the optimiser take steps of this size from now on, for all of its parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _done(updates: int, iterations: int) -> float:

@@ -1,5 +1,6 @@
 """Checks that configurations share; each error names the field, the expected range and the value."""
 
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -39,17 +40,17 @@ def check_positive(config: object, *names: str) -> None:
             raise ValueError(f"{name} must be positive and finite, got {_shown(value)}")
 
 
-def check_not_negative(config: object, *names: str) -> None:
-    """Raise a ValueError unless the fields are zero or more, and finite in float32."""
-    for name in names:
+def check_not_negative(config: object, *names: str, optional: bool = False) -> None:
+    """Raise a ValueError unless the fields are zero or more and finite in float32, or None if optional."""
+    for name in _given(config, names) if optional else names:
         value = _number(config, name)
         if not 0 <= value <= LARGEST_NUMBER:
             raise ValueError(f"{name} must be zero or more and finite, got {_shown(value)}")
 
 
-def check_fraction(config: object, *names: str) -> None:
-    """Raise a ValueError unless the fields are in [0, 1]."""
-    for name in names:
+def check_fraction(config: object, *names: str, optional: bool = False) -> None:
+    """Raise a ValueError unless the fields are in [0, 1], or None if optional."""
+    for name in _given(config, names) if optional else names:
         value = _number(config, name)
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be in [0, 1], got {_shown(value)}")
@@ -85,6 +86,10 @@ def _check_count(name: str, value: Any, least: int, most: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {_shown(value)}")
     if value > most:
         raise ValueError(f"{name} must be at most {most:,}, got {_shown(value)}")
+
+
+def _given(config: object, names: Sequence[str]) -> list[str]:
+    return [name for name in names if getattr(config, name) is not None]
 
 
 def _number(config: object, name: str) -> Any:

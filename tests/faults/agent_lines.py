@@ -436,6 +436,6 @@ FAULTS: list[Fault] = [
         "agents/promp.py",
         _ADAPTIVE,
         ("self.config.target_inner_kl * 1.5", "self.config.target_inner_kl / 1.5"),
-        ("linear(self.config.outer_lr, self.config.final_outer_lr,", "linear(self.config.outer_lr, None,"),
+        ("linear(config.outer_lr, config.final_outer_lr,", "linear(config.outer_lr, None,"),
     ),
 ]

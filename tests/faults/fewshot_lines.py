@@ -326,7 +326,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
                 'self.episodes.held_out,\n                "none",',
                 "self.episodes.held_out,\n                self.augmentation,",
             ),
-            ("folder=folder or self.folder)", "folder=self.folder)"),
+            ("folder=sizes.folder or self.folder)", "folder=self.folder)"),
             (
                 "train_ways=train_ways,\n            train_shots=train_shots,\n",
                 "train_ways=None,\n            train_shots=None,\n",

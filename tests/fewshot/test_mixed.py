@@ -29,6 +29,7 @@ from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
 from metarl.fewshot.episodes import Episodes, EpisodeSource, together
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.objectives import IGNORED
+from metarl.fewshot.sources import OtherSizes
 
 CPU = torch.device("cpu")
 
@@ -131,7 +132,7 @@ def test_what_cannot_be_mixed_is_refused() -> None:
     with pytest.raises(ValueError, match="labels by task"):
         MixedData((OmniglotData(episodes=EpisodesConfig(train_labels="class")),))
     with pytest.raises(ValueError, match="2 places, got one folder"):
-        MixedData((SinusoidData(), HarmonicData())).resized(folder="elsewhere")
+        MixedData((SinusoidData(), HarmonicData())).resized(OtherSizes(folder="elsewhere"))
 
 
 def _data(folder: Path) -> MixedData:
@@ -146,7 +147,7 @@ def test_ways_that_differ_are_said_before_data_are_read() -> None:
     with pytest.raises(ValueError, match="ways differ"):
         make_learner(FewshotExperiment(data, MamlConfig()), CPU)
     assert data.describe() == "2 ways, 1 shots, 2 queries or 3 ways, 1 shots, 2 queries"
-    assert data.resized(num_ways=2).describe() == "2 ways, 1 shots, 2 queries"
+    assert data.resized(OtherSizes(num_ways=2)).describe() == "2 ways, 1 shots, 2 queries"
     alike = MixedData((data.sources[0], data.sources[0]))
     assert (alike.tasks.num_outputs, alike.tasks.train_ways, alike.tasks.equal_ways) == (2, 2, True)
 

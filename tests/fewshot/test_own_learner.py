@@ -23,7 +23,7 @@ from metarl.fewshot.learners.relation import RelationConfig
 from metarl.fewshot.metric import class_means
 from metarl.fewshot.objectives import task_losses
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
-from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, TaskSpec
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
 from metarl.learning.bilevel import Order, adapt_params, sgd
 
@@ -262,8 +262,8 @@ def test_what_does_not_fit_is_refused_by_the_learner_or_the_network() -> None:
     with pytest.raises(ValueError, match=r"StandardBackbone takes numbers .* got inputs of shape \(2, 100\)"):
         make_learner(replace(EXPERIMENT, data=Sounds(), backbone=StandardBackbone()), CPU)
     with pytest.raises(ValueError, match="BlobData has no ways, shots, queries or folder to choose"):
-        EXPERIMENT.data.resized(num_ways=4)
-    assert EXPERIMENT.data.resized() is EXPERIMENT.data
+        EXPERIMENT.data.resized(OtherSizes(num_ways=4))
+    assert EXPERIMENT.data.resized(OtherSizes()) is EXPERIMENT.data
     assert EXPERIMENT.data.describe() == "3 ways"
 
 

@@ -11,7 +11,7 @@ from metarl.fewshot.data.class_tasks import EpisodesConfig, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.data.sinusoids import HarmonicData
-from metarl.fewshot.sources import Sources
+from metarl.fewshot.sources import OtherSizes, Sources
 
 EPISODES = EpisodesConfig(num_ways=3, num_shots=1, num_queries=2, train_ways=6, train_shots=2, train_queries=1)
 NUM_TRAIN, NUM_VALIDATION, NUM_TEST = 13, 5, 7
@@ -70,17 +70,19 @@ def test_only_what_is_trained_on_is_distorted(data: OmniglotData, augmentation: 
 
 
 def test_evaluation_may_take_other_sizes_and_another_folder_and_training_keeps_its_own(data: OmniglotData) -> None:
-    other = data.resized(num_ways=4, folder="elsewhere")
+    other = data.resized(OtherSizes(num_ways=4, folder="elsewhere"))
     assert (other.episodes, other.folder) == (replace(EPISODES, num_ways=4), "elsewhere")
-    assert data.resized() == data
-    plain = replace(data, episodes=EpisodesConfig(3, 1, 2)).resized(num_ways=5, num_shots=2, num_queries=1)
+    assert data.resized(OtherSizes()) == data
+    plain = replace(data, episodes=EpisodesConfig(3, 1, 2)).resized(
+        OtherSizes(num_ways=5, num_shots=2, num_queries=1)
+    )
     assert plain.episodes == EpisodesConfig(5, 2, 1, train_ways=3, train_shots=1, train_queries=2)
     assert plain.describe() == "5 ways, 2 shots, 1 queries"
-    curves = HarmonicData(num_shots=16).resized(num_shots=4)
+    curves = HarmonicData(num_shots=16).resized(OtherSizes(num_shots=4))
     assert (curves, curves.describe()) == (HarmonicData(num_shots=4), "4 points")
     for sizes in ({"num_ways": 2}, {"num_queries": 2}, {"folder": "x"}):
         with pytest.raises(ValueError, match="a regression task has no ways, queries or folder to choose"):
-            HarmonicData().resized(**sizes)  # type: ignore[arg-type]
+            HarmonicData().resized(OtherSizes(**sizes))  # type: ignore[arg-type]
 
 
 def test_images_of_absurd_sizes_are_refused(data: OmniglotData) -> None:

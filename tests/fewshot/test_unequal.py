@@ -21,6 +21,7 @@ from metarl.fewshot.learners.baseline import Baseline, BaselineConfig
 from metarl.fewshot.learners.mahalanobis import Mahalanobis, MahalanobisConfig
 from metarl.fewshot.learners.ridge import Ridge, RidgeConfig
 from metarl.fewshot.learners.support_vectors import SupportVector, SupportVectorConfig
+from metarl.fewshot.sources import OtherSizes
 
 COUNTS = torch.tensor([3, 40, 7, 12, 25, 1, 9, 60, 5])
 DATA = ClassData(
@@ -132,8 +133,8 @@ def test_an_experiment_draws_unequal_tasks(omniglot_archive: Path) -> None:
     assert isinstance(sources.held_out["test"], UnequalEpisodes)
     assert not sources.train.sample(2, np.random.default_rng(0)).is_ragged
     assert data.describe() == "2 to 3 ways, unequal shots, up to 2 queries"
-    assert data.resized(num_ways=2).episodes.unequal == "held_out"
+    assert data.resized(OtherSizes(num_ways=2)).episodes.unequal == "held_out"
     with pytest.raises(ValueError, match="leave it out"):
-        data.resized(num_shots=2)
+        data.resized(OtherSizes(num_shots=2))
     with pytest.raises(ValueError, match="ways differ"):
         make_learner(FewshotExperiment(data, MamlConfig()), torch.device("cpu"))

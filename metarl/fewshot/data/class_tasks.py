@@ -12,7 +12,7 @@ from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.decoding import decode_image
 from metarl.fewshot.data.groups import GroupDraws, GroupKind, Groups
 from metarl.fewshot.data.unequal import UnequalEpisodes, UnequalSizes
-from metarl.fewshot.sources import DataConfig, Sources, TaskSpec, TrainLabels
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, TaskSpec, TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
 
 MAX_SIZE = 2048
@@ -213,26 +213,19 @@ class ImageClasses(DataConfig):
             return f"{self.episodes.min_ways} to {ways} ways, unequal shots, up to {queries} queries{within}"
         return f"{ways} ways, {shots} shots, {queries} queries{within}"
 
-    def resized(
-        self,
-        *,
-        num_ways: int | None = None,
-        num_shots: int | None = None,
-        num_queries: int | None = None,
-        folder: str | None = None,
-    ) -> Self:
+    def resized(self, sizes: OtherSizes) -> Self:
         """The same data with other held-out tasks or from another folder; training tasks keep their sizes."""
         ways, shots, queries = self.episodes.held_out
         train_ways, train_shots, train_queries = self.episodes.train
-        if num_shots is not None and self.episodes.unequal != "none":
-            raise ValueError(f"the number of shots differs from task to task, got {num_shots}; leave it out")
+        if sizes.num_shots is not None and self.episodes.unequal != "none":
+            raise ValueError(f"the number of shots differs from task to task, got {sizes.num_shots}; leave it out")
         episodes = replace(
             self.episodes,
-            num_ways=num_ways or ways,
-            num_shots=num_shots or shots,
-            num_queries=num_queries or queries,
+            num_ways=sizes.num_ways or ways,
+            num_shots=sizes.num_shots or shots,
+            num_queries=sizes.num_queries or queries,
             train_ways=train_ways,
             train_shots=train_shots,
             train_queries=train_queries,
         )
-        return replace(self, episodes=episodes, folder=folder or self.folder)
+        return replace(self, episodes=episodes, folder=sizes.folder or self.folder)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from metarl.fewshot.episodes import Episodes, EpisodeSource, together
-from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, TaskSpec
 
 
 class MixedEpisodes:
@@ -100,26 +100,15 @@ class MixedData(DataConfig):
         """The sizes of held-out tasks in words."""
         return " or ".join(dict.fromkeys(source.describe() for source in self.sources))
 
-    def resized(
-        self,
-        *,
-        num_ways: int | None = None,
-        num_shots: int | None = None,
-        num_queries: int | None = None,
-        folder: str | None = None,
-    ) -> Self:
+    def resized(self, sizes: OtherSizes) -> Self:
         """The same mixture with held-out tasks of other sizes in all of the data.
 
         Raises:
             ValueError: If the data have no such size, or another folder is asked for.
         """
-        if folder is not None:
-            raise ValueError(f"mixed data are read from {len(self.sources)} places, got one folder {folder}")
-        sources = (
-            source.resized(num_ways=num_ways, num_shots=num_shots, num_queries=num_queries)
-            for source in self.sources
-        )
-        return replace(self, sources=tuple(sources))
+        if sizes.folder is not None:
+            raise ValueError(f"mixed data are read from {len(self.sources)} places, got one folder {sizes.folder}")
+        return replace(self, sources=tuple(source.resized(sizes) for source in self.sources))
 
 
 def _check_weights(num_sources: int, weights: Sequence[float]) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, TaskSpec
 from metarl.runs.configs import MOST_TASKS, check_counts, check_not_negative
 from metarl.runs.seeding import draw_seed, torch_generator
 
@@ -138,24 +138,17 @@ class CurveData(DataConfig):
         """The size of a held-out task in words."""
         return f"{self.num_shots} points"
 
-    def resized(
-        self,
-        *,
-        num_ways: int | None = None,
-        num_shots: int | None = None,
-        num_queries: int | None = None,
-        folder: str | None = None,
-    ) -> Self:
+    def resized(self, sizes: OtherSizes) -> Self:
         """The same curves with another number of support points.
 
         Raises:
             ValueError: if ways, queries or a folder are asked for.
         """
-        if any(value is not None for value in (num_ways, num_queries, folder)):
+        if sizes != OtherSizes(num_shots=sizes.num_shots):
             raise ValueError(
                 "a regression task has no ways, queries or folder to choose; give the number of shots alone"
             )
-        return replace(self, num_shots=num_shots or self.num_shots)
+        return replace(self, num_shots=sizes.num_shots or self.num_shots)
 
 
 @dataclass(frozen=True)
