@@ -28,6 +28,8 @@ class EvaluationOptions:
         num_queries: Number of query examples per class; of few-shot runs.
         views: Number of views of every image, of learners that compare features; of few-shot runs.
         data_folder: Folder of the images, if they are no longer where they were; of few-shot runs.
+        data_source: Place in data.sources, from 0, of the data to judge on, of few-shot runs on several data; a
+            list of episodes needs it.
         seed: Seed of the fresh tasks and of the episodes.
         checkpoint: File name of the checkpoint, checkpoint.pt or checkpoint.previous.pt.
     """
@@ -44,6 +46,7 @@ class EvaluationOptions:
     num_queries: int | None = None
     views: int | None = None
     data_folder: str | None = None
+    data_source: int | None = None
     seed: int = 0
     checkpoint: str = CHECKPOINT
 
@@ -58,6 +61,7 @@ class EvaluationOptions:
         check_counts(self, "num_ways", "num_shots", "num_queries", "views", most=MOST_TASKS)
         check_counts(self, "horizon", most=MOST_STEPS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_counts(self, "data_source", least=0, most=MOST_TASKS)
         check_seed(self)
 
     def check(self, allowed: Sequence[str], what: str) -> None:

@@ -210,6 +210,7 @@ class Run(ABC):
         num_queries: int | None = None,
         views: int | None = None,
         data_folder: str | None = None,
+        data_source: int | None = None,
         seed: int = 0,
         checkpoint: str = CHECKPOINT,
         device: Device | None = None,
@@ -234,6 +235,7 @@ class Run(ABC):
             num_queries=num_queries,
             views=views,
             data_folder=data_folder,
+            data_source=data_source,
             seed=seed,
             checkpoint=checkpoint,
         )

@@ -48,6 +48,7 @@ class DiagnoseArguments:
         split: Split whose classes are judged.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
+        data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         seed: Seed of the tasks.
         shots: Numbers of support examples per class to judge by on the same queries, as far as classes have
             enough; none for tasks of unequal shots, which show theirs.
@@ -67,6 +68,7 @@ class DiagnoseArguments:
     split: Literal["train", "validation", "test"] = "test"
     num_tasks: int = 300
     num_steps: int | None = None
+    data_source: int | None = None
     seed: int = 0
     shots: tuple[int, ...] = (1, 2, 5)
     attack_sizes: tuple[float, ...] = ()
@@ -80,6 +82,7 @@ class DiagnoseArguments:
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", most=MOST_TASKS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_counts(self, "data_source", least=0, most=MOST_TASKS)
         check_counts(self, "attack_steps", most=MOST_REPEATS)
         if not all(0 < size < float("inf") for size in self.attack_sizes):
             raise ValueError(f"attack_sizes must be positive each, got {list(self.attack_sizes)}")
@@ -96,9 +99,9 @@ def command(words: list[str]) -> int:
         raise UsageError('figures need matplotlib; pip install "metarl-toolkit[report]"')
     check_projection(arguments.projection)
     run = open_again(arguments.folder, arguments.own)
-    source = run.episodes().held_out.get(arguments.split) if isinstance(run, FewshotRun) else None
-    if not isinstance(run, FewshotRun) or not isinstance(source, ClassSource):
-        raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")
+    if not isinstance(run, FewshotRun):
+        raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on classes")
+    source = run.on_source(arguments.data_source).classes(arguments.split)
     num_steps = run.experiment.evaluation.num_steps if arguments.num_steps is None else arguments.num_steps
     learner, _ = run.restored(arguments.checkpoint)
     sizes = {"num_tasks": arguments.num_tasks, "num_steps": num_steps}

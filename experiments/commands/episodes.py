@@ -15,7 +15,6 @@ from metarl.fewshot.data.classes import ClassEpisodes
 from metarl.fewshot.data.drawn import as_json
 from metarl.fewshot.data.unequal import UnequalEpisodes
 from metarl.fewshot.sources import OtherSizes
-from metarl.nets.devices import make_device
 from metarl.runs import seeding
 from metarl.runs.configs import MOST_TASKS, check_counts, check_seed
 from metarl.runs.files import write_json
@@ -34,6 +33,7 @@ class EpisodesArguments:
         num_shots: Number of support examples per class; the run's own by default.
         num_queries: Number of query examples per class; the run's own by default.
         data_folder: Folder of the images, if they are no longer where they were.
+        data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         seed: Seed of the tasks.
         own: Words for what the run was made with and its folder does not hold.
     """
@@ -46,11 +46,13 @@ class EpisodesArguments:
     num_shots: int | None = None
     num_queries: int | None = None
     data_folder: str | None = None
+    data_source: int | None = None
     seed: int = 0
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
         check_counts(self, "num_tasks", "num_ways", "num_shots", "num_queries", most=MOST_TASKS)
+        check_counts(self, "data_source", least=0, most=MOST_TASKS)
         check_seed(self)
 
 
@@ -62,11 +64,11 @@ def command(words: list[str]) -> int:
     if not isinstance(run, FewshotRun):
         raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on classes")
     sizes = OtherSizes(arguments.num_ways, arguments.num_shots, arguments.num_queries, arguments.data_folder)
-    data = run.experiment.data.resized(sizes)
-    source = data.make(make_device("cpu")).held_out.get(arguments.split)
+    run = run.on_source(arguments.data_source).resized(sizes).on_device("cpu")
+    source = run.classes(arguments.split)
     if not isinstance(source, ClassEpisodes | UnequalEpisodes):
         raise UsageError(f"{run.folder} has no {arguments.split} classes; expected a few-shot run on classes")
     rng = seeding.streams(arguments.seed)["evaluation"]
     write_json(arguments.out, as_json(source.data, source.draw(arguments.num_tasks, rng)))
-    say(f"{arguments.num_tasks:,} tasks of {data.describe()} written to {arguments.out}")
+    say(f"{arguments.num_tasks:,} tasks of {run.data.describe()} written to {arguments.out}")
     return 0

@@ -38,6 +38,7 @@ class ExportArguments:
             an npz file of inputs and targets; without it learners that compare learn tasks on the device.
         num_steps: Number of gradient steps on the recording, 1 by default, or on the support set, the run's own.
         deterministic: Runner takes the policy's mode unless it is asked to sample.
+        data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         seed: Seed of the actions' noise.
         num_tasks: Number of training tasks that the agent acts in for the card's ranges of observations and
             rewards; 0 for none.
@@ -50,6 +51,7 @@ class ExportArguments:
     recording: Path | None = None
     support: Path | None = None
     num_steps: int | None = None
+    data_source: int | None = None
     deterministic: bool = False
     seed: int = 0
     num_tasks: int = 20
@@ -58,7 +60,7 @@ class ExportArguments:
 
     def __post_init__(self) -> None:
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
-        check_counts(self, "num_tasks", least=0, most=MOST_TASKS)
+        check_counts(self, "num_tasks", "data_source", least=0, most=MOST_TASKS)
         check_seed(self)
 
 
@@ -68,7 +70,7 @@ def command(words: list[str]) -> int:
     recording = None if arguments.recording is None else load_recording(arguments.recording)
     card: dict[str, Any] = {}
     if arguments.source.is_file():
-        _check_without_support(arguments)
+        _check_few_shot_options(arguments)
         check_export(arguments.onnx)
         saved = load_policy(arguments.source)
         _check_kind(saved.actor)
@@ -80,7 +82,7 @@ def command(words: list[str]) -> int:
         if isinstance(run, FewshotRun):
             return _export_learner(run, arguments)
         assert isinstance(run, AgentRun)
-        _check_without_support(arguments)
+        _check_few_shot_options(arguments)
         check_export(arguments.onnx)
         agent = run.agent(checkpoint=arguments.checkpoint)
         _check_kind(agent.actor())
@@ -101,7 +103,7 @@ def _export_learner(run: FewshotRun, arguments: ExportArguments) -> int:
         raise UsageError(f"{run.folder} is a few-shot run; leave --recording and --deterministic out")
     with Waiting("exporting"):
         exported = export_run(
-            run,
+            run.on_source(arguments.data_source),
             arguments.onnx,
             support=arguments.support,
             num_steps=arguments.num_steps,
@@ -117,9 +119,10 @@ def _say_written(exported: Exported) -> int:
     return 0
 
 
-def _check_without_support(arguments: ExportArguments) -> None:
-    if arguments.support is not None:
-        raise UsageError(f"--support is of few-shot runs, {arguments.source} holds a policy; leave it out")
+def _check_few_shot_options(arguments: ExportArguments) -> None:
+    for name, value in {"--support": arguments.support, "--data-source": arguments.data_source}.items():
+        if value is not None:
+            raise UsageError(f"{name} is of few-shot runs, {arguments.source} holds a policy; leave it out")
 
 
 def _check_kind(actor: object) -> None:

@@ -33,6 +33,7 @@ class PredictArguments:
         query: Folder of the images to predict, itself or in folders below it.
         views: Number of views of every image, itself and distorted copies; the run's own by default.
         num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
+        data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         json: New file to write all probabilities to, besides showing the largest.
         csv: New file to write all probabilities to as a table with a row for every image.
         checkpoint: File name of the checkpoint, checkpoint.pt, checkpoint.previous.pt or checkpoint.best.pt.
@@ -45,6 +46,7 @@ class PredictArguments:
     query: Path
     views: int | None = None
     num_steps: int | None = None
+    data_source: int | None = None
     json: Path | None = None
     csv: Path | None = None
     checkpoint: str = CHECKPOINT
@@ -54,6 +56,7 @@ class PredictArguments:
     def __post_init__(self) -> None:
         check_counts(self, "views", most=MOST_TASKS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
+        check_counts(self, "data_source", least=0, most=MOST_TASKS)
 
 
 def command(words: list[str]) -> int:
@@ -64,7 +67,7 @@ def command(words: list[str]) -> int:
     run = open_again(arguments.folder, arguments.own).on_device(arguments.device)
     if not isinstance(run, FewshotRun):
         raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on images by class")
-    predictions = run.predict(
+    predictions = run.on_source(arguments.data_source).predict(
         arguments.support,
         arguments.query,
         views=arguments.views,

@@ -44,7 +44,7 @@ def export_run(
     examples, classes = (None, None) if support is None else _support(run, support)
     return export_learner(
         learner,
-        run.experiment.data.tasks,
+        run.data.tasks,
         path,
         support=examples,
         classes=classes,
@@ -55,7 +55,7 @@ def export_run(
 
 def _support(run: FewshotRun, path: Path) -> tuple[Examples, tuple[str, ...] | None]:
     """The examples of a task, and the names of its classes if they have any."""
-    data = run.experiment.data
+    data = run.data
     if path.is_dir():
         if not isinstance(data, ImageClasses):
             raise ValueError(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from metarl.experiments.fewshot.configuration import (
     FewshotExperiment,
@@ -14,15 +14,16 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
-from metarl.fewshot.data.class_tasks import ImageClasses
+from metarl.fewshot.data.class_tasks import ImageClasses, SplitName
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
+from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.fine_tuning import FineTuning, choose_inner_lr
 from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
-from metarl.fewshot.sources import OtherSizes, Sources
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report
 from metarl.nets.devices import make_device
@@ -43,10 +44,11 @@ class FewshotRun(Run):
     kind: ClassVar[Kind] = "few-shot"
     axis: ClassVar[Axis] = "tasks"
     options: ClassVar[tuple[str, ...]] = (
-        *("tasks", "num_tasks", "num_steps", *_SIZES, "views", "data_folder", "seed", "checkpoint"),
+        *("tasks", "num_tasks", "num_steps", *_SIZES, "views", "data_folder", "data_source", "seed", "checkpoint"),
     )
 
     experiment: FewshotExperiment
+    data_source: int | None = None  # the place in a mixture of the data that held-out tasks are of; None for all
 
     @classmethod
     def prepare(
@@ -88,9 +90,84 @@ class FewshotRun(Run):
         """Nothing: a network's weights have the shapes of what it reads and puts out."""
         return {}
 
+    @property
+    def data(self) -> DataConfig:
+        """The data of its tasks: the experiment's, or one of those that are mixed."""
+        data = self.experiment.data
+        if self.data_source is None:
+            return data
+        assert isinstance(data, MixedData)
+        return data.source(self.data_source)
+
+    def on_source(self, number: int | None) -> Self:
+        """The same trained run, judged on one of the data of its mixture.
+
+        Args:
+            number: Place among the data, from 0; None for all of them, mixed.
+
+        Raises:
+            ValueError: If nothing is mixed, or there are not so many data.
+        """
+        if number is None:
+            return self
+        data = self.experiment.data
+        if not isinstance(data, MixedData):
+            raise ValueError(
+                f"--data-source chooses one of several data that are mixed, {self.folder} has only "
+                f"{data_name(self.experiment)}; leave it out"
+            )
+        data.source(number)
+        return replace(self, data_source=number)
+
+    def resized(self, sizes: OtherSizes) -> Self:
+        """The same trained run with held-out tasks of other sizes, or its data read from another folder.
+
+        Raises:
+            ValueError: If the data have no such size.
+        """
+        data = self.data.resized(sizes)
+        if self.data_source is not None:
+            assert isinstance(self.experiment.data, MixedData)
+            data = self.experiment.data.with_source(self.data_source, data)
+        return replace(self, experiment=replace(self.experiment, data=data))
+
     def episodes(self) -> Sources:
         """The sources of its tasks."""
-        return self.experiment.data.make(make_device(self.experiment.device))
+        return self.data.make(make_device(self.experiment.device))
+
+    def classes(self, split: SplitName) -> ClassSource:
+        """The source of the tasks of a split's classes.
+
+        Raises:
+            ValueError: If it has none; one line.
+        """
+        source = self.episodes().held_out.get(split)
+        if not isinstance(source, ClassSource):
+            raise ValueError(
+                f"{self.folder} has no {split} classes; {self._expected('a few-shot run on classes')}"
+            )
+        return source
+
+    def images(self) -> ImageClasses:
+        """The data, which are images by class.
+
+        Raises:
+            ValueError: If they are not; one line.
+        """
+        if not isinstance(self.data, ImageClasses):
+            kind = self.data.tasks.kind
+            raise ValueError(
+                f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; "
+                + self._expected("a run on images by class, such as omniglot-protonet")
+            )
+        return self.data
+
+    def _expected(self, what: str) -> str:
+        """What to do where something else is expected."""
+        data = self.experiment.data
+        if isinstance(data, MixedData) and self.data_source is None:
+            return f"choose one of the data that it mixes, --data-source 0 to {len(data.sources) - 1}"
+        return f"expected {what}"
 
     def train(
         self,
@@ -121,18 +198,17 @@ class FewshotRun(Run):
     def measure(self, options: EvaluationOptions) -> dict[str, Any]:
         """Evaluate on every split, and the untrained learner on the test split."""
         sizes = OtherSizes(options.num_ways, options.num_shots, options.num_queries, options.data_folder)
-        data = self.experiment.data.resized(sizes)
-        run = replace(self, experiment=replace(self.experiment, data=data))
+        run = self.on_source(options.data_source).resized(sizes)
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)
-        sources, described = run.episodes(), data.describe()
+        sources, described = run.episodes(), run.data.describe()
         chosen = _choose_inner_lr(learner, sources, settings.num_steps, options.seed)
         if options.tasks is not None:
             if any(getattr(options, size) is not None for size in _SIZES):
                 raise ValueError(
                     f"a list of episodes has its own ways, shots and queries; leave them out of {options.tasks}"
                 )
-            split, source = fixed_source(sources, options.tasks)
+            split, source = run.listed(sources, options.tasks)
             sources, described = Sources(sources.train, {split: source}), f"the list {options.tasks.name}"
             settings = replace(settings, num_tasks=len(source.tasks))
         return {
@@ -146,6 +222,24 @@ class FewshotRun(Run):
             "train_tasks": progress.tasks,
             **measure(learner, run.untrained(), sources, settings, seed=options.seed),
         }
+
+    def listed(self, sources: Sources, path: Path) -> tuple[str, FixedEpisodes]:
+        """The tasks of a file, and the split that their classes are of.
+
+        Raises:
+            ValueError: If it is no such file, or no split has all of its classes; one line.
+        """
+        reasons = []
+        for split in ("test", "validation", "train"):
+            source = sources.held_out.get(split)
+            if isinstance(source, ClassSource):
+                try:
+                    return split, FixedEpisodes(source.data, read_tasks(path, source.data))
+                except ValueError as error:
+                    reasons.append(error)
+        if reasons:
+            raise reasons[0]
+        raise ValueError(f"{path} lists episodes of classes; {self._expected('a run on classes')}")
 
     def predict(
         self,
@@ -168,13 +262,7 @@ class FewshotRun(Run):
         Raises:
             ValueError: If the run is on no images, a folder is not of this form, or an image cannot be read.
         """
-        data, settings = self.experiment.data, self.experiment.evaluation
-        if not isinstance(data, ImageClasses):
-            kind = data.tasks.kind
-            raise ValueError(
-                f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; expected a run on "
-                "images by class, such as omniglot-protonet"
-            )
+        data, settings = self.images(), self.experiment.evaluation
         device = make_device(self.experiment.device)
         classes = read_support(Path(support), data.decode).to(device)
         files, images = read_queries(Path(queries), data.decode)
@@ -202,27 +290,6 @@ class FewshotRun(Run):
     def experience(self, progress: Progress) -> str:
         """The number of tasks."""
         return f"{progress.tasks:,} tasks"
-
-
-def fixed_source(sources: Sources, path: Path) -> tuple[str, FixedEpisodes]:
-    """The tasks of a file, and the split that their classes are of.
-
-    Raises:
-        ValueError: If it is no such file, or no split has all of its classes; one line.
-    """
-    reasons = []
-    for split in ("test", "validation", "train"):
-        source = sources.held_out.get(split)
-        if isinstance(source, ClassSource):
-            try:
-                return split, FixedEpisodes(source.data, read_tasks(path, source.data))
-            except ValueError as error:
-                reasons.append(error)
-    raise (
-        reasons[0]
-        if reasons
-        else ValueError(f"{path} lists episodes of classes, the run is on none; leave it out")
-    )
 
 
 def _choose_inner_lr(learner: Learner, sources: Sources, num_steps: int, seed: int) -> dict[str, Any]:

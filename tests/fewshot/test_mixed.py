@@ -1,11 +1,13 @@
 """Tasks of several sources, mixed by weight."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import metarl
@@ -20,6 +22,7 @@ from metarl.fewshot import (
     Prototypical,
     PrototypicalConfig,
     Sinusoids,
+    StandardBackbone,
 )
 from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.images import ClassFolderData
@@ -30,6 +33,7 @@ from metarl.fewshot.episodes import Episodes, EpisodeSource, together
 from metarl.fewshot.evaluation import adaptation_scores
 from metarl.fewshot.objectives import IGNORED
 from metarl.fewshot.sources import OtherSizes
+from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 
 CPU = torch.device("cpu")
 
@@ -154,13 +158,13 @@ def test_ways_that_differ_are_said_before_data_are_read() -> None:
 
 def test_every_split_is_mixed_of_the_data_that_have_it(omniglot_archive: Path) -> None:
     sources = _data(omniglot_archive).make(CPU)
-    assert set(sources.held_out) == {"train", "validation", "test", "test, source 1", "test, source 2"}
+    assert set(sources.held_out) == {"train", "validation", "test", "test, source 0", "test, source 1"}
     validation, test = sources.held_out["validation"], sources.held_out["test"]
     assert isinstance(validation, MixedEpisodes)
     assert isinstance(test, MixedEpisodes)
     assert (len(validation.sources), validation.weights) == (1, (1.0,))
     assert (len(test.sources), test.weights) == (2, (1.0, 3.0))
-    assert test.sources == tuple(sources.held_out[f"test, source {number}"] for number in (1, 2))
+    assert test.sources == tuple(sources.held_out[f"test, source {number}"] for number in (0, 1))
 
 
 def test_mixed_data_are_written_and_read(tmp_path: Path) -> None:
@@ -195,9 +199,57 @@ def test_a_mixture_is_trained_and_evaluated_from_a_file(
     words += ["--training.updates-per-iteration", "1", "--evaluation.num-steps", "0", "--loggers", "csv"]
     assert main(["train", f"{file}:MIX", *words, "--out", str(tmp_path / "run")]) == 0
     result = json.loads((tmp_path / "run" / "evaluation.json").read_text())
-    assert set(result["splits"]) == {"train", "validation", "test, source 1", "test, source 2"}
+    assert set(result["splits"]) == {"train", "validation", "test, source 0", "test, source 1"}
     assert result["judged"] == "test"
     run = metarl.open_run(tmp_path / "run")
     assert run.encode()["data"]["weights"] == [3.0, 1.0]
-    assert main(["diagnose", str(tmp_path / "run")]) == 2
-    assert "has no test classes" in capsys.readouterr().err
+    folder, words = str(tmp_path / "run"), ["--num-tasks", "3", "--shots", "1"]
+    assert main(["diagnose", folder]) == 2
+    assert "has no test classes; choose one of the data that it mixes, --data-source 0 to 1" in _said(capsys)
+    assert main(["diagnose", folder, "--data-source", "2"]) == 2
+    assert "expected one of the data 0 to 1 that are mixed, got 2" in _said(capsys)
+    assert main(["diagnose", folder, "--data-source", "1", *words, "--json", str(tmp_path / "d.json")]) == 0
+    assert np.sum(json.loads((tmp_path / "d.json").read_text())["confusion"]) == 3 * 3 * 2  # tasks, ways, queries
+
+
+@pytest.mark.thorough
+def test_a_trained_mixture_is_judged_and_used_on_one_of_its_data(
+    omniglot_archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = MixedData(tuple(OmniglotData(str(omniglot_archive), EpisodesConfig(n, 1, 2), size=16) for n in (2, 3)))
+    training = FewshotTrainingConfig(iterations=1, updates_per_iteration=1)
+    evaluation = FewshotEvaluationConfig(num_tasks=4, num_steps=0, training_tasks=1)
+    experiment = FewshotExperiment(
+        data, PrototypicalConfig(), StandardBackbone(num_filters=4), training=training, evaluation=evaluation
+    )
+    run = metarl.train(experiment, out=tmp_path / "run")
+    assert set(run.evaluate(data_source=1)["splits"]) == {"train", "validation"}  # beside the judged one
+    assert run.evaluate(data_source=1)["episodes"] == "3 ways, 1 shots, 2 queries"
+    assert run.evaluate(data_source=1, num_ways=2)["episodes"] == "2 ways, 1 shots, 2 queries"
+
+    tasks, folder = tmp_path / "tasks.json", str(run.folder)
+    assert main(["episodes", folder, "--out", str(tasks), "--data-source", "1", "--num-tasks", "5"]) == 0
+    assert {len(task) for task in json.loads(tasks.read_text())["episodes"]} == {3}
+    with pytest.raises(ValueError, match="lists episodes of classes; choose one of the data that it mixes"):
+        run.evaluate(tasks=tasks)
+    assert run.evaluate(tasks=tasks, data_source=0)["num_tasks"] == 5
+
+    for name in ("support", "query"):
+        for place, character in enumerate(("a", "b")):
+            image = np.zeros((16, 16), np.uint8)
+            image[:, 4 * place : 4 * place + 8] = 255
+            (tmp_path / name / character).mkdir(parents=True)
+            Image.fromarray(image).save(tmp_path / name / character / "1.png")
+    words = ["--support", str(tmp_path / "support"), "--query", str(tmp_path / "query")]
+    capsys.readouterr()
+    assert main(["predict", folder, *words]) == 2
+    assert "choose one of the data that it mixes, --data-source 0 to 1" in _said(capsys)
+    assert main(["predict", folder, *words, "--data-source", "0"]) == 0
+    alone = metarl.train(replace(experiment, data=data.sources[0]), out=tmp_path / "alone")
+    with pytest.raises(ValueError, match="--data-source chooses one of several data that are mixed"):
+        alone.evaluate(data_source=0)
+
+
+def _said(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was printed to standard error, in one line."""
+    return " ".join(capsys.readouterr().err.split())

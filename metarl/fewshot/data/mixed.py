@@ -91,10 +91,24 @@ class MixedData(DataConfig):
             pairs = zip(made, weights, strict=True)
             parts = [(part.held_out[split], weight) for part, weight in pairs if split in part.held_out]
             held_out[split] = MixedEpisodes([part for part, _ in parts], [weight for _, weight in parts])
-        for number, sources in enumerate(made, 1):
+        for number, sources in enumerate(made):
             if "test" in sources.held_out:
                 held_out[f"test, source {number}"] = sources.held_out["test"]
         return Sources(MixedEpisodes([sources.train for sources in made], weights), held_out)
+
+    def source(self, number: int) -> DataConfig:
+        """One of the data, by its place.
+
+        Raises:
+            ValueError: If there are not so many.
+        """
+        if not 0 <= number < len(self.sources):
+            raise ValueError(f"expected one of the data 0 to {len(self.sources) - 1} that are mixed, got {number}")
+        return self.sources[number]
+
+    def with_source(self, number: int, source: DataConfig) -> Self:
+        """The same mixture with other data in a place."""
+        return replace(self, sources=(*self.sources[:number], source, *self.sources[number + 1 :]))
 
     def describe(self) -> str:
         """The sizes of held-out tasks in words."""
