@@ -41,7 +41,7 @@ from metarl.fewshot.objectives import (
     Objective,
     SquaredError,
 )
-from metarl.fewshot.residual import ResidualBackbone
+from metarl.fewshot.residual import CompactBackbone, ResidualBackbone
 from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.nets.devices import check_device
@@ -90,7 +90,12 @@ _TAGS: codec.Tags = {
         "fine-tuning": FineTuningConfig,
     },
     "objective": OBJECTIVES,
-    "architecture": {"standard": StandardBackbone, "residual": ResidualBackbone, "own": OwnBackbone},
+    "architecture": {
+        "standard": StandardBackbone,
+        "residual": ResidualBackbone,
+        "compact": CompactBackbone,
+        "own": OwnBackbone,
+    },
 }
 
 

@@ -6,12 +6,14 @@ et al. 2018, arXiv:1810.12890) drops squares of the maps of the last two blocks 
 where Lee et al. begin with few.
 
 ResNet-18 (He et al. 2016, arXiv:1512.03385): the names of its weights are torchvision's.
+
+A compact network for small images, our own: where strokes lie matters there, so its features keep their places.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -232,6 +234,73 @@ class ResNet18(_Residual):
         maps = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         maps = self.layer4(self.layer3(self.layer2(self.layer1(maps))))
         return self.finished(maps)
+
+
+@dataclass(frozen=True)
+class CompactBackbone(BackboneConfig):
+    """A compact residual network for small images, whose features keep their places.
+
+    A convolution, then two residual blocks of two convolutions; each of the three halves the image.
+
+    Attributes:
+        widths: Filters of the convolution and of the two blocks.
+    """
+
+    widths: tuple[int, ...] = (24, 48, 96)
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "widths")
+        if len(self.widths) != 3:
+            raise ValueError(f"widths must be three numbers of filters, got {len(self.widths)}")
+
+    def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
+        """A network for images [channel, height, width] of at least 8 x 8."""
+        if len(spec.input_shape) != 3 or spec.num_context or min(spec.input_shape[1:]) < 8:
+            what = "a context" if spec.num_context else f"inputs of shape {spec.input_shape}"
+            raise ValueError(
+                f"{type(self).__name__} takes images [channel, height, width] of 8 x 8 or more and no context, "
+                f"got {what}; take the standard backbone or one of your own"
+            )
+        channels, height, width = spec.input_shape
+        network = CompactNet(channels, self.widths)
+        for layer in network.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        network.flat = spec.output != "maps"
+        if spec.output == "outputs":
+            num_features = self.widths[-1] * (height // 8) * (width // 8)
+            network.outputs = linear(num_features, spec.num_outputs, generator)
+        return network
+
+
+class CompactNet(nn.Module):
+    """The network of `CompactBackbone`.
+
+    Args:
+        num_channels: Channels of the images.
+        widths: Filters of the convolution and of the two blocks.
+    """
+
+    def __init__(self, num_channels: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        first, second, third = widths
+        self.conv1 = nn.Conv2d(num_channels, first, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(2)
+        self.block1 = _Block18(first, second, 1, nn.MaxPool2d(2))
+        self.block2 = _Block18(second, third, 1, nn.MaxPool2d(2))
+        self.flat, self.outputs = True, cast(nn.Module | None, None)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images [row, channel, height, width] to features, maps or outputs."""
+        maps: Tensor = self.block2(self.block1(self.maxpool(self.relu(self.bn1(self.conv1(images))))))
+        if not self.flat:
+            return maps
+        # Squared distances are then some ten times the mean over features, which suits a softmax.
+        features = maps.flatten(1)
+        features = features * (10 / features.shape[1]) ** 0.5
+        return features if self.outputs is None else cast(Tensor, self.outputs(features))
 
 
 def _layer18(inputs: int, outputs: int, stride: int, drop: nn.Module) -> nn.Sequential:

@@ -139,6 +139,47 @@ def test_a_class_is_distorted_alike_in_support_and_query_set_and_each_otherwise(
     assert torch.pdist(ways).min() > 0.01
 
 
+def test_all_classes_of_a_task_are_distorted_alike_and_tasks_otherwise() -> None:
+    image = torch.rand(1, 1, 8, 8).mul(255).to(torch.uint8)
+    data = ClassData.of(image.expand(12, -1, -1, -1), torch.arange(3).repeat_interleave(4))
+    augmentation = Augmentation(STILL, tasks=replace(STILL, max_rotation=90))
+    source = ClassEpisodes(data, num_ways=3, num_shots=2, num_queries=2, augmentation=augmentation)
+    support, query = (x.inputs.view(4, 6, -1) for x in source.sample(4, _rng()))
+    assert torch.equal(support, query)
+    assert torch.equal(support, support[:, :1].expand(-1, 6, -1))
+    assert torch.pdist(support[:, 0]).min() > 0.01
+
+
+def test_a_bend_shifts_the_parts_of_an_image_smoothly_and_before_its_class() -> None:
+    # Of images that say where their places are, the distorted ones say where they were.
+    ramp = torch.linspace(-31 / 32, 31 / 32, 32)
+    images = torch.stack([ramp.expand(32, 32), ramp.unsqueeze(1).expand(32, 32)]).expand(200, -1, -1, -1)
+    bending = Augmentation(replace(STILL, bend=0.03))
+    bent = bending(images, None, torch.Generator().manual_seed(0))
+    inner = (bent - images)[..., 4:28, 4:28]
+    corner = (bent - images)[:, :, 0, 0]
+    assert 0.02 < float(inner.std()) < 0.06  # twice a bend, as places go from -1 to 1, smoothed between the cells
+    assert float(corner.std()) > 0.01
+    steps = inner.diff(dim=-1)
+    assert float(steps.std()) < float(inner.std()) / 4
+    assert torch.equal(
+        bent, Augmentation(replace(STILL, bend=0.03))(images, None, torch.Generator().manual_seed(0))
+    )
+    mirror = torch.tensor([[[-1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]).expand(200, -1, -1)
+    mirrored = bending(images, mirror, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(mirrored[:, 0], -bent[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(mirrored[:, 1], bent[:, 1], atol=1e-5, rtol=0)
+
+
+def test_a_distortion_that_means_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="of classes or of tasks, got both"):
+        Augmentation(STILL, STILL, STILL)
+    with pytest.raises(ValueError, match=r"only images are bent, got a bend of 0\.1"):
+        Augmentation(STILL, tasks=replace(STILL, bend=0.1))
+    with pytest.raises(ValueError, match="bend"):
+        replace(STILL, bend=-0.1)
+
+
 def test_an_images_own_distortion_comes_after_its_classes() -> None:
     """A mirrored class that shifts to the right is not one that shifts to the right and is then mirrored."""
     images = torch.zeros(1, 1, 4, 4)

@@ -1,6 +1,7 @@
 """Residual networks and weights from files: shapes, sizes, numbers by hand, DropBlock, and what is refused."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,22 @@ from torch import nn
 from torch.nn import functional
 
 from metarl.experiments.cli import main
-from metarl.fewshot.backbones import NetworkSpec, OwnBackbone, check_network
+from metarl.fewshot.backbones import BackboneConfig, NetworkSpec, OwnBackbone, check_network
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.pretrained import load_weights, read_weights
-from metarl.fewshot.residual import ORESHKIN_WIDTHS, DropBlock, ResidualBackbone, ResNet12, ResNet18
+from metarl.fewshot.residual import (
+    ORESHKIN_WIDTHS,
+    CompactBackbone,
+    DropBlock,
+    ResidualBackbone,
+    ResNet12,
+    ResNet18,
+)
 
 CPU = torch.device("cpu")
 SMALL = ResidualBackbone(widths=(4, 4, 6, 8))
+COMPACT = CompactBackbone((4, 6, 8))
 FEATURES = NetworkSpec((1, 28, 28), "features")
 
 
@@ -27,10 +36,9 @@ def _random() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
-@pytest.mark.parametrize("depth", [12, 18])
+@pytest.mark.parametrize("backbone", [SMALL, ResidualBackbone(18), COMPACT], ids=["12", "18", "compact"])
 @pytest.mark.parametrize(("output", "num_outputs"), [("features", 0), ("outputs", 5), ("maps", 0)])
-def test_a_network_is_what_a_learner_asks_for(depth: Any, output: Any, num_outputs: int) -> None:
-    backbone = ResidualBackbone(depth, (4, 4, 6, 8)) if depth == 12 else ResidualBackbone(18)
+def test_a_network_is_what_a_learner_asks_for(backbone: BackboneConfig, output: Any, num_outputs: int) -> None:
     spec = NetworkSpec((3, 28, 28), output, num_outputs)
     network = backbone.make(spec, _random())
     check_network(network, spec, CPU)
@@ -50,6 +58,43 @@ def test_sizes_are_the_published_ones() -> None:
 
     assert count(ResNet12(3)) == by_hand((64, 160, 320, 640)) == 12_424_320
     assert count(ResNet12(3, ORESHKIN_WIDTHS)) == by_hand(ORESHKIN_WIDTHS)
+
+
+def test_a_compact_network_by_hand() -> None:
+    network = COMPACT.make(NetworkSpec((2, 17, 17), "features"), _random()).eval()
+    w, x = network.state_dict(), torch.randn(3, 2, 17, 17, generator=_random())
+
+    def normed(maps: torch.Tensor, name: str) -> torch.Tensor:
+        parts = (w[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        return nn.functional.batch_norm(maps, *parts)
+
+    maps = nn.functional.max_pool2d(normed(nn.functional.conv2d(x, w["conv1.weight"], padding=1), "bn1").relu(), 2)
+    for block in ("block1", "block2"):
+        inner = normed(nn.functional.conv2d(maps, w[f"{block}.conv1.weight"], padding=1), f"{block}.bn1").relu()
+        inner = normed(nn.functional.conv2d(inner, w[f"{block}.conv2.weight"], padding=1), f"{block}.bn2")
+        beside = nn.functional.conv2d(maps, w[f"{block}.downsample.0.weight"])
+        maps = nn.functional.max_pool2d((inner + normed(beside, f"{block}.downsample.1")).relu(), 2)
+    assert maps.shape == (3, 8, 2, 2)
+    first, second = network(x)[:2]
+    # Squared distances are ten times the mean over features, so that places do not make them larger.
+    expected = 10 * (maps[0] - maps[1]).square().mean()
+    torch.testing.assert_close((first - second).square().sum(), expected)
+    torch.testing.assert_close(network(x), maps.flatten(1) * (10 / 32) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: CompactBackbone((4, 4)), "widths must be three numbers of filters, got 2"),
+        (lambda: CompactBackbone((4, 4, 0)), "widths"),
+        (lambda: COMPACT.make(NetworkSpec((1, 7, 7), "features"), _random()), "8 x 8 or more"),
+        (lambda: COMPACT.make(NetworkSpec((30,), "features"), _random()), r"inputs of shape \(30,\)"),
+        (lambda: COMPACT.make(NetworkSpec((1, 28, 28), "outputs", 5, num_context=3), _random()), "a context"),
+    ],
+)
+def test_a_compact_network_that_cannot_be_made_is_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_a_block_of_resnet_12_by_hand() -> None:

@@ -109,7 +109,8 @@ class ImageClasses(DataConfig):
         folder: Folder of the images.
         episodes: Ways, shots and queries of the tasks.
         augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
-            and perhaps mirrored alike and so become other classes.
+            and perhaps mirrored alike and so become other classes; or of images, bent too, and of all classes of a
+            task alike, which leaves them as hard to tell apart.
         size: Width of the square images, in pixels.
     """
 

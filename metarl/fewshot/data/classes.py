@@ -203,7 +203,7 @@ class ClassEpisodes(OfClasses):
         groups: Groups | None = None,
         labels: TrainLabels = "task",
     ) -> None:
-        if labels == "class" and augmentation is not None and augmentation.classes is not None:
+        if labels == "class" and augmentation is not None and augmentation.changes_classes:
             raise ValueError(
                 "labels by class need classes as they are, got distorted ones, which become others; take "
                 "--data.augmentation images or none"
@@ -232,7 +232,11 @@ class ClassEpisodes(OfClasses):
         classes, chosen = self._draw(num_tasks, generator)
         rows = (self._starts[classes].unsqueeze(-1) + chosen).to(self.data.examples.device)
         support, query = rows[..., : self.num_shots], rows[..., self.num_shots :]
-        maps = None if self.augmentation is None else self.augmentation.draw_classes(classes.shape, generator)
+        maps = (
+            None
+            if self.augmentation is None
+            else self.augmentation.draw_classes(num_tasks, self.num_ways, generator)
+        )
         labels = classes if self.labels == "class" else torch.arange(self.num_ways).expand(num_tasks, -1)
         labels = labels.to(rows.device)
         return Episodes(

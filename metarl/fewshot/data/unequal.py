@@ -80,7 +80,7 @@ class UnequalEpisodes(OfClasses):
         groups: Groups | None = None,
         labels: TrainLabels = "task",
     ) -> None:
-        if augmentation is not None and augmentation.classes is not None:
+        if augmentation is not None and augmentation.changes_classes:
             raise ValueError(
                 "tasks of unequal shots take classes as they are, got distorted ones; take --data.augmentation "
                 "images or none"
