@@ -19,6 +19,7 @@ from metarl.runs.reading import read_json
 _MOST_TASKS = 200
 """Number of tasks up to which an evaluation's row for every task is kept: those of 2,000 bandits take 7 MB."""
 _MAY_DIFFER = ("seed", "device", "num_workers", "num_threads", "loggers")
+_MAY_DIFFER_IN_TRAINING = ("evaluate_every", "checkpoint_every")  # how often it is looked at, not what is learned
 
 
 def add(folders: Sequence[Path], results: Path, name: str | None = None) -> list[Path]:
@@ -63,7 +64,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     settings = config["experiment"]
     with suppress(ValueError):  # classes and objects of a user's own
         settings = kind.encode(kind.decode(settings))
-    return {key: value for key, value in settings.items() if key not in _MAY_DIFFER}
+    training = {key: value for key, value in settings["training"].items() if key not in _MAY_DIFFER_IN_TRAINING}
+    return {key: value for key, value in settings.items() if key not in _MAY_DIFFER} | {"training": training}
 
 
 def _copy(run: Path, folder: Path) -> None:

@@ -199,6 +199,15 @@ def test_settings_that_are_newer_than_a_run_are_what_they_were_by_default(result
     assert add([record(tmp_path / "same", 7, 1.0)], results) == [results / "point-promp" / "seed7"]
 
 
+def test_seeds_may_have_been_looked_at_more_or_less_often(results: Path, tmp_path: Path) -> None:
+    config = json.loads((results / "point-promp" / "seed1" / "config.json").read_text())
+    often = config["experiment"]["training"] | {"evaluate_every": 3, "checkpoint_every": 5}
+    assert often != config["experiment"]["training"]
+    assert add([record(tmp_path / "often", 7, 1.0, training=often)], results) == [
+        results / "point-promp" / "seed7"
+    ]
+
+
 def test_what_cannot_be_added_is_refused_as_a_whole(results: Path, tmp_path: Path) -> None:
     good = record(tmp_path / "good", 7, 1.0)
     again = record(tmp_path / "again", 1, 1.0)
