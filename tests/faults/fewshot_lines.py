@@ -259,6 +259,12 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("scale_x * (shear * cos - sin)", "scale_x * (shear * cos + sin)"),
             ("angle = u[0] * self.max_rotation * torch.pi / 180", "angle = u[0] * self.max_rotation"),
             ("maps = classes[:, :, :2] @ maps", "maps = maps"),
+            (
+                "self.tasks.draw(num_tasks, generator).unsqueeze(1)",
+                "self.tasks.draw(num_tasks, generator)[:1, None]",
+            ),
+            ("bends = torch.einsum(", "_ = torch.einsum("),
+            ("coarse = 2 * self.bend", "coarse = 8 * self.bend"),
         ],
     ),
     "learners/fine_tuning.py": (
@@ -451,6 +457,11 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("/ remaining.mean((-3, -2, -1), keepdim=True).clamp_min(1e-3)", ""),
             ("self.relu(inner + self.downsample(maps))", "self.relu(inner)"),
             ('network.pooled = spec.output != "maps"', "network.pooled = True"),
+            ("features * (10 / features.shape[1]) ** 0.5", "features * 10**0.5"),
+            (
+                "self.block2 = _Block18(second, third, 1, nn.MaxPool2d(2))",
+                "self.block2 = _Block18(second, third, 2, nn.Identity())",
+            ),
         ],
     ),
     "pretrained.py": (
