@@ -194,7 +194,7 @@ def test_the_command_measures_the_baseline_and_trained_runs(
         *("--training.iterations", "1", "--training.updates-per-iteration", "2", "--training.evaluate-every", "1"),
         *("--evaluation.num-tasks", "4", "--evaluation.training-tasks", "2", "--evaluation.views", "2"),
         *("--data.episodes.num-ways", "3", "--data.episodes.num-queries", "2", "--data.episodes.train-ways", "3"),
-        *("--data.episodes.train-queries", "2", "--backbone.num-filters", "4"),
+        *("--data.episodes.train-queries", "2", "--backbone.widths", "4", "4", "4"),
     ]
     archive = omniglot_archive / "images_background_small1.zip"
     assert main(["train", "omniglot-lake", "--out", str(folder), "--data.folder", str(archive), *words]) == 0
