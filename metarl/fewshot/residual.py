@@ -10,10 +10,11 @@ ResNet-18 (He et al. 2016, arXiv:1512.03385): the names of its weights are torch
 A compact network for small images, our own: where strokes lie matters there, so its features keep their places.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,27 +59,16 @@ class ResidualBackbone(BackboneConfig):
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         """A residual network for images [channel, height, width]."""
-        if len(spec.input_shape) != 3 or spec.num_context:
-            what = "a context" if spec.num_context else f"inputs of shape {spec.input_shape}"
-            raise ValueError(
-                f"{type(self).__name__} takes images [channel, height, width] and no context, got {what}; take "
-                "the standard backbone or one of your own"
-            )
-        channels = spec.input_shape[0]
+        channels = _check_images(self, spec, least_size=1)[0]
         network: ResNet12 | ResNet18 = (
             ResNet12(channels, self.widths, drop_rate=self.drop_rate, block_size=self.block_size)
             if self.depth == 12
             else ResNet18(channels, drop_rate=self.drop_rate, block_size=self.block_size)
         )
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        _initialise(network, generator)
         if self.weights is not None:
             load_weights(network, Path(self.weights))
-        network.pooled = spec.output != "maps"
-        if spec.output == "outputs":
-            network.outputs = linear(network.num_features, spec.num_outputs, generator)
-        return network
+        return network.put_out(spec, generator)
 
 
 class DropBlock(nn.Module):
@@ -110,17 +100,33 @@ class DropBlock(nn.Module):
 
 
 class _Residual(nn.Module):
-    """The common parts: pooling over places, and a layer for outputs if there is one."""
+    """The common parts: features of the last maps, and a layer for outputs if there is one.
 
-    num_features: int
-    pooled: bool
-    outputs: nn.Module | None
+    Args:
+        num_features: Number of features.
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features, self.gives_maps = num_features, False
+        self.outputs: nn.Module | None = None
+
+    def put_out(self, spec: NetworkSpec, generator: torch.Generator) -> Self:
+        """The network itself, which puts out what a learner asks for; a layer for outputs is random."""
+        self.gives_maps = spec.output == "maps"
+        if spec.output == "outputs":
+            self.outputs = linear(self.num_features, spec.num_outputs, generator)
+        return self
+
+    def features(self, maps: Tensor) -> Tensor:
+        """The features [row, feature] of the last maps: their means over places."""
+        return maps.mean((2, 3))
 
     def finished(self, maps: Tensor) -> Tensor:
-        """Maps [row, channel, height, width], their means [row, channel], or outputs [row, out]."""
-        if not self.pooled:
+        """Maps [row, channel, height, width], features [row, feature], or outputs [row, out]."""
+        if self.gives_maps:
             return maps
-        features = maps.mean((2, 3))
+        features = self.features(maps)
         if self.outputs is None:
             return features
         outputs: Tensor = self.outputs(features)
@@ -170,8 +176,7 @@ class ResNet12(_Residual):
         drop_rate: float = 0.0,
         block_size: int = 5,
     ) -> None:
-        super().__init__()
-        self.num_features, self.pooled, self.outputs = widths[-1], True, None
+        super().__init__(widths[-1])
         first, second, third, fourth = widths
         self.layer1 = nn.Sequential(_Block12(num_channels, first, nn.Identity()))
         self.layer2 = nn.Sequential(_Block12(first, second, nn.Identity()))
@@ -218,8 +223,7 @@ class ResNet18(_Residual):
     """
 
     def __init__(self, num_channels: int, *, drop_rate: float = 0.0, block_size: int = 5) -> None:
-        super().__init__()
-        self.num_features, self.pooled, self.outputs = 512, True, None
+        super().__init__(512)
         self.conv1 = nn.Conv2d(num_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
@@ -255,52 +259,59 @@ class CompactBackbone(BackboneConfig):
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         """A network for images [channel, height, width] of at least 8 x 8."""
-        if len(spec.input_shape) != 3 or spec.num_context or min(spec.input_shape[1:]) < 8:
-            what = "a context" if spec.num_context else f"inputs of shape {spec.input_shape}"
-            raise ValueError(
-                f"{type(self).__name__} takes images [channel, height, width] of 8 x 8 or more and no context, "
-                f"got {what}; take the standard backbone or one of your own"
-            )
-        channels, height, width = spec.input_shape
-        network = CompactNet(channels, self.widths)
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
-        network.flat = spec.output != "maps"
-        if spec.output == "outputs":
-            num_features = self.widths[-1] * (height // 8) * (width // 8)
-            network.outputs = linear(num_features, spec.num_outputs, generator)
-        return network
+        channels, height, width = _check_images(self, spec, least_size=8)
+        network = CompactNet(channels, self.widths, num_places=(height // 8) * (width // 8))
+        _initialise(network, generator)
+        return network.put_out(spec, generator)
 
 
-class CompactNet(nn.Module):
+class CompactNet(_Residual):
     """The network of `CompactBackbone`.
 
     Args:
         num_channels: Channels of the images.
         widths: Filters of the convolution and of the two blocks.
+        num_places: Number of places of the last maps.
     """
 
-    def __init__(self, num_channels: int, widths: Sequence[int]) -> None:
-        super().__init__()
+    def __init__(self, num_channels: int, widths: Sequence[int], *, num_places: int) -> None:
         first, second, third = widths
+        super().__init__(third * num_places)
         self.conv1 = nn.Conv2d(num_channels, first, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.relu = nn.ReLU()
         self.maxpool = nn.MaxPool2d(2)
         self.block1 = _Block18(first, second, 1, nn.MaxPool2d(2))
         self.block2 = _Block18(second, third, 1, nn.MaxPool2d(2))
-        self.flat, self.outputs = True, cast(nn.Module | None, None)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images [row, channel, height, width] to features, maps or outputs."""
         maps: Tensor = self.block2(self.block1(self.maxpool(self.relu(self.bn1(self.conv1(images))))))
-        if not self.flat:
-            return maps
-        # Squared distances are then some ten times the mean over features, which suits a softmax.
-        features = maps.flatten(1)
-        features = features * (10 / features.shape[1]) ** 0.5
-        return features if self.outputs is None else cast(Tensor, self.outputs(features))
+        return self.finished(maps)
+
+    def features(self, maps: Tensor) -> Tensor:
+        """The last maps, place by place; squared distances are ten times their mean, which suits a softmax."""
+        return maps.flatten(1) * math.sqrt(10 / self.num_features)
+
+
+def _check_images(backbone: BackboneConfig, spec: NetworkSpec, least_size: int) -> tuple[int, ...]:
+    """The shape of images [channel, height, width], or a ValueError unless inputs are such of at least a size."""
+    shape = spec.input_shape
+    if len(shape) == 3 and not spec.num_context and min(shape[1:]) >= least_size:
+        return shape
+    size = f" of {least_size} x {least_size} or more" if least_size > 1 else ""
+    what = "a context" if spec.num_context else f"inputs of shape {shape}"
+    raise ValueError(
+        f"{type(backbone).__name__} takes images [channel, height, width]{size} and no context, got {what}; take "
+        "the standard backbone or one of your own"
+    )
+
+
+def _initialise(network: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of convolutions anew."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=generator)
 
 
 def _layer18(inputs: int, outputs: int, stride: int, drop: nn.Module) -> nn.Sequential:

@@ -456,8 +456,8 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("size, stride=1)\n        remaining", "1, stride=1)\n        remaining"),
             ("/ remaining.mean((-3, -2, -1), keepdim=True).clamp_min(1e-3)", ""),
             ("self.relu(inner + self.downsample(maps))", "self.relu(inner)"),
-            ('network.pooled = spec.output != "maps"', "network.pooled = True"),
-            ("features * (10 / features.shape[1]) ** 0.5", "features * 10**0.5"),
+            ('self.gives_maps = spec.output == "maps"', "self.gives_maps = False"),
+            ("maps.flatten(1) * math.sqrt(10 / self.num_features)", "maps.flatten(1) * math.sqrt(10)"),
             (
                 "self.block2 = _Block18(second, third, 1, nn.MaxPool2d(2))",
                 "self.block2 = _Block18(second, third, 2, nn.Identity())",

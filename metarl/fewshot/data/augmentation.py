@@ -125,9 +125,6 @@ _OF_CLASSES = Distortion(max_rotation=30.0, max_shift=0.0, max_scaling=0.2, max_
 AUGMENTATIONS: dict[Augmented, Augmentation | None] = {
     "none": None,
     "images": Augmentation(),
-    "classes": Augmentation(
-        images=Distortion(),
-        classes=_OF_CLASSES,
-    ),
+    "classes": Augmentation(classes=_OF_CLASSES),
     "tasks": Augmentation(images=Distortion(bend=0.03), tasks=_OF_CLASSES),
 }
