@@ -235,7 +235,7 @@ OMNIGLOT: FewshotPresets = {
         updates=4000,
     ),
     "omniglot-protonet-compact": _augmented(
-        _comparing(PrototypicalConfig(outer=_QUICK), ""),
+        _comparing(PrototypicalConfig(outer=_QUICK), "", updates=5500),
         "omniglot-protonet-augmented on a compact residual network, with tasks distorted alike",
         "tasks",
         CompactBackbone(),
