@@ -41,6 +41,8 @@ class TrialPolicyConfig(TrialNetworkConfig):
         embedding_size: Number of rectified units between the inputs and the memory; 0 for none.
         read_transitions: Each step reads the last observation, images aside, beside the last action, reward and
             flags, so that a whole transition is read at once.
+        read_actions: Each step reads the last action. Without it a task must show in observations and rewards;
+            soft actor-critic on continuous actions repeats its last action where it may read it.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"tell_observation": "read_transitions"}
@@ -52,6 +54,7 @@ class TrialPolicyConfig(TrialNetworkConfig):
     num_heads: int = 4
     embedding_size: int = 0
     read_transitions: bool = False
+    read_actions: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,7 +84,9 @@ class TrialPolicy(TrialNetwork):
         super().__init__(env, config, self.algorithm, generator)
         self.remembers = self.reads_outcomes = config.memory != "none"
         self._reads_transitions = config.read_transitions and self.num_fixed > 0
-        self.last_step_size = self.actions.encoded_size + 3 + (self.num_fixed if config.read_transitions else 0)
+        self._reads_actions = config.read_actions
+        self.last_step_size = 3 + (self.num_fixed if config.read_transitions else 0)
+        self.last_step_size += self.actions.encoded_size if config.read_actions else 0
         input_size = self.encoder.output_size + (self.last_step_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size
@@ -132,12 +137,14 @@ class TrialPolicy(TrialNetwork):
     def last_step(
         self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
-        """The part of a step that the next step reads: action, reward, flags, perhaps observation, [..., last]."""
-        acted, rewards = self.actions.encode(actions), self.observed_rewards(rewards)
-        scalars = torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)
-        if not self._reads_transitions:
-            return torch.cat((acted, scalars), -1)
-        return torch.cat((acted, scalars, self.fixed_features(observations)), -1)
+        """What the next step reads of a step: reward and flags, perhaps action and observation, [..., last]."""
+        rewards = self.observed_rewards(rewards)
+        parts = [torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)]
+        if self._reads_actions:
+            parts.insert(0, self.actions.encode(actions))
+        if self._reads_transitions:
+            parts.append(self.fixed_features(observations))
+        return torch.cat(parts, -1)
 
     def inputs(self, observations: Observations, last_step: Tensor) -> Tensor:
         """Inputs of a step from its observation and what it reads of the last step [..., last], [..., in]."""

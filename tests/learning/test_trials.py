@@ -100,6 +100,36 @@ def test_the_last_observation_is_told_where_it_is_asked_for() -> None:
     assert inputs[0, :, 2:].abs().sum() == 0
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("read_transitions", [False, True])
+def test_the_last_action_is_not_read_where_that_is_asked_for(read_transitions: bool) -> None:
+    family = make_benchmark("gridnavi").family
+    env = family.make_env(1)
+    config = TrialPolicyConfig(memory_size=4, read_transitions=read_transitions, read_actions=False)
+    policy = TrialPolicy(env, config, generator=torch_generator(0))
+    policy.observed_scale.fill_(1.0)
+    trials = as_trials(_hand_made())
+    inputs = policy.trial_inputs(trials)
+    others = policy.trial_inputs(trials._replace(actions=(trials.actions + 1) % 5))
+    assert torch.equal(inputs, others)
+    assert inputs.shape == (6, 2, 5 + 2 * read_transitions)  # observation 2, reward, terminated, truncated, ...
+    assert inputs[2, 0, 2:5].tolist() == pytest.approx([0.02, 1.0, 0.0])
+    if read_transitions:
+        assert inputs[1:5, 0, 5].tolist() == [1, 2, 4, 5]
+    with Workers(EnvMaker(family, 6), num_threads=1) as workers:
+        tasks = make_benchmark("gridnavi").train.sample(3, np.random.default_rng(0))
+        acted = workers.collect(TrialActor(policy), tasks, 2, seed=3)
+    distribution, _ = policy.decide(*_read(policy, as_trials(acted)))
+    recorded = as_trials(acted).records["log_prob"]
+    torch.testing.assert_close(distribution.log_prob(as_trials(acted).actions), recorded, rtol=0, atol=1e-5)
+
+
+def _read(policy: TrialPolicy, trials: Trials) -> tuple[Tensor, Tensor]:
+    """The memory's outputs and the inputs of every step."""
+    inputs = policy.trial_inputs(trials)
+    return policy.unroll(inputs, policy.memory.start(inputs.shape[1]))[0], inputs
+
+
 def test_nothing_crosses_a_trial() -> None:
     policy = _policy("gridnavi")
     inputs = policy.trial_inputs(as_trials(_hand_made()))
@@ -139,9 +169,7 @@ def test_unrolling_in_training_gives_what_acting_recorded(benchmark: str, memory
     assert (len(set(lengths[:, 0].tolist())) > 1) == (benchmark == "ends-early")
     assert (len(set(lengths.sum(1).tolist())) > 1) == (benchmark == "ends-early")
     trials = as_trials(trajectories)
-    inputs = policy.trial_inputs(trials)
-    remembered, _ = policy.unroll(inputs, policy.memory.start(len(tasks)))
-    distribution, values = policy.decide(remembered, inputs)
+    distribution, values = policy.decide(*_read(policy, trials))
     log_probs = distribution.log_prob(trials.actions)
     assert trials.mask.any()
     assert torch.allclose(log_probs * trials.mask, trials.records["log_prob"] * trials.mask, atol=1e-5)
