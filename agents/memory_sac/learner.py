@@ -164,6 +164,7 @@ class Learner(nn.Module):
         """
         trials, policy, alpha = sequences.trials, self.policy, self.log_temperature.detach().exp()
         learned, follows = learned_steps(trials.mask, sequences.ends, endless=endless)
+        learned = learned & sequences.learned
         inputs = policy.trial_inputs(trials)
         context, read = policy.read_trials(inputs, trials)
         act = _Acting(policy.distribution(context, read), noise)

@@ -83,6 +83,8 @@ class MemorySacConfig(AgentConfig):
         batch_size: Number of sequences in a gradient step.
         sequence_length: Number of steps of the sequences, each a random part of a trial that is read as a trial;
             None for whole trials. A transformer should learn from sequences as long as the trials it acts in.
+        burn_in: Number of first steps of a part of a trial that are read but not learned from (R2D2): there the task
+            cannot be known yet. A part that a trial begins with is learned from as a whole.
         temperature: Weight alpha of the policy's entropy, against rewards in units of their running scale; its
             initial value if there is a target_entropy.
         target_entropy: Entropy in nats that the temperature is adjusted to, per number of a continuous action or
@@ -111,6 +113,7 @@ class MemorySacConfig(AgentConfig):
     num_updates: int = 40
     batch_size: int = 32
     sequence_length: int | None = None
+    burn_in: int = 0
     temperature: float = 0.1
     target_entropy: float | None = -1.0
     final_target_entropy: float | None = None
@@ -128,6 +131,9 @@ class MemorySacConfig(AgentConfig):
         check_counts(self, "num_updates", most=MOST_UPDATES)
         check_counts(self, "sequence_length", least=2, most=MOST_STEPS)
         check_counts(self, "replay_capacity")
+        check_counts(self, "burn_in", least=0, most=MOST_STEPS)
+        if self.burn_in and (self.sequence_length is None or self.burn_in >= self.sequence_length):
+            raise ValueError(f"burn_in must be less than sequence_length, got {self.burn_in} of {self.sequence_length}")
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "temperature", "outer_lr", "max_grad_norm")
         check_not_negative(self, "imitation_coef", "critic_coef")
@@ -198,6 +204,7 @@ class MemorySac(ReplayAgent[TrialReplay]):
             env, self.policy.actions, capacity=config.replay_capacity, longest=longest, device=device
         )
         self._length = min(config.sequence_length or longest, longest)
+        self._burn_in = config.burn_in if self._length < longest else 0  # whole trials begin with their beginnings
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
 
     def actor(self) -> TrialActor:
@@ -266,7 +273,7 @@ class MemorySac(ReplayAgent[TrialReplay]):
             FloatingPointError: if the loss or its gradient is not finite; no step is taken then.
         """
         config, learner = self.config, self.learner
-        sequences = self.replay.draw(config.batch_size, self._length, sampling)
+        sequences = self.replay.draw(config.batch_size, self._length, sampling, burn_in=self._burn_in)
         shape = (*sequences.ends.shape, *self.policy.actions.shape)
         members = torch.randperm(config.critics.num_members, generator=sampling, device=self.device)
         losses = learner.losses(

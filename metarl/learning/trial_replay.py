@@ -38,10 +38,12 @@ class Sequences(NamedTuple):
     Attributes:
         trials: Steps, [time, trial, ...]; padding follows where a trial ends.
         ends: True at the last step of a trial, [time, trial].
+        learned: True at steps that are learned from, [time, trial]; those before only warm a memory up.
     """
 
     trials: Trials
     ends: Tensor
+    learned: Tensor
 
 
 class TrialReplay:
@@ -107,21 +109,24 @@ class TrialReplay:
             self._store.add(self.num_added % self.capacity, trial, num_context=length)
             self.num_added += 1
 
-    def draw(self, num_trials: int, length: int, generator: torch.Generator) -> Sequences:
+    def draw(self, num_trials: int, length: int, generator: torch.Generator, *, burn_in: int = 0) -> Sequences:
         """Sequences of trials that are drawn uniformly, with replacement.
 
         Args:
             num_trials: Number of sequences.
             length: Number of steps; a longer trial gives a part of it from a random step on.
             generator: Random generator of the device.
+            burn_in: Number of first steps that are not learned from, but where a trial begins; trials' beginnings
+                are drawn as often as it takes to learn from all their steps alike.
         """
-        device = self._store.device
+        device, early = self._store.device, length - burn_in if burn_in else 0
         uniform = torch.rand(num_trials, generator=generator, device=device, dtype=torch.float64)
-        places, left = self._store.draw_sequences((uniform * self.num_trials).long(), length, generator)
-        left = left.T
-        steps = self._store.gather(places.T)
+        drawn = self._store.draw_sequences((uniform * self.num_trials).long(), length, generator, early=early)
+        left, steps = drawn.left.T, drawn.steps.T
         mask = left >= 0
-        return Sequences(Trials(*steps, mask=mask, records={}), left == 0)
+        warm = (steps[:1] == 0) | (steps - steps[:1] >= burn_in)
+        trials = Trials(*self._store.gather(drawn.places.T), mask=mask, records={})
+        return Sequences(trials, left == 0, mask & warm)
 
     def check_room(self) -> None:
         """Raise a MemoryError if the device's total memory is too small for the store."""

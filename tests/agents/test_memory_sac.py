@@ -70,14 +70,14 @@ def _learner(actions: str, *, shared: bool, normalises: bool) -> tuple[Learner, 
         for parameter in learner.parameters():
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         learner.log_temperature.fill_(math.log(ALPHA))
-    trials, ends = sequences
+    trials, ends, learned = sequences
     numbers = {name: getattr(trials, name).double() for name in ("observations", "rewards")}
     if actions == "numbers":
         numbers["actions"] = trials.actions.double()
     # The premise: some sequences are padded, some stop before their trial's end.
     assert trials.mask.sum(0).min() < length
     assert (trials.mask[-1] & ~ends[-1]).any()
-    return learner, Sequences(trials._replace(**numbers), ends)
+    return learner, Sequences(trials._replace(**numbers), ends, learned)
 
 
 def _gru(cell: torch.nn.GRU, inputs: Tensor, state: Tensor) -> Tensor:

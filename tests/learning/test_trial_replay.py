@@ -38,7 +38,7 @@ def _trials(first: int, *lengths: int) -> Trials:
 
 def _drawn(replay: TrialReplay, num: int, length: int, seed: int = 0) -> list[tuple[list[int], list[bool]]]:
     """The real rewards of every sequence, and where a trial ends; other fields must follow from the rewards."""
-    trials, ends = replay.draw(num, length, torch_generator(seed))
+    trials, ends, _ = replay.draw(num, length, torch_generator(seed))
     number, mask = trials.rewards, trials.mask
     assert number.shape == (length, num)
     assert not (ends & ~mask).any()
