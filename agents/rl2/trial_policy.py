@@ -1,6 +1,7 @@
 """A policy that reads its trial: its inputs, its memory and its heads.
 
-At every step it reads (o_t, a_{t-1}, r_{t-1}, whether the episode terminated or was truncated at t-1). At the
+At every step it reads (o_t, a_{t-1}, r_{t-1}, whether the episode terminated or was truncated at t-1), or
+without a_{t-1}, or with o_{t-1} or r_{t-1} - r_{t-2} too. At the
 first step of a later episode these are the last action, reward and flags of the episode before, as they were; at
 the first step of a trial they are zero. Reference code that takes them from an environment which resets itself has
 zeros there, and its policy never learns how an episode ended.
@@ -24,6 +25,8 @@ from metarl.runs.configs import MOST_LAYERS, MOST_UNITS, check_counts
 from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations
 
+_CHANGE_UNITS = 10.0  # of the change of a reward, in one unit of rewards
+
 MemoryKind = Literal["gru", "lstm", "transformer", "none"]
 
 
@@ -43,6 +46,8 @@ class TrialPolicyConfig(TrialNetworkConfig):
             flags, so that a whole transition is read at once.
         read_actions: Each step reads the last action. Without it a task must show in observations and rewards;
             soft actor-critic on continuous actions repeats its last action where it may read it.
+        read_changes: Each step reads by how much the last reward differs from the one before, in a tenth of the
+            units of rewards: where they differ little, this tells whether the last step was the right way.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {"tell_observation": "read_transitions"}
@@ -55,6 +60,7 @@ class TrialPolicyConfig(TrialNetworkConfig):
     embedding_size: int = 0
     read_transitions: bool = False
     read_actions: bool = True
+    read_changes: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,7 +92,9 @@ class TrialPolicy(TrialNetwork):
         self._reads_transitions = config.read_transitions and self.num_fixed > 0
         self._reads_actions = config.read_actions
         self.last_step_size = 3 + (self.num_fixed if config.read_transitions else 0)
-        self.last_step_size += self.actions.encoded_size if config.read_actions else 0
+        self._reward_place = self.actions.encoded_size if config.read_actions else 0
+        self._reads_changes = config.read_changes
+        self.last_step_size += self._reward_place + config.read_changes
         input_size = self.encoder.output_size + (self.last_step_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size
@@ -131,7 +139,7 @@ class TrialPolicy(TrialNetwork):
 
     def read(self, step: TrialSteps, carry: Carry, alive: Tensor) -> Carry:
         """The carry with the part of a step [trial, ...] that the next one reads, where alive [trial]."""
-        last_step = self.last_step(*step[:5])
+        last_step = self._with_changes(self.last_step(*step[:5]), carry[-1])
         return (*carry[:-1], torch.where(alive.unsqueeze(1), last_step, carry[-1]))
 
     def last_step(
@@ -145,6 +153,14 @@ class TrialPolicy(TrialNetwork):
         if self._reads_transitions:
             parts.append(self.fixed_features(observations))
         return torch.cat(parts, -1)
+
+    def _with_changes(self, last_step: Tensor, before: Tensor) -> Tensor:
+        """The same with the change of the reward since the step before, if it is read; a trial comes from 0."""
+        if not self._reads_changes:
+            return last_step
+        change = last_step[..., self._reward_place] - before[..., self._reward_place]
+        change = (_CHANGE_UNITS * change).clamp(-self.reward_limit, self.reward_limit)
+        return torch.cat((last_step, change.unsqueeze(-1)), -1)
 
     def inputs(self, observations: Observations, last_step: Tensor) -> Tensor:
         """Inputs of a step from its observation and what it reads of the last step [..., last], [..., in]."""
@@ -160,7 +176,8 @@ class TrialPolicy(TrialNetwork):
         last_step = self.last_step(
             trials.observations, trials.actions, trials.rewards, trials.terminated, trials.truncated
         )
-        last_step = torch.cat((torch.zeros_like(last_step[:1]), last_step[:-1]))
+        last_step = self._with_changes(last_step, _shifted(last_step))
+        last_step = _shifted(last_step)
         return last_step if self.encoder.learns else self.inputs(trials.observations, last_step)
 
     def with_features(self, inputs: Tensor, observations: Observations) -> Tensor:
@@ -191,6 +208,11 @@ class TrialPolicy(TrialNetwork):
     def decide(self, context: Tensor, inputs: Tensor) -> Decision:
         """Distribution and value, from the memory's outputs and the inputs of the same steps."""
         return super().decide(context if self.remembers else context[..., :0], inputs)
+
+
+def _shifted(steps: Tensor) -> Tensor:
+    """Of every step [time, ...] the one before; zeros for the first."""
+    return torch.cat((torch.zeros_like(steps[:1]), steps[:-1]))
 
 
 def _make_memory(config: TrialPolicyConfig, input_size: int, generator: torch.Generator) -> Memory:

@@ -64,7 +64,7 @@ def _learner(actions: str, *, shared: bool, normalises: bool) -> tuple[Learner, 
     experience = _collect(agent, actions, seed=4)
     agent.update([experience])
     length = int(experience.mask.sum((1, 2)).max()) - 3
-    learner, sequences = agent.learner.double(), agent.replay.draw(12, length, torch_generator(1))
+    learner, sequences = agent.learner.double(), agent.replay.draw(12, length, torch_generator(1), burn_in=2)
     generator = torch_generator(5)
     with torch.no_grad():
         for parameter in learner.parameters():
@@ -74,9 +74,10 @@ def _learner(actions: str, *, shared: bool, normalises: bool) -> tuple[Learner, 
     numbers = {name: getattr(trials, name).double() for name in ("observations", "rewards")}
     if actions == "numbers":
         numbers["actions"] = trials.actions.double()
-    # The premise: some sequences are padded, some stop before their trial's end.
+    # The premise: some sequences are padded, some stop before their trial's end, some warm a memory up first.
     assert trials.mask.sum(0).min() < length
     assert (trials.mask[-1] & ~ends[-1]).any()
+    assert (trials.mask & ~learned).any()
     return learner, Sequences(trials._replace(**numbers), ends, learned)
 
 
@@ -105,7 +106,7 @@ class _ByHand:
 
     def __init__(self, learner: Learner, sequences: Sequences, noise: Tensor, compared: list[int]) -> None:
         self.learner, self.noise, self.compared = learner, noise, compared
-        self.trials, self.ends = sequences
+        self.trials, self.ends, self.learned = sequences
         self.choices = learner.critics.num_choices
         self.alpha = float(learner.log_temperature.exp())
 
@@ -166,6 +167,8 @@ class _ByHand:
             slow = policy if learner.target_trunk is None else self.features(learner.target_trunk, trial)
             acts = [self.acting(features, t, trial) for t, features in enumerate(policy)]
             for t, features in enumerate(critic):
+                if not self.learned[t, trial]:
+                    continue
                 target = (trials.rewards[t, trial] * learner.policy.reward_scale).expand(2)
                 if t + 1 < len(critic):
                     following = self.soft_value(learner.target_critics, slow[t + 1], acts[t + 1], self.alpha)

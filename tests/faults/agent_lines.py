@@ -98,8 +98,8 @@ FAULTS: list[Fault] = [
         "agents/rl2/trial_policy.py",
         _TRIALS,
         (
-            "last_step = torch.cat((torch.zeros_like(last_step[:1]), last_step[:-1]))",
-            "last_step = torch.cat((last_step[:1], last_step[:-1]))",
+            "return torch.cat((torch.zeros_like(steps[:1]), steps[:-1]))",
+            "return torch.cat((steps[:1], steps[:-1]))",
         ),
         ("torch.where(alive.unsqueeze(1), last_step, carry[-1])", "last_step"),
         (
@@ -185,7 +185,9 @@ FAULTS: list[Fault] = [
         "metarl/learning/trial_replay.py",
         ("tests/learning/test_trial_replay.py",),
         ("mask = left >= 0", "mask = left > 0"),
-        ("left == 0)", "left <= 0)"),
+        ("left == 0,", "left <= 0,"),
+        ("(steps[:1] == 0) | (", "("),
+        ("steps - steps[:1] >= burn_in", "steps - steps[:1] > burn_in"),
         ("self.num_added % self.capacity", "self.num_added % (self.capacity - 1)"),
         ("(uniform * self.num_trials)", "(uniform * (self.num_trials - 1))"),
     ),

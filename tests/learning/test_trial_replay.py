@@ -68,6 +68,19 @@ def test_parts_of_trials_start_at_every_step_that_leaves_them_whole() -> None:
     assert drawn == expected | {(200, 201): [False, True]}
 
 
+def test_parts_of_trials_are_learned_from_once_a_memory_is_warm() -> None:
+    replay = _replay()
+    replay.add(_trials(1, 6, 2))
+    trials, _, learned = replay.draw(2000, 4, torch_generator(0), burn_in=2)
+    starts = {100: [True] * 4, 101: [False, False, True, True], 102: [False, False, True, True], 200: [True, True]}
+    for place, first in enumerate(trials.rewards[0].int().tolist()):
+        assert learned[: len(starts[first]), place].tolist() == starts[first]
+    assert not (learned & ~trials.mask).any()
+    # Of five first steps, -2 to 2, three are the trial's own.
+    begun = (trials.rewards[0] == 100).sum() / (trials.rewards[0] < 200).sum()
+    assert float(begun) == pytest.approx(3 / 5, abs=0.05)
+
+
 def test_every_trial_is_drawn_equally_often() -> None:
     replay = _replay()
     replay.add(_trials(0, 6, 1, 3))

@@ -101,21 +101,23 @@ def test_the_last_observation_is_told_where_it_is_asked_for() -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("read_transitions", [False, True])
-def test_the_last_action_is_not_read_where_that_is_asked_for(read_transitions: bool) -> None:
+@pytest.mark.parametrize("more", [False, True])
+def test_the_last_action_is_not_read_and_changes_of_rewards_are_where_that_is_asked_for(more: bool) -> None:
     family = make_benchmark("gridnavi").family
     env = family.make_env(1)
-    config = TrialPolicyConfig(memory_size=4, read_transitions=read_transitions, read_actions=False)
+    config = TrialPolicyConfig(memory_size=4, read_transitions=more, read_actions=False, read_changes=more)
     policy = TrialPolicy(env, config, generator=torch_generator(0))
     policy.observed_scale.fill_(1.0)
     trials = as_trials(_hand_made())
     inputs = policy.trial_inputs(trials)
     others = policy.trial_inputs(trials._replace(actions=(trials.actions + 1) % 5))
     assert torch.equal(inputs, others)
-    assert inputs.shape == (6, 2, 5 + 2 * read_transitions)  # observation 2, reward, terminated, truncated, ...
+    assert inputs.shape == (6, 2, 5 + 3 * more)  # observation 2, reward, terminated, truncated, ...
     assert inputs[2, 0, 2:5].tolist() == pytest.approx([0.02, 1.0, 0.0])
-    if read_transitions:
+    if more:
         assert inputs[1:5, 0, 5].tolist() == [1, 2, 4, 5]
+        # Rewards are 0.01, 0.02, 0.04, 0.05: the first change is from nothing.
+        assert inputs[:5, 0, 7].tolist() == pytest.approx([0, 0.1, 0.1, 0.2, 0.1])
     with Workers(EnvMaker(family, 6), num_threads=1) as workers:
         tasks = make_benchmark("gridnavi").train.sample(3, np.random.default_rng(0))
         acted = workers.collect(TrialActor(policy), tasks, 2, seed=3)
