@@ -145,7 +145,7 @@ class TrialPolicy(TrialNetwork):
     def last_step(
         self, observations: Observations, actions: Tensor, rewards: Tensor, terminated: Tensor, truncated: Tensor
     ) -> Tensor:
-        """What the next step reads of a step: reward and flags, perhaps action and observation, [..., last]."""
+        """Numbers of a step that the next one reads: reward, flags, perhaps action, observation, [..., last]."""
         rewards = self.observed_rewards(rewards)
         parts = [torch.stack((rewards, terminated.to(rewards.dtype), truncated.to(rewards.dtype)), -1)]
         if self._reads_actions:
