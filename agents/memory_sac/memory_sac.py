@@ -136,7 +136,8 @@ class MemorySacConfig(AgentConfig):
         check_counts(self, "burn_in", least=0, most=MOST_STEPS)
         if self.burn_in and (self.sequence_length is None or self.burn_in >= self.sequence_length):
             raise ValueError(
-                f"burn_in must be less than sequence_length, got {self.burn_in} of {self.sequence_length}"
+                f"burn_in must be less than sequence_length, got {self.burn_in} and {self.sequence_length}; lower "
+                "it, or set a longer sequence_length"
             )
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "temperature", "outer_lr", "max_grad_norm")
@@ -208,7 +209,6 @@ class MemorySac(ReplayAgent[TrialReplay]):
             env, self.policy.actions, capacity=config.replay_capacity, longest=longest, device=device
         )
         self._length = min(config.sequence_length or longest, longest)
-        self._burn_in = config.burn_in if self._length < longest else 0  # whole trials begin with their beginnings
         self._seeds = torch_generator(seed)  # on the CPU, whose state any device's run can go on from
 
     def actor(self) -> TrialActor:
@@ -277,7 +277,7 @@ class MemorySac(ReplayAgent[TrialReplay]):
             FloatingPointError: if the loss or its gradient is not finite; no step is taken then.
         """
         config, learner = self.config, self.learner
-        sequences = self.replay.draw(config.batch_size, self._length, sampling, burn_in=self._burn_in)
+        sequences = self.replay.draw(config.batch_size, self._length, sampling, burn_in=config.burn_in)
         shape = (*sequences.ends.shape, *self.policy.actions.shape)
         members = torch.randperm(config.critics.num_members, generator=sampling, device=self.device)
         losses = learner.losses(

@@ -1,10 +1,10 @@
 """A policy that reads its trial: its inputs, its memory and its heads.
 
 At every step it reads (o_t, a_{t-1}, r_{t-1}, whether the episode terminated or was truncated at t-1), or
-without a_{t-1}, or with o_{t-1} or r_{t-1} - r_{t-2} too. At the
-first step of a later episode these are the last action, reward and flags of the episode before, as they were; at
-the first step of a trial they are zero. Reference code that takes them from an environment which resets itself has
-zeros there, and its policy never learns how an episode ended.
+without a_{t-1}, or with o_{t-1} or r_{t-1} - r_{t-2} too. At the first step of a later episode these are the last
+action, reward and flags of the episode before, as they were; at the first step of a trial they are zero. Reference
+code that takes them from an environment which resets itself has zeros there, and its policy never learns how an
+episode ended.
 """
 
 from collections.abc import Mapping
@@ -90,11 +90,10 @@ class TrialPolicy(TrialNetwork):
         super().__init__(env, config, self.algorithm, generator)
         self.remembers = self.reads_outcomes = config.memory != "none"
         self._reads_transitions = config.read_transitions and self.num_fixed > 0
-        self._reads_actions = config.read_actions
-        self.last_step_size = 3 + (self.num_fixed if config.read_transitions else 0)
+        self._reads_actions, self._reads_changes = config.read_actions, config.read_changes
         self._reward_place = self.actions.encoded_size if config.read_actions else 0
-        self._reads_changes = config.read_changes
-        self.last_step_size += self._reward_place + config.read_changes
+        self.last_step_size = self._reward_place + 3 + config.read_changes
+        self.last_step_size += self.num_fixed if config.read_transitions else 0
         input_size = self.encoder.output_size + (self.last_step_size if self.remembers else 0)
         embeds = self.remembers and config.embedding_size > 0
         width = config.embedding_size if embeds else input_size

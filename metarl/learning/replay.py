@@ -63,20 +63,6 @@ class Transitions(NamedTuple):
         return Transitions(*(map_observations(change, part) for part in self))
 
 
-class Drawn(NamedTuple):
-    """Consecutive steps of tasks' contexts, all int64 [task, row].
-
-    Attributes:
-        places: Places in the store; behind the end of a context that is shorter they start over.
-        steps: Number of steps of the context before each.
-        left: Number of steps of the context that follow each; negative behind its end.
-    """
-
-    places: Tensor
-    steps: Tensor
-    left: Tensor
-
-
 def example_transition(observation_space: spaces.Space[Any], act_size: int) -> Transitions:
     """One transition of zeros, without leading axes, as it is stored for these spaces."""
     observation, number = example_observation(observation_space), torch.zeros(())
@@ -253,7 +239,7 @@ class MultiTaskReplay(Generic[Row]):
                 None draws from the whole context. Has no effect with `ordered`.
         """
         if ordered:
-            return self.draw_sequences(tasks, num_rows, generator).places
+            return self.draw_sequences(tasks, num_rows, generator)[0]
         _, start, length = self._bounds[:, tasks].unsqueeze(2)
         window = length
         if shortest is not None:
@@ -264,7 +250,9 @@ class MultiTaskReplay(Generic[Row]):
         places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
         return places
 
-    def draw_sequences(self, tasks: Tensor, num_rows: int, generator: torch.Generator, *, early: int = 0) -> Drawn:
+    def draw_sequences(
+        self, tasks: Tensor, num_rows: int, generator: torch.Generator, *, early: int = 0
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Places of consecutive steps of the tasks' contexts, from a random first one on.
 
         Args:
@@ -272,6 +260,10 @@ class MultiTaskReplay(Generic[Row]):
             num_rows: Number of steps per task.
             generator: Random generator of the device.
             early: Number of first steps before a context's first one; sequences from there on start with it.
+
+        Returns:
+            Places, the number of steps of the context before each, and the number that follow each; it is negative
+            behind the end of a context that is shorter, where places start over. All int64 [task, row].
         """
         _, start, length = self._bounds[:, tasks].unsqueeze(2)
         latest = (length - num_rows).clamp(min=0) + 1
@@ -279,7 +271,7 @@ class MultiTaskReplay(Generic[Row]):
         step = first + torch.arange(num_rows, device=self.device)
         offset = step % length.clamp(min=1)
         places: Tensor = tasks.unsqueeze(1) * self.capacity + (start + offset) % self.capacity
-        return Drawn(places, step, length - 1 - step)
+        return places, step, length - 1 - step
 
     def gather(self, places: Tensor) -> Row:
         """Read the transitions at drawn places [task, row] in one gather, each [task, row, ...]."""

@@ -119,13 +119,14 @@ class TrialReplay:
             burn_in: Number of first steps that are not learned from, but where a trial begins; trials' beginnings
                 are drawn as often as it takes to learn from all their steps alike.
         """
-        device, early = self._store.device, length - burn_in if burn_in else 0
+        device = self._store.device
+        early = max(0, length - burn_in) if burn_in else 0
         uniform = torch.rand(num_trials, generator=generator, device=device, dtype=torch.float64)
         drawn = self._store.draw_sequences((uniform * self.num_trials).long(), length, generator, early=early)
-        left, steps = drawn.left.T, drawn.steps.T
+        places, steps, left = (part.T for part in drawn)
         mask = left >= 0
         warm = (steps[:1] == 0) | (steps - steps[:1] >= burn_in)
-        trials = Trials(*self._store.gather(drawn.places.T), mask=mask, records={})
+        trials = Trials(*self._store.gather(places), mask=mask, records={})
         return Sequences(trials, left == 0, mask & warm)
 
     def check_room(self) -> None:

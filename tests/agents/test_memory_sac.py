@@ -382,6 +382,9 @@ def test_settings_are_checked() -> None:
         MemorySacConfig(other_gammas=(0.9, 1.5))
     with pytest.raises(ValueError, match="a final_target_entropy needs a target_entropy"):
         MemorySacConfig(target_entropy=None, final_target_entropy=0.0)
+    for length in (None, 3):
+        with pytest.raises(ValueError, match=f"burn_in must be less than sequence_length, got 3 and {length}"):
+            MemorySacConfig(burn_in=3, sequence_length=length)
     with pytest.raises(ValueError, match="sequence_length must be at least 2"):
         MemorySacConfig(sequence_length=1)
     with pytest.raises(ValueError, match="replay_capacity must hold a trial of up to 15 transitions, got 14"):

@@ -103,6 +103,10 @@ FAULTS: list[Fault] = [
         ),
         ("torch.where(alive.unsqueeze(1), last_step, carry[-1])", "last_step"),
         (
+            "self._with_changes(self.last_step(*step[:5]), carry[-1])",
+            "self._with_changes(self.last_step(*step[:5]), 0 * carry[-1])",
+        ),
+        (
             "inputs if self.embedding is None else self.embedding(inputs).relu()",
             "inputs if self.embedding is None else self.embedding(inputs)",
         ),
@@ -188,6 +192,7 @@ FAULTS: list[Fault] = [
         ("left == 0,", "left <= 0,"),
         ("(steps[:1] == 0) | (", "("),
         ("steps - steps[:1] >= burn_in", "steps - steps[:1] > burn_in"),
+        ("max(0, length - burn_in) if burn_in", "length - burn_in if burn_in"),
         ("self.num_added % self.capacity", "self.num_added % (self.capacity - 1)"),
         ("(uniform * self.num_trials)", "(uniform * (self.num_trials - 1))"),
     ),

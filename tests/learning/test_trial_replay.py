@@ -81,6 +81,14 @@ def test_parts_of_trials_are_learned_from_once_a_memory_is_warm() -> None:
     assert float(begun) == pytest.approx(3 / 5, abs=0.05)
 
 
+def test_trials_shorter_than_the_burn_in_are_learned_from_whole() -> None:
+    replay = _replay()
+    replay.add(_trials(1, 3, 2))
+    _, _, learned = replay.draw(40, 4, torch_generator(0), burn_in=3)
+    assert set(map(tuple, learned.T.tolist())) == {(True, True, True, False), (True, True, False, False)}
+    assert replay.draw(40, 4, torch_generator(0), burn_in=9).learned.equal(learned)
+
+
 def test_every_trial_is_drawn_equally_often() -> None:
     replay = _replay()
     replay.add(_trials(0, 6, 1, 3))

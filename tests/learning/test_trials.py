@@ -105,9 +105,12 @@ def test_the_last_observation_is_told_where_it_is_asked_for() -> None:
 def test_the_last_action_is_not_read_and_changes_of_rewards_are_where_that_is_asked_for(more: bool) -> None:
     family = make_benchmark("gridnavi").family
     env = family.make_env(1)
-    config = TrialPolicyConfig(memory_size=4, read_transitions=more, read_actions=False, read_changes=more)
+    config = TrialPolicyConfig(
+        memory_size=4, head_sizes=(8,), read_transitions=more, read_actions=False, read_changes=more
+    )
     policy = TrialPolicy(env, config, generator=torch_generator(0))
     policy.observed_scale.fill_(1.0)
+    policy.policy.get_parameter("weight_1").mul_(100.0)
     trials = as_trials(_hand_made())
     inputs = policy.trial_inputs(trials)
     others = policy.trial_inputs(trials._replace(actions=(trials.actions + 1) % 5))
