@@ -7,6 +7,7 @@ from metarl.experiments.presets.preset import ANNEALED, FewshotPresets, Preset
 from metarl.fewshot.backbones import BackboneConfig, Downsampling, StandardBackbone
 from metarl.fewshot.data.augmentation import Augmented
 from metarl.fewshot.data.class_tasks import EpisodesConfig
+from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.learner import LearnerConfig
 from metarl.fewshot.learners.adml import AdmlConfig
@@ -160,8 +161,26 @@ def _lake() -> Preset[FewshotExperiment]:
     )
 
 
+def _mixed() -> Preset[FewshotExperiment]:
+    """One network for 5-way tasks of any characters and for 20-way tasks within an alphabet, half of each."""
+    preset = _comparing(PrototypicalConfig(outer=_QUICK), "", updates=4000)
+    anywhere = EpisodesConfig(train_ways=60, train_queries=5)
+    within = EpisodesConfig(num_ways=20, train_queries=5, within_groups="all")
+    sources = tuple(OmniglotData(episodes=episodes, augmentation="tasks") for episodes in (anywhere, within))
+    experiment = replace(
+        preset.configuration,
+        data=MixedData(sources),
+        backbone=CompactBackbone(),
+        evaluation=FewshotEvaluationConfig(num_steps=0, views=9),
+    )
+    return Preset(
+        experiment, "omniglot-protonet-compact and omniglot-lake mixed: tasks of all and of one alphabet"
+    )
+
+
 OMNIGLOT: FewshotPresets = {
     "omniglot-lake": _lake(),
+    "omniglot-protonet-mixed": _mixed(),
     "omniglot-maml": _adapting(
         MamlConfig(inner_lr=0.4, outer=_STEEP),
         "Finn et al. 2017, section 5.2, a fifth of their inner step, pooling, on eight alphabets",
