@@ -18,7 +18,7 @@ from metarl.agent import Interface
 from metarl.agents.trials.network import Decision, TrialNetwork, TrialNetworkConfig
 from metarl.learning.trials import Trials, TrialSteps
 from metarl.nets.filling import check_parts
-from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, TransformerMemory
+from metarl.nets.memories import Carry, Memory, NoMemory, RecurrentMemory, SplitMemory, TransformerMemory
 from metarl.nets.networks import Mlp
 from metarl.runs import codec
 from metarl.runs.configs import MOST_LAYERS, MOST_UNITS, check_counts
@@ -27,7 +27,7 @@ from metarl.trajectories import Observations
 
 _CHANGE_UNITS = 10.0  # of the change of a reward, in one unit of rewards
 
-MemoryKind = Literal["gru", "lstm", "transformer", "none"]
+MemoryKind = Literal["gru", "lstm", "splagger", "transformer", "none"]
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,11 @@ class TrialPolicyConfig(TrialNetworkConfig):
     """A policy with memory.
 
     Attributes:
-        memory: Network that reads the trial; "none" is a memoryless policy, which observes the present alone.
+        memory: Network that reads the trial; "splagger" is a GRU half of whose features are their greatest values
+            since the trial began, "none" a memoryless policy, which observes the present alone.
         memory_size: Number of features that the memory puts out.
-        memory_span: Greatest number of steps for which a GRU or an LSTM remembers before training; about as many
-            as a trial has. None for gates that forget within a few steps.
+        memory_span: Greatest number of steps for which a recurrent memory remembers before training; about as
+            many as a trial has. None for gates that forget within a few steps.
         num_layers: Number of blocks of a transformer.
         num_heads: Number of heads in each attention of a transformer.
         embedding_size: Number of rectified units between the inputs and the memory; 0 for none.
@@ -225,6 +226,8 @@ def _make_memory(config: TrialPolicyConfig, input_size: int, generator: torch.Ge
             num_heads=config.num_heads,
             generator=generator,
         )
+    if config.memory == "splagger":
+        return SplitMemory(input_size, config.memory_size, generator=generator, span=config.memory_span)
     return RecurrentMemory(
         config.memory, input_size, config.memory_size, generator=generator, span=config.memory_span
     )

@@ -94,6 +94,48 @@ class RecurrentMemory(nn.Module):
         return outputs.squeeze(0), after
 
 
+class SplitMemory(nn.Module):
+    """A GRU half of whose outputs are their greatest values since the trial began.
+
+    SplAgger (Beck et al. 2024, arXiv:2403.03020): the first half of the outputs depends on the order of what was
+    read, the other does not. What a step has put into the greatest values stays there however long the trial
+    goes on, and its gradient comes back in one step. The carry is (state of the GRU, greatest values).
+
+    Args:
+        input_size: Number of input features.
+        hidden_size: Number of output features.
+        generator: Source of the weights.
+        span: Number of steps, at most, for which the GRU remembers before training; see `RecurrentMemory`.
+    """
+
+    def __init__(
+        self, input_size: int, hidden_size: int, *, generator: torch.Generator, span: int | None = None
+    ) -> None:
+        super().__init__()
+        self.output_size = hidden_size
+        self._num_ordered = hidden_size - hidden_size // 2
+        self.recurrent = RecurrentMemory("gru", input_size, hidden_size, generator=generator, span=span)
+
+    def start(self, batch_size: int) -> Carry:
+        """The zero state of so many trials, and -1, below which no output of a GRU lies."""
+        (state,) = self.recurrent.start(batch_size)
+        return state, state.new_full((batch_size, self.output_size - self._num_ordered), -1.0)
+
+    def unroll(self, inputs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """Read inputs [time, batch, in]; outputs [time, batch, out] and the carry after the last step."""
+        outputs, (state,) = self.recurrent.unroll(inputs, carry[:1])
+        rest = torch.cat((carry[1].unsqueeze(0), outputs[..., self._num_ordered :]))
+        greatest = rest.cummax(0).values[1:]
+        return torch.cat((outputs[..., : self._num_ordered], greatest), -1), (state, greatest[-1])
+
+    def step(self, inputs: Tensor, carry: Carry, alive: Tensor) -> tuple[Tensor, Carry]:
+        """Read one step's inputs [batch, in]; the carry of rows that are not alive stays as it is."""
+        outputs, (state,) = self.recurrent.step(inputs, carry[:1], alive)
+        greatest = torch.maximum(carry[1], outputs[..., self._num_ordered :])
+        after = torch.where(alive.unsqueeze(1), greatest, carry[1])
+        return torch.cat((outputs[..., : self._num_ordered], greatest), -1), (state, after)
+
+
 class TransformerMemory(nn.Module):
     """A causal transformer over the whole trial, instead of SNAIL's attention (Mishra et al. 2018).
 

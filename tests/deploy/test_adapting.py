@@ -87,7 +87,7 @@ def _agent(kind: str, family: TaskFamily, task: Task) -> Agent[Any]:
     return Rl2(env, Rl2Config(policy=policy), iterations=1, seed=3, device=CPU)
 
 
-KINDS = ("promp", "maml-trpo", "pearl", "pearl-recurrent", "gru", "lstm", "transformer", "none")
+KINDS = ("promp", "maml-trpo", "pearl", "pearl-recurrent", "gru", "lstm", "splagger", "transformer", "none")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_plain_environment_gives_what_the_engine_gives(kind: str, family: Task
     np.testing.assert_allclose(again.env_return, float(after.returns()), rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("kind", ["pearl", "pearl-recurrent", "gru", "lstm", "transformer"])
+@pytest.mark.parametrize("kind", ["pearl", "pearl-recurrent", "gru", "lstm", "splagger", "transformer"])
 def test_what_was_read_from_trajectories_is_what_was_learned_while_acting(kind: str) -> None:
     agent = _agent(kind, HOP, HOP_TASK)
     live: Any = agent.actor()

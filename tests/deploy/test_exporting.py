@@ -150,6 +150,7 @@ SLOW: Mapping[str, tuple[str, spaces.Space[Any], spaces.Space[Any]]] = {
     "gru images": ("gru", PARTS, spaces.Discrete(3, start=-1)),
     "lstm": ("lstm", STATE, spaces.Discrete(3, start=5)),
     "lstm choices": ("lstm", STATE, spaces.MultiDiscrete([[2, 3], [4, 2]], start=[[0, 1], [2, 3]])),
+    "splagger": ("splagger", STATE, ARM),
     "transformer": ("transformer", STATE, ARM),
     "memoryless": ("none", PARTS, spaces.MultiBinary(3)),
     "varibad": ("varibad", STATE, ARM),

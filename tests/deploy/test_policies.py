@@ -49,6 +49,7 @@ KINDS = [
     "maml-trpo",
     "gru",
     "lstm",
+    "splagger",
     "transformer",
     "memoryless",
     "varibad",

@@ -233,6 +233,9 @@ FAULTS: list[Fault] = [
             "after = tuple(torch.where(alive.unsqueeze(1), new, new)",
         ),
         ("(past, count + alive)", "(past, count + 1)"),
+        ("rest.cummax(0).values[1:]", "rest[1:]"),
+        ("after = torch.where(alive.unsqueeze(1), greatest, carry[1])", "after = greatest"),
+        ("self.output_size - self._num_ordered), -1.0)", "self.output_size - self._num_ordered), 0.0)"),
     ),
     *faults(
         "agents/pearl/actor.py",

@@ -14,14 +14,14 @@ from metarl.agents.rl2.trial_policy import MemoryKind, TrialPolicy, TrialPolicyC
 from metarl.agents.trials.actor import TrialActor
 from metarl.envs import make_benchmark
 from metarl.learning.trials import Trials, as_trials
-from metarl.nets.memories import Memory, RecurrentMemory, TransformerMemory
+from metarl.nets.memories import Memory, RecurrentMemory, SplitMemory, TransformerMemory
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task, TaskFamily
 from metarl.trajectories import Trajectories
 from metarl.workers import EnvMaker, Workers
 from tests.environments import anything
 
-MEMORIES: list[MemoryKind] = ["gru", "lstm", "transformer"]
+MEMORIES: list[MemoryKind] = ["gru", "lstm", "splagger", "transformer"]
 
 
 ENDS_EARLY = anything(spaces.Box(-1.0, 1.0, (3,)), spaces.Box(-0.1, 0.1, (2,)))
@@ -242,7 +242,32 @@ def test_the_last_observation_is_read_normalised_as_the_present_one_is() -> None
 def _memory(kind: MemoryKind) -> Memory:
     if kind == "transformer":
         return TransformerMemory(5, 8, num_layers=2, num_heads=2, generator=torch_generator(0)).double()
+    if kind == "splagger":
+        return SplitMemory(5, 9, generator=torch_generator(0)).double()
     return RecurrentMemory(kind, 5, 8, generator=torch_generator(0)).double()
+
+
+def test_half_of_a_split_memory_is_the_greatest_that_its_gru_put_out() -> None:
+    memory, inputs = SplitMemory(5, 9, generator=torch_generator(0)), torch.randn(30, 4, 5)
+    outputs, (state, greatest) = memory.unroll(inputs, memory.start(4))
+    own, (own_state,) = memory.recurrent.unroll(inputs, memory.recurrent.start(4))
+    assert torch.equal(outputs[..., :5], own[..., :5])
+    for step in range(30):
+        assert torch.equal(outputs[step, :, 5:], own[: step + 1, :, 5:].amax(0))
+    assert (outputs[1:, :, 5:] > own[1:, :, 5:]).any()  # the premise: a value of a step before is held
+    assert torch.equal(state, own_state)
+    assert torch.equal(greatest, outputs[-1, :, 5:])
+
+
+def test_what_a_split_memory_holds_is_learned_from_across_a_long_trial() -> None:
+    memory = SplitMemory(3, 64, generator=torch_generator(0))
+    first = torch.tensor([[1.0, -1.0, 2.0]], requires_grad=True)
+    inputs = torch.cat((first.unsqueeze(0), torch.zeros(999, 1, 3)))
+    outputs, _ = memory.unroll(inputs, memory.start(1))
+    (split,) = torch.autograd.grad(outputs[-1, :, 32:].sum(), first, retain_graph=True)
+    (ordered,) = torch.autograd.grad(outputs[-1, :, :32].sum(), first)
+    assert split.norm() > 0.1
+    assert ordered.norm() < 1e-6  # the premise: a plain GRU has nothing to learn from
 
 
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
@@ -298,7 +323,7 @@ def test_a_row_that_waits_remembers_nothing_of_the_wait(kind: MemoryKind) -> Non
                 noise = torch.cat((inputs[t], torch.full((1, 5), 9.0, dtype=torch.float64)))
                 _, carry = memory.step(noise, carry, torch.tensor([False, False]))
             outputs, carry = memory.step(inputs[t].expand(2, 5), carry, torch.tensor([True, True]))
-            assert torch.allclose(outputs, whole[t].expand(2, 8), atol=1e-12)
+            assert torch.allclose(outputs, whole[t].expand_as(outputs), atol=1e-12)
 
 
 def _batch_gradients(backprop_steps: int | None) -> tuple[Tensor, Tensor]:
