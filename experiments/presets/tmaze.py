@@ -19,7 +19,14 @@ RL2 = Rl2Config(
     final_entropy_coef=0.0,
 )
 
-LONG = replace(RL2, policy=TrialPolicyConfig(memory="splagger", memory_size=64), final_outer_lr=3e-4, epochs=4)
+LONG = replace(
+    RL2,
+    policy=TrialPolicyConfig(head_sizes=(64,), normalise_observations=True, memory="splagger", memory_size=64),
+    final_outer_lr=3e-4,
+    epochs=4,
+    minibatches=2,
+    max_grad_norm=0.5,
+)
 
 TMAZE: Presets = {
     "tmaze-100-rl2": trials(
