@@ -137,9 +137,9 @@ def _fine_tuned() -> Preset[FewshotExperiment]:
     return replace(preset, configuration=replace(preset.configuration, evaluation=evaluation))
 
 
-def _pretrained(learner: BaselineConfig, source: str) -> Preset[FewshotExperiment]:
+def _pretrained(learner: BaselineConfig, source: str, *, rectified: bool = True) -> Preset[FewshotExperiment]:
     """A classifier of all training classes, on batches of 60 of them, and then episodes if the learner has any."""
-    preset = _comparing(learner, source)
+    preset = _comparing(learner, source, rectified=rectified)
     data = OmniglotData(episodes=EpisodesConfig(train_ways=60, train_queries=5, train_labels="class"))
     return replace(preset, configuration=replace(preset.configuration, data=data))
 
@@ -308,7 +308,9 @@ OMNIGLOT: FewshotPresets = {
         BaselineConfig(judge="probe", outer=ANNEALED), "Chen et al. 2019, Baseline with a linear probe"
     ),
     "omniglot-baseline-plus-plus": _pretrained(
-        BaselineConfig(classifier="cosine", outer=ANNEALED), "Chen et al. 2019, Baseline++ with cosines to means"
+        BaselineConfig(classifier="cosine", outer=ANNEALED),
+        "Chen et al. 2019, Baseline++ with cosines to means, features without a last ReLU",
+        rectified=False,
     ),
     "omniglot-simple-shot": _pretrained(
         BaselineConfig(judge="euclidean", centred=True, outer=ANNEALED),
