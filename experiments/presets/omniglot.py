@@ -317,7 +317,9 @@ OMNIGLOT: FewshotPresets = {
         "Wang et al. 2019: centred, of length 1",
     ),
     "omniglot-meta-baseline": _pretrained(
-        BaselineConfig(pretraining_updates=1000, outer=ANNEALED), "Chen et al. 2021, half of the updates each"
+        BaselineConfig(pretraining_updates=1000, outer=ANNEALED),
+        "Chen et al. 2021, half of the updates each, features without a last ReLU",
+        rectified=False,
     ),
     "omniglot-relation": _comparing(
         RelationConfig(outer=ANNEALED), "Sung et al. 2018, 20-way, three halvings", ways=20, tasks=2
