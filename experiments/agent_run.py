@@ -185,13 +185,13 @@ class AgentRun(Run):
             run = replace(self, experiment=replace(self.experiment, horizon=options.horizon))
         settings = overridden(self.experiment.evaluation, options, "num_steps", "num_episodes", "deterministic")
         tasks = self._tasks(options)
-        agent, progress = run.restored(options.checkpoint)
+        agent, progress = self.restored(options.checkpoint)  # made for the horizon that it was trained with
         # The tasks of a user's file are all that is asked about; others may be drawn from a distribution.
         distribution = self.benchmark.train if options.split == "train" else self.benchmark.test
         exhaustive = options.tasks is not None or distribution.exhausted_by(tasks)
         with make_workers(run.experiment, run.benchmark) as workers:
             measured = measure(
-                {"meta-trained": agent.actor(), "untrained": run.untrained().actor()},
+                {"meta-trained": agent.actor(), "untrained": self.untrained().actor()},
                 workers,
                 tasks,
                 settings,

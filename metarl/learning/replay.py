@@ -316,7 +316,7 @@ class MultiTaskReplay(Generic[Row]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state from `state_dict`; `load` reads the rows."""
         if state["added"].shape != (self.num_tasks,):
-            raise ValueError(f"the replay must have {self.num_tasks} tasks, got {len(state['added'])}")
+            raise ValueError(f"the replay must have {self.num_tasks} {self._unit}, got {len(state['added'])}")
         self._store = None
         self._added = state["added"].tolist()
         self._context = [(start, length) for start, length in state["context"].tolist()]
