@@ -10,7 +10,7 @@ import tyro
 from metarl.experiments.agent_run import AgentRun
 from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.comparison import figures
-from metarl.experiments.comparison.records import run_folders
+from metarl.experiments.comparison.grouping import run_folders
 from metarl.experiments.console import Waiting, say
 from metarl.experiments.loading import open_run
 from metarl.experiments.report.build import build

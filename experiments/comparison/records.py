@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from metarl.experiments.runs import CONFIG, EVALUATION, read_config
+from metarl.experiments.comparison.grouping import grouped
+from metarl.experiments.runs import EVALUATION, read_config
 from metarl.runs.metrics import Axis
 from metarl.runs.reading import read_json, shorten
 
@@ -64,6 +65,8 @@ class RunRecord:
         curve = learning_curve(self.metrics)
         if curve is None:
             raise ValueError(f"{self.folder / METRICS} has neither test/return_after_K nor train/return_post")
+        if not len(curve[1]):
+            raise ValueError(f"{self.folder / METRICS} has no number in its column {curve[0]}")
         return curve
 
 
@@ -92,24 +95,20 @@ class Group:
 
 
 def read_groups(folders: Sequence[Path], evaluation: str = EVALUATION) -> list[Group]:
-    """The groups of run folders: a folder is a run, or holds runs that differ by their seeds.
-
-    Single runs of one experiment become one group.
+    """The groups of run folders, as `grouped` makes them, read and checked to be comparable.
 
     Args:
         folders: Folders of runs, or of groups of runs.
         evaluation: Name of the evaluation's file in each run folder.
 
     Raises:
-        ValueError: if a folder holds no run, or runs have other benchmarks or were evaluated on other tasks.
+        ValueError: if a folder holds no run or runs of different settings, or runs have other benchmarks or were
+            evaluated on other tasks.
     """
-    members: dict[str, list[RunRecord]] = {}
-    for folder in folders:
-        runs = run_folders(folder)
-        for run in runs:
-            record = read_run(run, evaluation)
-            members.setdefault(record.name if runs == [folder] else folder.name, []).append(record)
-    groups = [Group(label, tuple(sorted(runs, key=lambda run: run.seed))) for label, runs in members.items()]
+    groups = [
+        Group(label, tuple(sorted((read_run(run, evaluation) for run in runs), key=lambda run: run.seed)))
+        for label, runs in grouped(folders).items()
+    ]
     _check_alike([run for group in groups for run in group.runs])
     for group in groups:
         seeds = [run.seed for run in group.runs]
@@ -137,6 +136,8 @@ def read_run(folder: Path, evaluation: str = EVALUATION) -> RunRecord:
         tasks = tuple({"family": str(task["family"]), "params": _params(task["params"])} for task in data["tasks"])
         returns = np.array([task["return_mean"] for task in data["tasks"]], dtype=np.float64).T
         successes = None
+        if returns.ndim != 2:
+            raise ValueError(f"{len(tasks)} tasks")
         if all("success_mean" in task for task in data["tasks"]):
             successes = np.array([task["success_mean"] for task in data["tasks"]], dtype=np.float64).T
         sequential = "trials" in data
@@ -166,20 +167,6 @@ def _params(params: Mapping[str, Any]) -> dict[str, Any]:
     if not all(isinstance(each, int | float) for each in numbers):
         raise TypeError(f"expected numbers as the parameters of a task, got {shorten(params)}")
     return dict(params)
-
-
-def run_folders(folder: Path) -> list[Path]:
-    """The folder itself if it is a run's, or the run folders directly inside.
-
-    Raises:
-        ValueError: if there is none.
-    """
-    if (folder / CONFIG).is_file():
-        return [folder]
-    inside = sorted(path.parent for path in folder.glob(f"*/{CONFIG}")) if folder.is_dir() else []
-    if not inside:
-        raise ValueError(f"{folder} is no run folder and holds none; `metarl train` makes them")
-    return inside
 
 
 def read_metrics(path: Path, axis: Axis = "env_steps") -> dict[str, np.ndarray]:

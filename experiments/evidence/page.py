@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from metarl.experiments.evidence.entries import Entry, best, curve, read_entries, reference, untrained
 from metarl.experiments.evidence.figures import MOST_ERROR
@@ -137,7 +138,7 @@ def _summary_row(part: Part, entry: Entry, notes: Notes) -> dict[str, str]:
     last = scores[-1] if scores else None
     note = notes.runs.get(entry.name, RunNote())
     return {
-        "run": f"[{entry.name}](#{slug(part.note.title)})",
+        "run": _link(entry.name, f"#{slug(part.note.title)}"),
         "agent": algorithm(entry.runs[0]),
         "seeds": str(len(entry.runs)),
         "steps or tasks": amount(max(entry.sizes())),
@@ -183,6 +184,13 @@ def _section(folder: Path, part: Part, notes: Notes, findings: str) -> list[str]
     return [*lines, "```bash", *commands, "```", ""]
 
 
+def _link(name: str, target: str) -> str:
+    return f"[{name.translate(_BRACKETS)}]({target})"
+
+
+_BRACKETS = str.maketrans({"[": "\\[", "]": "\\]"})
+
+
 def _more(title: str, findings: str) -> list[str]:
     """A link to the notes of a section, if there are some."""
     if title not in _titles(findings):
@@ -202,7 +210,7 @@ def _row(part: Part, entry: Entry, stem: str, notes: Notes) -> dict[str, str]:
     splits = {part_: curve(evaluations, measure, part_) for part_ in ("train", "validation")}
     memory = entry.memory_gb()
     return {
-        "run": f"[{entry.name}]({link})" if main else f"{entry.name}: {variant}",
+        "run": _link(entry.name, quote(link)) if main else f"{entry.name}: {variant}",
         "seeds": ", ".join(map(str, entry.seeds)) if main else "",
         "steps" if entry.runs[0].kind == "rl" else "tasks": _sizes(entry) if main else "",
         "time": _times(entry) if main else "",

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from metarl.experiments.comparison.records import read_groups, run_folders
+from metarl.experiments.comparison.grouping import run_folders
+from metarl.experiments.comparison.records import read_groups
 from metarl.experiments.comparison.regions import training_regions
 from metarl.experiments.comparison.summary import summarise
 from metarl.experiments.evaluations import read_evaluation

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from metarl.experiments.comparison.figures import COLOURS, MARKERS, Drawing
-from metarl.experiments.comparison.records import METRICS, read_metrics, run_folders
+from metarl.experiments.comparison.grouping import grouped
+from metarl.experiments.comparison.records import METRICS, read_metrics
 from metarl.experiments.evaluations import read_evaluation, score_name, score_words
 from metarl.experiments.report.drawings import figure
 from metarl.experiments.report.page import (
@@ -23,7 +24,6 @@ from metarl.experiments.report.page import (
     table,
     thinned,
 )
-from metarl.experiments.runs import read_config
 from metarl.intervals import student_quantile
 
 _MOST_STEPS = 6  # of a curve by adaptation step, in its table
@@ -71,18 +71,12 @@ class LearnerGroup:
 
 
 def read_learners(folders: Sequence[Path], evaluation: str) -> list[LearnerGroup]:
-    """The groups of folders of few-shot runs, as `metarl.experiments.comparison.records.read_groups` makes them.
+    """The groups of folders of few-shot runs, as `metarl.experiments.comparison.grouping.grouped` makes them.
 
     Raises:
         ValueError: if a file is missing or malformed, or scores are of different kinds.
     """
-    members: dict[str, list[Path]] = {}
-    for folder in folders:
-        runs = run_folders(folder)
-        for run in runs:
-            label = read_config(run)["name"] if runs == [folder] else folder.name
-            members.setdefault(label, []).append(run)
-    groups = [_read_group(label, runs, evaluation) for label, runs in members.items()]
+    groups = [_read_group(label, runs, evaluation) for label, runs in grouped(folders).items()]
     metrics = {group.metric for group in groups}
     if len(metrics) > 1:
         raise ValueError(f"expected runs with one kind of score, got {' and '.join(sorted(metrics))}")

@@ -373,7 +373,8 @@ def test_closing_leaves_no_process() -> None:
 _SCRIPT = """
 import signal
 import time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and so their children
+# A shell's background jobs ignore it, and so do their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from tests.environments import WALKS, walk
 if __name__ == "__main__":
     env = WALKS.make_env(4, num_threads=2)

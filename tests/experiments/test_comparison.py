@@ -18,11 +18,19 @@ ONE_KIND = ["point"] * 40
 
 
 def make_run(
-    folder: Path, name: str, seed: int, *, returns: np.ndarray, benchmark: str = "point", iterations: int = 12
+    folder: Path,
+    name: str,
+    seed: int,
+    *,
+    returns: np.ndarray,
+    benchmark: str = "point",
+    iterations: int = 12,
+    agent: str = "promp",
 ) -> None:
     """A run folder as `metarl train` leaves it, with these returns by task; [step, task]."""
     folder.mkdir(parents=True)
-    config = {"name": name, "kind": "rl", "experiment": {"benchmark": benchmark, "seed": seed}}
+    experiment = {"benchmark": benchmark, "seed": seed, "agent": {"algorithm": agent}}
+    config = {"name": name, "kind": "rl", "experiment": experiment}
     (folder / "config.json").write_text(json.dumps(config))
     tasks = [
         {
@@ -141,6 +149,23 @@ def test_runs_of_different_lengths_are_compared_where_all_are(folders: list[Path
     assert curve["x"][-1] == 500.0
 
 
+def test_groups_are_of_the_same_settings(folders: list[Path], tmp_path: Path) -> None:
+    """Seeds of other settings, or of another agent, would count as more seeds of the first."""
+    returns = read_groups(folders)[0].runs[0].returns
+    make_run(tmp_path / "other" / "good" / "seed0", "good", 0, returns=returns, agent="rl2")
+    labels = [group.label for group in read_groups([folders[0], tmp_path / "other" / "good"])]
+    assert labels == [f"good ({folders[0]})", f"good ({tmp_path / 'other' / 'good'})"]
+    singles = [folders[0] / "seed1", tmp_path / "other" / "good" / "seed0", folders[0] / "seed2"]
+    groups = read_groups(singles)
+    assert [(group.label, [run.seed for run in group.runs]) for group in groups] == [
+        (f"good ({singles[0]})", [1, 2]),
+        (f"good ({singles[1]})", [0]),
+    ]
+    make_run(folders[0] / "seed3", "good", 3, returns=returns, agent="rl2")
+    with pytest.raises(ValueError, match=r"seed0 and seed3 \(agent.algorithm: 'promp', 'rl2'\)"):
+        read_groups(folders)
+
+
 @pytest.mark.thorough
 def test_the_command_writes_numbers_and_figures(
     folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -187,11 +212,18 @@ def test_what_cannot_be_compared_is_told_in_one_line(
     make_run(tmp_path / "unfinished", "unfinished", 0, returns=returns)
     (tmp_path / "unfinished" / "evaluation.json").unlink()
     (tmp_path / "empty").mkdir()
+    make_run(tmp_path / "summed", "summed", 0, returns=returns)
+    evaluation = json.loads((tmp_path / "summed" / "evaluation.json").read_text())
+    (tmp_path / "summed" / "evaluation.json").write_text(json.dumps(evaluation | {"tasks": []}))
+    make_run(tmp_path / "cut", "cut", 0, returns=returns)
+    (tmp_path / "cut" / METRICS).write_text("iteration,env_steps,train/return_post\n1,100,\n")
     for words, message in (
         (["other"], "expected runs of one benchmark"),
         (["tasks"], "were evaluated on different tasks (10 differ)"),
         (["good/seed0", "twin"], "two runs of seed 0"),
         (["unfinished"], "finish it with `metarl resume"),
+        (["summed"], "has no returns by task (ValueError 0 tasks)"),
+        (["cut"], "has no number in its column train/return_post"),
         (["empty"], "is no run folder and holds none"),
         (["missing"], "is no run folder and holds none"),
     ):

@@ -17,7 +17,7 @@ import pytest
 import metarl
 from metarl.experiments.arguments import parse
 from metarl.experiments.cli import main
-from metarl.experiments.comparison.records import run_folders
+from metarl.experiments.comparison.grouping import run_folders
 from metarl.experiments.configuration import encode
 from metarl.experiments.fewshot.configuration import encode as encode_fewshot
 from metarl.experiments.prepared import TrainArguments

@@ -13,6 +13,7 @@ import pytest
 import metarl
 from metarl.experiments.cli import main
 from metarl.experiments.commands.results import write_page
+from metarl.experiments.comparison.records import METRICS
 from metarl.experiments.evidence.adding import add
 from metarl.experiments.evidence.entries import best, curve, read_entries, reference, untrained
 from metarl.experiments.evidence.figures import draw
@@ -190,11 +191,10 @@ def test_the_summary_has_the_entry_with_the_most_seeds(results: Path) -> None:
 def test_settings_that_are_newer_than_a_run_are_what_they_were_by_default(results: Path, tmp_path: Path) -> None:
     path = results / "point-promp" / "seed1" / "config.json"
     config = json.loads(path.read_text())
-    training = config["experiment"]["training"]
-    assert training.pop("overlap_evaluation") is True
+    assert config["experiment"].pop("observe_task") is False
     path.write_text(json.dumps(config))
-    differs = record(tmp_path / "differs", 8, 1.0, training=training | {"overlap_evaluation": False})
-    with pytest.raises(ValueError, match="other settings"):
+    differs = record(tmp_path / "differs", 8, 1.0, observe_task=True)
+    with pytest.raises(ValueError, match=r"other settings than .*differs \(observe_task: False, True\)"):
         add([differs], results)
     assert add([record(tmp_path / "same", 7, 1.0)], results) == [results / "point-promp" / "seed7"]
 
@@ -214,14 +214,30 @@ def test_what_cannot_be_added_is_refused_as_a_whole(results: Path, tmp_path: Pat
     other = record(tmp_path / "other", 8, 1.0, horizon=7)
     unfinished = record(tmp_path / "unfinished", 9, 1.0)
     (unfinished / "evaluation.json").unlink()
+    damaged = [record(tmp_path / name, 9, 1.0) for name in ("list", "cut", "null", "rows")]
+    whole = (damaged[1] / "evaluation.json").read_text()
+    for folder, text in zip(damaged[:3], ("[]", whole[:100], '{"tasks": null}'), strict=True):
+        (folder / "evaluation.json").write_text(text)
+    (damaged[3] / METRICS).write_text("")
     before = sorted(results.rglob("*"))
-    for bad, message in ((again, "is there already"), (other, "other settings"), (unfinished, "not finished")):
+    for bad, message in (
+        (again, "is there already"),
+        (other, "other settings"),
+        (unfinished, "not finished"),
+        (damaged[0], "is no evaluation: expected names with values"),
+        (damaged[1], "is not JSON"),
+        (damaged[2], "is no evaluation"),
+        (damaged[3], "has no column env_steps or no rows"),
+    ):
         with pytest.raises(ValueError, match=message):
             add([good, bad], results)
         assert sorted(results.rglob("*")) == before
     with pytest.raises(ValueError, match=r"got '\.\./x'"):
         add([good], results, "../x")
     assert add([other], results, "apart") == [results / "apart" / "seed8"]
+    add([good], results, "my [run] 2")
+    write_page(results)
+    assert r"[my \[run\] 2](my%20%5Brun%5D%202)" in (results / PAGE).read_text()
 
 
 @pytest.mark.parametrize(

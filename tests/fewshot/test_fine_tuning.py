@@ -242,6 +242,9 @@ def test_the_step_size_is_the_best_on_validation_tasks() -> None:
     )
     assert set(choose_inner_lr(learner, far, np.random.default_rng(0), num_steps=1).values()) == {1.0}
     assert learner.config.inner_lr == 0.0  # of equals the least
+    learner.config = replace(learner.config, inner_lr_choices=())
+    with pytest.raises(ValueError, match="set inner_lr_choices"):
+        choose_inner_lr(learner, far, np.random.default_rng(0), num_steps=1)
 
 
 @pytest.mark.thorough

@@ -255,8 +255,13 @@ def choose_inner_lr(
 
     Returns:
         The mean score of each step size.
+
+    Raises:
+        ValueError: if the configuration has none to choose from.
     """
     config = learner.config
+    if not config.inner_lr_choices:
+        raise ValueError("there is nothing to choose from; set inner_lr_choices, such as (0.003, 0.01, 0.03)")
     tasks = source.sample(config.choice_tasks, rng)
     pieces = tasks.alone() if tasks.is_ragged else tasks.split(1)
     scores: dict[float, float] = {}
