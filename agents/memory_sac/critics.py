@@ -94,16 +94,19 @@ class Critics(nn.Module):
     def rescale(self, targets: Tensor, mask: Tensor, rate: float, others: "Critics") -> None:
         """Let the units follow the targets, of these critics and of others that share their units.
 
+        Without a real step they stay.
+
         Args:
             targets: Targets in units of the reward, [..., discount].
             mask: Ones for real steps, [...].
             rate: Weight of these targets in the moments.
             others: Critics whose values stay as they are too.
         """
-        weights = (mask.to(targets.dtype) / mask.sum()).unsqueeze(-1)
+        weights = (mask.to(targets.dtype) / mask.sum().clamp(min=1)).unsqueeze(-1)
         axes = tuple(range(mask.dim()))
         mean, square = ((values * weights).sum(axes) for values in (targets, targets.square()))
-        mean, square = self.mean.lerp(mean, rate), self.square.lerp(square, rate)
+        share = (rate * mask.any()).to(mean.dtype)
+        mean, square = self.mean.lerp(mean, share), self.square.lerp(square, share)
         for critics in (self, others):
             critics._set_moments(mean, square)
 

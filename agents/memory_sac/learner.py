@@ -196,7 +196,7 @@ class Learner(nn.Module):
             temperature=(
                 zero
                 if target_entropy is None
-                else temperature_loss(self.log_temperature, -entropy, target_entropy)
+                else temperature_loss(self.log_temperature, -entropy, target_entropy) * learned.any()
             ),
             entropy=entropy.detach(),
             value=mean_over_steps(targets[..., 0], learned),

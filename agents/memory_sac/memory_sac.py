@@ -134,10 +134,10 @@ class MemorySacConfig(AgentConfig):
         check_counts(self, "sequence_length", least=2, most=MOST_STEPS)
         check_counts(self, "replay_capacity")
         check_counts(self, "burn_in", least=0, most=MOST_STEPS)
-        if self.burn_in and (self.sequence_length is None or self.burn_in >= self.sequence_length):
-            raise ValueError(
-                f"burn_in must be less than sequence_length, got {self.burn_in} and {self.sequence_length}; lower "
-                "it, or set a longer sequence_length"
+        if self.burn_in and (self.sequence_length is None or self.burn_in > self.sequence_length - 2):
+            raise ValueError(  # the last step of a part has no target, as nothing is known of what follows
+                f"burn_in must be at most sequence_length - 2, got {self.burn_in} and {self.sequence_length}; "
+                "lower it, or set a longer sequence_length"
             )
         check_fraction(self, "gamma", "target_rate")
         check_positive(self, "temperature", "outer_lr", "max_grad_norm")
@@ -205,6 +205,8 @@ class MemorySac(ReplayAgent[TrialReplay]):
         self._groups = self.learner.groups()
         self.optimizer = torch.optim.Adam([p for group in self._groups for p in group], lr=config.outer_lr)
         longest = env.max_episode_steps * config.num_episodes
+        if config.endless_trials and longest < 2:
+            raise ValueError("endless_trials needs trials of two steps or more, got one step; set it to False")
         self.replay = TrialReplay(
             env, self.policy.actions, capacity=config.replay_capacity, longest=longest, device=device
         )

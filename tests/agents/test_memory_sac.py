@@ -258,6 +258,15 @@ def test_each_loss_trains_its_own_parts(actions: str) -> None:
     assert not _reached(losses.temperature, learner.policy)
 
 
+def test_sequences_without_a_target_teach_nothing() -> None:
+    learner, sequences = _learner("numbers", shared=False, normalises=True)
+    before = [learner.critics.mean.clone(), learner.critics.scale.clone()]
+    losses, _ = _losses(learner, sequences._replace(learned=torch.zeros_like(sequences.learned)))
+    for loss in (losses.critic, losses.actor, losses.temperature):
+        assert float(loss.detach()) == 0
+    torch.testing.assert_close([learner.critics.mean, learner.critics.scale], before)
+
+
 def test_a_shared_memory_is_trained_by_both() -> None:
     learner, sequences = _learner("numbers", shared=True, normalises=True)
     losses, _ = _losses(learner, sequences)
@@ -382,8 +391,8 @@ def test_settings_are_checked() -> None:
         MemorySacConfig(other_gammas=(0.9, 1.5))
     with pytest.raises(ValueError, match="a final_target_entropy needs a target_entropy"):
         MemorySacConfig(target_entropy=None, final_target_entropy=0.0)
-    for length in (None, 3):
-        with pytest.raises(ValueError, match=f"burn_in must be less than sequence_length, got 3 and {length}"):
+    for length in (None, 3, 4):
+        with pytest.raises(ValueError, match=f"burn_in must be at most sequence_length - 2, got 3 and {length}"):
             MemorySacConfig(burn_in=3, sequence_length=length)
     with pytest.raises(ValueError, match="sequence_length must be at least 2"):
         MemorySacConfig(sequence_length=1)
