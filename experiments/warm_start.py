@@ -1,7 +1,7 @@
 """Warm starts: another run's weights as the beginning of a run, after a check that they mean the same there."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,19 @@ from metarl.runs.checkpoint import CheckpointError, latest_checkpoint, load_chec
 from metarl.runs.warm_start import check_fit, check_parts, weights_of, without_parts
 from metarl.states import progress_of
 
-_SHAPELESS = ("activation", "num_heads", "normalise_observations", "rectified", "downsampling")
+_SHAPELESS = (
+    "activation",
+    "num_heads",
+    "normalise_observations",
+    "rectified",
+    "downsampling",
+    "read_transitions",
+    "read_actions",
+    "read_changes",
+)
 """Settings of networks that change what weights compute, and not their shapes."""
+_SHAPELESS_OF = {"memory-sac": ("init_std",)}
+"""The same, of the networks of one agent: memory SAC's weights are read beside its initial deviation."""
 
 
 def initialised(run: AnyRun, source: Run | None) -> AnyRun:
@@ -42,10 +53,9 @@ def initialised(run: AnyRun, source: Run | None) -> AnyRun:
         raise CheckpointError(f"{path} holds no agent or learner to start from; give another run folder")
     trained = run.untrained()
     not_weights, without = getattr(trained, "not_weights", ()), run.experiment.init_without
-    own = weights_of(trained.state_dict(), not_weights)
-    check_parts(own, without)
-    own = without_parts(own, without)
-    weights = without_parts(weights_of(state["agent"], not_weights), without)
+    own, weights = (weights_of(of, not_weights) for of in (trained.state_dict(), state["agent"]))
+    check_parts({**weights, **own}, without)
+    own, weights = (without_parts(of, without) for of in (own, weights))
     check_fit(weights, own, str(folder))
     origin = {
         "run": folder.resolve().name,
@@ -69,8 +79,9 @@ def _compare(run: Run, config: Mapping[str, Any], folder: Path) -> None:
         raise ValueError(
             f"{folder} is a run of the {part} {names[1]}, expected {names[0]}; init_from needs the same {part}"
         )
+    names_of = (*_SHAPELESS, *_SHAPELESS_OF.get(names[0], ()))
     settings = [
-        {name: value for key in (part, "backbone") for name, value in _settings(of.get(key), key)}
+        {name: value for key in (part, "backbone") for name, value in _settings(of.get(key), key, names_of)}
         for of in (own, other)
     ]
     for name in settings[0]:
@@ -79,6 +90,19 @@ def _compare(run: Run, config: Mapping[str, Any], folder: Path) -> None:
                 f"{folder} was trained with {name} {settings[1][name]}, got {settings[0][name]}; "
                 "init_from needs networks of the same kind"
             )
+    _compare_inference(own, other, folder)
+
+
+def _compare_inference(own: Mapping[str, Any], other: Mapping[str, Any], folder: Path) -> None:
+    """Raise a ValueError if a student that infers a latent would start from one of parameters, or back."""
+    infers = [((of.get("agent") or {}).get("policy") or {}).get("infers") for of in (own, other)]
+    if None in infers or "student" in own.get("init_without", ()):
+        return
+    if (infers[0] == "parameters") != (infers[1] == "parameters"):
+        raise ValueError(
+            f"the student of {folder} infers {infers[1]}, expected {infers[0]}; "
+            "leave it out with --init-without student"
+        )
 
 
 def _algorithm(encoded: object) -> str:
@@ -88,8 +112,8 @@ def _algorithm(encoded: object) -> str:
     return name.rpartition(":")[2]
 
 
-def _settings(encoded: object, where: str) -> Iterator[tuple[str, Any]]:
+def _settings(encoded: object, where: str, names: Collection[str]) -> Iterator[tuple[str, Any]]:
     for key, value in encoded.items() if isinstance(encoded, Mapping) else ():
-        if key in _SHAPELESS:
+        if key in names:
             yield f"{where}.{key}", value
-        yield from _settings(value, f"{where}.{key}")
+        yield from _settings(value, f"{where}.{key}", names)

@@ -134,6 +134,8 @@ class TeacherStudent(TrialPpo[Teacher, TeacherStudentConfig]):
         sized = SizedPolicyConfig.of(config.policy, numbers.size)
         teacher = Teacher(env, sized, generator=torch_generator(seed))
         self.teacher_updates = round(config.teacher_fraction * iterations)
+        if 0 < config.teacher_fraction < 1 and iterations > 1:  # some for each of them
+            self.teacher_updates = min(max(self.teacher_updates, 1), iterations - 1)
         super().__init__(teacher, env, config, iterations=self.teacher_updates, seed=seed, device=device)
         self.student = Student(env, sized, generator=torch_generator(seed + _STUDENT_STREAM))
         self.student.to(device)
@@ -242,11 +244,19 @@ class TeacherStudent(TrialPpo[Teacher, TeacherStudentConfig]):
         return super().state_dict() | {
             "student": self.student.state_dict(),
             "student_optimizer": self.student_optimizer.state_dict(),
+            "teacher_updates": self.teacher_updates,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave; a student from elsewhere gets this state's teacher."""
+        """Put back what `state_dict` gave; a student from elsewhere gets this state's teacher.
+
+        In a run with another number of iterations a student that has begun goes on; its teacher learns no more.
+        """
         super().load_state_dict(state)
+        before = state.get("teacher_updates", self.teacher_updates)
+        if self.updates > before:
+            self.student_updates += self.teacher_updates - before
+            self.teacher_updates = before
         self.student.load_state_dict(state["student"])
         self.student.copy_teacher(self.policy)
         self.student_optimizer.load_state_dict(state["student_optimizer"])

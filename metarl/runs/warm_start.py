@@ -43,9 +43,15 @@ def with_weights(state: Mapping[str, Any], weights: Mapping[str, Tensor], prefix
 def without_parts(weights: Mapping[str, Tensor], parts: Sequence[str]) -> dict[str, Tensor]:
     """The weights that belong to none of the parts.
 
-    A part is a name, or successive words of one between dots: "value" is "policy.value.weight_0" too.
+    A part is a name, or successive words of one between dots: "value" is "policy.value.weight_0" too. The slow
+    copy "target_value" belongs to the part "value".
     """
-    return {name: tensor for name, tensor in weights.items() if not any(f".{p}." in f".{name}." for p in parts)}
+
+    def belongs(name: str, part: str) -> bool:
+        dotted = f".{name}."
+        return f".{part}." in dotted or f".{part}." in dotted.replace(".target_", ".")
+
+    return {name: tensor for name, tensor in weights.items() if not any(belongs(name, part) for part in parts)}
 
 
 def check_parts(weights: Mapping[str, Tensor], parts: Sequence[str]) -> None:
@@ -73,10 +79,18 @@ def check_fit(weights: Mapping[str, Tensor], own: Mapping[str, Tensor], source: 
     for name in dict.fromkeys((*own, *weights)):
         here, there = (list(of[name].shape) if name in of else "none" for of in (own, weights))
         if here != there:
+            part = _part_alone(name, own if here == "none" else weights) if "none" in (here, there) else name
             raise ValueError(
                 f"the weights of {source} do not fit: {name} must be {here}, got {there}; "
-                f"change the networks, or leave it out with --init-without {name}"
+                f"change the networks, or leave it out with --init-without {part}"
             )
+
+
+def _part_alone(name: str, others: Mapping[str, Tensor]) -> str:
+    """The largest part that a name belongs to and no other name does: "novelty" of "novelty.networks.weight_0"."""
+    words = name.split(".")
+    starts = [".".join(words[:depth]) for depth in range(1, len(words))]
+    return next((s for s in starts if not any(f"{other}.".startswith(f"{s}.") for other in others)), name)
 
 
 def _tensors(state: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Tensor]]:

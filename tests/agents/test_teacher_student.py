@@ -30,14 +30,19 @@ TASKS = [Task.of("anything", number=float(i % 2)) for i in range(4)]
 POLICY = InformedPolicyConfig(memory_size=8, latent_size=3, task_encoder_sizes=(4,), read_transitions=True)
 
 
-def _agent(policy: InformedPolicyConfig = POLICY, **changes: Any) -> TeacherStudent:
-    """An agent in the middle of its run: the next updates are the student's."""
+def _agent(policy: InformedPolicyConfig = POLICY, iterations: int = 4, **changes: Any) -> TeacherStudent:
+    """An agent at the start of its run, with a student that has learned something."""
     policy = replace(policy, normalise_observations=True)
     config = TeacherStudentConfig(policy=policy, **{"num_episodes": 3, "teacher_fraction": 0.5} | changes)
     agent = TeacherStudent(
-        ENDS_EARLY.make_env(1, num_threads=1), config, TaskNumbers(ENDS_EARLY), iterations=4, seed=0, device=CPU
+        ENDS_EARLY.make_env(1, num_threads=1),
+        config,
+        TaskNumbers(ENDS_EARLY),
+        iterations=iterations,
+        seed=0,
+        device=CPU,
     )
-    for parameter in agent.student.inferring():  # a student that has learned something
+    for parameter in agent.student.inferring():
         parameter.data += 0.3 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     return agent
 
@@ -266,6 +271,29 @@ def test_a_student_learns_which_arm_its_teacher_knows_to_be_better(infers: str) 
     assert float(taught) > 0.85
     assert first < 0.6
     assert last > 0.75
+
+
+@pytest.mark.parametrize(
+    ("fraction", "iterations", "expected"),
+    [(0.75, 4, 3), (0.75, 2, 1), (0.9, 2, 1), (0.01, 5, 1), (0.0, 3, 0), (1.0, 3, 3)],
+)
+def test_teacher_and_student_have_an_update_each(fraction: float, iterations: int, expected: int) -> None:
+    agent = _agent(teacher_fraction=fraction, iterations=iterations)
+    assert (agent.teacher_updates, agent.student_updates) == (expected, iterations - expected)
+
+
+def test_a_longer_run_goes_on_with_the_student_that_has_begun() -> None:
+    agent, experience = _agent(iterations=4), _taught()[1]
+    while agent.teaching:
+        agent.update(_collect(agent, seed=agent.updates))
+    longer = _agent(iterations=8)
+    longer.load_state_dict(agent.state_dict())
+    assert longer.teaching  # no student has begun: it would learn from a teacher that is still to learn
+    agent.update(experience)
+    longer = _agent(iterations=8)
+    longer.load_state_dict(agent.state_dict())
+    assert not longer.teaching
+    assert (longer.teacher_updates, longer.student_updates) == (2, 6)
 
 
 def test_the_students_memory_is_that_of_rl2() -> None:

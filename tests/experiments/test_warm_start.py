@@ -29,7 +29,7 @@ from metarl.experiments.runs import Run, make_run
 from metarl.fewshot.learners.reptile import ReptileConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.runs.checkpoint import CHECKPOINT, INITIAL, load_checkpoint
-from metarl.runs.warm_start import weights_of
+from metarl.runs.warm_start import weights_of, without_parts
 from metarl.training import EvaluationConfig, TrainingConfig
 
 POLICY, ADAPTATION = PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episodes=2)
@@ -197,6 +197,60 @@ def test_what_does_not_fit_is_one_line_and_no_folder(
     assert message in error
     assert error.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_slow_copies_belong_to_what_they_are_copies_of() -> None:
+    weights = dict.fromkeys(("learner.critics.weight", "learner.target_critics.weight", "policy.weight"), Tensor())
+    assert list(without_parts(weights, ["critics"])) == ["policy.weight"]
+    assert list(without_parts(weights, ["learner.critics"])) == ["policy.weight"]
+    assert len(without_parts(weights, ["target_critics"])) == 2
+
+
+@pytest.mark.thorough
+def test_a_part_that_one_run_lacks_can_be_left_out_by_its_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """VariBAD with HyperX's bonuses has networks that it has not without them."""
+    sizes = [
+        "--training.iterations",
+        "1",
+        "--training.meta-batch-size",
+        "2",
+        "--horizon",
+        "4",
+        "--num-threads",
+        "1",
+    ]
+    words = ["train", "varibad", "--benchmark", "point", *sizes, "--evaluation.num-tasks", "2"]
+    source, run = tmp_path / "source", tmp_path / "run"
+    assert main([*words, "--agent.novelty-coef", "0.5", "--out", str(source)]) == 0
+    capsys.readouterr()
+    assert main([*words, "--init-from", str(source), "--out", str(run)]) == 2
+    assert capsys.readouterr().err.endswith("or leave it out with --init-without novelty\n")
+    assert main([*words, "--init-from", str(source), "--init-without", "novelty", "--out", str(run)]) == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("agent", "changes", "message"),
+    [
+        ("rl2", ["--agent.policy.read-actions", "False"], "agent.policy.read_actions True, got False"),
+        ("memory-sac", ["--agent.policy.init-std", "0.1"], "agent.policy.init_std 1.0, got 0.1"),
+        ("teacher-student", ["--agent.policy.infers", "parameters"], "infers latent, expected parameters"),
+    ],
+)
+def test_weights_that_would_mean_something_else_are_refused(
+    agent: str, changes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shapes are the same, so that only the settings tell."""
+    words = ["train", agent, "--benchmark", "point", "--horizon", "4", "--training.iterations", "1"]
+    words += ["--training.meta-batch-size", "2", "--evaluation.num-tasks", "2", "--num-threads", "1"]
+    words += ["--agent.num-updates", "1"] if agent == "memory-sac" else []
+    source = tmp_path / "source"
+    assert main([*words, "--out", str(source)]) == 0
+    capsys.readouterr()
+    assert main([*words, *changes, "--init-from", str(source), "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_weights_of_nowhere_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
