@@ -1,12 +1,13 @@
 """Few-shot settings by name of learner and data: `metarl train protonet --benchmark omniglot`.
 
 Where a preset trains the learner on the data, its settings are taken. Other settings follow from the presets: the
-learner and its network are those of Omniglot or of sinusoids, the data and the length of training those of the
-data's own presets.
+learner, its network, its evaluation and how its training tasks are labelled and distorted are those of Omniglot or
+of sinusoids, the data and the length of training those of the data's own presets.
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.presets.table import FEWSHOT_PRESETS
@@ -20,12 +21,15 @@ DATA: Mapping[str, str] = {
 """Names of data, and what the names of their presets begin with."""
 _LIKE = {"harmonics": "sinusoids", "class-folders": "omniglot"}
 """Data whose presets have the settings of learners that a data's own presets lack."""
+_OF_OMNIGLOT = ("lake", "protonet-mixed")
+"""Presets of ways to draw Omniglot's tasks, and not of a learner."""
 
 
 def learners_of(data: str) -> list[str]:
     """Names of the learners of data: those of its presets, and of the presets of data like it."""
     own = _learners(data)
-    return [*own, *(name for name in (_learners(_LIKE[data]) if data in _LIKE else ()) if name not in own)]
+    others = _learners(_LIKE[data]) if data in _LIKE else []
+    return [*own, *(name for name in others if name not in own and name not in _OF_OMNIGLOT)]
 
 
 def fewshot_settings(learner: str, data: str) -> tuple[str, FewshotExperiment]:
@@ -46,16 +50,28 @@ def fewshot_settings(learner: str, data: str) -> tuple[str, FewshotExperiment]:
         return name, FEWSHOT_PRESETS[name].configuration
     like = FEWSHOT_PRESETS[f"{DATA[_LIKE[data]]}-{learner}"].configuration
     own = [FEWSHOT_PRESETS[f"{DATA[data]}-{each}"].configuration for each in _learners(data)]
-    # Learners that take steps at test time train otherwise than those that compare features.
-    base = next(
-        (each for each in own if bool(each.evaluation.num_steps) == bool(like.evaluation.num_steps)), own[0]
-    )
+    # Learners that compare features are trained on episodes with ways of their own, others on those of the test.
+    base = next((each for each in own if _has_train_ways(each) == _has_train_ways(like)), own[0])
     return name, replace(
         base,
+        data=_prepared_alike(base.data, like.data),
         learner=like.learner,
         backbone=like.backbone,
-        evaluation=replace(base.evaluation, num_steps=like.evaluation.num_steps),
+        evaluation=like.evaluation,
     )
+
+
+def _has_train_ways(experiment: FewshotExperiment) -> bool:
+    return getattr(getattr(experiment.data, "episodes", None), "train_ways", None) is not None
+
+
+def _prepared_alike(data: Any, like: Any) -> Any:
+    """Data whose training tasks have the labels, and the images the distortions, of a learner elsewhere."""
+    if hasattr(data, "episodes") and hasattr(like, "episodes"):
+        data = replace(data, episodes=replace(data.episodes, train_labels=like.episodes.train_labels))
+    if hasattr(data, "augmentation") and hasattr(like, "augmentation"):
+        data = replace(data, augmentation=like.augmentation)
+    return data
 
 
 def _learners(data: str) -> list[str]:

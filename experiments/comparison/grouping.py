@@ -102,7 +102,7 @@ def difference(first: object, second: object, where: str = "") -> str:
     if isinstance(first, Mapping) and isinstance(second, Mapping):
         for key in dict.fromkeys((*first, *second)):
             inside = f"{where}.{key}" if where else str(key)
-            if found := difference(first.get(key), second.get(key), inside):
-                return found
+            if differs := difference(first.get(key), second.get(key), inside):
+                return differs
         return ""
     return "" if first == second else f"{where}: {shorten(first)}, {shorten(second)}"

@@ -176,7 +176,10 @@ FAULTS: list[Fault] = [
         _MEMORY_SAC,
         ('self._last("bias").mul_(factor).add_(shift)', 'self._last("bias").mul_(factor)'),
         ("for critics in (self, others):", "for critics in (self,):"),
-        ("(mask.to(targets.dtype) / mask.sum().clamp(min=1))", "mask.new_ones(mask.shape).to(targets.dtype) / mask.numel()"),
+        (
+            "(mask.to(targets.dtype) / mask.sum().clamp(min=1))",
+            "mask.new_ones(mask.shape).to(targets.dtype) / mask.numel()",
+        ),
     ),
     *faults(
         "agents/memory_sac/memory_sac.py",
