@@ -12,14 +12,16 @@
 
 Every posterior decodes the whole trial, its past and its future, so that a belief holds what is known of the task
 and how unsure that is. How we differ: PPO's batches are whole trials of many tasks, as those of RL2 here, and the
-encoder learns from them alone, not from a store of 10,000 trials. The encoder reads whole transitions with both
-flags, also the one that ends an episode. The policy reads the prior itself before the first step of a trial; in
-the reference code it reads the last transition of the task before. The KL terms are averaged over trials, as
-squared errors are; the reference code sums them. What is decoded of observations is the change of their normalised
-numbers. The loss is divided by the number of pairs (t, s): the length of a trial does not scale its gradient.
+encoder learns from the last ones alone unless belief_replay keeps more (10,000 as published). The encoder reads
+whole transitions with both flags, also the one that ends an episode. The policy reads the prior itself before the
+first step of a trial; in the reference code it reads the last transition of the task before. The KL terms are
+averaged over trials, as squared errors are; the reference code sums them. What is decoded of observations is the
+change of their normalised numbers. The loss is divided by the number of pairs (t, s): the length of a trial does
+not scale its gradient.
 HyperX (Zintgraf et al. 2021) is VariBAD with bonuses for exploring: `metarl.agents.varibad.bonuses`.
 """
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
 from functools import partial
 from operator import itemgetter
@@ -33,6 +35,7 @@ from metarl.agents.trials.ppo import TrialPpo, TrialPpoConfig
 from metarl.agents.varibad.bonuses import HyperstateNovelty
 from metarl.agents.varibad.elbo import Axes, decoding_errors, elbo
 from metarl.agents.varibad.network import BeliefPolicy, BeliefPolicyConfig
+from metarl.agents.varibad.store import TrialStore
 from metarl.learning.failures import unchanged_on_failure
 from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.schedules import set_step_size
@@ -48,7 +51,7 @@ from metarl.runs.configs import (
     check_positive,
 )
 from metarl.runs.seeding import torch_generator
-from metarl.tasks import Task, TaskEnv
+from metarl.tasks import TaskEnv
 from metarl.trajectories import Trajectories
 
 _BELIEF_STREAM, _NOVELTY_STREAM = 1, 2  # added to the seed: PPO's order of minibatches has the seed itself
@@ -65,6 +68,8 @@ class VaribadConfig(TrialPpoConfig):
             None for no change.
         belief_updates: Adam steps of the encoder and the decoders after each PPO update.
         belief_trials: Number of trials that each of these steps learns from.
+        belief_replay: Number of the latest trials that the encoder and the decoders learn from; 0 for those of the
+            last collection alone, by which they forget what it does not show.
         num_posteriors: Number of posteriors of a trial, at random times, that are decoded at a step; None for all.
         num_decoded: Number of steps of a trial, drawn at random, that each posterior decodes; None for all.
         kl_coef: Weight of the KL divergence between successive posteriors, beside squared errors of rewards in
@@ -81,6 +86,7 @@ class VaribadConfig(TrialPpoConfig):
     final_belief_lr: float | None = None
     belief_updates: int = 8
     belief_trials: int = 32
+    belief_replay: int = 0
     num_posteriors: int | None = None
     num_decoded: int | None = None
     kl_coef: float = 0.1
@@ -92,6 +98,7 @@ class VaribadConfig(TrialPpoConfig):
         super().__post_init__()
         check_counts(self, "belief_updates", most=MOST_REPEATS)
         check_counts(self, "belief_trials", most=MOST_TASKS)
+        check_counts(self, "belief_replay", least=0, most=MOST_TASKS)
         check_counts(self, "num_posteriors", "num_decoded", most=MOST_STEPS)
         check_positive(self, "belief_lr")
         check_not_negative(self, "kl_coef", "observation_coef", "novelty_coef", "decoding_coef")
@@ -115,6 +122,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
 
     algorithm: ClassVar[str] = "VariBAD"
     data_parallel = True
+    not_weights: ClassVar[tuple[str, ...]] = ("trials",)
 
     def __init__(
         self, env: TaskEnv, config: VaribadConfig, *, iterations: int, seed: int, device: torch.device
@@ -123,6 +131,9 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         super().__init__(policy, env, config, iterations=iterations, seed=seed, device=device)
         self.belief_optimizer = torch.optim.Adam(policy.believing(), lr=config.belief_lr)
         self._latent_noise = torch_generator(seed + _BELIEF_STREAM)
+        self._trials: TrialStore | None = None
+        if config.belief_replay:
+            self._trials = TrialStore(config.belief_replay, env.max_episode_steps * config.num_episodes)
         generator = torch_generator(seed + _NOVELTY_STREAM)
         self._novelty: HyperstateNovelty | None = None
         if config.novelty_coef:
@@ -194,11 +205,17 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
     def _learn_beliefs(self, experience: Trajectories) -> dict[str, float]:
         """All Adam steps of the encoder and the decoders; mean losses by name."""
         steps, mask = as_steps(experience)
+        if self._trials is not None:
+            self._trials.add(steps, mask, experience.tasks)
         steps, mask = steps.map(self._on_device), self._on_device(mask)
         if self._novelty is not None:
             self._novelty.learn(self._hyperstates(steps, self._beliefs_after(steps))[mask])
         sums = torch.zeros(2, device=self._device)
         for _ in range(self.config.belief_updates):
+            if self._trials is not None:
+                stored, real, named = self._trials.draw(self.config.belief_trials, self._latent_noise)
+                sums += self.belief_step(stored.map(self._on_device), self._on_device(real), named)
+                continue
             order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]
             chosen = partial(torch.index_select, dim=1, index=order.to(self._device))
             tasks = [experience.tasks[index] for index in order.tolist()]
@@ -206,7 +223,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         error, kl = (sums / self.config.belief_updates).tolist()
         return {"loss/decoding": error, "belief/kl": kl}
 
-    def belief_step(self, steps: TrialSteps, mask: Tensor, tasks: list[Task]) -> Tensor:
+    def belief_step(self, steps: TrialSteps, mask: Tensor, tasks: Sequence[object]) -> Tensor:
         """One Adam step on the lower bound; mean squared error of a decoded step, and KL of a trial in nats, [2].
 
         Args:
@@ -252,6 +269,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             "latent_noise": self._latent_noise.get_state(),
             "novelty": None if self._novelty is None else self._novelty.state_dict(),
             "usual_bonuses": {name: astuple(usual) for name, usual in self._usual.items()},
+            "trials": None if self._trials is None else self._trials.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -263,3 +281,5 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             self._novelty.load_state_dict(state["novelty"])
         for name, numbers in state.get("usual_bonuses", {}).items():
             self._usual[name] = RunningUnit(*numbers)
+        if self._trials is not None:
+            self._trials.load_state_dict(state["trials"])

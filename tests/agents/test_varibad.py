@@ -1,5 +1,6 @@
 """VariBAD: the bound against loops and closed forms, what each loss trains, and what beliefs are made of."""
 
+import copy
 import math
 from itertools import pairwise
 from typing import Any
@@ -15,8 +16,9 @@ from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.context import CONTEXT
 from metarl.agents.varibad import BeliefPolicyConfig, Decoder, Varibad, VaribadConfig, elbo
 from metarl.agents.varibad.elbo import Axes, Target, kl_to_previous
+from metarl.agents.varibad.store import TrialStore
 from metarl.envs import make_benchmark
-from metarl.learning.trials import as_steps, as_trials
+from metarl.learning.trials import TrialSteps, as_steps, as_trials
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.runs.seeding import torch_generator
 from metarl.tasks import Task
@@ -194,8 +196,9 @@ def test_the_step_that_ends_an_episode_is_read_with_the_observation_that_ended_i
     assert not torch.isclose(steps.next_observations[:-1, 0][starts], trial[1:][starts]).all()
 
 
-def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_was() -> None:
-    agent = _agent(belief_trials=4)
+@pytest.mark.parametrize("replay", [0, 20])
+def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_was(replay: int) -> None:
+    agent = _agent(belief_trials=8, belief_replay=replay)
     agent.update(_collect(agent))
     experience = _collect(agent, seed=4)
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
@@ -214,6 +217,67 @@ def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_wa
     assert torch.equal(agent._latent_noise.get_state(), noise)
     assert torch.equal(agent.belief_optimizer.state_dict()["state"][0]["exp_avg"], moments)
     assert agent.updates == 1
+
+
+def test_the_store_gives_back_the_latest_trials() -> None:
+    store, agent = TrialStore(6, longest=12), _agent()
+    known: list[tuple[TrialSteps, int, str]] = []
+    for seed in (3, 4):
+        steps, mask = as_steps(_collect(agent, seed))
+        store.add(steps, mask, [f"{seed} {place}" for place in range(4)])
+        known += [(steps, place, f"{seed} {place}") for place in range(4)]
+    assert store.num_added == 8
+    latest = {name: (steps, place) for steps, place, name in known[2:]}
+    drawn, mask, names = store.draw(99, torch_generator(0))
+    assert sorted(names) == sorted(latest)
+    assert len(mask) == mask.sum(0).max()  # no row is padding of all trials
+    for column, name in enumerate(names):
+        steps, place = latest[name]
+        length = int(mask[:, column].sum())
+        assert mask[:length, column].all()
+        for part, original in zip(drawn, steps, strict=True):
+            assert isinstance(part, Tensor)
+            assert isinstance(original, Tensor)
+            assert torch.equal(part[:length, column], original[:length, place])
+    few, _, some = store.draw(2, torch_generator(1))
+    assert few.rewards.shape[1] == len(set(some)) == 2
+    other = TrialStore(6, longest=12)
+    other.load_state_dict(store.state_dict())
+    again = other.draw(99, torch_generator(0))
+    assert torch.equal(again[0].rewards, drawn.rewards)
+    assert again[2] == names
+    with pytest.raises(ValueError, match="must have 5 trials of 12 steps, got 6 trials of 12 steps"):
+        TrialStore(5, longest=12).load_state_dict(store.state_dict())
+    small = TrialStore(3, longest=12)
+    steps, mask = as_steps(_collect(agent))
+    small.add(steps, mask, list("abcd"))  # more than there is room for
+    drawn, _, names = small.draw(9, torch_generator(0))
+    assert sorted(names) == list("bcd")
+    sums = (steps.rewards * mask).sum(0).tolist()
+    assert dict(zip(names, drawn.rewards.sum(0).tolist(), strict=True)) == pytest.approx(
+        dict(zip("bcd", sums[1:], strict=True))
+    )
+    assert len(mask) > 2
+    small.add(steps.map(lambda part: part[:2]), mask[:2], list("efgh"))  # shorter than those that they overwrite
+    assert len(small.draw(9, torch_generator(0))[1]) == 2
+
+
+def test_beliefs_learn_from_earlier_trials_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, first, second = _agent(belief_replay=8, belief_trials=8), *(_collect(_agent(), seed) for seed in (3, 4))
+    agent.update(first)
+    other = _agent(belief_replay=8, belief_trials=8)
+    other.load_state_dict(copy.deepcopy(agent.state_dict()))
+    assert agent.update(second) == other.update(second)  # a run that resumes has the trials too
+    sums: list[float] = []
+    monkeypatch.setattr(
+        agent,
+        "belief_step",
+        lambda steps, mask, tasks: sums.append(float((steps.rewards * mask).sum())) or torch.zeros(2),
+    )
+    agent.update(second)  # the store holds 8: the second's trials twice, the first's no more
+    expected = [2 * float(second.rewards[second.mask].sum())] * 2
+    assert sums == pytest.approx(expected)
+    assert float(first.rewards[first.mask].sum()) != pytest.approx(expected[0] / 2)
 
 
 @pytest.mark.thorough

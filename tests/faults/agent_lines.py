@@ -145,6 +145,14 @@ FAULTS: list[Fault] = [
         ("self._beliefs_after(steps))[mask])", "self._beliefs_after(steps))[mask] * 0)"),
     ),
     *faults(
+        "agents/varibad/store.py",
+        _VARIBAD,
+        ("new[:, first:].cpu()", "new[:, : len(places)].cpu()"),
+        ("self._mask[:, places] = False", "pass"),
+        (") % self.capacity", ") % (self.capacity - 1)"),
+        ("self.num_added += len(tasks)", "self.num_added = len(tasks)"),
+    ),
+    *faults(
         "metarl/learning/adaptation_metrics.py",
         ("tests/test_adaptation_metrics.py",),
         ("returns = last.returns()[:, after]", "returns = last.returns()"),
