@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from metarl.agents.trials.context import CONTEXT
 from metarl.agents.varibad import Varibad
 from metarl.agents.varibad.elbo import Decoder, Target, decoding_errors
-from metarl.learning.trials import as_steps
+from metarl.learning.trials import as_steps, as_trials
 from metarl.runs.seeding import torch_generator
 from tests.agents.test_varibad import _agent, _collect
 
@@ -71,6 +72,29 @@ def test_bonuses_are_gone_at_the_end_of_the_run_and_never_observed() -> None:
     agent.updates = 0
     assert not torch.equal(agent.gains(experience), experience.rewards)
     assert torch.equal(agent.batch(experience).trials.rewards, agent.batch(_collect(agent)).trials.rewards)
+
+
+def test_novelty_is_that_of_the_observation_and_the_belief_after_the_step() -> None:
+    agent = _explorer()
+    agent.update(_collect(agent))
+    experience = _collect(agent, seed=4)
+    steps, mask = as_steps(experience)
+    acted_on = as_trials(experience).records[CONTEXT]  # beliefs at every step: those after the step before
+    novelty = agent.bonuses(steps)["novelty"]
+    assert agent._novelty is not None
+    for t in range(len(mask) - 1):
+        real = mask[t + 1]
+        state = torch.cat((agent.policy.fixed_features(steps.next_observations[t]), acted_on[t + 1]), -1)
+        torch.testing.assert_close(novelty[t][real], agent._novelty(state)[real].detach())
+
+
+def test_an_update_makes_its_own_steps_less_new() -> None:
+    agent = _explorer(belief_lr=1e-9)  # beliefs stay as they are
+    agent.update(_collect(agent))
+    steps, mask = as_steps(experience := _collect(agent, seed=4))
+    before = agent.bonuses(steps)["novelty"][mask].mean()
+    agent._learn_beliefs(experience)
+    assert agent.bonuses(steps)["novelty"][mask].mean() < 0.9 * before
 
 
 def test_what_was_visited_is_less_new() -> None:

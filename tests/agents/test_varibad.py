@@ -280,6 +280,28 @@ def test_beliefs_learn_from_earlier_trials_too(monkeypatch: pytest.MonkeyPatch) 
     assert float(first.rewards[first.mask].sum()) != pytest.approx(expected[0] / 2)
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_ppo_reads_the_beliefs_of_the_next_actions_if_they_are_learned_first(
+    first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, experiences = _agent(beliefs_first=first), []
+    batch = agent.batch
+    monkeypatch.setattr(agent, "batch", lambda experience: experiences.append(experience) or batch(experience))
+    monkeypatch.setattr(agent.policy, "see", lambda trials: None)  # new units would change beliefs too
+    experience = _collect(agent)
+    acted = experience.records[CONTEXT][experience.mask]
+
+    def beliefs(of: Trajectories) -> Tensor:
+        return of.records[CONTEXT][experience.mask]
+
+    torch.testing.assert_close(beliefs(agent._believed_anew(experience)), acted)
+    agent.update(experience)
+    (read,) = experiences
+    now = beliefs(agent._believed_anew(experience))
+    assert not torch.allclose(now, acted)  # the encoder has learned something
+    assert torch.allclose(beliefs(read), now) == first
+
+
 @pytest.mark.thorough
 def test_the_step_size_of_the_belief_is_annealed() -> None:
     agent, rates = _agent(belief_lr=1e-2, final_belief_lr=2e-3), []

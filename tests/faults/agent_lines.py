@@ -145,6 +145,14 @@ FAULTS: list[Fault] = [
         ("self._beliefs_after(steps))[mask])", "self._beliefs_after(steps))[mask] * 0)"),
     ),
     *faults(
+        "agents/varibad/varibad.py",
+        _VARIBAD,
+        ("if not self.config.beliefs_first:", "if True:"),
+        ("2 * posteriors.log_std), -1)[:-1]", "2 * posteriors.log_std), -1)[1:]"),
+        ("contexts.transpose(0, 1)[mask.T]", "contexts[mask]"),
+        ("if config.belief_replay:", "if False:"),
+    ),
+    *faults(
         "agents/varibad/store.py",
         _VARIBAD,
         ("new[:, first:].cpu()", "new[:, : len(places)].cpu()"),
