@@ -24,6 +24,7 @@ def varibad(rl2: Rl2Config, policy: BeliefPolicyConfig) -> VaribadConfig:
         backprop_steps=None,
         belief_updates=8,
         belief_trials=32,
+        beliefs_first=True,
         num_posteriors=50,
         num_decoded=50,
     )
