@@ -72,7 +72,7 @@ class VaribadConfig(TrialPpoConfig):
         belief_lr: Adam step size of the encoder and the decoders.
         final_belief_lr: Adam step size of the encoder and the decoders at the end of the run, reached linearly;
             None for no change.
-        belief_updates: Adam steps of the encoder and the decoders after each PPO update.
+        belief_updates: Adam steps of the encoder and the decoders with each PPO update.
         belief_trials: Number of trials that each of these steps learns from.
         belief_replay: Number of the latest trials that the encoder and the decoders learn from; 0 for those of the
             last collection alone, by which they forget what it does not show.
@@ -160,6 +160,8 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             set_step_size(self.belief_optimizer, rate)
             if not self.config.beliefs_first:
                 return super().update(experience) | self._learn_beliefs(experience)
+            # Bonuses are for what was new when it was met, so that they are known before the encoder learns of it.
+            experience = replace(experience, records=experience.records | {"gain": self.gains(experience)})
             metrics = self._learn_beliefs(experience)
             return super().update(self._believed_anew(experience)) | metrics
 
@@ -175,6 +177,8 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
 
     def gains(self, experience: Trajectories) -> Tensor:
         """The numbers whose sum over a trial is maximised, [task, episode, time], with HyperX's bonuses."""
+        if "gain" in experience.records:
+            return experience.records["gain"]
         gains = super().gains(experience)
         coefs = {
             name: self._now(coef, 0.0)

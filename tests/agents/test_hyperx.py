@@ -88,6 +88,22 @@ def test_novelty_is_that_of_the_observation_and_the_belief_after_the_step() -> N
         torch.testing.assert_close(novelty[t][real], agent._novelty(state)[real].detach())
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_bonuses_are_for_what_was_new_before_the_update(first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = _explorer(beliefs_first=first)
+    agent.update(_collect(agent))
+    experience, before = _collect(agent, seed=4), copy.deepcopy(agent.state_dict())
+    expected = agent.gains(experience)
+    assert not torch.equal(expected, experience.rewards)
+    agent.load_state_dict(before)
+    read: list[Tensor] = []
+    gains = agent.gains
+    monkeypatch.setattr(agent, "gains", lambda of: read.append(gains(of)) or read[-1])
+    agent.update(experience)
+    assert len(read) == 1 + first  # PPO reads what was made first
+    assert torch.equal(read[-1], expected)
+
+
 def test_an_update_makes_its_own_steps_less_new() -> None:
     agent = _explorer(belief_lr=1e-9)  # beliefs stay as they are
     agent.update(_collect(agent))
