@@ -3,6 +3,9 @@
 Beliefs that learn from the last collection alone forget what it does not show. Where rewards are rare, a policy
 that misses them leaves a batch of zeros, from which the decoder learns that there are none; beliefs then tell
 nothing, and the policy misses rewards more often.
+
+Unlike the replay of `metarl.learning.replay` it lies in the checkpoint, and not in a file that grows with every
+step: agents that learn from their last trials take many more steps than those with a replay.
 """
 
 from collections.abc import Sequence
@@ -34,8 +37,8 @@ class TrialStore:
         """Store trials; of more than there is room for, the last ones.
 
         Args:
-            steps: Steps of the trials, [time, trial, ...].
-            mask: True for real steps, [time, trial].
+            steps: Steps of the trials, [time, trial, ...], on the CPU.
+            mask: True for real steps, [time, trial], on the CPU.
             tasks: Task of each trial, for messages.
         """
         first = max(0, len(tasks) - self.capacity)
@@ -45,12 +48,12 @@ class TrialStore:
             self._steps = steps.map(lambda part: part.new_zeros(self.longest, self.capacity, *part.shape[2:]))
 
         def copy(stored: Tensor, new: Tensor) -> Tensor:
-            return stored[:time].index_copy_(1, places, new[:, first:].cpu())
+            return stored[:time].index_copy_(1, places, new[:, first:])
 
         for stored, new in zip(self._steps, steps, strict=True):
             map_observations(copy, stored, new)
         self._mask[:, places] = False
-        self._mask[:time, places] = mask[:, first:].cpu()
+        self._mask[:time, places] = mask[:, first:]
         for place, task in zip(places.tolist(), tasks[first:], strict=True):
             self.tasks[place] = str(task)
         self.num_added += len(tasks)

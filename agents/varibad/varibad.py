@@ -238,16 +238,20 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             self._novelty.learn(self._hyperstates(steps, self._beliefs_after(steps))[mask])
         sums = torch.zeros(2, device=self._device)
         for _ in range(self.config.belief_updates):
-            if self._trials is not None:
-                stored, real, named = self._trials.draw(self.config.belief_trials, self._latent_noise)
-                sums += self.belief_step(stored.map(self._on_device), self._on_device(real), named)
-                continue
-            order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]
-            chosen = partial(torch.index_select, dim=1, index=order.to(self._device))
-            tasks = [experience.tasks[index] for index in order.tolist()]
-            sums += self.belief_step(steps.map(chosen), chosen(mask), tasks)
+            sums += self.belief_step(*self._draw_trials(steps, mask, experience.tasks))
         error, kl = (sums / self.config.belief_updates).tolist()
         return {"loss/decoding": error, "belief/kl": kl}
+
+    def _draw_trials(
+        self, steps: TrialSteps, mask: Tensor, tasks: Sequence[object]
+    ) -> tuple[TrialSteps, Tensor, Sequence[object]]:
+        """Trials that a step of the belief learns from: of the store if there is one, else of the last collection."""
+        if self._trials is not None:
+            stored, real, named = self._trials.draw(self.config.belief_trials, self._latent_noise)
+            return stored.map(self._on_device), self._on_device(real), named
+        order = torch.randperm(mask.shape[1], generator=self._latent_noise)[: self.config.belief_trials]
+        chosen = partial(torch.index_select, dim=1, index=order.to(self._device))
+        return steps.map(chosen), chosen(mask), [tasks[index] for index in order.tolist()]
 
     def belief_step(self, steps: TrialSteps, mask: Tensor, tasks: Sequence[object]) -> Tensor:
         """One Adam step on the lower bound; mean squared error of a decoded step, and KL of a trial in nats, [2].

@@ -12,6 +12,7 @@ import pytest
 from metarl.experiments.cli import main
 from metarl.runs.checkpoint import CHECKPOINT, PREVIOUS
 from tests.chaos.forked import command, fork
+from tests.experiments.tiny import SMALL
 
 TINY = [
     "--horizon", "6",
@@ -102,9 +103,18 @@ def test_evaluate_can_have_other_horizons_than_training(trained: Path, tmp_path:
 def test_an_agent_with_replay_is_evaluated_on_other_horizons_too(tmp_path: Path) -> None:
     """The replay has room for trials of the horizon that it was trained with."""
     folder, out = tmp_path / "run", tmp_path / "result.json"
-    tiny = ["--horizon", "4", "--training.iterations", "1", "--training.meta-batch-size", "2"]
-    tiny += ["--agent.num-updates", "1", "--evaluation.num-tasks", "2", "--evaluation.num-episodes", "2"]
-    assert main(["train", "memory-sac", "--benchmark", "point", "--out", str(folder), *tiny]) == 0
+    words = [
+        "train",
+        "memory-sac",
+        "--benchmark",
+        "point",
+        *SMALL,
+        "--agent.num-updates",
+        "1",
+        "--out",
+        str(folder),
+    ]
+    assert main([*words, "--evaluation.num-tasks", "2", "--evaluation.num-episodes", "2"]) == 0
     assert main(["evaluate", str(folder), "--horizon", "9", "--json", str(out)]) == 0
     assert json.loads(out.read_text())["horizon"] == 9
 

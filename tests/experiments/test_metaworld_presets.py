@@ -25,6 +25,7 @@ from metarl.experiments.presets.metaworld import METAWORLD
 from metarl.experiments.presets.table import preset
 from metarl.runs.seeding import streams
 from metarl.tasks import Task
+from tests.experiments.tiny import SMALL
 
 
 def tiny(experiment: Experiment) -> Experiment:
@@ -95,19 +96,9 @@ def test_a_curve_is_split_by_environment() -> None:
 @pytest.mark.parametrize("split", ["test", "train"])
 def test_an_evaluation_shows_every_environment(split: str, tmp_path: Path, capsys: Any) -> None:
     run = tmp_path / "run"
-    small = [
-        "--training.iterations",
-        "1",
-        "--training.meta-batch-size",
-        "2",
-        "--horizon",
-        "4",
-        "--num-threads",
-        "1",
-    ]
     agent = ["--agent.adaptation.num-episodes", "2", "--training.evaluate-every", "0"]
     evaluation = ["--evaluation.num-tasks", "2", "--evaluation.num-episodes", "2"]
-    assert main(["train", "ml10-promp", *small, *agent, *evaluation, "--out", str(run)]) == 0
+    assert main(["train", "ml10-promp", *SMALL, *agent, *evaluation, "--out", str(run)]) == 0
     capsys.readouterr()
     result = tmp_path / "result.json"
     words = ["--split", split, "--num-tasks", "5", "--num-episodes", "2", "--json", str(result)]

@@ -31,6 +31,7 @@ from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConf
 from metarl.runs.checkpoint import CHECKPOINT, INITIAL, load_checkpoint
 from metarl.runs.warm_start import weights_of, without_parts
 from metarl.training import EvaluationConfig, TrainingConfig
+from tests.experiments.tiny import SMALL
 
 POLICY, ADAPTATION = PolicyConfig(hidden_sizes=(8,)), AdaptationConfig(num_episodes=2)
 AGENTS = {
@@ -211,17 +212,7 @@ def test_a_part_that_one_run_lacks_can_be_left_out_by_its_name(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """VariBAD with HyperX's bonuses has networks that it has not without them."""
-    sizes = [
-        "--training.iterations",
-        "1",
-        "--training.meta-batch-size",
-        "2",
-        "--horizon",
-        "4",
-        "--num-threads",
-        "1",
-    ]
-    words = ["train", "varibad", "--benchmark", "point", *sizes, "--evaluation.num-tasks", "2"]
+    words = ["train", "varibad", "--benchmark", "point", *SMALL, "--evaluation.num-tasks", "2"]
     source, run = tmp_path / "source", tmp_path / "run"
     assert main([*words, "--agent.novelty-coef", "0.5", "--out", str(source)]) == 0
     capsys.readouterr()
@@ -243,8 +234,7 @@ def test_weights_that_would_mean_something_else_are_refused(
     agent: str, changes: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The shapes are the same, so that only the settings tell."""
-    words = ["train", agent, "--benchmark", "point", "--horizon", "4", "--training.iterations", "1"]
-    words += ["--training.meta-batch-size", "2", "--evaluation.num-tasks", "2", "--num-threads", "1"]
+    words = ["train", agent, "--benchmark", "point", *SMALL, "--evaluation.num-tasks", "2"]
     words += ["--agent.num-updates", "1"] if agent == "memory-sac" else []
     source = tmp_path / "source"
     assert main([*words, "--out", str(source)]) == 0

@@ -1,4 +1,4 @@
-"""Words of the smallest training that makes a whole run."""
+"""Words of the smallest trainings that make a whole run."""
 
 TINY = [
     "--training.iterations", "1",
@@ -10,3 +10,11 @@ TINY = [
     "--evaluation.num-episodes", "2",
     "--num-threads", "1",
 ]  # fmt: skip
+
+SMALL = [
+    "--training.iterations", "1",
+    "--training.meta-batch-size", "2",
+    "--horizon", "4",
+    "--num-threads", "1",
+]  # fmt: skip
+"""Words of a small run of any agent."""

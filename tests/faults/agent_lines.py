@@ -155,7 +155,7 @@ FAULTS: list[Fault] = [
     *faults(
         "agents/varibad/store.py",
         _VARIBAD,
-        ("new[:, first:].cpu()", "new[:, : len(places)].cpu()"),
+        ("new[:, first:])", "new[:, : len(places)])"),
         ("self._mask[:, places] = False", "pass"),
         (") % self.capacity", ") % (self.capacity - 1)"),
         ("self.num_added += len(tasks)", "self.num_added = len(tasks)"),
