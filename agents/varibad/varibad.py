@@ -245,7 +245,7 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
     def _draw_trials(
         self, steps: TrialSteps, mask: Tensor, tasks: Sequence[object]
     ) -> tuple[TrialSteps, Tensor, Sequence[object]]:
-        """Trials that a step of the belief learns from: of the store if there is one, else of the last collection."""
+        """Trials for a step of the belief: of the store if there is one, else of the last collection."""
         if self._trials is not None:
             stored, real, named = self._trials.draw(self.config.belief_trials, self._latent_noise)
             return stored.map(self._on_device), self._on_device(real), named
