@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+from metarl.experiments.console import Waiting
 from metarl.experiments.fewshot.configuration import (
     FewshotExperiment,
     data_name,
@@ -14,7 +15,7 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
-from metarl.fewshot.data.class_tasks import ImageClasses, SplitName
+from metarl.fewshot.data.class_tasks import ClassTasks, ImageClasses, SplitName
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
 from metarl.fewshot.data.mixed import MixedData
@@ -23,7 +24,7 @@ from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.fine_tuning import FineTuning, choose_inner_lr
 from metarl.fewshot.metric import is_transductive
 from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
-from metarl.fewshot.sources import DataConfig, OtherSizes, Sources
+from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, on_examples_read
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report
 from metarl.nets.devices import make_device
@@ -133,7 +134,14 @@ class FewshotRun(Run):
 
     def episodes(self) -> Sources:
         """The sources of its tasks."""
-        return self.data.make(make_device(self.experiment.device))
+        if not isinstance(self.data, ClassTasks):
+            return self.data.make(make_device(self.experiment.device))
+        with Waiting("reading examples") as waiting:
+            token = on_examples_read.set(waiting.progress)
+            try:
+                return self.data.make(make_device(self.experiment.device))
+            finally:
+                on_examples_read.reset(token)
 
     def classes(self, split: SplitName) -> ClassSource:
         """The source of the tasks of a split's classes.

@@ -1,6 +1,8 @@
 """Few-shot tasks before they are drawn: their sizes, their sources, and the configuration of both."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Literal, NamedTuple, Self
 
 import torch
@@ -9,6 +11,9 @@ from metarl.fewshot.episodes import EpisodeSource
 
 TaskKind = Literal["classification", "regression"]
 TrainLabels = Literal["task", "class"]
+
+on_examples_read: ContextVar[Callable[[int, int], None] | None] = ContextVar("on_examples_read", default=None)
+"""Function that is called with the numbers of examples that are read and of all, while data are read."""
 
 
 class OtherSizes(NamedTuple):

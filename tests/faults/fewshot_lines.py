@@ -16,7 +16,7 @@ _FUNCTIONAL = (
     "tests/fewshot/test_learners.py",
 )
 _DATA = ("tests/fewshot/test_data.py", "tests/fewshot/test_sources.py", "tests/fewshot/test_experiments.py")
-_IMAGES = ("tests/fewshot/test_images.py",)
+_IMAGES = ("tests/fewshot/test_images.py", "tests/fewshot/test_division.py")
 _EVALUATION = (
     "tests/fewshot/test_metric_learners.py",
     "tests/fewshot/test_learners.py",
@@ -323,16 +323,16 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _DATA,
         [
             (
-                "            self.episodes.train,\n            self.augmentation,",
-                "            self.episodes.held_out,\n            self.augmentation,",
+                "            self.episodes.train,\n            self.distorted,",
+                "            self.episodes.held_out,\n            self.distorted,",
             ),
             ("self.train_shots or self.num_shots", "self.num_shots"),
             ("ways, episodes.train_ways, episodes.train_labels, equal)", "ways)"),
             (
                 'self.episodes.held_out,\n                "none",',
-                "self.episodes.held_out,\n                self.augmentation,",
+                "self.episodes.held_out,\n                self.distorted,",
             ),
-            ("folder=sizes.folder or self.folder)", "folder=self.folder)"),
+            ("{} if sizes.folder is None else {self.place: sizes.folder}", "{}"),
             (
                 "train_ways=train_ways,\n            train_shots=train_shots,\n",
                 "train_ways=None,\n            train_shots=None,\n",
@@ -370,7 +370,17 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         _IMAGES,
         [
             ("        if place in places:", "        if False:"),
+            ("images[number] = decode(files[number])", "images[thread] = decode(files[number])"),
+            ("(state := path.stat()).st_size, state.st_mtime_ns", "0, 0"),
+            ("colour=self.colour, invert=self.invert, crop=self.crop)", "colour=self.colour)"),
+        ],
+    ),
+    "data/division.py": (
+        _IMAGES,
+        [
             ("            if name in split_of:", "            if False:"),
+            ("if split_of.setdefault(label, split) != split:", "if False:"),
+            ("np.random.default_rng(seed)", "np.random.default_rng(0)"),
         ],
     ),
     "evaluation.py": (

@@ -17,7 +17,8 @@ from torch import Tensor
 from metarl.fewshot.data.augmentation import Augmentation, Distortion
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.decoding import decode_image
-from metarl.fewshot.data.images import read_class_folders, read_split
+from metarl.fewshot.data.division import read_split
+from metarl.fewshot.data.images import read_class_folders
 from metarl.fewshot.data.omniglot import EVALUATION_ALPHABETS, VALIDATION_ALPHABETS, read_omniglot, split_names
 from metarl.fewshot.data.sinusoids import Harmonics, Sinusoids
 from metarl.fewshot.episodes import Episodes
@@ -393,8 +394,8 @@ def test_a_bad_split_file_names_the_class(birds: Path) -> None:
         read_class_folders(images, _split(birds, train=["owl"], test=["gull"]))
     with pytest.raises(ValueError, match="names the class 'gull' twice, in train and in test"):
         read_split(_split(birds, train=["gull"], test=["gull"]))
-    with pytest.raises(ValueError, match="test names no classes"):
-        read_split(_split(birds, train=["gull"], test=[]))
+    with pytest.raises(ValueError, match="train names no classes"):
+        read_split(_split(birds, train=[], test=["gull"]))
     with pytest.raises(ValueError, match=r'expected \{"train": '):
         read_split(_split(birds, training=["gull"]))
     (birds / "split.json").write_text("gull, crow")

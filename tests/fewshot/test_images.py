@@ -19,7 +19,8 @@ from torch import Tensor
 
 from metarl.fewshot.data import decoding
 from metarl.fewshot.data.decoding import decode_image, image_names, read_archive, read_image_file
-from metarl.fewshot.data.images import read_class_folders, read_split
+from metarl.fewshot.data.division import read_split
+from metarl.fewshot.data.images import read_class_folders
 from metarl.fewshot.data.omniglot import read_omniglot
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from metarl.envs.dynamics.files import load_family
-from metarl.fewshot.data.images import read_split
+from metarl.fewshot.data.division import read_split
 from metarl.runs import reading
 from metarl.runs.reading import read_json, read_yaml, shorten
 from metarl.tasks import Parameter, TaskEnv, TaskFamily, load_tasks

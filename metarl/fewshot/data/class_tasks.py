@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
-from typing import Literal, NamedTuple, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor
@@ -101,52 +101,42 @@ class EpisodesConfig:
         )
 
 
-@dataclass(frozen=True)
-class ImageClasses(DataConfig):
-    """Square images by class, of which some classes are trained on and others held out.
+class ClassTasks(DataConfig):
+    """Tasks of classes, of which some are trained on and others held out: the base of frozen dataclasses.
 
     Attributes:
-        folder: Folder of the images.
         episodes: Ways, shots and queries of the tasks.
-        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
-            and perhaps mirrored alike and so become other classes; or of images, bent too, and of all classes of a
-            task alike, which leaves them as hard to tell apart.
-        size: Width of the square images, in pixels.
     """
 
-    folder: str
-    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
-    augmentation: Augmented = "none"
-    size: int = 28
-
-    def __post_init__(self) -> None:
-        check_counts(self, "size", most=MAX_SIZE)
-
-    num_channels = 1
+    episodes: EpisodesConfig
+    place: ClassVar[str] = "folder"
+    """Name of the field that says where the data are read from."""
 
     @property
-    def tasks(self) -> TaskSpec:
-        """Classification of square images."""
-        shape = (self.num_channels, self.size, self.size)
-        episodes = self.episodes
-        ways, equal = episodes.num_ways, episodes.unequal == "none"
-        return TaskSpec("classification", shape, ways, episodes.train_ways, episodes.train_labels, equal)
+    @abstractmethod
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+
+    @property
+    def distorted(self) -> Augmented:
+        """Random distortion of training examples."""
+        return "none"
 
     @abstractmethod
     def read(self, device: torch.device) -> tuple[ClassData, Splits]:
         """The classes to train on, and those of every split to evaluate on.
 
         Raises:
-            ValueError: if images are missing or damaged.
+            ValueError: if examples are missing or damaged.
         """
 
-    def decode(self, content: bytes, name: str) -> Tensor:
-        """The image of a file's content as training has it, bytes [channel, size, size].
-
-        Raises:
-            ValueError: if it is no image; the message has its name.
-        """
-        return decode_image(content, name, self.size, colour=self.num_channels == 3)
+    @property
+    def tasks(self) -> TaskSpec:
+        """Classification of examples of one shape."""
+        episodes = self.episodes
+        ways, equal = episodes.num_ways, episodes.unequal == "none"
+        shape = self.input_shape
+        return TaskSpec("classification", shape, ways, episodes.train_ways, episodes.train_labels, equal)
 
     def make(self, device: torch.device) -> Sources:
         """Training episodes, augmented as configured, and plain ones from every split that has classes."""
@@ -199,7 +189,7 @@ class ImageClasses(DataConfig):
             "train",
             train,
             self.episodes.train,
-            self.augmentation,
+            self.distorted,
             within=within == "all",
             unequal=unequal == "all",
             labels=self.episodes.train_labels,
@@ -229,4 +219,48 @@ class ImageClasses(DataConfig):
             train_shots=train_shots,
             train_queries=train_queries,
         )
-        return replace(self, episodes=episodes, folder=sizes.folder or self.folder)
+        place = {} if sizes.folder is None else {self.place: sizes.folder}
+        resized: Any = self  # subclasses are dataclasses
+        return cast(Self, replace(resized, episodes=episodes, **place))
+
+
+@dataclass(frozen=True)
+class ImageClasses(ClassTasks):
+    """Square images by class, of which some classes are trained on and others held out.
+
+    Attributes:
+        folder: Folder of the images.
+        episodes: Ways, shots and queries of the tasks.
+        augmentation: Random distortion of training images, or of classes too, whose images are all turned, sheared
+            and perhaps mirrored alike and so become other classes; or of images, bent too, and of all classes of a
+            task alike, which leaves them as hard to tell apart.
+        size: Width of the square images, in pixels.
+    """
+
+    folder: str
+    episodes: EpisodesConfig = field(default_factory=EpisodesConfig)
+    augmentation: Augmented = "none"
+    size: int = 28
+
+    def __post_init__(self) -> None:
+        check_counts(self, "size", most=MAX_SIZE)
+
+    num_channels = 1
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height and width."""
+        return self.num_channels, self.size, self.size
+
+    @property
+    def distorted(self) -> Augmented:
+        """Random distortion of training images."""
+        return self.augmentation
+
+    def decode(self, content: bytes, name: str) -> Tensor:
+        """The image of a file's content as training has it, bytes [channel, size, size].
+
+        Raises:
+            ValueError: if it is no image; the message has its name.
+        """
+        return decode_image(content, name, self.size, colour=self.num_channels == 3)

@@ -79,9 +79,14 @@ class ClassData:
             raise ValueError(f"unknown class {unknown[0]!r}; there are {len(places)}, such as {self.names[0]!r}")
         starts, counts = self.starts.tolist(), self.counts.tolist()
         chosen = [places[name] for name in names]
-        rows = [torch.arange(starts[c], starts[c] + counts[c]) for c in chosen]
-        picked = torch.cat(rows) if rows else torch.empty(0, dtype=torch.int64)
-        return ClassData(tuple(names), self.examples[picked.to(self.examples.device)], self.counts[chosen])
+        first = chosen[0] if chosen else 0
+        if chosen == list(range(first, first + len(chosen))):  # neighbours are not copied
+            place = starts[first] if chosen else 0
+            examples = self.examples[place : place + sum(counts[c] for c in chosen)]
+        else:
+            rows = torch.cat([torch.arange(starts[c], starts[c] + counts[c]) for c in chosen])
+            examples = self.examples[rows.to(self.examples.device)]
+        return ClassData(tuple(names), examples, self.counts[chosen])
 
     def with_at_least(self, num_examples: int) -> "ClassData":
         """The classes that have so many examples or more."""

@@ -29,7 +29,14 @@ MAX_ARCHIVE_BYTES = 10_000_000_000
 
 
 def decode_image(
-    data: bytes, name: str, size: int, *, colour: bool, invert: bool = False, antialias: bool = True
+    data: bytes,
+    name: str,
+    size: int,
+    *,
+    colour: bool,
+    invert: bool = False,
+    antialias: bool = True,
+    crop: bool = False,
 ) -> Tensor:
     """Decode and resize an image to bytes [channel, size, size].
 
@@ -43,6 +50,7 @@ def decode_image(
         colour: Whether there are three channels instead of one.
         invert: Whether white becomes 0.
         antialias: Whether images shrink by Lanczos's filter instead of taking the nearest pixel.
+        crop: Whether the middle square is taken of an image that is not square; otherwise it is squashed.
 
     Raises:
         ValueError: if the file is damaged, of another format or too large; the message names it.
@@ -64,6 +72,10 @@ def decode_image(
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ValueError(f"{name} is damaged: {reason or type(error).__name__}") from error
+    if crop and image.width != image.height:
+        width = min(image.size)
+        left, top = (image.width - width) // 2, (image.height - width) // 2
+        image = image.crop((left, top, left + width, top + width))
     if image.size != (size, size):
         # An image of one bit per pixel is one of eight by now: of one bit Pillow silently takes the nearest pixel.
         image = image.resize((size, size), Image.Resampling.LANCZOS if antialias else Image.Resampling.NEAREST)
