@@ -17,19 +17,31 @@ DATA: Mapping[str, str] = {
     "harmonics": "harmonic",
     "omniglot": "omniglot",
     "class-folders": "class-folders",
+    "table": "table",
 }
 """Names of data, and what the names of their presets begin with."""
-_LIKE = {"harmonics": "sinusoids", "class-folders": "omniglot"}
+_LIKE = {"harmonics": "sinusoids", "class-folders": "omniglot", "table": "omniglot"}
 """Data whose presets have the settings of learners that a data's own presets lack."""
 _OF_OMNIGLOT = ("lake", "protonet-mixed")
 """Presets of ways to draw Omniglot's tasks, and not of a learner."""
+_OF_IMAGES = (
+    "relation",
+    "adml",
+    "matching-full-context",
+    "optimal-transport",
+    "protonet-augmented",
+    "protonet-compact",
+    "ridge-resnet12",
+)
+"""Learners whose settings are for images alone."""
 
 
 def learners_of(data: str) -> list[str]:
     """Names of the learners of data: those of its presets, and of the presets of data like it."""
     own = _learners(data)
     others = _learners(_LIKE[data]) if data in _LIKE else []
-    return [*own, *(name for name in others if name not in own and name not in _OF_OMNIGLOT)]
+    left_out = (*_OF_OMNIGLOT, *(_OF_IMAGES if data == "table" else ()))
+    return [*own, *(name for name in others if name not in own and name not in left_out)]
 
 
 def fewshot_settings(learner: str, data: str) -> tuple[str, FewshotExperiment]:
@@ -37,7 +49,7 @@ def fewshot_settings(learner: str, data: str) -> tuple[str, FewshotExperiment]:
 
     Args:
         learner: Name of the learner, such as maml or protonet.
-        data: Name of the data: sinusoids, harmonics, omniglot or class-folders.
+        data: Name of the data: sinusoids, harmonics, omniglot, class-folders or table.
 
     Raises:
         ValueError: if there is no such learner of the data.

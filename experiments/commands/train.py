@@ -29,7 +29,7 @@ EXPERIMENT is one of
                               with settings for the benchmark's kind; of `metarl list
                               benchmarks`, a YAML family, or FILE.py:FAMILY of your own
   LEARNER --benchmark DATA    few-shot learners on sinusoids, harmonics, omniglot or
-                              class-folders: {_LEARNERS}
+                              class-folders or table: {_LEARNERS}
   FILE.py:NAME, module:NAME   an Experiment of your own, or a function that returns one
 
 `metarl train EXPERIMENT --help` describes an experiment's fields."""

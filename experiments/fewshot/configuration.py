@@ -12,6 +12,7 @@ from metarl.fewshot.data.images import ClassFolderData
 from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.data.omniglot import OmniglotData
 from metarl.fewshot.data.sinusoids import HarmonicData, SinusoidData
+from metarl.fewshot.data.tables import TableData
 from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup, ModuleLearner
 from metarl.fewshot.learners.adml import AdmlConfig
@@ -66,6 +67,7 @@ _TAGS: codec.Tags = {
         "harmonics": HarmonicData,
         "omniglot": OmniglotData,
         "class-folders": ClassFolderData,
+        "table": TableData,
         "mixed": MixedData,
     },
     "algorithm": {

@@ -15,6 +15,7 @@ from metarl.experiments.presets.omniglot import OMNIGLOT
 from metarl.experiments.presets.point import POINT
 from metarl.experiments.presets.preset import FewshotPresets, Preset, Presets
 from metarl.experiments.presets.sinusoids import SINUSOIDS
+from metarl.experiments.presets.tables import TABLES
 from metarl.experiments.presets.tabular import TABULAR
 from metarl.experiments.presets.tmaze import TMAZE
 
@@ -34,6 +35,7 @@ FEWSHOT_FAMILIES: Mapping[str, FewshotPresets] = {
     "few-shot, sinusoids": SINUSOIDS,
     "few-shot, Omniglot": OMNIGLOT,
     "few-shot, folders of images": CLASS_FOLDERS,
+    "few-shot, tables of features": TABLES,
 }
 
 RL_PRESETS: Presets = {name: preset for family in RL_FAMILIES.values() for name, preset in family.items()}

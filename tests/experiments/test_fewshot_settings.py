@@ -26,10 +26,13 @@ def test_every_preset_is_the_settings_of_its_learner_and_data() -> None:
     assert all(by_name[name] == preset.configuration for name, preset in FEWSHOT_PRESETS.items())
 
 
-@pytest.mark.parametrize("data", ["harmonics", "class-folders"])
+@pytest.mark.parametrize("data", ["harmonics", "class-folders", "table"])
 def test_data_without_presets_of_a_learner_take_those_of_data_like_them(data: str) -> None:
-    like = {"harmonics": "sinusoids", "class-folders": "omniglot"}[data]
+    like = {"harmonics": "sinusoids", "class-folders": "omniglot", "table": "omniglot"}[data]
     not_learners = {"lake", "protonet-mixed"} if like == "omniglot" else set()  # ways to draw Omniglot's tasks
+    if data == "table":  # which holds no images
+        not_learners |= {"relation", "adml", "matching-full-context", "optimal-transport"}
+        not_learners |= {"protonet-augmented", "protonet-compact", "ridge-resnet12"}
     assert set(learners_of(data)) >= set(learners_of(like)) - not_learners
     for learner in set(learners_of(like)) - not_learners:
         _, made = fewshot_settings(learner, data)
@@ -66,12 +69,15 @@ def test_a_name_of_both_kinds_is_told_apart_by_its_benchmark() -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["protonet"], "`metarl train protonet --benchmark omniglot`; data: omniglot, class-folders"),
+        (["protonet"], "`metarl train protonet --benchmark omniglot`; data: omniglot, class-folders, table"),
         (
             ["protonet", "--benchmark", "sinusoids"],
             "protonet cannot be trained on sinusoids; learners of it:",
         ),
-        (["protonet", "--benchmark", "point"], "protonet is a few-shot learner, of omniglot, class-folders; got"),
+        (
+            ["protonet", "--benchmark", "point"],
+            "protonet is a few-shot learner, of omniglot, class-folders, table; got",
+        ),
         (["rl2", "--benchmark", "omniglot"], "rl2 cannot be trained on omniglot; learners of it: "),
     ],
 )

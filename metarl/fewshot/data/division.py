@@ -18,6 +18,8 @@ from metarl.runs.reading import read_json, read_text, shorten
 
 NAMES = {"train": ("train",), "validation": ("validation", "val", "valid"), "test": ("test",)}
 """Names of each split in files and folders."""
+MINI_IMAGENET_SHARES = (0.64, 0.16, 0.2)
+"""Shares of miniImageNet's classes in training, validation and test."""
 MAX_CSV_BYTES = 2**30
 _SPLIT = 'expected {"train": [class, ...], "validation": [...], "test": [...]}'
 _CSV = 'expected rows "filename,label" below a line that says so'

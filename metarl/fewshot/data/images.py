@@ -21,6 +21,7 @@ from metarl.fewshot.data.class_tasks import SPLITS, ImageClasses, Splits
 from metarl.fewshot.data.classes import ClassData
 from metarl.fewshot.data.decoding import SUFFIXES, decode_image, image_names, read_image_file
 from metarl.fewshot.data.division import (
+    MINI_IMAGENET_SHARES,
     check_shares,
     divide,
     read_split,
@@ -33,8 +34,6 @@ from metarl.runs.cores import usable_cores
 
 Members = dict[str, list[Path]]
 """The images of every class, by its name."""
-MINI_IMAGENET_SHARES = (0.64, 0.16, 0.2)
-"""Shares of miniImageNet's classes in training, validation and test."""
 _VERSION = 1  # of what a file of decoded images holds
 
 
