@@ -431,9 +431,9 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     "learners/support_vectors.py": (
         _CLOSED,
         [
-            ("residual = (gram - gram.detach()) @ duals", "residual = (gram - gram) @ duals"),
-            ("bound = margin_weight * members", "bound = 2 * margin_weight * members"),
-            ("fixed = gram + 1e-8 * size", "fixed = gram + 1e-1 * size"),
+            ("(gram - gram.detach()) @ duals", "(gram - gram) @ duals"),
+            ("slack = members - duals", "slack = 2 * members - duals"),
+            ("(1e-5 * share).clamp_max(1e-8)", "(1e-1 * share)"),
         ],
     ),
     "learners/mahalanobis.py": (

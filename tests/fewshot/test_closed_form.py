@@ -159,6 +159,52 @@ def test_the_machine_is_the_optimum_that_scipy_finds(margin_weight: float) -> No
         assert np.allclose(x.T @ duals[task].numpy(), x.T @ best.x.reshape(y.shape), atol=2e-3)
 
 
+def _overlapping(size: float) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(4, 25, 6, generator=generator).double() + 0.3 * torch.arange(5).repeat(5).unsqueeze(1)
+    return size * features.relu(), one_hot(torch.arange(5).repeat(4, 5), features)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 100.0])
+def test_a_machine_reaches_the_bound_of_its_dual_at_any_scale(size: float) -> None:
+    # By weak duality no weights are better than the dual's value: where both agree, they are optimal.
+    features, members = _overlapping(size)
+    duals = svm_duals(features @ features.transpose(1, 2), members, 0.1)
+    weights = features.transpose(1, 2) @ duals
+    outputs = features @ weights
+    violations = (outputs + 1 - members).amax(2) - (outputs * members).sum(2)
+    assert (violations > 0.1).any()  # the classes overlap
+    squares = weights.square().sum((1, 2)) / 2
+    dual = (duals * members).sum((1, 2)) - squares
+    assert torch.allclose(squares + 0.1 * violations.sum(1), dual, rtol=2e-5, atol=0)
+
+
+def test_a_machine_of_large_features_is_that_of_small_ones_with_as_hard_a_margin() -> None:
+    features, members = _overlapping(1.0)
+    duals = svm_duals(features @ features.transpose(1, 2), members, 1e5)
+    expected = features @ (features.transpose(1, 2) @ duals)
+    for size in (1e3, 3e3, 1e4, 1e8):  # at 3000 all was NaN
+        large = (size * features).requires_grad_()
+        hard = svm_duals(large @ large.transpose(1, 2), members, 0.1 if size == 1e3 else 1e6)
+        outputs = large @ (large.transpose(1, 2) @ hard)
+        (gradient,) = torch.autograd.grad(outputs.square().sum(), large)
+        assert bool(gradient.isfinite().all())
+        assert float(gradient.abs().max()) > 0
+        if size == 1e3:
+            assert torch.allclose(outputs, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1.0, 300.0])
+def test_gradients_through_a_machine_are_right_at_any_scale(size: float) -> None:
+    members = one_hot(TARGETS, torch.empty(0).double())
+
+    def outputs(features: Tensor) -> Tensor:
+        large = size * features
+        return large @ (large.transpose(1, 2) @ svm_duals(large @ large.transpose(1, 2), members, 0.1))
+
+    assert torch.autograd.gradcheck(outputs, _features(0, 6, 2).requires_grad_(), eps=1e-4, atol=5e-3)
+
+
 def test_a_machine_separates_with_the_widest_margin() -> None:
     # Two classes on a line at -1 and 3: w_1 - w_0 is the shortest with (w_1 - w_0)(3 - (-1)) >= 2 without a bias,
     # each example by itself: (w_0 - w_1) x >= 1 at -1, (w_1 - w_0) x >= 1 at 3. The first binds: w_1 - w_0 = 1.

@@ -23,9 +23,13 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.runs.configs import check_positive
 
-_MOST_ITERATIONS = 60
-_GAP = 1e-11
-"""Mean product of a slack and its multiplier at which the method stops."""
+_MOST_ITERATIONS = 200
+_GAP = 1e-10
+"""Gap of primal and dual, as a fraction of the dual's linear term, at which the method stops."""
+_RESIDUAL = 1e-7
+"""Residual of the optimality conditions, as a fraction of the margin, at which the method stops."""
+_MOST_WEIGHT = 1e6
+"""Largest product of C and the mean square of features' lengths; of more, a float64 loses what decides."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ class SupportVector(MetricLearner):
 def svm_duals(gram: Tensor, members: Tensor, margin_weight: float) -> Tensor:
     """The dual solution a, [task, row, way], which is differentiable by the products.
 
+    It is computed in units in which duals are at most 1 and products about 1 or less, whatever the features' size.
+
     Args:
         gram: Products of the support features, float64 [task, row, row].
         members: Ones where a row is of a class and zeros elsewhere, float64 [task, row, way].
@@ -98,35 +104,66 @@ def svm_duals(gram: Tensor, members: Tensor, margin_weight: float) -> Tensor:
     if not bool(gram.isfinite().all()):
         raise FloatingPointError("the features of a support set are not finite")
     with torch.no_grad():
-        size = gram.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12).view(-1, 1, 1)
+        size = gram.diagonal(dim1=1, dim2=2).mean(1).view(-1, 1, 1)
+        most = (_MOST_WEIGHT / size).clamp_max(margin_weight)  # C
+        share = 1 / (most * size).clamp_min(1)
         # Features that depend on each other leave the duals open; nothing that is predicted depends on them then.
-        fixed = gram + 1e-8 * size * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        duals, stiffness = _interior_point(fixed, members, margin_weight)
+        # This moves margins by less than 1e-5 of them: less would leave Newton's system singular in float64.
+        identity = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        slight = (1e-5 * share).clamp_max(1e-8) * size * identity
+        fixed = most * share * (gram + slight)
+        duals, stiffness = _interior_point(fixed, members, share)
+        duals = most * duals
     # The value of this residual is zero, its gradient that of the optimality conditions.
-    residual = (gram - gram.detach()) @ duals
+    residual = most * share * (gram - gram.detach()) @ duals
     return duals + _newton_step(fixed, stiffness, -residual)[0]
 
 
-def _interior_point(gram: Tensor, members: Tensor, margin_weight: float) -> tuple[Tensor, Tensor]:
-    """The solution, and the multipliers of its bounds over their slacks, each [task, row, way]."""
-    bound = margin_weight * members
+def _interior_point(gram: Tensor, members: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+    """The solution for C = 1, and the multipliers of its bounds over their slacks, each [task, row, way].
+
+    Mehrotra 1992: a step to the solution shows how far it gets, and thereby how much the next one has to centre.
+
+    Args:
+        gram: Products of the support features, [task, row, row].
+        members: Ones where a row is of a class and zeros elsewhere, [task, row, way].
+        share: Factor of the objective's linear term, [task, 1, 1].
+    """
     others = members.shape[-1] - 1
-    duals = margin_weight * (members - (1 - members) / others) / 2  # inside of all bounds, of sum zero
+    duals = (members - (1 - members) / others) / 2  # inside of all bounds, of sum zero
     multipliers, shared = torch.ones_like(duals), torch.zeros_like(duals[..., :1])
     for _ in range(_MOST_ITERATIONS):
-        slack = bound - duals
+        slack = members - duals
         gap = (slack * multipliers).mean((1, 2), keepdim=True)
-        residual = gram @ duals - members + multipliers + shared
-        if float(gap.max()) < _GAP and float(residual.abs().max()) < 1e-9:
+        residual = gram @ duals - share * members + multipliers + shared
+        value = (share * members * duals).mean((1, 2), keepdim=True)
+        solved = (gap < _GAP * value) & (residual.abs().amax((1, 2), keepdim=True) < _RESIDUAL * share)
+        if bool(solved.all()):
             break
-        centring = slack * multipliers - 0.1 * gap
-        step, shared_step = _newton_step(gram, multipliers / slack, centring / slack - residual)
-        multiplier_step = (multipliers * step - centring) / slack
-        length = torch.minimum(_longest(slack, -step), _longest(multipliers, multiplier_step))
-        duals = duals + length * step
-        multipliers = multipliers + length * multiplier_step
-        shared = shared + length * shared_step
-    return duals, multipliers / (bound - duals)
+        point = (multipliers, slack, residual)
+        step, multiplier_step, _, length = _direction(gram, *point, slack * multipliers)
+        left = ((slack - length * step) * (multipliers + length * multiplier_step)).mean((1, 2), keepdim=True)
+        step, multiplier_step, shared_step, length = _direction(
+            gram, *point, slack * multipliers - (left / gap) ** 3 * gap - step * multiplier_step
+        )
+        # Beyond its solution a task's system becomes singular, while others of the batch are still on their way.
+        duals = torch.where(solved, duals, duals + length * step)
+        multipliers = torch.where(solved, multipliers, multipliers + length * multiplier_step)
+        shared = torch.where(solved, shared, shared + length * shared_step)
+    return duals, multipliers / (members - duals)
+
+
+def _direction(
+    gram: Tensor, multipliers: Tensor, slack: Tensor, residual: Tensor, centring: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The steps of duals, multipliers and sums' multipliers that take `centring` off the products with the slacks.
+
+    The fourth is the longest share of them, [task, 1, 1], that leaves slacks and multipliers positive.
+    """
+    step, shared_step = _newton_step(gram, multipliers / slack, centring / slack - residual)
+    multiplier_step = (multipliers * step - centring) / slack
+    length = torch.minimum(_longest(slack, -step), _longest(multipliers, multiplier_step))
+    return step, multiplier_step, shared_step, length
 
 
 def _newton_step(gram: Tensor, stiffness: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
