@@ -243,6 +243,9 @@ def class_means(features: Tensor, targets: Tensor) -> Tensor:
 
 def squared_distances(queries: Tensor, points: Tensor) -> Tensor:
     """Squared Euclidean distances of [task, row, feature] to [task, point, feature], [task, row, point]."""
+    # Far from zero, the squares would leave nothing of small distances; these do not depend on the origin.
+    origin = points.mean(1, keepdim=True).detach()
+    queries, points = queries - origin, points - origin
     squares = queries.square().sum(-1, keepdim=True) + points.square().sum(-1).unsqueeze(1)
     return torch.baddbmm(squares, queries, points.transpose(1, 2), alpha=-2.0)
 

@@ -70,6 +70,23 @@ def test_gaussian_prototypes_by_hand() -> None:
     assert logits[1, 4, 0].item() == pytest.approx(-distance.item(), rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["squared_euclidean", "gaussian", "kernel regression"])
+def test_features_far_from_zero_are_told_apart_in_float32(name: str) -> None:
+    support, query = (100 + 0.01 * _features(seed, rows, 64).float() for seed, rows in ((0, 6), (1, 5)))
+    if name == "kernel regression":
+        learner = KernelRegression(_Frozen(), KernelRegressionConfig(temperature=0.001))
+        targets = torch.arange(12.0).view(2, 6, 1)
+    else:
+        learner = Prototypical(_Frozen(), PrototypicalConfig(distance=name))  # type: ignore[arg-type]
+        targets = TARGETS
+    outputs = learner.outputs(support, targets, query).detach()
+    exact = targets if name != "kernel regression" else targets.double()
+    learner.head.double()
+    expected = learner.outputs(support.double(), exact, query.double()).detach()
+    assert float(expected.std()) > 1e-4
+    assert torch.allclose(outputs.double(), expected, rtol=0.01)
+
+
 def test_kernel_regression_is_a_weighted_mean() -> None:
     support, query = _features(0, 6).float(), _features(1, 5).float()
     values = torch.arange(12.0).view(2, 6, 1)

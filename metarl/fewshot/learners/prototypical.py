@@ -120,7 +120,8 @@ def _gaussian_prototypes(support: Tensor, targets: Tensor) -> Solution:
 
 def _gaussian_logits(prototypes: Tensor, totals: Tensor, query: Tensor) -> Tensor:
     """Minus the distances in each class's precision."""
-    z = query.chunk(2, -1)[0]
+    origin = prototypes.mean(1, keepdim=True).detach()  # as in `squared_distances`
+    z, prototypes = query.chunk(2, -1)[0] - origin, prototypes - origin
     # (z - p)' S (z - p) = z^2 S - 2 z S p + p^2 S
     weighted = totals * prototypes
     distances = z.square() @ totals.transpose(1, 2) - 2 * z @ weighted.transpose(1, 2)
