@@ -58,17 +58,23 @@ class Sampling:
         family_of = dict(zip(tasks, families, strict=True))
         return Sampling(_numbered(tasks), _collapsed(list(family_of.values())))
 
-    def mean_intervals(self, values: np.ndarray) -> list[Bounds]:
+    def mean_intervals(
+        self, values: np.ndarray, *, least: float = -math.inf, most: float = math.inf
+    ) -> list[Bounds]:
         """The 95% interval of every column's mean.
 
         Args:
-            values: Any real numbers, shape [measurement, column].
+            values: Real numbers, shape [measurement, column].
+            least: The least number that a value can be; intervals end there.
+            most: The largest number that a value can be.
         """
-        return self._intervals(values, lambda mean, error, t: (mean - t * error, mean + t * error))
+        return self._intervals(
+            values, lambda mean, error, t: (max(least, mean - t * error), min(most, mean + t * error))
+        )
 
-    def mean_interval(self, values: np.ndarray) -> Bounds:
-        """The 95% interval of the mean of values of shape [measurement]."""
-        return self.mean_intervals(values[:, None])[0]
+    def mean_interval(self, values: np.ndarray, *, least: float = -math.inf, most: float = math.inf) -> Bounds:
+        """The 95% interval of the mean of values of shape [measurement]; see `mean_intervals`."""
+        return self.mean_intervals(values[:, None], least=least, most=most)[0]
 
     def rate_intervals(self, successes: np.ndarray, num_episodes: int) -> list[Bounds]:
         """The 95% interval of every column's success rate.

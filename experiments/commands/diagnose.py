@@ -194,8 +194,8 @@ def _show_attacked(attacked: Mapping[str, Mapping[float, np.ndarray]]) -> None:
 
 def _percent(accuracies: np.ndarray) -> tuple[str, str]:
     """The mean of accuracies in percent, and its 95% interval."""
-    interval = Sampling.independent(len(accuracies)).mean_interval(100 * accuracies)
-    bounds = "-" if interval is None else "[{:.1f}, {:.1f}]".format(*np.clip(interval, 0, 100))
+    interval = Sampling.independent(len(accuracies)).mean_interval(100 * accuracies, least=0, most=100)
+    bounds = "-" if interval is None else "[{:.1f}, {:.1f}]".format(*interval)
     return f"{100 * accuracies.mean():.1f}", bounds
 
 

@@ -94,7 +94,7 @@ def _show(errors: dict[str, dict[str, float]]) -> None:
     lines: list[list[str]] = []
     for name, by_run in errors.items():
         values = list(by_run.values())
-        bounds = Sampling.independent(len(values)).mean_interval(np.array(values))
+        bounds = Sampling.independent(len(values)).mean_interval(np.array(values), least=0, most=1)
         interval = "-" if bounds is None else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
         mean = 100 * sum(values) / len(values)
         lines.append([name, f"{mean:.1f}", interval, f"{100 * min(values):.0f} to {100 * max(values):.0f}"])

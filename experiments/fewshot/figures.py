@@ -147,7 +147,7 @@ def _with_interval(
 ) -> None:
     """A line of mean accuracies in percent, and their 95% intervals over tasks as a band."""
     colour = COLOURS[number]
-    bounds = [Sampling.independent(len(each)).mean_interval(100 * each) for each in accuracies]
+    bounds = [Sampling.independent(len(each)).mean_interval(100 * each, least=0, most=100) for each in accuracies]
     if all(bound is not None for bound in bounds):
         low, high = np.array(bounds).T
         axis.fill_between(places, low, high, color=colour, alpha=0.2, linewidth=0)

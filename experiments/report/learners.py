@@ -24,6 +24,7 @@ from metarl.experiments.report.page import (
     table,
     thinned,
 )
+from metarl.fewshot.objectives import score_range
 from metarl.intervals import student_quantile
 
 _MOST_STEPS = 6  # of a curve by adaptation step, in its table
@@ -118,7 +119,8 @@ def _curve(of_seeds: Sequence[Sequence[Mapping[str, Any]]], metric: str) -> Curv
     bounds: list[Sequence[float] | None] = [row[f"{metric}_ci95"] for row in of_seeds[0]]
     if len(values) > 1:
         half = student_quantile(len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
-        bounds = [[float(m - h), float(m + h)] for m, h in zip(values.mean(0), half, strict=True)]
+        low, high = (np.clip(values.mean(0) + side * half, *score_range(metric)) for side in (-1, 1))
+        bounds = [[float(a), float(b)] for a, b in zip(low, high, strict=True)]
     return Curve(steps, values.mean(0).tolist(), bounds)
 
 

@@ -12,7 +12,7 @@ from metarl.fewshot.data.mixed import MixedEpisodes
 from metarl.fewshot.episodes import EpisodeSource, Examples
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.metric import MetricLearner, Source
-from metarl.fewshot.objectives import ByTargets
+from metarl.fewshot.objectives import ByTargets, score_range
 from metarl.intervals import Sampling
 
 Adapt = Callable[[Examples, int], list[Predictor]]
@@ -130,7 +130,8 @@ def summarise(name: str, scores: np.ndarray, score_every: int = 1) -> list[dict[
         scores: Score of every task after each step, shape [step, task].
         score_every: Number of adaptation steps between two scored ones.
     """
-    intervals = Sampling.independent(scores.shape[1]).mean_intervals(scores.T)
+    least, most = score_range(name)
+    intervals = Sampling.independent(scores.shape[1]).mean_intervals(scores.T, least=least, most=most)
     return [
         {"step": place * score_every, f"{name}_mean": float(values.mean()), f"{name}_ci95": interval}
         for place, (values, interval) in enumerate(zip(scores, intervals, strict=True))

@@ -4,6 +4,7 @@ Targets are class indices [task, row] or numbers [task, row, out] unless an obje
 class is `IGNORED` are padding: they count neither in losses nor in scores.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -281,6 +282,11 @@ def task_scores(outputs: Tensor, targets: Tensor) -> Tensor:
 def score_name(targets: Tensor) -> str:
     """The name of what `task_scores` measures, "accuracy" or "mse"."""
     return "accuracy" if is_classification(targets) else "mse"
+
+
+def score_range(name: str) -> tuple[float, float]:
+    """The least and the largest value that a score of a name can have; of unknown names, any."""
+    return {"accuracy": (0.0, 1.0), "mse": (0.0, math.inf)}.get(name, (-math.inf, math.inf))
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.sources import Sources
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig, train
+from metarl.intervals import Sampling
 from metarl.runs.checkpoint import CHECKPOINT, load_checkpoint
 from metarl.runs.metrics import CsvLogger
 
@@ -264,6 +265,17 @@ def test_training_leaves_torchs_own_generator_alone(tmp_path: Path) -> None:
     _train("reptile", tmp_path / "run")
     torch.manual_seed(5)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_intervals_end_where_scores_do() -> None:
+    scores = np.array([[0.2, 0.6]])
+    free = Sampling.independent(2).mean_intervals(scores.T)[0]
+    assert free is not None
+    assert free[0] < 0
+    assert free[1] > 1
+    assert summarise("accuracy", scores)[0]["accuracy_ci95"] == [0, 1]
+    assert summarise("mse", scores)[0]["mse_ci95"] == [0, free[1]]
+    assert summarise("own", scores)[0]["own_ci95"] == free
 
 
 def test_intervals_are_those_of_students_t() -> None:
