@@ -243,8 +243,10 @@ def test_a_residual_network_learns_drawn_classes() -> None:
     )
     learner = Prototypical(network, PrototypicalConfig())
     rng = np.random.default_rng(0)
-    losses = [learner.update(episodes.sample(2, rng), rng)["loss/outer"] for _ in range(20)]
-    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # DropBlock draws from torch's own stream
+        losses = [learner.update(episodes.sample(2, rng), rng)["loss/outer"] for _ in range(80)]
+    assert np.mean(losses[-30:]) < 0.8 * np.mean(losses[:10])
 
 
 @pytest.mark.thorough
