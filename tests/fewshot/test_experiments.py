@@ -18,6 +18,7 @@ from metarl.experiments.presets.table import FEWSHOT_PRESETS
 from metarl.fewshot.data.class_tasks import EpisodesConfig
 from metarl.fewshot.data.classes import ClassData, ClassEpisodes
 from metarl.fewshot.data.omniglot import OmniglotData
+from metarl.fewshot.data.tables import TableData
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.evaluation import summarise
 from metarl.fewshot.learner import Predictor
@@ -118,9 +119,12 @@ def test_sinusoids_train_resume_and_evaluate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FEWSHOT_PRESETS))
-def test_every_preset_survives_json_and_makes_a_learner(name: str) -> None:
+def test_every_preset_survives_json_and_makes_a_learner(name: str, tmp_path: Path) -> None:
     experiment = FEWSHOT_PRESETS[name].configuration
     assert decode(json.loads(json.dumps(encode(experiment)))) == experiment
+    if isinstance(experiment.data, TableData):  # whose columns say what the network reads
+        (tmp_path / "t.csv").write_text("a,b,label\n1,2,x\n")
+        experiment = replace(experiment, data=replace(experiment.data, file=str(tmp_path / "t.csv")))
     make_learner(experiment, torch.device("cpu"))
 
 
