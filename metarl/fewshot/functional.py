@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metarl.fewshot.checkpointing import Function, refused, second_calls
 from metarl.fewshot.layers import channels_last, described, is_row_wise, owner, shared_copy, takes_channels_last
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
@@ -180,7 +181,9 @@ class TaskModule:
         """
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and not self.is_evaluating
-        outputs: Tensor = self.module(*(channels_last(x) if self._channels_last else x for x in inputs))
+        laid = tuple(channels_last(x) if self._channels_last else x for x in inputs)
+        with second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
+            outputs: Tensor = self.module(*laid)
         return outputs
 
     def _run(
@@ -196,7 +199,7 @@ class TaskModule:
             return self.module.call(params, inputs[0]), []
         rows = None if fixed is None else list(fixed)
         if not self._row_wise or any(p.dim() > self._dims[name] for name, p in params.items()):
-            with self._kernels(inputs[0]):
+            with self._kernels(on_cuda=inputs[0].is_cuda):
                 return self._task_by_task(params, inputs, step, rows, record)
         if self._has_many_places(inputs[0]):
             return self._in_turn(params, inputs, step, rows, record)
@@ -212,12 +215,12 @@ class TaskModule:
         return inputs[0, :, 0].numel() >= _MANY_PLACES * self._stride
 
     @contextlib.contextmanager
-    def _kernels(self, inputs: Tensor) -> Iterator[None]:
+    def _kernels(self, *, on_cuda: bool) -> Iterator[None]:
         """Choose kernels whose gradients can be differentiated, where that is going to be done."""
         with contextlib.ExitStack() as stack:
             if self._twice and torch.is_grad_enabled():
                 stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-                if self._recurrent and inputs.is_cuda:
+                if self._recurrent and on_cuda:
                     stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             yield
 
@@ -244,13 +247,17 @@ class TaskModule:
             self._in_turn_only[mode] = True
         return outcome
 
-    def _one_task(self, step: int, record: bool) -> _OneTask:
-        """The call of one task: parameters, inputs [row, ...] and moments [channel] to outputs and moments."""
+    def _one_task(self, step: int, record: bool, *, lifted: bool) -> _OneTask:
+        """The call of one task: parameters, inputs [row, ...] and moments [channel] to outputs and moments.
+
+        What the module checkpoints is computed again with the task's parameters; by `vmap` it cannot be.
+        """
 
         def call(params: Params, inputs: tuple[Tensor, ...], fixed: _Fixed) -> tuple[Tensor, list[Moments]]:
             rows = None if fixed is None else [(mean.unsqueeze(0), var.unsqueeze(0)) for mean, var in fixed]
             context = self._prepare(1, step, rows, record=record)
-            outputs = functional_call(self.module, params, inputs)
+            with second_calls(refused if lifted else self._repeated(params, on_cuda=inputs[0].is_cuda)):
+                outputs = functional_call(self.module, params, inputs)
             return outputs, [(mean.squeeze(0), var.squeeze(0)) for mean, var in context.recorded]
 
         return call
@@ -261,7 +268,8 @@ class TaskModule:
         """All tasks at once."""
         axes: Any = {name: 0 if p.dim() > self._dims[name] else None for name, p in params.items()}
         fixed_axes: Any = None if fixed is None else 0
-        lifted = vmap(self._one_task(step, record), in_dims=(axes, 0, fixed_axes), randomness="different")
+        one_task = self._one_task(step, record, lifted=True)
+        lifted = vmap(one_task, in_dims=(axes, 0, fixed_axes), randomness="different")
         lifted_result: tuple[Tensor, list[Moments]] = lifted(dict(params), tuple(inputs), fixed)
         return lifted_result
 
@@ -269,7 +277,7 @@ class TaskModule:
         self, params: Mapping[str, Tensor], inputs: Sequence[Tensor], step: int, fixed: _Fixed, record: bool
     ) -> tuple[Tensor, list[Moments]]:
         """One task after the other, channels last where every layer takes that."""
-        num_tasks, call = len(inputs[0]), self._one_task(step, record)
+        num_tasks, call = len(inputs[0]), self._one_task(step, record, lifted=False)
         laid = channels_last if self._channels_last else _as_it_is
         own = {name: p.unbind() for name, p in params.items() if p.dim() > self._dims[name]}
         shared = {name: laid(p) for name, p in params.items() if name not in own}
@@ -284,6 +292,31 @@ class TaskModule:
         stacked = [tuple(torch.stack(parts) for parts in zip(*layer, strict=True)) for layer in layers]
         return torch.stack(outputs), [(mean, var) for mean, var in stacked]
 
+    def _repeated(self, params: Params, *, on_cuda: bool) -> Callable[[Function], Function]:
+        """Turn a part of the module's call into one that is the same whenever it is made.
+
+        Args:
+            params: Parameters of the call; the module's own for others.
+            on_cuda: Whether inputs are on a GPU.
+        """
+        whole = {f"part_of.{name}": p for name, p in params.items()}
+
+        def repeated(function: Function) -> Function:
+            settings, evaluating = self._context.keep(), self.is_evaluating
+
+            def again(*args: Any, **kwargs: Any) -> Any:
+                with contextlib.ExitStack() as stack:
+                    stack.enter_context(settings())
+                    stack.enter_context(self._kernels(on_cuda=on_cuda))
+                    stack.enter_context(second_calls(repeated))  # a checkpoint within a checkpoint
+                    if evaluating:
+                        stack.enter_context(self.evaluating())
+                    return functional_call(_Part(self.module, function), whole, args, kwargs)
+
+            return again
+
+        return repeated
+
     def _prepare(self, num_tasks: int, step: int, fixed: Sequence[Moments] | None, *, record: bool) -> NormContext:
         """Set what the normalisation layers do in the next call."""
         context = self._context
@@ -293,6 +326,23 @@ class TaskModule:
         context.record, context.recorded, context.layers = record, [], []
         context.track = False
         return context
+
+
+class _Part(nn.Module):
+    """A function that calls parts of a module, as a module with its weights.
+
+    Args:
+        part_of: Module that has the weights.
+        function: Function of any arguments.
+    """
+
+    def __init__(self, part_of: nn.Module, function: Function) -> None:
+        super().__init__()
+        self.part_of, self.function = part_of, function
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The function's results."""
+        return self.function(*args, **kwargs)
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -16,7 +16,9 @@ adapt, its averages are those of no task, and "running" is refused. A subclass o
 called as it is: its batch, or under "running" and "frozen" its averages, normalises.
 """
 
-from collections.abc import Iterator
+import contextlib
+import copy
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import torch
@@ -42,6 +44,7 @@ class NormContext:
         record: Whether moments are recorded, layer by layer.
         recorded: Moments that were recorded.
         layers: Layers that recorded them.
+        repeats: Whether the call repeats an earlier one, so that running averages stay where they are.
     """
 
     def __init__(self) -> None:
@@ -53,6 +56,22 @@ class NormContext:
         self.record = False
         self.recorded: list[Moments] = []
         self.layers: list[TaskNorm] = []
+        self.repeats = False
+
+    def keep(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
+        """A function to a context in which the settings are those of now, for what repeats a part of this call."""
+        now = dict(vars(self)) | {"fixed": copy.copy(self.fixed), "repeats": True}
+
+        @contextlib.contextmanager
+        def again() -> Iterator[None]:
+            before = dict(vars(self))
+            vars(self).update(now | {"fixed": copy.copy(now["fixed"]), "recorded": [], "layers": []})
+            try:
+                yield
+            finally:
+                vars(self).update(before)
+
+        return again
 
 
 class TaskNorm(nn.Module):
@@ -117,7 +136,7 @@ class TaskNorm(nn.Module):
             batch = not context.use_running
             if batch:
                 _check_number(inputs.numel() // inputs.shape[1])
-            share = self._share() if context.track else 0.0
+            share = self._share() if context.track and not context.repeats else 0.0
             return nn.functional.batch_norm(inputs, mean, var, weight, bias, batch, share, self.eps)
         rows = inputs.reshape(context.num_tasks, -1, inputs.shape[1], inputs[0, 0].numel())
         means, variances = self._moments(rows)
