@@ -36,14 +36,14 @@ from metarl.nets.filling import check_settings, check_tensors, fill, tensor_grou
 from metarl.nets.networks import Activation, Mlp
 from metarl.nets.running import RunningMoments
 from metarl.runs import codec
-from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_positive, check_sizes
+from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, Configuration, check_counts, check_positive, check_sizes
 from metarl.runs.seeding import draw_seed, torch_generator
 from metarl.tasks import HasSpaces, Task, TaskEnv
 from metarl.trajectories import Observations, Trajectories, map_observations
 
 
 @dataclass(frozen=True)
-class EsAdaptationConfig:
+class EsAdaptationConfig(Configuration):
     """Settings of the adaptation.
 
     Attributes:

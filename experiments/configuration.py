@@ -30,6 +30,7 @@ from metarl.runs.configs import (
     MOST_STEPS,
     MOST_TASKS,
     MOST_UPDATES,
+    Configuration,
     check_counts,
     check_seed,
 )
@@ -67,7 +68,7 @@ _BENCHMARK = PrimitiveConstructorSpec[str | Benchmark](
 
 
 @dataclass(frozen=True)
-class Experiment:
+class Experiment(Configuration):
     """One experiment, whole: benchmark, algorithm, budget.
 
     Attributes:

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from metarl.runs.checkpoint import CHECKPOINT
-from metarl.runs.configs import MOST_REPEATS, MOST_STEPS, MOST_TASKS, check_counts, check_seed
+from metarl.runs.configs import MOST_REPEATS, MOST_STEPS, MOST_TASKS, Configuration, check_counts, check_seed
 
 
 @dataclass(frozen=True)
-class EvaluationOptions:
+class EvaluationOptions(Configuration):
     """Tasks, sizes and checkpoint of an evaluation.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
+from metarl.runs.configs import Configuration
 from metarl.tasks import Benchmark, Task, TaskEnv
 from metarl.trajectories import Observations, Trajectories
 
@@ -247,7 +248,7 @@ class AgentSetup:
     device: torch.device
 
 
-class AgentConfig(ABC):
+class AgentConfig(Configuration, ABC):
     """The hyperparameters of an algorithm: a frozen dataclass that makes its agent.
 
     A new algorithm is one file: a dataclass that derives from this, and the agent that `make` returns.

@@ -41,6 +41,7 @@ from metarl.runs.configs import (
     MOST_REPEATS,
     MOST_TASKS,
     MOST_UNITS,
+    Configuration,
     check_counts,
     check_fraction,
     check_not_negative,
@@ -57,7 +58,7 @@ _MAX_FEATURES = 1000
 
 
 @dataclass(frozen=True)
-class PolicyConfig:
+class PolicyConfig(Configuration):
     """A policy whose parameters are adapted: Gaussian for continuous actions, categorical for discrete ones.
 
     Attributes:
@@ -86,7 +87,7 @@ class PolicyConfig:
 
 
 @dataclass(frozen=True)
-class AdaptationConfig:
+class AdaptationConfig(Configuration):
     """Settings of the inner loop.
 
     Attributes:

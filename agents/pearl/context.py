@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from metarl.nets.memories import Carry, RecurrentMemory
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
+from metarl.runs.configs import MOST_UNITS, Configuration, check_counts, check_sizes
 
 _MIN_VARIANCE = 1e-7
 # Of a recurrent posterior, before the softplus: a variance of 0.05, as that of a product of ten untrained factors.
@@ -29,7 +29,7 @@ _FIRST_RAW_VARIANCE = -3.0
 
 
 @dataclass(frozen=True)
-class ContextConfig:
+class ContextConfig(Configuration):
     """Configuration of the inference network.
 
     Attributes:

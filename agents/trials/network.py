@@ -23,7 +23,7 @@ from metarl.nets.encoders import EncoderConfig
 from metarl.nets.filling import check_parts
 from metarl.nets.memories import Carry
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import check_positive, check_sizes
+from metarl.runs.configs import Configuration, check_positive, check_sizes
 from metarl.tasks import HasSpaces
 from metarl.trajectories import Observations
 
@@ -31,7 +31,7 @@ _REWARD_LIMIT = 10.0  # of observed rewards
 
 
 @dataclass(frozen=True)
-class TrialNetworkConfig:
+class TrialNetworkConfig(Configuration):
     """A policy that acts through trials.
 
     Attributes:

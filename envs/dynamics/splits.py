@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 
 from metarl.envs.dynamics.family import DynamicsFamily
+from metarl.runs.configs import Configuration
 from metarl.tasks import Task, TaskDistribution, Value
 
 Region = Literal["range", "train", "interpolation", "extrapolation"]
@@ -27,7 +28,7 @@ def region_of(family: DynamicsFamily, task: Task) -> Region:
 
 
 @dataclass(frozen=True)
-class DynamicsTasks(TaskDistribution):
+class DynamicsTasks(Configuration, TaskDistribution):
     """Tasks of a family, every parameter drawn from its range independently.
 
     Attributes:

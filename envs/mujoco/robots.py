@@ -10,7 +10,7 @@ import gymnasium.envs.mujoco
 import mujoco
 import numpy as np
 
-from metarl.runs.configs import MOST_REPEATS, check_counts, check_not_negative
+from metarl.runs.configs import MOST_REPEATS, Configuration, check_counts, check_not_negative
 
 ASSETS = Path(gymnasium.envs.mujoco.__file__).parent / "assets"
 """Folder of Gymnasium's model files."""
@@ -19,7 +19,7 @@ Healthy = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Robot:
+class Robot(Configuration):
     """One of Gymnasium's MuJoCo locomotion models, or another model file.
 
     Attributes:

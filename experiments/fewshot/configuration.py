@@ -47,7 +47,7 @@ from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.nets.devices import check_device
 from metarl.runs import codec
-from metarl.runs.configs import check_seed
+from metarl.runs.configs import Configuration, check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
 from metarl.runs.warm_start import check_warm_start
@@ -102,7 +102,7 @@ _TAGS: codec.Tags = {
 
 
 @dataclass(frozen=True)
-class FewshotExperiment:
+class FewshotExperiment(Configuration):
     """One experiment, whole: data, learner, network, budget.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.pretrained import load_weights
 from metarl.nets.networks import Mlp
-from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
+from metarl.runs.configs import MOST_UNITS, Configuration, check_counts, check_sizes
 
 Downsampling = Literal["pool", "stride"]
 Output = Literal["outputs", "features", "maps"]
@@ -37,7 +37,7 @@ class NetworkSpec(NamedTuple):
     exact: bool = True
 
 
-class BackboneConfig(ABC):
+class BackboneConfig(Configuration, ABC):
     """The network of an experiment: a frozen dataclass that makes it as a learner asks for it."""
 
     @abstractmethod

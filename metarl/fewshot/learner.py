@@ -18,6 +18,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import ByTargets, Objective
 from metarl.fewshot.outer import OuterOptimizer
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
+from metarl.runs.configs import Configuration
 
 _BY_TARGETS = ByTargets()
 
@@ -151,7 +152,7 @@ class LearnerSetup:
         return network
 
 
-class LearnerConfig(ABC):
+class LearnerConfig(Configuration, ABC):
     """The hyperparameters of a learner: a frozen dataclass that makes it.
 
     A new learner is one file: a dataclass that derives from this, and the learner that `make` returns.

@@ -14,6 +14,7 @@ from metarl.runs import parallel
 from metarl.runs.configs import (
     MOST_TASKS,
     MOST_UPDATES,
+    Configuration,
     check_counts,
     check_fraction,
     check_not_negative,
@@ -36,7 +37,7 @@ class OuterLosses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class OuterConfig:
+class OuterConfig(Configuration):
     """The outer optimiser, Adam unless another is named.
 
     Attributes:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple, Self
 import torch
 
 from metarl.fewshot.episodes import EpisodeSource
+from metarl.runs.configs import Configuration
 
 TaskKind = Literal["classification", "regression"]
 TrainLabels = Literal["task", "class"]
@@ -66,7 +67,7 @@ class Sources(NamedTuple):
     held_out: dict[str, EpisodeSource]
 
 
-class DataConfig(ABC):
+class DataConfig(Configuration, ABC):
     """The data of an experiment: a frozen dataclass that makes the sources of its tasks.
 
     Data of one's own are one file: a dataclass that derives from this, and an `EpisodeSource` or two.

@@ -23,12 +23,12 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from metarl.observations import PartSpace, space_parts
-from metarl.runs.configs import MOST_UNITS, check_counts, check_sizes
+from metarl.runs.configs import MOST_UNITS, Configuration, check_counts, check_sizes
 from metarl.trajectories import Observations
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class EncoderConfig(Configuration):
     """Settings of the encoder that turns observations into a list of features.
 
     Attributes:

@@ -1,8 +1,12 @@
 """Checks that configurations share; each error names the field, the expected range and the value."""
 
+import dataclasses
+import functools
+import types
+import typing
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 from metarl.runs.reading import shorten
 
@@ -30,6 +34,57 @@ MOST_PROCESSES = 1000
 """Most processes or threads."""
 LARGEST_SEED = 2**63 - 1
 """Largest seed, which torch's generators hold."""
+
+
+class Configuration:
+    """Base of configurations, dataclasses that refuse values that their `Literal` fields do not name.
+
+    The check comes before a class's own `__post_init__`, which need not call it.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = cls.__dict__.get("__post_init__")
+        if own is None:
+            return
+
+        @functools.wraps(own)
+        def checked(self: Any) -> None:
+            check_choices(self)
+            own(self)
+
+        cls.__post_init__ = checked  # type: ignore[method-assign]
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+
+
+def check_choices(config: Any) -> None:
+    """Raise a ValueError unless every `Literal` field of a dataclass, or tuple of such, has a value it names."""
+    kind: Any = type(config)
+    for name, (allowed, is_tuple) in _choices(kind).items():
+        value = getattr(config, name)
+        for each in value if is_tuple else (value,):
+            if each not in allowed:
+                *others, last = map(str, allowed)
+                words = f"{', '.join(others)} or {last}" if others else last
+                raise ValueError(f"{name} must be {'of' if is_tuple else 'one of'} {words}, got {shorten(each)}")
+
+
+@functools.cache
+def _choices(kind: Any) -> dict[str, tuple[tuple[Any, ...], bool]]:
+    """The values of a dataclass's fields of fixed choices by name, and whether the field is a tuple of them."""
+    hints, choices = typing.get_type_hints(kind), {}
+    for name in (field.name for field in dataclasses.fields(kind)):
+        hint, arguments = hints[name], typing.get_args(hints[name])
+        is_tuple = typing.get_origin(hint) is tuple
+        is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+        options = arguments[:1] if is_tuple else arguments if is_union else (hint,)
+        named = [option for option in options if typing.get_origin(option) is Literal]
+        if named and all(option is type(None) for option in options if option not in named):
+            values = [value for option in named for value in typing.get_args(option)]
+            choices[name] = (*values, *[None] * (len(named) < len(options))), is_tuple
+    return choices
 
 
 def check_positive(config: object, *names: str) -> None:

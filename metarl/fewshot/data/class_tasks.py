@@ -13,7 +13,7 @@ from metarl.fewshot.data.decoding import decode_image
 from metarl.fewshot.data.groups import GroupDraws, GroupKind, Groups
 from metarl.fewshot.data.unequal import UnequalEpisodes, UnequalSizes
 from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, TaskSpec, TrainLabels
-from metarl.runs.configs import MOST_TASKS, check_counts
+from metarl.runs.configs import MOST_TASKS, Configuration, check_counts
 
 MAX_SIZE = 2048
 SPLITS = ("train", "validation", "test")
@@ -29,7 +29,7 @@ class Splits(NamedTuple):
 
 
 @dataclass(frozen=True)
-class EpisodesConfig:
+class EpisodesConfig(Configuration):
     """Sizes of N-way K-shot tasks; training takes the same ones unless it has its own.
 
     Attributes:

@@ -8,13 +8,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from metarl.runs.configs import Configuration
+
 GroupKind = Literal["parents", "ancestors"]
 GroupDraws = Literal["by_size", "alike"]
 _ROTATION = re.compile(r"rot\d{3}")
 
 
 @dataclass(frozen=True)
-class Groups:
+class Groups(Configuration):
     """Groups that classes belong to, each class to one or to several.
 
     Attributes:
