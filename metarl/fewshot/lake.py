@@ -63,7 +63,9 @@ def read_lake_runs(place: Path, *, size: int = 28, resize: Resize = "antialias")
         raise ValueError(f"no one-shot runs in {place}: no {LABELS}; {_FORM}")
     images: dict[str, dict[str, Tensor]] = {run: {} for run in labels}
     for run, name, content in _image_files(place):
-        if run in images:
+        if run and run not in images:
+            raise ValueError(f"{place}:{run} has images and no {LABELS}; {_FORM}")
+        if run:
             images[run][name] = decode_image(
                 content, f"{place}:{run}/{name}", size, colour=False, invert=True, antialias=resize == "antialias"
             )
@@ -74,7 +76,7 @@ def _assembled(place: Path, run: str, images: dict[str, Tensor], text: str) -> L
     """A run of its images by name, and the text that pairs them."""
     where = f"{place}:{run}/{LABELS}"
     classes = sorted(name for name in images if name.startswith("training/"))
-    items, labels = [], []
+    items, labels, paired = [], [], set()
     for line in filter(str.strip, text.splitlines()):
         pair = [_below_run(word)[1] for word in line.replace(",", " ").split()]
         if len(pair) != 2:
@@ -83,9 +85,13 @@ def _assembled(place: Path, run: str, images: dict[str, Tensor], text: str) -> L
         if missing or pair[1] not in classes:
             raise ValueError(f"{where} names {(missing or pair)[0]!r}, which is not among the run's images")
         items.append(images[pair[0]])
+        paired.add(pair[0])
         labels.append(classes.index(pair[1]))
     if not items or len(classes) < 2:
         raise ValueError(f"{place}:{run} has {len(items)} test and {len(classes)} training images; {_FORM}")
+    unnamed = sorted(name for name in {*images} - paired if name.startswith("test/"))
+    if unnamed:
+        raise ValueError(f"{where} does not name {unnamed[0]!r}, one of the run's images; add its training image")
     training = torch.stack([images[name] for name in classes])
     return LakeRun(run, training, torch.stack(items), torch.tensor(labels))
 
@@ -125,7 +131,7 @@ def _image_files(place: Path) -> Iterator[tuple[str, str, bytes]]:
         for name in image_names(str(place), (name for name in files if not name.endswith(LABELS))):
             yield *_below_run(name), read_image_file(place / name)
         return
-    for member, content in read_archive(place):
+    for member, content in read_archive(place, beside=LABELS):
         yield *_below_run(member), content
 
 

@@ -93,6 +93,27 @@ def test_a_damaged_run_is_named(tmp_path: Path, name: str, content: bytes, expec
         read_lake_runs(path)
 
 
+def test_a_run_without_labels_and_an_image_without_a_label_are_named(tmp_path: Path) -> None:
+    files = _files()
+    first, *others = files["run02/class_labels.txt"].decode().splitlines()
+    _archive(tmp_path / "one.zip", files | {"run02/class_labels.txt": "\n".join(others).encode()})
+    with pytest.raises(ValueError, match=r"run02/class_labels\.txt does not name 'test/item01\.png'"):
+        read_lake_runs(tmp_path / "one.zip")
+    assert "test/item01.png" in first
+    del files["run02/class_labels.txt"]
+    with pytest.raises(ValueError, match=r"run02 has images and no class_labels\.txt"):
+        read_lake_runs(_archive(tmp_path / "two.zip", files))
+
+
+def test_files_that_belong_there_are_not_said_to_be_skipped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    read_lake_runs(_archive(tmp_path / "all_runs.zip", _files()))
+    assert not caplog.text
+    read_lake_runs(_archive(tmp_path / "more.zip", _files() | {"run01/notes.txt": b"x"}))
+    assert "skipped 1 of" in caplog.text
+
+
 def test_what_holds_no_runs_says_what_was_expected(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "nowhere.zip"):
         with pytest.raises(ValueError, match=r"no one-shot runs .* expected run01, run02, \.\.\. with training/"):

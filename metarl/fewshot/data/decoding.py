@@ -143,8 +143,12 @@ def read_image_file(path: Path) -> bytes:
     return content
 
 
-def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
+def read_archive(path: Path, beside: str | None = None) -> Iterator[tuple[str, bytes]]:
     """The name and the content of every image of a zip archive, in the order of their names.
+
+    Args:
+        path: Path of the archive.
+        beside: Name of files that are no images and belong there; others are logged.
 
     Raises:
         ValueError: if it is damaged, or its members would take more than they may when unpacked; names the member.
@@ -156,7 +160,7 @@ def read_archive(path: Path) -> Iterator[tuple[str, bytes]]:
         except Exception as error:
             raise ValueError(f"{path} is damaged or not a zip archive: {error}") from error
         members = {member.filename: member for member in archive.infolist() if not member.is_dir()}
-        images = image_names(str(path), members)
+        images = image_names(str(path), [name for name in members if name.rpartition("/")[2] != beside])
         total = sum(members[name].file_size for name in images)
         if total > MAX_ARCHIVE_BYTES:
             raise ValueError(f"{path} has {total:,} bytes of images, expected at most {MAX_ARCHIVE_BYTES:,}")
