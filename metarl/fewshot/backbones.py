@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.layers import evaluating
 from metarl.fewshot.pretrained import load_weights
 from metarl.nets.networks import Mlp
 from metarl.runs.configs import MOST_UNITS, Configuration, check_counts, check_sizes
@@ -165,14 +166,11 @@ def output_shape(
     network: nn.Module, input_shape: tuple[int, ...], device: torch.device, num_context: int = 0
 ) -> tuple[int, ...]:
     """The shape of what a network puts out for one row."""
-    training = network.training
     inputs = [torch.zeros(2, *input_shape, device=device)]
     if num_context:
         inputs.append(torch.zeros(2, num_context, device=device))
-    try:
-        outputs: Tensor = network.eval()(*inputs)
-    finally:
-        network.train(training)
+    with evaluating(network):
+        outputs: Tensor = network(*inputs)
     if not isinstance(outputs, Tensor):
         raise TypeError(f"it returns {type(outputs).__name__}, not a tensor")
     return tuple(outputs.shape[1:])

@@ -1,7 +1,8 @@
 """The layers that a module is made of: which may be batched over tasks, which have no second derivatives."""
 
+import contextlib
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -121,15 +122,25 @@ def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.dev
     names = dict.fromkeys(owner(name) for name, _ in module.named_parameters())
     heads = [name for name in names if not isinstance(layers[name], BATCH_NORMS)]
     handles = [layers[name].register_forward_hook(noted(name)) for name in heads]
-    training = {layer: layer.training for layer in layers.values()}
     try:
-        module.eval()(torch.zeros(2, *input_shape, device=device))
+        with evaluating(module):
+            module(torch.zeros(2, *input_shape, device=device))
     finally:
         for handle in handles:
             handle.remove()
+    return calls[-1] if calls else None
+
+
+@contextlib.contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Have all layers of a module in evaluation; each is then as its owner left it."""
+    training = {layer: layer.training for layer in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
         for layer, mode in training.items():
             layer.training = mode
-    return calls[-1] if calls else None
 
 
 def described(name: str, layer: nn.Module) -> str:

@@ -414,7 +414,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
                 'if self.precision != "float32" and (spec.exact or not images):',
                 'if self.precision != "float32" and not images:',
             ),
-            ("network.train(training)", "network.train()"),
+            ("    with evaluating(network):", "    network.eval()\n    if True:"),
         ],
     ),
     "learners/ridge.py": (

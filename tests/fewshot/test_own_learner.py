@@ -301,3 +301,11 @@ def test_an_experiment_from_outside_is_written_by_name_and_read_with_itself_as_t
     assert decode(written, EXPERIMENT) == EXPERIMENT
     with pytest.raises(ValueError, match="BlobData, which is not built in"):
         decode(written)
+
+
+def test_layers_of_ones_own_network_stay_as_they_were_where_its_outputs_are_looked_at() -> None:
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout())
+    network[1].eval()
+    assert output_shape(network, (4,), torch.device("cpu")) == (3,)
+    assert [layer.training for layer in network] == [True, False, True]
+    assert network.training
