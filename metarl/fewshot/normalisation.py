@@ -19,7 +19,7 @@ called as it is: its batch, or under "running" and "frozen" its averages, normal
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,10 @@ class NormContext:
         self.recorded: list[Moments] = []
         self.layers: list[TaskNorm] = []
         self.repeats = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy starts from, without the tensors of a call that is over."""
+        return vars(NormContext())
 
     def keep(self) -> Callable[[], contextlib.AbstractContextManager[None]]:
         """A function to a context in which the settings are those of now, for what repeats a part of this call."""

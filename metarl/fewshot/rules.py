@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -36,7 +37,7 @@ def make_rule(
     if curvature:
         matrices = init_curvature(params)
         meta |= {f"curvature.{name}.{i}": m for name, ms in matrices.items() for i, m in enumerate(ms)}
-        rule = curved(rule, matrices)
+        rule = Curved(rule, matrices)
     return rule, meta
 
 
@@ -49,18 +50,25 @@ def init_curvature(params: Params) -> dict[str, list[Tensor]]:
     return matrices
 
 
-def curved(rule: UpdateRule, matrices: Mapping[str, list[Tensor]]) -> UpdateRule:
-    """The rule applied to the gradient multiplied by a matrix along each of its axes."""
+@dataclass(frozen=True, eq=False)
+class Curved:
+    """A rule applied to the gradient multiplied by a matrix along each of its axes.
 
-    def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
-        num_tasks = len(grad)
-        turned = grad.reshape(num_tasks, *_modes(grad.shape[1:]))
-        for matrix in matrices[name]:
+    Attributes:
+        rule: Rule that takes the transformed gradient.
+        matrices: Matrices of every parameter, one [size, size] per axis.
+    """
+
+    rule: UpdateRule
+    matrices: Mapping[str, list[Tensor]]
+
+    def __call__(self, step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
+        """The updated parameter [task, ...]."""
+        turned = grad.reshape(len(grad), *_modes(grad.shape[1:]))
+        for matrix in self.matrices[name]:
             # The product moves its axis to the end, so that after all of them the order is what it was.
             turned = torch.tensordot(turned, matrix, dims=([1], [1]))
-        return rule(step, name, param, turned.reshape(grad.shape))
-
-    return update
+        return self.rule(step, name, param, turned.reshape(grad.shape))
 
 
 def _modes(shape: torch.Size) -> tuple[int, ...]:

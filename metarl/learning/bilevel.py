@@ -12,6 +12,7 @@ The outer gradient is an ordinary `backward()` on a loss of the adapted paramete
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -32,7 +33,7 @@ Order = Literal["second", "first", "none"]
 
 def sgd(lr: float) -> UpdateRule:
     """Plain gradient descent with one step size for all parameters and steps."""
-    return lambda step, name, param, grad: torch.sub(param, grad, alpha=lr)
+    return _Descent(lr)
 
 
 def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
@@ -42,12 +43,7 @@ def learned_rates(rates: Mapping[str, Tensor]) -> UpdateRule:
         rates: Step sizes by parameter name: [step] for one rate per tensor and step, or [step, *parameter] for one
             per entry. Later steps use the rates of the last one.
     """
-
-    def update(step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
-        rate = rates[name]
-        return param - rate[min(step, len(rate) - 1)] * grad
-
-    return update
+    return _LearnedDescent(rates)
 
 
 def init_rates(params: Params, lr: float, *, steps: int = 1, per_entry: bool = True) -> Params:
@@ -141,6 +137,27 @@ def adapt_params(
                 following[name] = update(step, name, following[name], grad)
         trace.append(following)
     return trace
+
+
+@dataclass(frozen=True)
+class _Descent:
+    """The rule of `sgd`; an object, so that learners can be copied and pickled."""
+
+    lr: float
+
+    def __call__(self, step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
+        return torch.sub(param, grad, alpha=self.lr)
+
+
+@dataclass(frozen=True, eq=False)
+class _LearnedDescent:
+    """The rule of `learned_rates`, which a copy has with rates of its own."""
+
+    rates: Mapping[str, Tensor]
+
+    def __call__(self, step: int, name: str, param: Tensor, grad: Tensor) -> Tensor:
+        rate = self.rates[name]
+        return param - rate[min(step, len(rate) - 1)] * grad
 
 
 def flatten(params: Mapping[str, Tensor] | Sequence[Tensor]) -> Tensor:

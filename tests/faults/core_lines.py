@@ -23,12 +23,12 @@ FAULTS: list[Fault] = [
         "metarl/learning/bilevel.py",
         _BILEVEL,
         (
-            "return lambda step, name, param, grad: torch.sub(param, grad, alpha=lr)",
-            "return lambda step, name, param, grad: torch.add(param, grad, alpha=lr)",
+            "return torch.sub(param, grad, alpha=self.lr)",
+            "return torch.add(param, grad, alpha=self.lr)",
         ),
         (
-            "rate = rates[name]\n        return param - rate[min(step, len(rate) - 1)] * grad",
-            "rate = rates[name]\n        return param - rate[0] * grad",
+            "return param - rate[min(step, len(rate) - 1)] * grad",
+            "return param - rate[0] * grad",
         ),
         ('create_graph=tracked and order == "second"', "create_graph=tracked"),
         ("for step, batch in enumerate(batches):", "for step, batch in enumerate(batches, 1):"),

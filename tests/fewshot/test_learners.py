@@ -1,6 +1,7 @@
 """Every learner: its meta-gradient against finite differences, improvement on a tiny problem, save and load."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -208,6 +209,32 @@ def test_a_learner_survives_being_saved_and_loaded(name: str) -> None:
     steps = learner.num_steps + 1  # learned step sizes serve beyond the steps they were trained for
     for a, b in zip(learner.adapt(episodes.support, steps), other.adapt(episodes.support, steps), strict=True):
         assert torch.equal(a(episodes.query.inputs), b(episodes.query.inputs))
+
+
+def _state(learner: Learner) -> list[Tensor]:
+    leaves = torch.utils._pytree.tree_leaves(learner.state_dict())
+    return [leaf.clone() for leaf in leaves if isinstance(leaf, Tensor)]
+
+
+@pytest.mark.parametrize("name", sorted(CLASSIFIERS | WITHOUT_GRADIENT))
+def test_a_copy_and_a_pickled_one_are_learners_of_their_own(name: str) -> None:
+    source = _blobs()
+    learner = (CLASSIFIERS | WITHOUT_GRADIENT)[name]()
+    learner.update(source.sample(2, np.random.default_rng(0)), np.random.default_rng(0))
+    copies = [copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))]
+    before = _state(learner)
+
+    def after(trained: Learner) -> list[Tensor]:
+        rng = np.random.default_rng(1)
+        trained.update(source.sample(2, rng), rng)
+        return _state(trained)
+
+    of_copies = [after(trained) for trained in copies]
+    assert all(torch.equal(*pair) for pair in zip(_state(learner), before, strict=True))
+    expected = after(learner)
+    assert any(not torch.equal(*pair) for pair in zip(expected, before, strict=True))
+    for state in of_copies:
+        assert all(torch.equal(*pair) for pair in zip(state, expected, strict=True))
 
 
 REGRESSORS: dict[str, Make] = {
