@@ -78,10 +78,3 @@ class ReplayAgent(ABC, Generic[Store]):
         """Restore the state from `state_dict`; `load_data` reads the replay's rows."""
         self.load_learned_state(state)
         self.replay.load_state_dict(state["replay"])
-
-
-class LearnedState:
-    """An agent's state without its replay's, as `unchanged_on_failure` copies it and puts it back."""
-
-    def __init__(self, agent: ReplayAgent[Any]) -> None:
-        self.state_dict, self.load_state_dict = agent.learned_state, agent.load_learned_state

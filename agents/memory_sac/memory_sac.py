@@ -39,11 +39,11 @@ from torch import Tensor
 from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.memory_sac.learner import CriticConfig, Learner, Losses
 from metarl.agents.memory_sac.policy import SoftPolicyConfig
-from metarl.agents.replay_agent import LearnedState, ReplayAgent
+from metarl.agents.replay_agent import ReplayAgent
 from metarl.agents.trials.actor import TrialActor
 from metarl.agents.trials.batch import check_finite
 from metarl.agents.trials.ppo import trial_metrics
-from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.failures import LearnedState, unchanged_on_failure
 from metarl.learning.relabelling import check_known, relabelled
 from metarl.learning.schedules import linear, set_step_size
 from metarl.learning.trial_replay import TrialReplay

@@ -49,9 +49,9 @@ from metarl.agents.pearl.collection import (
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
 from metarl.agents.pearl.networks import ActingConfig, make_networks
-from metarl.agents.replay_agent import LearnedState, ReplayAgent
+from metarl.agents.replay_agent import ReplayAgent
 from metarl.learning.cuda_graph import CudaGraph
-from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.failures import LearnedState, unchanged_on_failure
 from metarl.learning.replay import MultiTaskReplay, Transitions, example_transition
 from metarl.learning.reward_scale import RewardScale
 from metarl.learning.schedules import linear

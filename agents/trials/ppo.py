@@ -184,10 +184,14 @@ class TrialPpo(Generic[Policy, Config]):
             FloatingPointError: if the experience or a loss is not finite, naming the task.
         """
         with unchanged_on_failure(self):
-            batch = self.batch(experience)
-            losses = self._descend(batch, experience.tasks)
-            self.policy.see(batch.trials)
-            self.updates += 1
+            return self._learn(experience)
+
+    def _learn(self, experience: Trajectories) -> dict[str, float]:
+        """An update that may fail halfway; its metrics by name."""
+        batch = self.batch(experience)
+        losses = self._descend(batch, experience.tasks)
+        self.policy.see(batch.trials)
+        self.updates += 1
         return losses | trial_metrics(experience)
 
     def _descend(self, batch: TrialBatch, tasks: Sequence[Task]) -> dict[str, float]:

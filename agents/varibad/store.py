@@ -8,7 +8,8 @@ Unlike the replay of `metarl.learning.replay` it lies in the checkpoint, and not
 step: agents that learn from their last trials take many more steps than those with a replay.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ class TrialStore:
             tasks: Task of each trial, for messages.
         """
         first = max(0, len(tasks) - self.capacity)
-        places = torch.arange(self.num_added + first, self.num_added + len(tasks)) % self.capacity
+        places = self._next(len(tasks))
         time = len(mask)
         if self._steps is None:
             self._steps = steps.map(lambda part: part.new_zeros(self.longest, self.capacity, *part.shape[2:]))
@@ -57,6 +58,32 @@ class TrialStore:
         for place, task in zip(places.tolist(), tasks[first:], strict=True):
             self.tasks[place] = str(task)
         self.num_added += len(tasks)
+
+    def _next(self, num_trials: int) -> Tensor:
+        """Places of so many new trials; of more than there is room for, the last ones."""
+        first = max(0, num_trials - self.capacity)
+        return torch.arange(self.num_added + first, self.num_added + num_trials) % self.capacity
+
+    @contextmanager
+    def adding(self, steps: TrialSteps, mask: Tensor, tasks: Sequence[object]) -> Iterator[None]:
+        """Trials that are stored as by `add`, unless the block raises a FloatingPointError.
+
+        Only what they overwrite is copied, so that the size of the store costs an update nothing.
+        """
+        count, names, places = self.num_added, list(self.tasks), self._next(len(tasks))
+        before = None if self._steps is None else self._steps.map(lambda part: part[:, places])
+        real = self._mask[:, places]
+        self.add(steps, mask, tasks)
+        try:
+            yield
+        except FloatingPointError:
+            self.num_added, self.tasks, self._mask[:, places] = count, names, real
+            if before is None or self._steps is None:
+                self._steps = None
+            else:
+                for stored, part in zip(self._steps, before, strict=True):
+                    map_observations(lambda into, rows: into.index_copy_(1, places, rows), stored, part)
+            raise
 
     def draw(self, num_trials: int, generator: torch.Generator) -> tuple[TrialSteps, Tensor, list[str]]:
         """Different trials, drawn uniformly: steps [time, trial, ...], mask [time, trial], and their tasks."""

@@ -27,6 +27,7 @@ HyperX (Zintgraf et al. 2021) is VariBAD with bonuses for exploring: `metarl.age
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -42,7 +43,7 @@ from metarl.agents.varibad.bonuses import HyperstateNovelty
 from metarl.agents.varibad.elbo import Axes, decoding_errors, elbo
 from metarl.agents.varibad.network import BeliefPolicy, BeliefPolicyConfig
 from metarl.agents.varibad.store import TrialStore
-from metarl.learning.failures import unchanged_on_failure
+from metarl.learning.failures import LearnedState, unchanged_on_failure
 from metarl.learning.reward_scale import RunningUnit
 from metarl.learning.schedules import set_step_size
 from metarl.learning.trials import TrialSteps, as_steps
@@ -155,15 +156,21 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         Raises:
             FloatingPointError: if the experience or a loss is not finite, naming the task.
         """
-        with unchanged_on_failure(self):
-            rate = self._now(self.config.belief_lr, self.config.final_belief_lr)
-            set_step_size(self.belief_optimizer, rate)
-            if not self.config.beliefs_first:
-                return super().update(experience) | self._learn_beliefs(experience)
-            # Bonuses are for what was new when it was met, so that they are known before the encoder learns of it.
-            experience = replace(experience, records=experience.records | {"gain": self.gains(experience)})
-            metrics = self._learn_beliefs(experience)
-            return super().update(self._believed_anew(experience)) | metrics
+        steps, mask = as_steps(experience)
+        trials = nullcontext() if self._trials is None else self._trials.adding(steps, mask, experience.tasks)
+        with trials, unchanged_on_failure(LearnedState(self)):
+            return self._learn(experience)
+
+    def _learn(self, experience: Trajectories) -> dict[str, float]:
+        """An update that may fail halfway; its metrics by name."""
+        rate = self._now(self.config.belief_lr, self.config.final_belief_lr)
+        set_step_size(self.belief_optimizer, rate)
+        if not self.config.beliefs_first:
+            return super()._learn(experience) | self._learn_beliefs(experience)
+        # Bonuses are for what was new when it was met, so that they are known before the encoder learns of it.
+        experience = replace(experience, records=experience.records | {"gain": self.gains(experience)})
+        metrics = self._learn_beliefs(experience)
+        return super()._learn(self._believed_anew(experience)) | metrics
 
     @torch.no_grad()
     def _believed_anew(self, experience: Trajectories) -> Trajectories:
@@ -231,8 +238,6 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
     def _learn_beliefs(self, experience: Trajectories) -> dict[str, float]:
         """All Adam steps of the encoder and the decoders; mean losses by name."""
         steps, mask = as_steps(experience)
-        if self._trials is not None:
-            self._trials.add(steps, mask, experience.tasks)
         steps, mask = steps.map(self._on_device), self._on_device(mask)
         if self._novelty is not None:
             self._novelty.learn(self._hyperstates(steps, self._beliefs_after(steps))[mask])
@@ -293,17 +298,26 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         return values.to(self._device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of PPO, Adam's moments of the belief, and the stream of the latents."""
+        """All that it learned, and the trials that beliefs learn from."""
+        return self.learned_state() | {"trials": None if self._trials is None else self._trials.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put back what `state_dict` gave."""
+        self.load_learned_state(state)
+        if self._trials is not None:
+            self._trials.load_state_dict(state["trials"])
+
+    def learned_state(self) -> dict[str, Any]:
+        """The state of PPO, Adam's moments of the belief, the stream of the latents, and units of bonuses."""
         return super().state_dict() | {
             "belief_optimizer": self.belief_optimizer.state_dict(),
             "latent_noise": self._latent_noise.get_state(),
             "novelty": None if self._novelty is None else self._novelty.state_dict(),
             "usual_bonuses": {name: astuple(usual) for name, usual in self._usual.items()},
-            "trials": None if self._trials is None else self._trials.state_dict(),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Put back what `learned_state` gave."""
         super().load_state_dict(state)
         self.belief_optimizer.load_state_dict(state["belief_optimizer"])
         self._latent_noise.set_state(state["latent_noise"])
@@ -311,5 +325,3 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
             self._novelty.load_state_dict(state["novelty"])
         for name, numbers in state.get("usual_bonuses", {}).items():
             self._usual[name] = RunningUnit(*numbers)
-        if self._trials is not None:
-            self._trials.load_state_dict(state["trials"])

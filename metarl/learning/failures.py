@@ -16,6 +16,23 @@ class HasState(Protocol):
         """Put back what `state_dict` gave."""
 
 
+class KeepsMore(Protocol):
+    """An object whose state is what it learned, and data that an update leaves alone or takes back itself."""
+
+    def learned_state(self) -> dict[str, Any]:
+        """The state without the data."""
+
+    def load_learned_state(self, state: dict[str, Any]) -> None:
+        """Put back what `learned_state` gave."""
+
+
+class LearnedState:
+    """The state of an object without its data, as `unchanged_on_failure` copies it and puts it back."""
+
+    def __init__(self, learner: KeepsMore) -> None:
+        self.state_dict, self.load_state_dict = learner.learned_state, learner.load_learned_state
+
+
 @contextmanager
 def unchanged_on_failure(learner: HasState) -> Iterator[None]:
     """Put the learner's state back if the block raises a FloatingPointError, which goes on to the caller."""

@@ -18,6 +18,7 @@ from metarl.agents.varibad import BeliefPolicyConfig, Decoder, Varibad, VaribadC
 from metarl.agents.varibad.elbo import Axes, Target, kl_to_previous
 from metarl.agents.varibad.store import TrialStore
 from metarl.envs import make_benchmark
+from metarl.learning import failures
 from metarl.learning.trials import TrialSteps, as_steps, as_trials
 from metarl.nets.distributions import DiagonalGaussian
 from metarl.runs.seeding import torch_generator
@@ -196,11 +197,12 @@ def test_the_step_that_ends_an_episode_is_read_with_the_observation_that_ended_i
     assert not torch.isclose(steps.next_observations[:-1, 0][starts], trial[1:][starts]).all()
 
 
-@pytest.mark.parametrize("replay", [0, 20])
+@pytest.mark.parametrize("replay", [0, 3, 6, 20])
 def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_was(replay: int) -> None:
     agent = _agent(belief_trials=8, belief_replay=replay)
     agent.update(_collect(agent))
     experience = _collect(agent, seed=4)
+    trials = copy.deepcopy(agent.state_dict()["trials"])
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
     noise, moments = (
         agent._latent_noise.get_state(),
@@ -217,6 +219,22 @@ def test_a_bound_that_is_not_finite_names_the_task_and_leaves_the_agent_as_it_wa
     assert torch.equal(agent._latent_noise.get_state(), noise)
     assert torch.equal(agent.belief_optimizer.state_dict()["state"][0]["exp_avg"], moments)
     assert agent.updates == 1
+    if replay:
+        after = agent.state_dict()["trials"]
+        assert (after["num_added"], after["tasks"]) == (trials["num_added"], trials["tasks"])
+        assert trials["num_added"] == 4  # with room for 3 or 6 some would be overwritten
+        assert torch.equal(after["mask"], trials["mask"])
+        for stored, part in zip(after["steps"].values(), trials["steps"].values(), strict=True):
+            assert torch.equal(stored[after["mask"]], part[trials["mask"]])
+
+
+def test_an_update_copies_no_stored_trials(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, copied = _agent(belief_replay=8, belief_trials=8), []
+    experience = _collect(agent)
+    monkeypatch.setattr(failures.copy, "deepcopy", lambda state: copied.append(state) or state)
+    agent.update(experience)
+    (state,) = (copy for copy in copied if isinstance(copy, dict) and "belief_optimizer" in copy)
+    assert "trials" not in state
 
 
 def test_the_store_gives_back_the_latest_trials() -> None:
