@@ -41,6 +41,7 @@ VARIBAD = replace(
     belief_lr=3e-3,
     final_belief_lr=3e-4,
     belief_updates=24,
+    belief_replay=0,
     num_posteriors=10,
     num_decoded=20,
 )
