@@ -26,7 +26,17 @@ from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarl.fewshot.checkpointing import Function, refused, second_calls
-from metarl.fewshot.layers import channels_last, described, is_row_wise, owner, shared_copy, takes_channels_last
+from metarl.fewshot.layers import (
+    channels_last,
+    described,
+    is_in_order,
+    is_row_wise,
+    noted_calls,
+    owner,
+    possible_heads,
+    shared_copy,
+    takes_channels_last,
+)
 from metarl.fewshot.normalisation import (
     BATCH_NORMS,
     NORM_STATISTICS,
@@ -64,6 +74,7 @@ class TaskModule:
     Attributes:
         module: The copy that is called.
         is_evaluating: Whether it is called in evaluation.
+        needs_check: Whether only a batch will show in which order layers are called.
     """
 
     def __init__(
@@ -97,6 +108,7 @@ class TaskModule:
         self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
         self._in_turn_only: dict[bool, bool] = {}  # by whether the module is training, once that is known
         self.is_evaluating = False
+        self.needs_check = not self.batched and not is_in_order(self.module)
 
     @contextlib.contextmanager
     def evaluating(self, *others: nn.Module) -> Iterator[None]:
@@ -120,17 +132,49 @@ class TaskModule:
                 layer.training = training
 
     def check_averages(self, adapted: Collection[str]) -> None:
-        """Raise a ValueError if parameters that adapt lie before a batch norm that running averages normalise."""
-        if self.normalisation != "running":
+        """Raise a ValueError if parameters that adapt lie before a batch norm that running averages normalise.
+
+        Where the module's own code says what lies before what, `check_call` tells, from a batch.
+        """
+        if self.normalisation != "running" or not is_in_order(self.module):
             return
         layers = {name: place for place, (name, _) in enumerate(self.module.named_modules())}
         norms = [name for name, layer in self.module.named_modules() if _is_norm(layer)]
         early = [name for name in adapted if norms and layers.get(owner(name), -1) < layers[norms[-1]]]
         if early:
+            raise _averages_of_no_task(early[0], norms[-1])
+
+    def check_call(self, params: Params, *inputs: Tensor, adapted: Params, head: str | None) -> None:
+        """Raise a ValueError if a call of one task shows that other weights should adapt.
+
+        Args:
+            params: Parameters by name, each [...].
+            inputs: Inputs [row, ...] of one task.
+            adapted: Tensors that adapt, by name, on which the call depends.
+            head: Layer that adapts because it is registered last; None if another reason chose what adapts.
+        """
+        calls: list[str] = []
+        norms = {name: layer for name, layer in self.module.named_modules() if _is_norm(layer)}
+
+        def note(norm: str, arguments: tuple[Tensor, ...]) -> None:
+            if self.normalisation == "running" and arguments[0].requires_grad:
+                total = arguments[0].sum()
+                grads = torch.autograd.grad(total, list(adapted.values()), allow_unused=True, retain_graph=True)
+                early = [name for name, grad in zip(adapted, grads, strict=True) if grad is not None]
+                raise _averages_of_no_task(early[0], norm)
+
+        self._prepare(1, 0, None, record=False)
+        with (
+            self.evaluating(),
+            torch.enable_grad(),
+            noted_calls(norms, note),
+            noted_calls(possible_heads(self.module), lambda name, _: calls.append(name)),
+        ):
+            functional_call(self.module, params, inputs)
+        if head is not None and calls and calls[-1] != head:
             raise ValueError(
-                f"normalisation must not be running where weights before a batch norm adapt: {early[0]} does, and "
-                f"the averages of layer {norms[-1]!r} are those of no task; take transductive, support or frozen, "
-                "or let the head alone adapt"
+                f"the head must be the layer that is called last, {calls[-1]!r}, and {head!r} was taken, which "
+                f"is registered last; name the head, MamlConfig(adapted='head', head={calls[-1]!r})"
             )
 
     @property
@@ -343,6 +387,14 @@ class _Part(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The function's results."""
         return self.function(*args, **kwargs)
+
+
+def _averages_of_no_task(parameter: str, norm: str) -> ValueError:
+    return ValueError(
+        f"normalisation must not be running where weights before a batch norm adapt: {parameter} does, and the "
+        f"averages of layer {norm!r} are those of no task; take transductive, support or frozen, or let the head "
+        "alone adapt"
+    )
 
 
 def _as_it_is(tensor: Tensor) -> Tensor:

@@ -34,14 +34,23 @@ class InnerLoop:
         rule: The update rule.
         adapted: Names of the parameters that adapt, unless they are frozen.
         objective: The loss of every task.
+        head: Layer that adapts because it is registered last, which a first batch may show not to be called last;
+            None if another reason chose what adapts.
     """
 
     def __init__(
-        self, network: TaskModule, rule: UpdateRule, adapted: Collection[str], objective: Objective
+        self,
+        network: TaskModule,
+        rule: UpdateRule,
+        adapted: Collection[str],
+        objective: Objective,
+        *,
+        head: str | None = None,
     ) -> None:
         self.network = network
         self.rule = rule
         self._adapted = set(adapted)
+        self._head = head
         network.check_averages(adapted)
         self.objective = objective
 
@@ -54,6 +63,19 @@ class InnerLoop:
         """The meta-parameters; those that adapt have a task axis."""
         params = self.network.params
         return params | expand({name: params[name] for name in self.adapted}, num_tasks)
+
+    def check(self, support: Examples) -> None:
+        """Raise a ValueError if a first batch shows that other weights should adapt; for every batch."""
+        network = self.network
+        if not network.needs_check or (self._head is None and network.normalisation != "running"):
+            return
+        names = set(self.adapted)
+        params = {name: p.detach().clone().requires_grad_(name in names) for name, p in self.start(1).items()}
+        own, arguments = self.arguments(params, support.inputs[:1])
+        one = {name: p[0] if name in names else p for name, p in own.items()}
+        adapted = {name: params[name] for name in names}
+        network.check_call(one, *(x[0] for x in arguments), adapted=adapted, head=self._head)
+        network.needs_check = False
 
     def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
         """The network's own parameters, and what it is called with; all and the inputs unless overridden."""
@@ -111,6 +133,7 @@ class InnerLoop:
 
     def predictors(self, support: Examples, num_steps: int, tasks_at_once: int | None) -> list[Predictor]:
         """Predictors after 0, 1, ... `num_steps` steps, for evaluation."""
+        self.check(support)
         nothing = Examples(support.inputs[:, :0], support.targets[:, :0])
         pieces = [part.support for _, part in in_pieces(Episodes(support, nothing), tasks_at_once)]
         with self.network.evaluating():
@@ -158,6 +181,7 @@ class GradientLearner(ModuleLearner):
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
+        self.inner.check(episodes.support)
         for part in episodes.alone() if episodes.is_ragged else [episodes]:
             self.inner.track(part.support)
         return self.outer.update(self.outer_losses, episodes, self.objective)
@@ -182,10 +206,11 @@ def names_to_adapt(network: TaskModule, adapted: Adapted, head: str | None = Non
     Args:
         network: The network whose parameters adapt.
         adapted: Whether all of it or the head alone adapts.
-        head: Name of the head, a layer or a module of layers; None for the last layer that is not frozen.
+        head: Name of the head, a layer or a module of layers; None for the layer registered last of those that
+            are not frozen.
 
     Raises:
-        ValueError: If nothing can adapt, or there is no such head.
+        ValueError: If nothing can adapt, or there is no such head, or it is frozen.
     """
     names = [name for name in network.weights if name not in network.norm_params]
     if not network.params.keys() - network.norm_params:
@@ -193,12 +218,19 @@ def names_to_adapt(network: TaskModule, adapted: Adapted, head: str | None = Non
     if adapted == "all":
         return names
     trainable = [name for name in names if name in network.params]
-    layer = owner(trainable[-1]) if head is None else head
+    layer = last_registered(network) if head is None else head
     of_head = [name for name in names if name.startswith(f"{layer}.")] if layer else names[-2:]
     if not of_head:
         layers = ", ".join(dict.fromkeys(owner(name) for name in names))
         raise ValueError(f"head must be the name of a layer that has weights, got {head!r}; such are {layers}")
+    if not set(of_head) & set(trainable):
+        raise ValueError(f"head must be a layer that is trained, got {head!r}, which is frozen; unfreeze it")
     return of_head
+
+
+def last_registered(network: TaskModule) -> str:
+    """The name of the layer, batch norm left out, that is registered last of those that are not frozen."""
+    return owner([name for name in network.params if name not in network.norm_params][-1])
 
 
 def without(params: Mapping[str, Tensor], *names: str) -> Params:

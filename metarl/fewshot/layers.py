@@ -2,12 +2,13 @@
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.normalisation import BATCH_NORMS
+from metarl.fewshot.normalisation import BATCH_NORMS, TaskNorm
 
 _ROW_WISE = (
     *("linear", "conv", "pooling", "padding", "flatten", "dropout", "normalization", "instancenorm", "activation"),
@@ -104,7 +105,7 @@ def owner(parameter: str) -> str:
 
 @torch.no_grad()
 def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.device) -> str | None:
-    """The name of the layer with weights, batch norm left out, that a module calls last.
+    """The name of the layer with trainable weights, batch norm left out, that a module calls last.
 
     None if it calls none, as where weights are a list that its forward reads.
 
@@ -114,21 +115,40 @@ def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.dev
         device: Device of the module.
     """
     calls: list[str] = []
+    with evaluating(module), noted_calls(possible_heads(module), lambda name, _: calls.append(name)):
+        module(torch.zeros(2, *input_shape, device=device))
+    return calls[-1] if calls else None
 
-    def noted(name: str) -> Callable[..., None]:
-        return lambda *_: calls.append(name)
 
-    layers = dict(module.named_modules())
-    names = dict.fromkeys(owner(name) for name, _ in module.named_parameters())
-    heads = [name for name in names if not isinstance(layers[name], BATCH_NORMS)]
-    handles = [layers[name].register_forward_hook(noted(name)) for name in heads]
+def possible_heads(module: nn.Module) -> dict[str, nn.Module]:
+    """The layers with trainable weights of their own, batch norm left out, by name."""
+    names = dict.fromkeys(owner(name) for name, p in module.named_parameters() if p.requires_grad)
+    layers = {name: module.get_submodule(name) for name in names}
+    return {name: layer for name, layer in layers.items() if not isinstance(layer, (*BATCH_NORMS, TaskNorm))}
+
+
+@contextlib.contextmanager
+def noted_calls(layers: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
+    """Tell of every call of some layers when it begins, so that a layer comes before those within it.
+
+    Args:
+        layers: Layers by name.
+        note: Function that is called with a layer's name and its arguments.
+    """
+    handles = [
+        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
+        for name, layer in layers.items()
+    ]
     try:
-        with evaluating(module):
-            module(torch.zeros(2, *input_shape, device=device))
+        yield
     finally:
         for handle in handles:
             handle.remove()
-    return calls[-1] if calls else None
+
+
+def is_in_order(module: nn.Module) -> bool:
+    """Whether a module calls its layers as they are registered: it is a sequence of layers, or of sequences."""
+    return all(not layer._modules or type(layer).forward is nn.Sequential.forward for layer in module.modules())
 
 
 @contextlib.contextmanager

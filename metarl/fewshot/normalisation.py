@@ -12,8 +12,9 @@ per_step      transductive, with a gain and a shift for every inner step (MAML++
               never normalises by them, so there are none here.
 
 Layers that their owner put in evaluation mode are frozen whatever is chosen. Where the weights before a layer
-adapt, its averages are those of no task, and "running" is refused. A subclass of batch norm, which may do more, is
-called as it is: its batch, or under "running" and "frozen" its averages, normalises.
+adapt, its averages are those of no task, and "running" is refused, at the first batch where only that shows it. A
+subclass of batch norm, which may do more, is called as it is: its batch, or under "running" and "frozen" its
+averages, normalises.
 """
 
 import contextlib

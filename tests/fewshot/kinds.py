@@ -338,7 +338,7 @@ def _maml(kind: Kind, **options: Any) -> Maml:
 
 LEARNERS: dict[str, Callable[[Kind], Learner]] = {
     "maml": _maml,
-    "anil": lambda kind: _maml(kind, adapted="head", head="head" if kind.make is Unused else None),
+    "anil": lambda kind: _maml(kind, adapted="head", head="head" if kind.make in (Residual, Unused) else None),
     "meta-sgd": lambda kind: _maml(kind, rates="per_entry"),
     "maml++": lambda kind: _maml(
         kind, rates="per_tensor_and_step", multi_step_updates=9, first_order_updates=1, normalisation="per_step"

@@ -263,6 +263,46 @@ def test_the_head_is_the_layer_called_last_or_the_one_named() -> None:
         Maml(first, MamlConfig(adapted="head", head="fc"))
 
 
+def test_a_head_that_only_a_batch_can_show_is_asked_for_by_name() -> None:
+    kind = KINDS["residual"]  # whose head is registered first
+    episodes = episodes_of(kind, "maml")
+    for call in (
+        lambda learner: learner.update(episodes, np.random.default_rng(0)),
+        lambda learner: learner.adapt(episodes.support, 1),
+    ):
+        learner = Maml(kind.make(3), MamlConfig(adapted="head"))
+        with pytest.raises(ValueError, match=r"called last, 'head', and 'skip' was taken.* head='head'\)"):
+            call(learner)
+    Maml(kind.make(3), MamlConfig(adapted="head", head="first")).update(episodes, np.random.default_rng(0))
+    listed = KINDS["lists"]  # whose head is registered before batch norm, and called last
+    learner = Maml(listed.make(3), MamlConfig(adapted="head"))
+    learner.update(episodes_of(listed, "maml"), np.random.default_rng(0))
+    assert learner.inner.adapted == ["parts.head.weight", "parts.head.bias"]
+
+
+def test_a_frozen_head_and_names_of_no_parameter_are_refused() -> None:
+    module = KINDS["items"].make(3)
+    module.get_submodule("head").requires_grad_(False)
+    assert called_last(module, (4,), torch.device("cpu")) == "first"
+    with pytest.raises(ValueError, match="head must be a layer that is trained, got 'head', which is frozen"):
+        Maml(module, MamlConfig(adapted="head", head="head"))
+    with pytest.raises(ValueError, match=r"adapted must name parameters of the module, got \['nope'\]; such are"):
+        Maml(module, MamlConfig(), adapted=["nope"])
+
+
+class _WithToken(nn.Module):
+    """A weight of its own beside its layers, as a transformer's token for the class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.zeros(4))
+        self.head, self.first = nn.Linear(4, 3), nn.Linear(4, 4)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.first(inputs + self.token).tanh())
+        return outputs
+
+
 class _Listed(nn.Module):
     """A layer, and a list of weights that is no layer and is called by nobody."""
 
@@ -281,8 +321,9 @@ class _Listed(nn.Module):
         (KINDS["residual"].make(3), (2, 6, 6), ["head.weight", "head.bias"]),
         (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), (4,), ["0.weight", "0.bias"]),
         (_Listed(), (4,), ["weights.0"]),
+        (_WithToken(), (4,), ["head.weight", "head.bias"]),
     ],
-    ids=["registered first", "before batch norm", "no layer"],
+    ids=["registered first", "before batch norm", "no layer", "a weight of its own"],
 )
 def test_an_experiment_takes_the_layer_called_last_as_head(
     module: nn.Module, shape: tuple[int, ...], adapted: list[str]

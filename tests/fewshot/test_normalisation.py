@@ -54,6 +54,39 @@ def test_running_averages_serve_a_head_that_adapts_alone() -> None:
     assert torch.allclose(predict(queries[:, :1]), predict(queries)[:, :1], atol=1e-6)
 
 
+class _Backwards(nn.Module):
+    """Registers its layers in the order opposite to that of their calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.norm, self.first = nn.Linear(6, 3), nn.BatchNorm1d(6), nn.Linear(4, 6)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.head(self.norm(self.first(inputs)).tanh())
+        return outputs
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network: Maml(network, MamlConfig(normalisation="running"), adapted=["first.weight"]),
+        lambda network: Reptile(network, ReptileConfig(normalisation="running")),
+        lambda network: ImplicitMaml(network, ImplicitMamlConfig(normalisation="running")),
+    ],
+)
+def test_a_first_batch_shows_what_lies_before_a_norm_whatever_is_registered_first(make: Any) -> None:
+    for call in (_update, lambda learner: learner.adapt(_episodes().support, 1)):
+        averages = _Backwards()
+        with pytest.raises(
+            ValueError, match=r"first\.\w+ does, and the averages of layer 'norm' are those of no task"
+        ):
+            call(make(averages))
+        assert not averages.norm.running_mean.any()
+    head = Maml(_Backwards(), MamlConfig(normalisation="running", adapted="head", head="head"))
+    _update(head)
+    assert head.network.module.get_buffer("norm.running_mean").any()
+
+
 @pytest.mark.parametrize(
     "make", [lambda n: Maml(n, MamlConfig()), lambda n: Prototypical(n, PrototypicalConfig())]
 )

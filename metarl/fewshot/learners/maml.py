@@ -28,7 +28,7 @@ from torch import nn
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, names_to_adapt
+from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, last_registered, names_to_adapt
 from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
@@ -48,7 +48,8 @@ class MamlConfig(LearnerConfig):
         inner_steps: Number of inner steps that training differentiates through; adaptation may take more.
         first_order: Whether second derivatives are left out of the outer gradient.
         adapted: Weights that adapt, all of them or the head's; gains and shifts of batch norm never do.
-        head: Name of the layer that adapts if only the head does, such as "fc"; None for the layer called last.
+        head: Name of the layer that adapts if only the head does, such as "fc"; None for the layer
+            called last of those that are not frozen.
         rates: Step sizes that are learned: none, one per weight, or one per tensor and inner step.
         curvature: Whether the matrices M, which multiply inner gradients, are learned.
         rule_lr_factor: Outer step size of learned rates and matrices, as a multiple of that of the weights. Adam
@@ -92,9 +93,13 @@ class Maml(GradientLearner):
 
     Args:
         module: Maps [row, *input] to [row, out]; its parameters are trained in place.
-        config: Hyperparameters; without the name of a head, the last layer that is not frozen is the head.
+        config: Hyperparameters. Without its name, the head is the layer that is registered last of those that are
+            not frozen, and a module that is seen to call another one last is refused at the first batch.
         objective: Loss of every task; cross-entropy for integer targets and squared error for others by default.
         adapted: Names of the parameters that adapt, instead of what the configuration says.
+
+    Raises:
+        ValueError: If nothing can adapt, or names are not those of the module.
     """
 
     def __init__(
@@ -113,7 +118,13 @@ class Maml(GradientLearner):
             twice=not config.first_order,
         )
         params = network.weights
-        names = names_to_adapt(network, config.adapted, config.head) if adapted is None else adapted
+        names = names_to_adapt(network, config.adapted, config.head) if adapted is None else list(adapted)
+        unknown = [name for name in names if name not in params]
+        if unknown or not names:
+            raise ValueError(
+                f"adapted must name parameters of the module, got {unknown or names}; such are {list(params)[:5]}"
+            )
+        unnamed = adapted is None and config.adapted == "head" and config.head is None
         rule, self.meta = make_rule(
             {name: params[name] for name in names},
             config.inner_lr,
@@ -127,7 +138,8 @@ class Maml(GradientLearner):
             rule=list(self.meta.values()),
             rule_lr_factor=config.rule_lr_factor,
         )
-        inner = InnerLoop(network, rule, names, as_objective(objective))
+        head = last_registered(network) if unnamed else None
+        inner = InnerLoop(network, rule, names, as_objective(objective), head=head)
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)
 
     @property

@@ -131,6 +131,7 @@ class Reptile(ModuleLearner):
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
         config, params = self.config, self.network.params
+        self.inner.check(episodes.support)
         self.network.track(params, episodes.support.inputs)
         generator = torch_generator(draw_seed(rng))
         deltas = {name: torch.zeros_like(p) for name, p in params.items()}
