@@ -1,7 +1,7 @@
 """The inner loop of the gradient-based learners: which weights adapt, by what rule, on what loss."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import check_second_derivatives, owner
 from metarl.fewshot.learner import ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import Moments
-from metarl.fewshot.objectives import Objective
+from metarl.fewshot.objectives import Objective, TaskObjective
 from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
 from metarl.learning.bilevel import Order, Params, TaskLoss, UpdateRule, adapt_params, expand
 
@@ -173,6 +173,12 @@ class GradientLearner(ModuleLearner):
         self.outer = outer
         self.num_steps = num_steps
         self._first_order = first_order
+
+    def trained_by(self, objective: Objective | TaskObjective) -> Self:
+        """The learner itself, with the loss of both loops and the score of an objective."""
+        super().trained_by(objective)
+        self.inner.objective = self.objective
+        return self
 
     @property
     def order(self) -> Order:

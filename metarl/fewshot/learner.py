@@ -4,7 +4,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import ByTargets, Objective
+from metarl.fewshot.objectives import ByTargets, Objective, TaskObjective, as_objective
 from metarl.fewshot.outer import OuterOptimizer
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
 from metarl.runs.configs import Configuration
@@ -177,6 +177,8 @@ class ModuleLearner(ABC):
 
     num_steps = 0
     objective: Objective = _BY_TARGETS
+    has_own_loss = False  # which no objective replaces
+    never_positive = False  # its outputs, such as minus distances and logarithms of probabilities
 
     @property
     def judges_queries_together(self) -> bool:
@@ -186,6 +188,26 @@ class ModuleLearner(ABC):
     def __init__(self, network: TaskModule, parts: Mapping[str, nn.Module | OuterOptimizer]) -> None:
         self.network = network
         self._parts = {"module": network.module, **parts}
+
+    def trained_by(self, objective: Objective | TaskObjective) -> Self:
+        """The learner itself, with the loss and the score of an objective.
+
+        Raises:
+            TypeError: If it is no objective.
+            ValueError: If the learner cannot be trained by it.
+        """
+        objective, name = as_objective(objective), type(self).__name__
+        if self.has_own_loss and objective != self.objective:
+            raise ValueError(
+                f"{name} has a loss of its own, got the objective {type(objective).__name__}; leave it out"
+            )
+        if self.never_positive and objective.needs_positive_outputs:
+            raise ValueError(
+                f"{name} puts out numbers up to zero, such as minus distances, got the objective "
+                f"{type(objective).__name__}, which needs more for a right class; take CrossEntropy"
+            )
+        self.objective = objective
+        return self
 
     @property
     def normalisation(self) -> NormStatistics | None:

@@ -15,7 +15,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import NormStatistics
-from metarl.fewshot.objectives import Objective
+from metarl.fewshot.objectives import Objective, TaskObjective, as_objective
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
 Source = TypeVar("Source", bound=ClassSource)
@@ -55,10 +55,15 @@ class MetricLearner(ModuleLearner):
         )
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
-    def trained_by(self, objective: Objective) -> Self:
-        """The learner itself, with the loss on query sets and the score of an objective."""
-        self.objective = objective
-        return self
+    def trained_by(self, objective: Objective | TaskObjective) -> Self:
+        """The learner itself, with the loss on query sets and the score of an objective; see `ModuleLearner`."""
+        objective = as_objective(objective)
+        if objective.num_outputs(1) != 1:
+            raise ValueError(
+                f"{type(self).__name__} puts out a number per target, got the objective "
+                f"{type(objective).__name__}, which needs {objective.num_outputs(1)}; take SquaredError"
+            )
+        return super().trained_by(objective)
 
     @property
     def data_parallel(self) -> bool:

@@ -8,11 +8,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from metarl.runs.configs import check_fraction, check_positive
+from metarl.runs.reading import shorten
 
 TaskObjective = Callable[[Tensor, Tensor], Tensor]
 """Maps outputs [task, row, out] and targets to a loss per task, [task]."""
@@ -22,7 +24,13 @@ IGNORED = -100
 
 
 class Objective(ABC):
-    """A loss and a score of tasks: a frozen dataclass, for an experiment, or any object with these methods."""
+    """A loss and a score of tasks, to derive from; a frozen dataclass, for an experiment.
+
+    Attributes:
+        needs_positive_outputs: Whether the loss is least where the output of a right class is above zero.
+    """
+
+    needs_positive_outputs: ClassVar[bool] = False
 
     @abstractmethod
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -80,8 +88,19 @@ class GivenLoss(ByTargets):
     loss: TaskObjective
 
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """The loss of every task, [task]."""
-        return self.loss(outputs, targets)
+        """The loss of every task, [task].
+
+        Raises:
+            ValueError: If the function does not return that.
+        """
+        losses = self.loss(outputs, targets)
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        if shape != (len(outputs),):
+            raise ValueError(
+                f"a loss must return a number per task, shape {(len(outputs),)} of outputs "
+                f"{tuple(outputs.shape)}, got {shape}; take the mean over all but the first axis"
+            )
+        return losses
 
 
 @dataclass(frozen=True)
@@ -162,6 +181,8 @@ class SquaredError(Objective):
     Of classes the numbers are 1 for the right one and 0 for the others, and the greatest output is chosen.
     """
 
+    needs_positive_outputs = True
+
     def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Mean squared error of every task, [task]."""
         return _mean_of_answers((outputs - _as_numbers(outputs, targets)).square(), targets)
@@ -229,9 +250,19 @@ class GaussianLikelihood(Objective):
 
 
 def as_objective(objective: Objective | TaskObjective) -> Objective:
-    """The objective, or that of a loss alone."""
+    """The objective, or that of a loss alone.
+
+    Raises:
+        TypeError: If it is neither.
+    """
     if isinstance(objective, Objective):
         return objective
+    # PyTorch's losses take classes on the second axis and return one number for all tasks.
+    if isinstance(objective, type | nn.modules.loss._Loss) or not callable(objective):
+        raise TypeError(
+            "an objective is an object such as CrossEntropy(), or a function from outputs and targets to a loss "
+            f"per task, got {shorten(objective)}; metarl.fewshot.objectives has some"
+        )
     return ByTargets() if objective is task_losses else GivenLoss(objective)
 
 

@@ -1,6 +1,6 @@
 """A classifier of all training classes whose features then judge new ones: Baseline and its relatives, two stages.
 
-    stage 1, pretraining_updates times:  Adam on the cross-entropy of a classifier of all training classes
+    stage 1, pretraining_updates times:  Adam on the loss, cross-entropy, of a classifier of all training classes
     stage 2, the rest of the run:        episodes, by the same features and the judge (Meta-Baseline)
     on a new task the features are fixed, and the judge is
         probe       logistic regression on the support set, a linear probe
@@ -124,6 +124,7 @@ class Baseline(MetricLearner):
         self, module: nn.Module, config: BaselineConfig, *, num_features: int, generator: torch.Generator
     ) -> None:
         self.config = config
+        self.never_positive = config.judge == "euclidean" and config.pretraining_updates is not None
         head = _Classifier(config.num_classes, num_features, config.scale, generator)
         super().__init__(module, config.normalisation, config.outer, head)
 
@@ -157,8 +158,7 @@ class Baseline(MetricLearner):
                 self.head.centre.lerp_(features.mean((0, 1)), _CENTRE_SHARE)
         logits = self._classified(features)
         targets = torch.cat([episodes.support.targets, episodes.query.targets], 1)
-        losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none").mean(1)
-        return OuterLosses(losses, logits[:, support.shape[1] :])
+        return OuterLosses(self.objective.losses(logits, targets), logits[:, support.shape[1] :])
 
     def _classified(self, features: Tensor) -> Tensor:
         """The classifier's logits [task, row, class]."""

@@ -23,7 +23,7 @@ beside them; averages of batch norm stay as training left them.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from metarl.fewshot.episodes import Episodes, EpisodeSource, Examples
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.metric import check_classes
+from metarl.fewshot.objectives import Objective, TaskObjective
 from metarl.learning.bilevel import Params
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, check_counts, check_not_negative
 
@@ -82,10 +83,8 @@ class FineTuningConfig(LearnerConfig):
         """The untrained learner, whose network puts out features."""
         prototypical = replace(self.prototypical, outer=self.prototypical.outer.over(setup.num_updates))
         setup.require("classification", self)
-        learner = FineTuning(setup.feature_network(exact=True), replace(self, prototypical=prototypical))
-        learner.base.trained_by(setup.objective)
-        learner.objective = setup.objective
-        return learner
+        config = replace(self, prototypical=prototypical)
+        return FineTuning(setup.feature_network(exact=True), config).trained_by(setup.objective)
 
 
 class FineTuning(ModuleLearner):
@@ -112,6 +111,11 @@ class FineTuning(ModuleLearner):
             )
         self.num_steps = config.num_rounds
         super().__init__(self.base.network, {"head": self.base.head, "outer": self.base.outer})
+
+    def trained_by(self, objective: Objective | TaskObjective) -> Self:
+        """The learner itself, with the loss of training and of fine-tuning and the score of an objective."""
+        self.base.trained_by(objective)
+        return super().trained_by(objective)
 
     @property
     def data_parallel(self) -> bool:

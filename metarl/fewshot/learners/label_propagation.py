@@ -70,6 +70,8 @@ class LabelPropagation(MetricLearner):
         config: Hyperparameters.
     """
 
+    never_positive = True
+
     def __init__(self, module: nn.Module, config: LabelPropagationConfig) -> None:
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.length))

@@ -60,6 +60,8 @@ class Mahalanobis(MetricLearner):
         config: Hyperparameters.
     """
 
+    never_positive = True
+
     def __init__(self, module: nn.Module, config: MahalanobisConfig) -> None:
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.regularisation))

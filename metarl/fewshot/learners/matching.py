@@ -111,6 +111,7 @@ class Matching(MetricLearner):
     head: _Head
 
     needs_all_classes = False
+    never_positive = True
 
     def __init__(self, module: nn.Module, config: MatchingConfig, *, generator: torch.Generator) -> None:
         self.config = config

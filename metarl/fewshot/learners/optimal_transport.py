@@ -75,6 +75,8 @@ class OptimalTransport(MetricLearner):
         config: Hyperparameters.
     """
 
+    never_positive = True
+
     def __init__(self, module: nn.Module, config: OptimalTransportConfig) -> None:
         self.config = config
         super().__init__(module, config.normalisation, config.outer, Scale(config.scale))

@@ -85,6 +85,7 @@ class Prototypical(MetricLearner):
 
     def __init__(self, module: nn.Module, config: PrototypicalConfig) -> None:
         self.config = config
+        self.never_positive = config.distance != "cosine"
         head = Scale(config.scale) if config.distance == "cosine" else None
         super().__init__(module, config.normalisation, config.outer, head)
 

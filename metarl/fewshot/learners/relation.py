@@ -49,7 +49,7 @@ class RelationConfig(LearnerConfig):
         channels, size, _ = output_shape(network, setup.tasks.input_shape, setup.device)
         relation = relation_module(channels, size, num_hidden=self.num_hidden, generator=setup.generator)
         config = replace(self, outer=self.outer.over(setup.num_updates))
-        return Relation(network, config, relation=relation.to(setup.device))
+        return Relation(network, config, relation=relation.to(setup.device)).trained_by(setup.objective)
 
 
 def relation_module(
@@ -78,6 +78,8 @@ class Relation(MetricLearner):
         config: Hyperparameters.
         relation: Network that maps [row, 2 * channel, height, width] to [row, 1]; see `relation_module`.
     """
+
+    has_own_loss = True
 
     def __init__(self, module: nn.Module, config: RelationConfig, *, relation: nn.Module) -> None:
         has_norms = any(isinstance(layer, BATCH_NORMS) for layer in relation.modules())

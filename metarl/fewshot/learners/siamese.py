@@ -49,7 +49,8 @@ class SiameseConfig(LearnerConfig):
     def make(self, setup: LearnerSetup) -> "Siamese":
         """The untrained learner, whose network puts out features."""
         setup.require("classification", self)
-        return Siamese(setup.feature_network(), replace(self, outer=self.outer.over(setup.num_updates)))
+        config = replace(self, outer=self.outer.over(setup.num_updates))
+        return Siamese(setup.feature_network(), config).trained_by(setup.objective)
 
 
 class Siamese(MetricLearner):
@@ -59,6 +60,8 @@ class Siamese(MetricLearner):
         module: Maps [row, *input] to [row, feature]; its parameters are trained in place.
         config: Hyperparameters.
     """
+
+    has_own_loss = True
 
     def __init__(self, module: nn.Module, config: SiameseConfig) -> None:
         self.config = config
