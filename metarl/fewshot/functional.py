@@ -27,8 +27,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metarl.fewshot.checkpointing import Function, refused, second_calls
 from metarl.fewshot.layers import (
+    as_outputs,
     channels_last,
+    check_module,
     described,
+    explained,
     is_in_order,
     is_row_wise,
     noted_calls,
@@ -70,6 +73,7 @@ class TaskModule:
         num_steps: Number of inner steps, for "per_step".
         twice: Whether outputs are differentiated twice; attention then takes its mathematical kernel, and
             recurrent layers do without cuDNN, since the others' gradients have no derivative.
+        num_arguments: Number of arguments that it is called with.
 
     Attributes:
         module: The copy that is called.
@@ -84,7 +88,9 @@ class TaskModule:
         normalisation: NormStatistics = "transductive",
         num_steps: int = 0,
         twice: bool = False,
+        num_arguments: int = 1,
     ) -> None:
+        check_module(module, num_arguments)
         if normalisation not in NORM_STATISTICS:
             raise ValueError(f"normalisation must be one of {', '.join(NORM_STATISTICS)}, got {normalisation!r}")
         self.normalisation = normalisation
@@ -169,6 +175,7 @@ class TaskModule:
             torch.enable_grad(),
             noted_calls(norms, note),
             noted_calls(possible_heads(self.module), lambda name, _: calls.append(name)),
+            explained(self.module, inputs[0]),
         ):
             functional_call(self.module, params, inputs)
         if head is not None and calls and calls[-1] != head:
@@ -198,7 +205,8 @@ class TaskModule:
             step: Number of inner steps taken, for "per_step".
             fixed: Moments that normalise, see `moments`.
         """
-        return self._run(params, inputs, step, fixed, record=False)[0]
+        with explained(self.module, inputs[0]):
+            return self._run(params, inputs, step, fixed, record=False)[0]
 
     def moments(self, params: Mapping[str, Tensor], *inputs: Tensor) -> list[Moments] | None:
         """The statistics by which the query sets of tasks with these support inputs are normalised.
@@ -207,13 +215,14 @@ class TaskModule:
         """
         if self.normalisation != "support" or not self.has_norms:
             return None
-        return self._run(params, inputs, 0, None, record=True)[1]
+        with explained(self.module, inputs[0]):
+            return self._run(params, inputs, 0, None, record=True)[1]
 
     def track(self, params: Mapping[str, Tensor], *inputs: Tensor) -> None:
         """Move the running averages towards the statistics of a batch, if they are used."""
         if self.normalisation != "running" or not self.has_norms:
             return
-        with torch.no_grad():
+        with torch.no_grad(), explained(self.module, inputs[0]):
             recorded = self._run(params, inputs, 0, None, record=True)[1]
         for layer, moments in zip(self._context.layers, recorded, strict=True):
             layer.track(moments)
@@ -226,9 +235,8 @@ class TaskModule:
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and not self.is_evaluating
         laid = tuple(channels_last(x) if self._channels_last else x for x in inputs)
-        with second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
-            outputs: Tensor = self.module(*laid)
-        return outputs
+        with explained(self.module, inputs[0]), second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
+            return as_outputs(self.module(*laid))
 
     def _run(
         self,
@@ -249,7 +257,7 @@ class TaskModule:
             return self._in_turn(params, inputs, step, rows, record)
         num_tasks = len(inputs[0])
         context = self._prepare(num_tasks, step, rows, record=record)
-        flat: Tensor = functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs))
+        flat = as_outputs(functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs)))
         return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
 
     def _has_many_places(self, inputs: Tensor) -> bool:
@@ -301,7 +309,7 @@ class TaskModule:
             rows = None if fixed is None else [(mean.unsqueeze(0), var.unsqueeze(0)) for mean, var in fixed]
             context = self._prepare(1, step, rows, record=record)
             with second_calls(refused if lifted else self._repeated(params, on_cuda=inputs[0].is_cuda)):
-                outputs = functional_call(self.module, params, inputs)
+                outputs = as_outputs(functional_call(self.module, params, inputs))
             return outputs, [(mean.squeeze(0), var.squeeze(0)) for mean, var in context.recorded]
 
         return call

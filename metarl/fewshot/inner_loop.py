@@ -9,7 +9,7 @@ from torch import Tensor
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.layers import check_second_derivatives, owner
+from metarl.fewshot.layers import check_second_derivatives, owner, second_derivatives_explained
 from metarl.fewshot.learner import ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import Objective, TaskObjective
@@ -190,7 +190,8 @@ class GradientLearner(ModuleLearner):
         self.inner.check(episodes.support)
         for part in episodes.alone() if episodes.is_ragged else [episodes]:
             self.inner.track(part.support)
-        return self.outer.update(self.outer_losses, episodes, self.objective)
+        with second_derivatives_explained():
+            return self.outer.update(self.outer_losses, episodes, self.objective)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:
         """The outer losses of tasks, and the outputs on their query sets after adaptation."""

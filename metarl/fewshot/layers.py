@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -60,9 +61,25 @@ def channels_last(tensor: Tensor) -> Tensor:
     return tensor.clone(memory_format=torch.channels_last)
 
 
-def check_module(module: nn.Module) -> None:
-    """Raise a ValueError that names the layer of a module whose weights cannot be put in from outside."""
+def check_module(module: nn.Module, num_arguments: int = 1) -> None:
+    """Raise an error in one line for what cannot be called with weights from outside.
+
+    Args:
+        module: Module of a learner.
+        num_arguments: Number of arguments that the learner calls it with.
+
+    Raises:
+        TypeError: If it is no module, or takes other arguments.
+        ValueError: If a layer holds its weights fast; names the layer.
+    """
+    if not isinstance(module, nn.Module):
+        kind = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise TypeError(f"expected an instance of torch.nn.Module, got {kind}")
     for name, layer in module.named_modules():
+        if isinstance(layer, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise ValueError(
+                f"{described(name, layer)} sends copies of its weights to other devices; give the module inside it"
+            )
         if isinstance(layer, torch.jit.ScriptModule):
             raise ValueError(
                 f"{described(name, layer)} is compiled by TorchScript, which shares no weights with a copy; give "
@@ -74,6 +91,14 @@ def check_module(module: nn.Module) -> None:
                 f"{described(name, layer)} has no weights yet; call the module once on an example before a "
                 "learner is made of it"
             )
+    try:
+        inspect.signature(module.forward).bind(*range(num_arguments))
+    except TypeError as error:
+        expected = "the inputs alone" if num_arguments == 1 else "the inputs and a context for every row"
+        raise TypeError(
+            f"the forward of {type(module).__name__} must take {expected}, got the error: {error}; wrap it in a "
+            "module that does"
+        ) from error
 
 
 def check_second_derivatives(module: nn.Module, adapted: set[str]) -> None:
@@ -101,6 +126,59 @@ def owner(parameter: str) -> str:
     """The name of the layer that a parameter belongs to; a parametrized layer owns what its weights come from."""
     layer, parametrized, _ = parameter.partition(".parametrizations.")
     return layer if parametrized else parameter.rpartition(".")[0]
+
+
+@contextlib.contextmanager
+def explained(module: nn.Module, inputs: Tensor) -> Iterator[None]:
+    """Turn a module's error into one line where examples have another number format than its weights.
+
+    Raises:
+        ValueError: If that is so and the module fails.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        weights = next((p.dtype for p in module.parameters() if p.is_floating_point() or p.is_complex()), None)
+        out_of_memory = isinstance(error, torch.OutOfMemoryError)
+        if weights in (None, inputs.dtype) or not inputs.is_floating_point() or out_of_memory:
+            raise
+        message = str(error).partition("\n")[0]
+        raise ValueError(
+            f"examples must have the number format of the module's weights, {weights}, got {inputs.dtype}; "
+            f"convert one of them; the module's error was: {message}"
+        ) from error
+
+
+@contextlib.contextmanager
+def second_derivatives_explained() -> Iterator[None]:
+    """Turn torch's error for an autograd function without a second derivative into one that says what to do.
+
+    Raises:
+        ValueError: If there is such a function.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "once_differentiable" not in str(error):
+            raise
+        raise ValueError(
+            "the module must be differentiated twice, and calls an autograd function that is marked with "
+            "once_differentiable; take first_order, let the head alone adapt, or give it another backward"
+        ) from error
+
+
+def as_outputs(outputs: Any) -> Tensor:
+    """The outputs of a module.
+
+    Raises:
+        TypeError: If they are not a tensor.
+    """
+    if not isinstance(outputs, Tensor):
+        raise TypeError(
+            f"the module must return one tensor [row, ...], got {type(outputs).__name__}; wrap it in a module "
+            "that returns the part to learn by"
+        )
+    return outputs
 
 
 @torch.no_grad()
@@ -174,9 +252,8 @@ def shared_copy(module: nn.Module) -> nn.Module:
     """A copy of a module that shares its parameters and buffers.
 
     Raises:
-        ValueError: if it cannot be copied, or its weights cannot be put in from outside; names the layer.
+        ValueError: if it cannot be copied.
     """
-    check_module(module)
     memo = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
     for layer in module.modules():  # weight and spectral norm leave results of their last call behind
         left = (value for value in vars(layer).values() if isinstance(value, Tensor) and not value.is_leaf)

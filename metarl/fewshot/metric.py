@@ -39,9 +39,9 @@ class MetricLearner(ModuleLearner):
     def __init__(
         self, module: nn.Module, normalisation: NormStatistics, outer: OuterConfig, head: nn.Module | None = None
     ) -> None:
+        network = TaskModule(module, normalisation=normalisation)
         if takes_channels_last(module):
             _lay_channels_last(module)
-        network = TaskModule(module, normalisation=normalisation)
         self.head = (
             nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
         )

@@ -60,8 +60,8 @@ class Adml(Maml):
     def __init__(
         self, module: nn.Module, config: AdmlConfig, *, objective: Objective | TaskObjective = task_losses
     ) -> None:
-        check_attackable(module)
         super().__init__(module, config.maml, objective=objective)
+        check_attackable(module)
         self._attack = Attack(config.attack_size, input_range=config.input_range)
 
     def outer_losses(self, episodes: Episodes) -> OuterLosses:

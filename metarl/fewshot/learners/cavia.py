@@ -101,6 +101,7 @@ class Cavia(GradientLearner):
             normalisation=config.normalisation,
             num_steps=config.inner_steps,
             twice=not config.first_order,
+            num_arguments=2,
         )
         outer = OuterOptimizer(list(network.weights.values()), config.outer)
         inner = ContextLoop(network, config, as_objective(objective))

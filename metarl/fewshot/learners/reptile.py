@@ -114,6 +114,8 @@ class Reptile(ModuleLearner):
     ) -> None:
         super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
         self.network.check_averages(self.network.weights)
+        if not self.network.params:
+            raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
         self.config = config
         self.num_steps = config.test_steps
         self.objective = as_objective(objective)
