@@ -9,7 +9,6 @@ from metarl.experiments.fewshot.configuration import data_name
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.fewshot.data.arrays import read_examples
 from metarl.fewshot.data.class_tasks import ImageClasses
-from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.exporting import export_learner
 from metarl.fewshot.objectives import is_classification
@@ -63,7 +62,7 @@ def _support(run: FewshotRun, path: Path) -> tuple[Examples, tuple[str, ...] | N
             )
         known = read_support(path, data.decode)
         places = torch.arange(len(known.names)).repeat_interleave(known.counts)
-        return Examples.of_one_task(as_inputs(known.examples), places), known.names
+        return Examples.of_one_task(known.examples, places), known.names
     examples = read_examples(path)
     if examples.inputs.shape[2:] != data.tasks.input_shape:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 import torch
@@ -11,27 +11,67 @@ from torch import Tensor
 from metarl.fewshot.objectives import IGNORED, is_classification
 
 
-class Examples(NamedTuple):
+def as_tensor(values: Tensor | np.ndarray) -> Tensor:
+    """A tensor of numbers: itself, or of NumPy's, whose floats become float32.
+
+    Raises:
+        TypeError: If they are not numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    array = np.asarray(values)
+    if array.dtype.kind in "SU":
+        raise TypeError(
+            "expected a tensor or an array of numbers, got strings; numpy.unique(labels, return_inverse=True) "
+            "numbers them"
+        )
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"expected a tensor or an array of numbers, got {type(values).__name__}; InputParts of "
+            "metarl.fewshot.parts packs several arrays in one"
+        )
+    return torch.from_numpy(np.array(array, dtype=np.float32 if array.dtype.kind == "f" else array.dtype))
+
+
+def as_inputs(examples: Tensor | np.ndarray) -> Tensor:
+    """Examples as networks take them, with bytes as fractions of 255; see `as_tensor`."""
+    examples = as_tensor(examples)
+    return examples.float() / 255 if examples.dtype == torch.uint8 else examples
+
+
+class _Examples(NamedTuple):
+    inputs: Tensor
+    targets: Tensor
+
+
+class Examples(_Examples):
     """Labelled examples of several tasks.
+
+    Tensors and NumPy's arrays will do: inputs become those of `as_inputs`, classes of any integer type int64.
 
     Attributes:
         inputs: Inputs [task, row, *input].
         targets: Class indices int64 [task, row], or numbers to predict [task, row, out].
     """
 
-    inputs: Tensor
-    targets: Tensor
+    def __new__(cls, inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> Self:
+        """The examples, whose inputs and targets are tensors as learners take them."""
+        targets = as_tensor(targets)
+        return super().__new__(cls, as_inputs(inputs), targets if targets.is_floating_point() else targets.long())
 
     @staticmethod
-    def of_one_task(inputs: Tensor, targets: Tensor) -> "Examples":
+    def of_one_task(inputs: Tensor | np.ndarray, targets: Tensor | np.ndarray) -> "Examples":
         """The examples of a single task, inputs [row, *input] and targets [row] or [row, out].
 
-        Classes may be of any integer type, or of bool.
+        Raises:
+            ValueError: If there are none, or not as many targets as inputs.
         """
-        if not targets.is_floating_point():
-            targets = targets.long()
-        if len(inputs) != len(targets):
-            raise ValueError(f"expected as many targets as inputs, got {len(targets)} and {len(inputs)}")
+        inputs, targets = as_tensor(inputs), as_tensor(targets)
+        if not inputs.dim() or not targets.dim() or not len(inputs) or len(inputs) != len(targets):
+            raise ValueError(
+                "expected a target for every example, and one example or more, got inputs of shape "
+                f"{tuple(inputs.shape)} and targets of shape {tuple(targets.shape)}"
+            )
         return Examples(inputs.unsqueeze(0), targets.unsqueeze(0))
 
     def rows(self, indices: Tensor) -> "Examples":

@@ -234,7 +234,7 @@ class TaskModule:
         """
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and not self.is_evaluating
-        laid = tuple(channels_last(x) if self._channels_last else x for x in inputs)
+        laid = tuple(channels_last(x) if self._channels_last else x for x in self._as_floats(inputs))
         with explained(self.module, inputs[0]), second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
             return as_outputs(self.module(*laid))
 
@@ -247,6 +247,7 @@ class TaskModule:
         *,
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
+        inputs = self._as_floats(inputs)
         if isinstance(self.module, Mlp) and self.batched:
             return self.module.call(params, inputs[0]), []
         rows = None if fixed is None else list(fixed)
@@ -259,6 +260,15 @@ class TaskModule:
         context = self._prepare(num_tasks, step, rows, record=record)
         flat = as_outputs(functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs)))
         return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
+
+    def _as_floats(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Inputs of float64 as float32, unless the module has weights of float64 or none at all."""
+        if torch.float64 not in {x.dtype for x in inputs}:
+            return tuple(inputs)
+        weights = {p.dtype for p in self.module.parameters()}
+        if not weights or torch.float64 in weights:
+            return tuple(inputs)
+        return tuple(x.float() if x.dtype == torch.float64 else x for x in inputs)
 
     def _has_many_places(self, inputs: Tensor) -> bool:
         """Whether tasks of inputs like these, [task, row, channel, height, width], are to be taken in turn."""

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.backbones import BackboneConfig, NetworkSpec, check_network
-from metarl.fewshot.data.classes import as_inputs
-from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.episodes import Episodes, Examples, as_inputs
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import ByTargets, Objective, TaskObjective, as_objective
@@ -30,10 +29,14 @@ Outputs have gradients where the inputs ask for them, see `differentiable_in_que
 
 
 def differentiable_in_queries(predict: Predictor) -> Predictor:
-    """The predictor without gradients, unless query inputs ask for them, as an adversary's do."""
+    """The predictor without gradients, unless query inputs ask for them, as an adversary's do.
+
+    It takes inputs as `Examples` does.
+    """
 
     @functools.wraps(predict)
     def call(inputs: Tensor) -> Tensor:
+        inputs = as_inputs(inputs)
         with torch.set_grad_enabled(inputs.requires_grad and torch.is_grad_enabled()):
             return predict(inputs)
 
@@ -241,7 +244,7 @@ def learn_task(
 ) -> Callable[[Tensor | np.ndarray], Tensor]:
     """Learn one task from a few examples, and predict.
 
-    Tensors and NumPy's arrays will do; bytes stand for numbers in [0, 1], and arrays of numbers become float32.
+    Tensors and NumPy's arrays will do; bytes stand for numbers in [0, 1], and arrays of floats become float32.
 
     Args:
         learner: Meta-trained learner; it is left as it is.
@@ -251,14 +254,13 @@ def learn_task(
 
     Returns:
         A function from new inputs [row, *input] to outputs [row, out].
+
+    Raises:
+        TypeError: If inputs or targets are not numbers.
+        ValueError: If there are no examples, or not as many targets, or the learner cannot learn such targets.
     """
-    support = Examples.of_one_task(as_inputs(_as_tensor(inputs)), _as_tensor(targets))
-    predict = learner.adapt(support, learner.num_steps if num_steps is None else num_steps)[-1]
-    return lambda queries: predict(as_inputs(_as_tensor(queries)).unsqueeze(0)).squeeze(0)
-
-
-def _as_tensor(values: Tensor | np.ndarray) -> Tensor:
-    if isinstance(values, Tensor):
-        return values
-    tensor = torch.from_numpy(np.ascontiguousarray(values))
-    return tensor.float() if tensor.is_floating_point() else tensor
+    num_steps = learner.num_steps if num_steps is None else num_steps
+    if num_steps < 0:
+        raise ValueError(f"num_steps must be 0 or more, got {num_steps}")
+    predict = learner.adapt(Examples.of_one_task(inputs, targets), num_steps)[-1]
+    return lambda queries: predict(as_inputs(queries).unsqueeze(0)).squeeze(0)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, ClassSource, as_inputs
-from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.data.classes import ClassData, ClassSource
+from metarl.fewshot.episodes import Episodes, Examples, as_inputs
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import takes_channels_last
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, differentiable_in_queries
@@ -264,6 +264,8 @@ def check_classes(targets: Tensor) -> None:
     """Raise a ValueError unless every task's targets [task, row] are 0, 1, ... N - 1, each at least once."""
     if targets.is_floating_point():
         raise ValueError(f"targets must be class indices, got {targets.dtype}; a regression learner takes numbers")
+    if targets.dim() != 2:
+        raise ValueError(f"targets must be a class index per row, [task, row], got shape {tuple(targets.shape)}")
     for row in targets:
         classes = row.unique()
         if not torch.equal(classes, torch.arange(len(classes), device=classes.device, dtype=classes.dtype)):

@@ -280,12 +280,22 @@ def check_outputs(outputs: Tensor, targets: Tensor) -> None:
                 f"[task, row, out], got {tuple(outputs.shape)}; change its last layer"
             )
         return
-    num_ways = int(targets.max()) + 1
-    if outputs.dim() != 3 or outputs.shape[:2] != targets.shape or outputs.shape[2] < num_ways:
+    most = check_indices(targets)
+    if targets.dim() != 2:
+        raise ValueError(f"targets must be a class index per row, [task, row], got shape {tuple(targets.shape)}")
+    if outputs.dim() != 3 or outputs.shape[:2] != targets.shape or outputs.shape[2] <= most:
         raise ValueError(
-            f"the backbone must put out {num_ways} numbers for every row of a {num_ways}-way task, shape "
-            f"{(*targets.shape, num_ways)} [task, row, way], got {tuple(outputs.shape)}; change its last layer"
+            f"the backbone must put out {most + 1} numbers for every row, shape {(*targets.shape, most + 1)} for "
+            f"classes 0 to {most}, got {tuple(outputs.shape)}; change its last layer, or number classes from 0"
         )
+
+
+def check_indices(targets: Tensor) -> int:
+    """The greatest class index of targets; raises a ValueError if one is negative and not padding."""
+    least, most = (int(value) for value in targets.aminmax())
+    if least < 0 and bool(((targets < 0) & (targets != IGNORED)).any()):
+        raise ValueError(f"class indices must be 0 or more, or {IGNORED} for padding, got {least}")
+    return most
 
 
 def task_losses(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -352,7 +362,7 @@ def _mean_of_answers(values: Tensor, targets: Tensor) -> Tensor:
 def _check_classes_of(outputs: Tensor, targets: Tensor) -> None:
     soft = targets.is_floating_point()
     shape = outputs.shape if soft else outputs.shape[:-1]
-    most = -1 if soft else int(targets.max())
+    most = -1 if soft else check_indices(targets)
     if targets.shape != shape or outputs.shape[-1] < max(2, most + 1):
         raise ValueError(
             f"the backbone must put out a number per class for targets {tuple(targets.shape)}"

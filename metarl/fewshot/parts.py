@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.data.classes import as_inputs
+from metarl.fewshot.episodes import as_inputs
 
 Parts = tuple[Tensor, ...] | Mapping[str, Tensor]
 """Several tensors of the same rows, by place or by name."""

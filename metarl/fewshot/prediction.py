@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from metarl.fewshot.data.classes import ClassData, as_inputs
+from metarl.fewshot.data.classes import ClassData
 from metarl.fewshot.data.decoding import SUFFIXES, image_names, read_image_file
-from metarl.fewshot.episodes import Examples
+from metarl.fewshot.episodes import Examples, as_inputs
 from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner, is_transductive
@@ -87,7 +87,7 @@ def class_outputs(
 
     Args:
         learner: Trained learner; it is left as it is.
-        support: Labelled examples of one task, the inputs [1, row, *input], bytes or numbers.
+        support: Labelled examples of one task, the inputs [1, row, *input].
         queries: Examples to predict, [row, *input].
         views: Number of views of every image whose mean features are compared.
         num_steps: Number of adaptation steps, of learners that have them.
@@ -104,7 +104,6 @@ def class_outputs(
             learner.features(queries, views=views, at_once=at_once).unsqueeze(0)
         )
         return _checked(outputs, support)[0]
-    support = Examples(as_inputs(support.inputs), support.targets)
     _checked(learner.adapt(support, 0)[0](as_inputs(queries[:1]).unsqueeze(0)), support)  # before losses are taken
     predict = learner.adapt(support, num_steps)[-1]
     pieces = [queries] if is_transductive(learner) else torch.split(queries, at_once)

@@ -240,9 +240,10 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ],
     ),
     "episodes.py": (
-        _GRADIENT,
+        (*_GRADIENT, "tests/fewshot/test_inputs.py"),
         [
             ("for a, b, c, d in zip(*pieces", "for a, b, d, c in zip(*pieces"),
+            ("examples.float() / 255", "examples.float() / 256"),
         ],
     ),
     "data/classes.py": (
@@ -250,7 +251,6 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [
             ("torch.arange(keys.shape[-1]) >= counts", "torch.arange(keys.shape[-1]) > counts"),
             ("torch.rot90(self.examples, turns, (-2, -1))", "torch.rot90(self.examples, turns, (-1, -2))"),
-            ("examples.float() / 255", "examples.float() / 256"),
         ],
     ),
     "data/augmentation.py": (
@@ -508,8 +508,8 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("if train_ways not in (None, num_outputs):", "if False:"),
             ("if self.tasks.kind != kind:", "if False:"),
             (
-                "learner.num_steps if num_steps is None else num_steps)[-1]",
-                "learner.num_steps if num_steps is None else num_steps)[0]",
+                "learner.adapt(Examples.of_one_task(inputs, targets), num_steps)[-1]",
+                "learner.adapt(Examples.of_one_task(inputs, targets), num_steps)[0]",
             ),
             ("check_network(network, spec, self.device)\n", "pass\n"),
         ],

@@ -62,9 +62,10 @@ def test_a_module_of_several_outputs_is_refused(make: Callable[[nn.Module], Modu
 def test_examples_in_another_number_format_than_the_weights_are_refused(
     make: Callable[[nn.Module], ModuleLearner],
 ) -> None:
-    for module, dtype in ((nn.Linear(4, 3).bfloat16(), torch.float32), (nn.Linear(4, 3), torch.float64)):
+    for module, dtype in ((nn.Linear(4, 3).bfloat16(), torch.float32), (nn.Linear(4, 3).double(), torch.float32)):
         with pytest.raises(ValueError, match=rf"number format of .* {module.weight.dtype}, got {dtype}; convert"):
             _update(make(module), _episodes(dtype))
+    assert _update(make(nn.Linear(4, 3)), _episodes(torch.float64))  # NumPy's are float64 as often as not
     assert math.isfinite(next(iter(_update(make(nn.Linear(4, 3).double()), _episodes(torch.float64)).values())))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):  # not for another reason
         _update(make(nn.Linear(5, 3)))

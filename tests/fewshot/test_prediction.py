@@ -13,9 +13,8 @@ import metarl
 from metarl.experiments.cli import main
 from metarl.experiments.fewshot.run import FewshotRun
 from metarl.fewshot import learn_task
-from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.data.omniglot import OmniglotData
-from metarl.fewshot.episodes import Examples
+from metarl.fewshot.episodes import Examples, as_inputs
 from metarl.fewshot.prediction import class_outputs, read_queries, read_support
 from tests.fewshot.conftest import draw_character
 

@@ -3,9 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from metarl.fewshot.data.classes import as_inputs
 from metarl.fewshot.episodes import Examples
 from metarl.runs.reading import open_regular
 
@@ -28,6 +26,4 @@ def read_examples(path: Path) -> Examples:
     for name, values in arrays.items():
         if values.dtype.kind not in "fiub" or (values.dtype.kind == "f" and not np.isfinite(values).all()):
             raise ValueError(f"{name} in {path} must be finite numbers, got {values.dtype}")
-    inputs, targets = (torch.from_numpy(np.ascontiguousarray(values)) for values in arrays.values())
-    inputs, targets = as_inputs(inputs), targets.float() if targets.is_floating_point() else targets
-    return Examples.of_one_task(inputs.float() if inputs.is_floating_point() else inputs, targets)
+    return Examples.of_one_task(arrays["inputs"], arrays["targets"])

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
 from metarl.fewshot.data.groups import Groups
-from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.episodes import Episodes, Examples, as_inputs
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import check_counts
 from metarl.runs.seeding import draw_seed, torch_generator
@@ -113,11 +113,6 @@ class ClassData:
     def to(self, device: torch.device) -> "ClassData":
         """The same with its examples on a device."""
         return ClassData(self.names, self.examples.to(device), self.counts)
-
-
-def as_inputs(examples: Tensor) -> Tensor:
-    """Examples as networks take them, with bytes as fractions of 255."""
-    return examples.float() / 255 if examples.dtype == torch.uint8 else examples
 
 
 class DrawnTask(NamedTuple):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, DrawnTask, as_inputs
+from metarl.fewshot.data.classes import ClassData, DrawnTask
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.objectives import IGNORED
 from metarl.fewshot.sources import TrainLabels
@@ -78,7 +78,7 @@ def episodes_of(data: ClassData, tasks: Sequence[DrawnTask], labels: TrainLabels
         classes = [row + [IGNORED] * (most - len(row)) for row in targets]
         device = data.examples.device
         picked: Tensor = data.examples[torch.tensor(filled, device=device).flatten()]
-        inputs = as_inputs(picked).view(len(tasks), most, *picked.shape[1:])
+        inputs = picked.view(len(tasks), most, *picked.shape[1:])
         return Examples(inputs, torch.tensor(classes, device=device))
 
     return Episodes(examples([task.support for task in tasks]), examples([task.query for task in tasks]))

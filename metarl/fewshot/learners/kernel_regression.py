@@ -62,4 +62,4 @@ class KernelRegression(MetricLearner):
         support, targets = solution
         check_vectors((support, query))
         weights: Tensor = (-self.head() * squared_distances(query, support)).softmax(-1)
-        return weights @ targets
+        return weights @ targets.to(weights.dtype)
