@@ -68,7 +68,7 @@ class TaskModule:
     """A module, its parameters, and calls of it for all tasks at once.
 
     Args:
-        module: Maps [row, *input] to [row, *output]; rows may depend on each other through batch norm alone.
+        module: Maps [row, *input] to [row, *output].
         normalisation: Statistics that batch-norm layers normalise by.
         num_steps: Number of inner steps, for "per_step".
         twice: Whether outputs are differentiated twice; attention then takes its mathematical kernel, and
@@ -78,6 +78,7 @@ class TaskModule:
     Attributes:
         module: The copy that is called.
         is_evaluating: Whether it is called in evaluation.
+        maps_rows_alone: Whether rows are known to depend on each other through batch norm alone.
         needs_check: Whether only a batch will show in which order layers are called.
     """
 
@@ -109,8 +110,8 @@ class TaskModule:
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
         self._channels_last = takes_channels_last(self.module)
-        self._row_wise = is_row_wise(self.module)
-        self._twice = twice and not self._row_wise
+        self.maps_rows_alone = is_row_wise(self.module)
+        self._twice = twice and not self.maps_rows_alone
         self._recurrent = any(isinstance(layer, nn.RNNBase) for layer in self.module.modules())
         self._in_turn_only: dict[bool, bool] = {}  # by whether the module is training, once that is known
         self.is_evaluating = False
@@ -251,7 +252,7 @@ class TaskModule:
         if isinstance(self.module, Mlp) and self.batched:
             return self.module.call(params, inputs[0]), []
         rows = None if fixed is None else list(fixed)
-        if not self._row_wise or any(p.dim() > self._dims[name] for name, p in params.items()):
+        if not self.maps_rows_alone or any(p.dim() > self._dims[name] for name, p in params.items()):
             with self._kernels(on_cuda=inputs[0].is_cuda):
                 return self._task_by_task(params, inputs, step, rows, record)
         if self._has_many_places(inputs[0]):

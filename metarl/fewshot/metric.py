@@ -172,7 +172,7 @@ class MetricLearner(ModuleLearner):
         network = self.network
         if network.normalisation == "running":
             both = torch.cat([support, query], 1)
-            if network.has_norms and not network.is_evaluating:
+            if not network.maps_rows_alone or (network.has_norms and not network.is_evaluating):
                 # Each task is a batch: were they pooled, statistics would depend on the number of tasks at once.
                 flat = torch.cat([network.pooled(rows) for rows in both])
             else:

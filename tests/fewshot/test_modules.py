@@ -115,3 +115,26 @@ def test_a_function_without_second_derivatives_is_refused_where_they_are_needed(
     with pytest.raises(ValueError, match=r"differentiated twice, .* once_differentiable; take first_order"):
         _update(Maml(module, MamlConfig()))
     _update(Maml(module, MamlConfig(first_order=True)))
+
+
+class _Centred(nn.Module):
+    """Features less their mean over all rows of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        outputs: Tensor = self.layer(inputs)
+        return outputs - outputs.mean(0)
+
+
+@every_learner
+def test_tasks_are_not_mixed_where_rows_depend_on_each_other(make: Callable[[nn.Module], ModuleLearner]) -> None:
+    learner, (support, query) = make(_Centred()), _episodes()
+    together = learner.adapt(support, 1)[-1](query.inputs)
+    assert len(together) > 1
+    for place, outputs in enumerate(together):
+        one = torch.tensor([place])
+        alone = learner.adapt(Examples(support.inputs[one], support.targets[one]), 1)[-1](query.inputs[one])[0]
+        assert torch.allclose(outputs, alone, atol=1e-6)
