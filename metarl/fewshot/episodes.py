@@ -74,6 +74,10 @@ class Examples(_Examples):
             )
         return Examples(inputs.unsqueeze(0), targets.unsqueeze(0))
 
+    def kept(self) -> "Examples":
+        """The same examples, also for gradients if they were made in torch's inference mode."""
+        return Examples(*(part.clone() if part.is_inference() else part for part in self))
+
     def rows(self, indices: Tensor) -> "Examples":
         """Chosen rows of every task, by indices [task, chosen]."""
         tasks = torch.arange(len(indices), device=indices.device).unsqueeze(1)

@@ -133,6 +133,10 @@ class InnerLoop:
 
     def predictors(self, support: Examples, num_steps: int, tasks_at_once: int | None) -> list[Predictor]:
         """Predictors after 0, 1, ... `num_steps` steps, for evaluation."""
+        with torch.inference_mode(mode=False):  # which is without gradients, by which this adapts
+            return self._predictors(support.kept(), num_steps, tasks_at_once)
+
+    def _predictors(self, support: Examples, num_steps: int, tasks_at_once: int | None) -> list[Predictor]:
         self.check(support)
         nothing = Examples(support.inputs[:, :0], support.targets[:, :0])
         pieces = [part.support for _, part in in_pieces(Episodes(support, nothing), tasks_at_once)]

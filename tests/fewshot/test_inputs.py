@@ -9,12 +9,19 @@ from torch import nn
 
 from metarl.fewshot import Episodes, Examples, Maml, MamlConfig, Prototypical, PrototypicalConfig, learn_task
 from metarl.fewshot.learner import ModuleLearner
+from metarl.fewshot.learners.fine_tuning import FineTuning, FineTuningConfig
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.learners.ridge import Ridge, RidgeConfig
 
 LEARNERS: dict[str, Callable[[], ModuleLearner]] = {
     "maml": lambda: Maml(nn.Linear(4, 3), MamlConfig()),
     "prototypical": lambda: Prototypical(nn.Linear(4, 3), PrototypicalConfig()),
     "ridge": lambda: Ridge(nn.Linear(4, 3), RidgeConfig()),
+}
+ADAPTING: dict[str, Callable[[], ModuleLearner]] = LEARNERS | {
+    "reptile": lambda: Reptile(nn.Linear(4, 3), ReptileConfig()),
+    "fine-tuning": lambda: FineTuning(nn.Linear(4, 3), FineTuningConfig()),
+    "transductive": lambda: FineTuning(nn.Linear(4, 3), FineTuningConfig(entropy_coef=0.1)),
 }
 every_learner = pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
 LABELS = np.arange(6).reshape(1, 6) % 3
@@ -70,3 +77,14 @@ def test_class_indices_outside_a_gradient_learners_outputs_are_refused_in_one_li
         learn_task(learner, INPUTS[0], LABELS[0] - 1)
     with pytest.raises(ValueError, match=r"for classes 0 to 12, got .*number classes from 0"):
         learn_task(learner, INPUTS[0], LABELS[0] + 10)
+
+
+@pytest.mark.parametrize("make", ADAPTING.values(), ids=ADAPTING)
+def test_inference_mode_changes_no_prediction(make: Callable[[], ModuleLearner]) -> None:
+    learner, examples = make(), Examples(INPUTS, LABELS)
+    expected = learner.adapt(examples, 2)[-1](examples.inputs)
+    with torch.inference_mode():
+        made_within = Examples(examples.inputs.clone(), examples.targets.clone())
+        assert made_within.inputs.is_inference()
+        outputs = learner.adapt(made_within, 2)[-1](made_within.inputs)
+    assert torch.equal(outputs, expected)

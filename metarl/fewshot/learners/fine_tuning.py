@@ -178,6 +178,10 @@ class FineTuning(ModuleLearner):
             num_rounds: Number of rounds.
             queries: Queries [1, row, *input] whose entropy falls, too, of transductive fine-tuning; None for none.
         """
+        with torch.inference_mode(mode=False):  # which is without gradients, by which this adapts
+            return self._rounds(task.kept(), num_rounds, None if queries is None else queries.clone())
+
+    def _rounds(self, task: Examples, num_rounds: int, queries: Tensor | None) -> list[Params]:
         params = {name: p.detach().clone().requires_grad_() for name, p in self.network.params.items()}
         best, rounds = _copied(params), [_copied(params)]
         known, held_out = self._divided(task)
