@@ -9,7 +9,7 @@ from metarl.fewshot.learner import Learner, LearnerConfig, LearnerSetup, learn_t
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.objectives import task_scores
-from metarl.fewshot.outer import OuterConfig
+from metarl.fewshot.outer import OuterConfig, OwnOuter
 from metarl.fewshot.sources import DataConfig, Sources, TaskSpec
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "NetworkSpec",
     "OuterConfig",
     "OwnBackbone",
+    "OwnOuter",
     "Prototypical",
     "PrototypicalConfig",
     "Sinusoids",

@@ -13,7 +13,7 @@ from metarl.fewshot.layers import check_second_derivatives, owner, second_deriva
 from metarl.fewshot.learner import ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import Moments
 from metarl.fewshot.objectives import Objective, TaskObjective
-from metarl.fewshot.outer import OuterLosses, OuterOptimizer, in_pieces
+from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer, in_pieces
 from metarl.learning.bilevel import Order, Params, TaskLoss, UpdateRule, adapt_params, expand
 
 Adapted = Literal["all", "head"]
@@ -237,6 +237,13 @@ def names_to_adapt(network: TaskModule, adapted: Adapted, head: str | None = Non
     if not set(of_head) & set(trainable):
         raise ValueError(f"head must be a layer that is trained, got {head!r}, which is frozen; unfreeze it")
     return of_head
+
+
+def head_of(network: TaskModule, outer: OuterConfig, head: str | None = None) -> list[Tensor]:
+    """The weights of the head, see `names_to_adapt`, where the outer optimiser tells it from the backbone."""
+    if not outer.has_groups or not network.params.keys() - network.norm_params:
+        return []
+    return [network.weights[name] for name in names_to_adapt(network, "head", head)]
 
 
 def last_registered(network: TaskModule) -> str:

@@ -46,13 +46,7 @@ class MetricLearner(ModuleLearner):
             nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
         )
         own, beside = list(network.weights.values()), list(self.head.parameters())
-        apart = outer.head_lr_factor != 1.0 and bool(beside)
-        self.outer = OuterOptimizer(
-            own if apart else [*own, *beside],
-            outer,
-            rule=beside if apart else (),
-            rule_lr_factor=outer.head_lr_factor,
-        )
+        self.outer = OuterOptimizer([*own, *beside], outer, head=beside, head_lr_factor=outer.head_lr_factor)
         super().__init__(network, {"head": self.head, "outer": self.outer})
 
     def trained_by(self, objective: Objective | TaskObjective) -> Self:

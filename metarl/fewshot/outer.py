@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.objectives import ByTargets, Objective
@@ -22,6 +23,7 @@ from metarl.runs.configs import (
 )
 
 _BY_TARGETS = ByTargets()
+Made = TypeVar("Made")
 
 
 class OuterLosses(NamedTuple):
@@ -42,9 +44,10 @@ class OuterConfig(Configuration):
 
     Attributes:
         outer_lr: Step size of the outer loop, at the start if it is annealed.
-        final_outer_lr: Step size after annealing_updates, approached along half a cosine; None for no
+        final_outer_lr: Step size after annealing_updates, or the least one of the step schedule; None for no
             annealing.
-        annealing_updates: Number of updates until the step size is final_outer_lr; None for the whole run.
+        annealing_updates: Number of updates until the step size is final_outer_lr, warm-up included; None for the
+            whole run.
         max_grad: Largest size of an entry of the outer gradient, beyond which it is clipped; None for no clipping.
         tasks_at_once: Number of tasks whose graphs are held in memory at a time; None for 4 where convolutions run
             on a CPU, whose caches hold no more, and for all tasks otherwise.
@@ -54,6 +57,14 @@ class OuterConfig(Configuration):
         max_grad_norm: Largest norm of the outer gradient, beyond which it is scaled down; None for no limit.
         head_lr_factor: Step size of what learners that compare train beside their network, such as scales and
             regularisation, as a multiple of outer_lr.
+        backbone_lr_factor: Step size of the network but for its head, as a multiple of outer_lr, such as 0.1 for
+            pretrained weights. The head is the named one, or the last layer, or what learners that compare train
+            beside the network.
+        schedule: Way from outer_lr to final_outer_lr: along half a cosine, or a line, or in steps.
+        step_updates: Number of updates between the steps of the step schedule.
+        step_factor: Factor of the step size at each step of the step schedule, in (0, 1].
+        warmup_updates: Number of updates at the start over which the step size rises linearly to outer_lr; 0 for
+            none.
     """
 
     renamed: ClassVar[Mapping[str, str]] = {
@@ -72,17 +83,54 @@ class OuterConfig(Configuration):
     weight_decay: float = 0.0
     max_grad_norm: float | None = None
     head_lr_factor: float = 1.0
+    backbone_lr_factor: float = 1.0
+    schedule: Literal["cosine", "linear", "step"] = "cosine"
+    step_updates: int | None = None
+    step_factor: float = 0.1
+    warmup_updates: int = 0
 
     def __post_init__(self) -> None:
         limits = (name for name in ("max_grad", "max_grad_norm") if getattr(self, name) is not None)
-        check_positive(self, "outer_lr", "head_lr_factor", *limits)
+        check_positive(self, "outer_lr", "head_lr_factor", "backbone_lr_factor", "step_factor", *limits)
         check_not_negative(self, "weight_decay")
-        check_fraction(self, "momentum")
+        check_fraction(self, "momentum", "step_factor")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f"momentum is of sgd, got {self.momentum} for {self.optimizer}; leave it out")
         check_not_negative(self, "final_outer_lr", optional=True)
-        check_counts(self, "annealing_updates", most=MOST_UPDATES)
+        check_counts(self, "annealing_updates", "step_updates", most=MOST_UPDATES)
+        check_counts(self, "warmup_updates", least=0, most=MOST_UPDATES)
         check_counts(self, "tasks_at_once", most=MOST_TASKS)
+        if (self.schedule == "step") != (self.step_updates is not None):
+            raise ValueError(
+                f"step_updates is of the step schedule, which needs it: got {self.step_updates} for "
+                f"{self.schedule}; set both or neither"
+            )
+        if self.schedule == "linear" and self.final_outer_lr is None:
+            raise ValueError("the linear schedule needs final_outer_lr, the step size at its end; set it")
+        annealed = self.schedule != "step" and self.final_outer_lr is not None
+        if annealed and self.annealing_updates is not None and self.warmup_updates >= self.annealing_updates:
+            raise ValueError(
+                f"warmup_updates must be below annealing_updates, {self.annealing_updates}, got "
+                f"{self.warmup_updates}; lower it, or raise annealing_updates"
+            )
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the head is a group of its own beside the backbone."""
+        return self.backbone_lr_factor != 1.0
+
+    def optimizer_for(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser of some groups of leaves, each with "params", "lr" and "name"."""
+        # Names are not for these: a checkpoint holds what a group has, and older ones have none.
+        unnamed = [{"params": group["params"], "lr": group["lr"]} for group in groups]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(unnamed, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = torch.optim.AdamW if self.optimizer == "adamw" else torch.optim.Adam
+        return kind(unnamed, weight_decay=self.weight_decay)
+
+    def schedule_for(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+        """PyTorch's schedule of the step sizes, or None for that of `outer_lr_after`."""
+        return None
 
     def over(self, num_updates: int) -> "OuterConfig":
         """The same, annealed over a run of so many updates unless the configuration says over how many."""
@@ -90,12 +138,59 @@ class OuterConfig(Configuration):
 
     def outer_lr_after(self, updates: int) -> float:
         """The step size after some updates."""
+        if updates < self.warmup_updates:
+            return self.outer_lr * (updates + 1) / self.warmup_updates
+        updates -= self.warmup_updates
+        if self.step_updates is not None:
+            stepped = self.outer_lr * self.step_factor ** (updates // self.step_updates)
+            return max(stepped, self.final_outer_lr or 0.0)
         if self.final_outer_lr is None:
             return self.outer_lr
         if self.annealing_updates is None:
             raise ValueError("final_outer_lr needs annealing_updates, the updates until it is reached, got None")
-        done = min(updates / self.annealing_updates, 1.0)
-        return self.final_outer_lr + (self.outer_lr - self.final_outer_lr) * (1 + math.cos(math.pi * done)) / 2
+        done = min(updates / (self.annealing_updates - self.warmup_updates), 1.0)
+        left = 1 - done if self.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+        return self.final_outer_lr + (self.outer_lr - self.final_outer_lr) * left
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnOuter(OuterConfig):
+    """An outer optimiser of one's own, and a schedule.
+
+    Attributes:
+        make_optimizer: Function from groups of parameters to a torch.optim.Optimizer that steps without a closure.
+            Each group has its "params", its "lr" and a "name": backbone, head, or rule for learned update rules.
+        make_schedule: Function from the optimiser to a schedule of torch.optim.lr_scheduler, which steps after
+            every update; None for the schedule of the other fields, which multiplies the step sizes that the
+            optimiser starts with.
+    """
+
+    make_optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    make_schedule: Callable[[torch.optim.Optimizer], LRScheduler] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        ignored = ["optimizer", "momentum", "weight_decay"]
+        if self.make_schedule is not None:
+            ignored += ["final_outer_lr", "schedule", "step_updates", "warmup_updates"]
+        for name in ignored:
+            if getattr(self, name) != getattr(OuterConfig, name):
+                raise ValueError(f"{name} is not for optimisers or schedules of one's own; set it in the function")
+
+    @property
+    def has_groups(self) -> bool:
+        """Always: the function may treat each in a way of its own."""
+        return True
+
+    def optimizer_for(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser that the function makes."""
+        return _checked("make_optimizer", self.make_optimizer(groups), torch.optim.Optimizer)
+
+    def schedule_for(self, optimizer: torch.optim.Optimizer) -> LRScheduler | None:
+        """The schedule that the function makes, or None without one."""
+        if self.make_schedule is None:
+            return None
+        return _checked("make_schedule", self.make_schedule(optimizer), LRScheduler)
 
 
 class OuterOptimizer:
@@ -104,8 +199,10 @@ class OuterOptimizer:
     Args:
         params: Leaves to train.
         config: Step sizes and clipping.
+        head: Those of `params` that are no part of the backbone.
+        head_lr_factor: Step size of the head as a multiple of the configuration's.
         rule: Leaves of a learned update rule, which have a step size of their own.
-        rule_lr_factor: Step size of the rule's leaves as a multiple of that of `params`.
+        rule_lr_factor: Step size of the rule's leaves as a multiple of the configuration's.
 
     Attributes:
         updates: Number of steps taken.
@@ -116,6 +213,8 @@ class OuterOptimizer:
         params: Sequence[Tensor],
         config: OuterConfig,
         *,
+        head: Sequence[Tensor] = (),
+        head_lr_factor: float = 1.0,
         rule: Sequence[Tensor] = (),
         rule_lr_factor: float = 1.0,
     ) -> None:
@@ -124,9 +223,22 @@ class OuterOptimizer:
         self._params = [*params, *rule]
         if not any(p.requires_grad for p in self._params):
             raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
-        self._factors = [1.0, rule_lr_factor][: 2 if rule else 1]
-        groups = [{"params": list(params)}, {"params": list(rule)}][: len(self._factors)]
-        self._optimizer = make_optimizer(groups, config)
+        # A checkpoint numbers the leaves by group: without need of two, there is one in the order of `params`.
+        apart = {id(p) for p in head} if config.has_groups or head_lr_factor != 1.0 else set[int]()
+        groups = {
+            "backbone": ([p for p in params if id(p) not in apart], config.backbone_lr_factor),
+            "head": ([p for p in params if id(p) in apart], head_lr_factor),
+            "rule": (list(rule), rule_lr_factor),
+        }
+        self._optimizer = config.optimizer_for(
+            [
+                {"params": leaves, "lr": factor * config.outer_lr, "name": name}
+                for name, (leaves, factor) in groups.items()
+                if leaves
+            ]
+        )
+        self._factors = [group["lr"] / config.outer_lr for group in self._optimizer.param_groups]
+        self._schedule = config.schedule_for(self._optimizer)
 
     def update(
         self,
@@ -139,7 +251,7 @@ class OuterOptimizer:
         Raises:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
         """
-        self._optimizer.zero_grad()
+        self.zero_grad()
         scores, total, num_tasks = [], 0.0, episodes.num_tasks
         own = parallel.share(num_tasks)
         for place, part in in_pieces(episodes.select(own), self.config.tasks_at_once):
@@ -155,10 +267,15 @@ class OuterOptimizer:
         mean_score = float(parallel.gathered(torch.cat(scores)).mean())
         return {"loss/outer": total / num_tasks, score: mean_score, **metrics}
 
+    def zero_grad(self) -> None:
+        """Forget the gradients that the leaves hold."""
+        self._optimizer.zero_grad()
+
     def step(self) -> dict[str, float]:
         """Take a step along the gradients that the leaves hold; returns metrics."""
-        for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
-            group["lr"] = factor * self.config.outer_lr_after(self.updates)
+        if self._schedule is None:
+            for group, factor in zip(self._optimizer.param_groups, self._factors, strict=True):
+                group["lr"] = factor * self.config.outer_lr_after(self.updates)
         grads = [p.grad for p in self._params if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
         if self.config.max_grad_norm is not None:
@@ -166,28 +283,23 @@ class OuterOptimizer:
         if self.config.max_grad is not None:
             torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)
         self._optimizer.step()
+        if self._schedule is not None:
+            self._schedule.step()
         self.updates += 1
         return {"loss/grad_norm": float(norm)}
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimiser's moments and the number of updates."""
+        """The optimiser's moments, the number of updates, and the state of a schedule of one's own."""
         # The name is that of older checkpoints, whatever the optimiser is.
-        return {"adam": self._optimizer.state_dict(), "updates": self.updates}
+        state = {"adam": self._optimizer.state_dict(), "updates": self.updates}
+        return state if self._schedule is None else state | {"schedule": self._schedule.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self._optimizer.load_state_dict(state["adam"])
         self.updates = state["updates"]
-
-
-def make_optimizer(groups: list[dict[str, Any]], config: OuterConfig) -> torch.optim.Optimizer:
-    """The optimiser of a configuration, of groups of leaves."""
-    decay = config.weight_decay
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.outer_lr, momentum=config.momentum, weight_decay=decay)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.outer_lr, weight_decay=decay)
-    return torch.optim.Adam(groups, lr=config.outer_lr, weight_decay=decay)
+        if self._schedule is not None:
+            self._schedule.load_state_dict(state["schedule"])
 
 
 def in_pieces(episodes: Episodes, tasks_at_once: int | None) -> list[tuple[int, Episodes]]:
@@ -213,3 +325,10 @@ def check_finite(losses: Tensor, place: int) -> None:
     if bad.any():
         index = int(bad.nonzero()[0])
         raise FloatingPointError(f"the outer loss is {losses[index].item()} on task {place + index} of the batch")
+
+
+def _checked(name: str, made: object, kind: type[Made]) -> Made:
+    """What a function of the configuration made, which must be of a kind."""
+    if not isinstance(made, kind):
+        raise TypeError(f"{name} must return PyTorch's {kind.__name__}, got {type(made).__name__}")
+    return made

@@ -183,7 +183,10 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [
             ("torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)", "pass"),
             ("torch.nn.utils.clip_grad_norm_(self._params, self.config.max_grad_norm)", "pass"),
-            ("done = min(updates / self.annealing_updates, 1.0)", "done = updates / self.annealing_updates"),
+            (
+                "done = min(updates / (self.annealing_updates - self.warmup_updates), 1.0)",
+                "done = updates / (self.annealing_updates - self.warmup_updates)",
+            ),
             (
                 'group["lr"] = factor * self.config.outer_lr_after(self.updates)',
                 'group["lr"] = self.config.outer_lr_after(self.updates)',

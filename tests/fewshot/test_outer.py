@@ -1,5 +1,6 @@
-"""The outer optimiser by name, clipping by norm, rates of their own, and what `learn_task` takes."""
+"""The outer optimiser by name or one's own, clipping, schedules, rates of parts, and what `learn_task` takes."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from torch import nn
 
 from metarl.fewshot import learn_task
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
 from metarl.fewshot.learners.ridge import Ridge, RidgeConfig
-from metarl.fewshot.outer import OuterConfig, OuterOptimizer
+from metarl.fewshot.outer import OuterConfig, OuterOptimizer, OwnOuter
 
 
 def _stepped(config: OuterConfig, *, steps: int = 2) -> tuple[torch.Tensor, dict[str, float]]:
@@ -58,7 +60,7 @@ def test_what_is_beside_the_network_has_a_step_size_of_its_own(factor: float) ->
     assert moved["weight"] == pytest.approx(1e-3, rel=1e-2)
     assert moved["scale.log"] == pytest.approx(factor * 1e-3, rel=1e-2)
     again = Ridge(nn.Linear(4, 3), RidgeConfig(outer=outer))
-    again.load_state_dict(learner.state_dict())
+    again.load_state_dict(copy.deepcopy(learner.state_dict()))
     assert all(torch.equal(a, b) for a, b in zip(again.head.parameters(), learner.head.parameters(), strict=True))
 
 
@@ -96,3 +98,127 @@ def test_labels_of_any_kind_and_arrays_are_learned_from(kind: str) -> None:
     )
     assert torch.allclose(learn_task(learner, images, KINDS[kind](labels))(new), expected, atol=1e-6)
     assert torch.allclose(learn_task(learner, images / 255, KINDS[kind](labels))(new / 255), expected, atol=1e-5)
+
+
+EPISODES = Episodes(
+    *(
+        Examples(
+            torch.from_numpy(np.random.default_rng(i).random((2, 6, 4), np.float32)),
+            torch.arange(6).repeat(2, 1) % 3,
+        )
+        for i in range(2)
+    )
+)
+
+
+def _network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3))
+
+
+def _rates(config: OuterConfig, updates: int) -> list[float]:
+    return [round(config.outer_lr_after(place), 6) for place in range(updates)]
+
+
+def test_schedules_and_warm_up_by_hand() -> None:
+    line = {"outer_lr": 1.0, "final_outer_lr": 0.0, "annealing_updates": 4}
+    assert _rates(OuterConfig(**line, schedule="linear"), 6) == [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    assert _rates(OuterConfig(**line), 5) == [1.0, 0.853553, 0.5, 0.146447, 0.0]
+    warm = OuterConfig(outer_lr=1.0, final_outer_lr=0.0, annealing_updates=6, schedule="linear", warmup_updates=2)
+    assert _rates(warm, 8) == [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]
+    steps = OuterConfig(outer_lr=1.0, schedule="step", step_updates=2, step_factor=0.5, final_outer_lr=0.25)
+    assert _rates(steps, 8) == [1.0, 1.0, 0.5, 0.5, 0.25, 0.25, 0.25, 0.25]
+
+
+def _moved(learner: Maml | Ridge, params: dict[str, torch.Tensor]) -> dict[str, float]:
+    before = {name: p.detach().clone() for name, p in params.items()}
+    learner.update(EPISODES, np.random.default_rng(0))
+    return {name: float((p.detach() - before[name]).abs().max()) for name, p in params.items()}
+
+
+@pytest.mark.parametrize("head", [None, "0"])
+def test_the_backbone_has_a_step_size_of_its_own(head: str | None) -> None:
+    module = _network()
+    outer = OuterConfig(outer_lr=1e-3, backbone_lr_factor=0.1)
+    moved = _moved(Maml(module, MamlConfig(outer=outer, head=head)), dict(module.named_parameters()))
+    fast, slow = ("2.weight", "0.weight") if head is None else ("0.weight", "2.weight")
+    assert moved[fast] == pytest.approx(1e-3, rel=1e-2)
+    assert moved[slow] == pytest.approx(1e-4, rel=1e-2)
+    ridge = Ridge(_network(), RidgeConfig(outer=outer))
+    moved = _moved(ridge, dict((*ridge.network.weights.items(), *ridge.head.named_parameters())))
+    assert moved["2.weight"] == pytest.approx(1e-4, rel=1e-2)
+    assert moved["scale.log"] == pytest.approx(1e-3, rel=1e-2)
+
+
+def _own(**changes: Any) -> OwnOuter:
+    def make(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        assert [group["name"] for group in groups] == ["backbone", "head"]
+        return torch.optim.SGD(groups, momentum=0.9)
+
+    def schedule(optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        return torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.1)
+
+    own: dict[str, Any] = {"outer_lr": 0.1, "backbone_lr_factor": 0.5, "make_optimizer": make}
+    return OwnOuter(**own | {"make_schedule": schedule} | changes)
+
+
+def test_an_optimiser_and_a_schedule_of_ones_own_take_the_steps() -> None:
+    mine, theirs = _network(), _network()
+    learner = Maml(mine, MamlConfig(outer=_own()))
+    by_hand = Maml(theirs, MamlConfig())
+    groups = [{"params": list(theirs[0].parameters()), "lr": 0.05}, {"params": list(theirs[2].parameters())}]
+    optimizer = torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.1)
+    for _ in range(5):
+        learner.update(EPISODES, np.random.default_rng(0))
+        optimizer.zero_grad()
+        by_hand.outer_losses(EPISODES).losses.mean().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        scheduler.step()
+    assert all(
+        torch.allclose(a, b, atol=1e-6) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True)
+    )
+    again = Maml(_network(), MamlConfig(outer=_own()))
+    again.load_state_dict(copy.deepcopy(learner.state_dict()))
+    copied = copy.deepcopy(learner)
+    for each in (learner, again, copied):
+        each.update(EPISODES, np.random.default_rng(0))
+    for each in (again, copied):
+        for (name, mine_now), other in zip(mine.named_parameters(), each.network.weights.values(), strict=True):
+            assert torch.equal(mine_now, other), name
+
+
+def test_without_a_schedule_of_ones_own_that_of_the_configuration_multiplies() -> None:
+    config = _own(make_schedule=None, final_outer_lr=0.0, annealing_updates=2, schedule="linear")
+    learner = Maml(_network(), MamlConfig(outer=config))
+    rates = []
+    for _ in range(3):
+        learner.update(EPISODES, np.random.default_rng(0))
+        rates.append([group["lr"] for group in learner.outer._optimizer.param_groups])
+    assert rates == [pytest.approx([0.05, 0.1]), pytest.approx([0.025, 0.05]), [0.0, 0.0]]
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: OuterConfig(schedule="step"), "step_updates is of the step schedule, which needs it"),
+        (lambda: OuterConfig(step_updates=3), "step_updates is of the step schedule"),
+        (lambda: OuterConfig(schedule="linear"), "the linear schedule needs final_outer_lr"),
+        (
+            lambda: OuterConfig(final_outer_lr=0.0, annealing_updates=2, warmup_updates=2),
+            "warmup_updates must be below",
+        ),
+        (lambda: _own(weight_decay=0.1), "weight_decay is not for optimisers or schedules of one's own"),
+        (lambda: _own(warmup_updates=3), "warmup_updates is not for"),
+    ],
+)
+def test_schedules_that_make_no_sense_are_refused(make: Any, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
+        make()
+
+
+def test_a_function_that_makes_no_optimiser_is_refused() -> None:
+    with pytest.raises(TypeError, match="make_optimizer must return PyTorch's Optimizer, got NoneType"):
+        Maml(_network(), MamlConfig(outer=_own(make_optimizer=lambda groups: None)))
+    with pytest.raises(TypeError, match="make_schedule must return PyTorch's LRScheduler, got NoneType"):
+        Maml(_network(), MamlConfig(outer=_own(make_schedule=lambda optimizer: None)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from torch import Tensor, nn
 
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, without
+from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, head_of, without
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
@@ -103,6 +103,6 @@ class Cavia(GradientLearner):
             twice=not config.first_order,
             num_arguments=2,
         )
-        outer = OuterOptimizer(list(network.weights.values()), config.outer)
+        outer = OuterOptimizer(list(network.weights.values()), config.outer, head=head_of(network, config.outer))
         inner = ContextLoop(network, config, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=config.first_order)

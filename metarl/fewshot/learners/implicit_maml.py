@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, StepBatch, names_to_adapt
+from metarl.fewshot.inner_loop import GradientLearner, InnerLoop, StepBatch, head_of, names_to_adapt
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
@@ -111,7 +111,7 @@ class ImplicitMaml(GradientLearner):
     ) -> None:
         self.config = config
         network = TaskModule(module, normalisation=config.normalisation, num_steps=config.inner_steps, twice=True)
-        outer = OuterOptimizer(list(network.weights.values()), config.outer)
+        outer = OuterOptimizer(list(network.weights.values()), config.outer, head=head_of(network, config.outer))
         inner = ProximalLoop(network, config, as_objective(objective))
         super().__init__(inner, outer, config.inner_steps, first_order=False)
 

@@ -28,7 +28,7 @@ from torch import nn
 
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.functional import TaskModule
-from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, last_registered, names_to_adapt
+from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, head_of, last_registered, names_to_adapt
 from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
@@ -135,6 +135,7 @@ class Maml(GradientLearner):
         outer = OuterOptimizer(
             list(params.values()),
             config.outer,
+            head=head_of(network, config.outer, config.head),
             rule=list(self.meta.values()),
             rule_lr_factor=config.rule_lr_factor,
         )
