@@ -27,7 +27,7 @@ HyperX (Zintgraf et al. 2021) is VariBAD with bonuses for exploring: `metarl.age
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from operator import itemgetter
@@ -156,9 +156,10 @@ class Varibad(TrialPpo[BeliefPolicy, VaribadConfig]):
         Raises:
             FloatingPointError: if the experience or a loss is not finite, naming the task.
         """
-        steps, mask = as_steps(experience)
-        trials = nullcontext() if self._trials is None else self._trials.adding(steps, mask, experience.tasks)
-        with trials, unchanged_on_failure(LearnedState(self)):
+        adding: AbstractContextManager[None] = nullcontext()
+        if self._trials is not None:
+            adding = self._trials.adding(*as_steps(experience), experience.tasks)
+        with adding, unchanged_on_failure(LearnedState(self)):
             return self._learn(experience)
 
     def _learn(self, experience: Trajectories) -> dict[str, float]:

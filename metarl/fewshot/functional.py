@@ -16,8 +16,7 @@ shares them and has `TaskNorm` for batch norm.
 
 import contextlib
 import math
-import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,28 +24,25 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from metarl.fewshot.call_order import is_in_order, order_checked
 from metarl.fewshot.checkpointing import Function, refused, second_calls
 from metarl.fewshot.layers import (
     as_outputs,
     channels_last,
     check_module,
-    described,
     explained,
-    is_in_order,
     is_row_wise,
-    noted_calls,
-    owner,
-    possible_heads,
-    shared_copy,
     takes_channels_last,
+    without_traces,
 )
 from metarl.fewshot.normalisation import (
-    BATCH_NORMS,
     NORM_STATISTICS,
     Moments,
     NormContext,
     NormStatistics,
     TaskNorm,
+    is_norm,
+    with_task_norms,
 )
 from metarl.learning.bilevel import Params
 from metarl.nets.networks import Mlp
@@ -98,7 +94,7 @@ class TaskModule:
         self._context = NormContext()
         self.batched = type(module) is Mlp and is_row_wise(module)
         steps = num_steps + 1 if normalisation == "per_step" else None
-        self.module = module if self.batched else _with_task_norms(module, self._context, steps, normalisation)
+        self.module = module if self.batched else with_task_norms(module, self._context, steps, normalisation)
         self._dims = {name: p.dim() for name, p in self.module.named_parameters()}
         norms = {name: x for name, x in self.module.named_modules() if isinstance(x, TaskNorm)}
         self.norm_params = {
@@ -106,7 +102,7 @@ class TaskModule:
             for prefix, layer in norms.items()
             for name, _ in layer.named_parameters()
         }
-        self.has_norms = any(_is_norm(layer) for layer in self.module.modules())
+        self.has_norms = any(is_norm(layer) for layer in self.module.modules())
         convolutions = (layer for layer in self.module.modules() if isinstance(layer, nn.Conv2d))
         self._stride = math.prod(next(convolutions, nn.Conv2d(1, 1, 1)).stride)
         self._channels_last = takes_channels_last(self.module)
@@ -138,20 +134,7 @@ class TaskModule:
             for layer, training in modes:
                 layer.training = training
 
-    def check_averages(self, adapted: Collection[str]) -> None:
-        """Raise a ValueError if parameters that adapt lie before a batch norm that running averages normalise.
-
-        Where the module's own code says what lies before what, `check_call` tells, from a batch.
-        """
-        if self.normalisation != "running" or not is_in_order(self.module):
-            return
-        layers = {name: place for place, (name, _) in enumerate(self.module.named_modules())}
-        norms = [name for name, layer in self.module.named_modules() if _is_norm(layer)]
-        early = [name for name in adapted if norms and layers.get(owner(name), -1) < layers[norms[-1]]]
-        if early:
-            raise _averages_of_no_task(early[0], norms[-1])
-
-    def check_call(self, params: Params, *inputs: Tensor, adapted: Params, head: str | None) -> None:
+    def check_order(self, params: Params, *inputs: Tensor, adapted: Params, head: str | None) -> None:
         """Raise a ValueError if a call of one task shows that other weights should adapt.
 
         Args:
@@ -160,30 +143,14 @@ class TaskModule:
             adapted: Tensors that adapt, by name, on which the call depends.
             head: Layer that adapts because it is registered last; None if another reason chose what adapts.
         """
-        calls: list[str] = []
-        norms = {name: layer for name, layer in self.module.named_modules() if _is_norm(layer)}
-
-        def note(norm: str, arguments: tuple[Tensor, ...]) -> None:
-            if self.normalisation == "running" and arguments[0].requires_grad:
-                total = arguments[0].sum()
-                grads = torch.autograd.grad(total, list(adapted.values()), allow_unused=True, retain_graph=True)
-                early = [name for name, grad in zip(adapted, grads, strict=True) if grad is not None]
-                raise _averages_of_no_task(early[0], norm)
-
-        self._prepare(1, 0, None, record=False)
+        averaged = self.normalisation == "running"
+        call = self._one_task(0, False, lifted=False)
         with (
             self.evaluating(),
-            torch.enable_grad(),
-            noted_calls(norms, note),
-            noted_calls(possible_heads(self.module), lambda name, _: calls.append(name)),
+            order_checked(self.module, adapted, head, averaged=averaged),
             explained(self.module, inputs[0]),
         ):
-            functional_call(self.module, params, inputs)
-        if head is not None and calls and calls[-1] != head:
-            raise ValueError(
-                f"the head must be the layer that is called last, {calls[-1]!r}, and {head!r} was taken, which "
-                f"is registered last; name the head, MamlConfig(adapted='head', head={calls[-1]!r})"
-            )
+            call(params, self._as_floats(inputs), None)
 
     @property
     def weights(self) -> Params:
@@ -206,8 +173,7 @@ class TaskModule:
             step: Number of inner steps taken, for "per_step".
             fixed: Moments that normalise, see `moments`.
         """
-        with explained(self.module, inputs[0]):
-            return self._run(params, inputs, step, fixed, record=False)[0]
+        return self._run(params, inputs, step, fixed, record=False)[0]
 
     def moments(self, params: Mapping[str, Tensor], *inputs: Tensor) -> list[Moments] | None:
         """The statistics by which the query sets of tasks with these support inputs are normalised.
@@ -216,14 +182,13 @@ class TaskModule:
         """
         if self.normalisation != "support" or not self.has_norms:
             return None
-        with explained(self.module, inputs[0]):
-            return self._run(params, inputs, 0, None, record=True)[1]
+        return self._run(params, inputs, 0, None, record=True)[1]
 
     def track(self, params: Mapping[str, Tensor], *inputs: Tensor) -> None:
         """Move the running averages towards the statistics of a batch, if they are used."""
         if self.normalisation != "running" or not self.has_norms:
             return
-        with torch.no_grad(), explained(self.module, inputs[0]):
+        with torch.no_grad():
             recorded = self._run(params, inputs, 0, None, record=True)[1]
         for layer, moments in zip(self._context.layers, recorded, strict=True):
             layer.track(moments)
@@ -248,7 +213,18 @@ class TaskModule:
         *,
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
-        inputs = self._as_floats(inputs)
+        """Outputs [task, row, *output], and moments if they are to be recorded."""
+        with explained(self.module, inputs[0]):
+            return self._computed(params, self._as_floats(inputs), step, fixed, record)
+
+    def _computed(
+        self,
+        params: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        step: int,
+        fixed: Sequence[Moments] | None,
+        record: bool,
+    ) -> tuple[Tensor, list[Moments]]:
         if isinstance(self.module, Mlp) and self.batched:
             return self.module.call(params, inputs[0]), []
         rows = None if fixed is None else list(fixed)
@@ -297,7 +273,7 @@ class TaskModule:
         in_turn_only = self._in_turn_only.get(mode)
         if not in_turn_only and not self._has_many_places(inputs[0]):
             try:
-                with _no_traces(self.module, first=in_turn_only is None, on_cuda=inputs[0].is_cuda):
+                with without_traces(self.module, first=in_turn_only is None, on_cuda=inputs[0].is_cuda):
                     outcome = self._lifted(params, inputs, step, fixed, record)
                 self._in_turn_only[mode] = False
                 return outcome
@@ -408,85 +384,5 @@ class _Part(nn.Module):
         return self.function(*args, **kwargs)
 
 
-def _averages_of_no_task(parameter: str, norm: str) -> ValueError:
-    return ValueError(
-        f"normalisation must not be running where weights before a batch norm adapt: {parameter} does, and the "
-        f"averages of layer {norm!r} are those of no task; take transductive, support or frozen, or let the head "
-        "alone adapt"
-    )
-
-
 def _as_it_is(tensor: Tensor) -> Tensor:
     return tensor
-
-
-@contextlib.contextmanager
-def _no_traces(module: nn.Module, *, first: bool, on_cuda: bool) -> Iterator[None]:
-    """Turn what a first call leaves in buffers, and a warning that it is slow, into an error and undo it."""
-    if not first:
-        yield
-        return
-    state = torch.get_rng_state()  # a resumed run tries again, and has to draw what the run draws that goes on
-    cuda_state = torch.cuda.get_rng_state() if on_cuda else None
-    before = [
-        (layer, name, buffer, buffer.clone(), buffer._version)
-        for layer in module.modules()
-        for name, buffer in layer._buffers.items()
-        if buffer is not None
-    ]
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("error", message="There is a performance drop because")
-            yield
-        if any(
-            layer._buffers[name] is not old or old._version != version for layer, name, old, _, version in before
-        ):
-            raise RuntimeError("the module writes buffers, which every task has to do by itself")
-    except Exception:
-        torch.set_rng_state(state)
-        if cuda_state is not None:
-            torch.cuda.set_rng_state(cuda_state)
-        for layer, name, old, value, _ in before:
-            layer._buffers[name] = old
-            with torch.no_grad():
-                old.copy_(value)
-        raise
-
-
-def _is_norm(layer: nn.Module) -> bool:
-    return isinstance(layer, TaskNorm | nn.modules.batchnorm._BatchNorm)
-
-
-def _with_task_norms(
-    module: nn.Module, context: NormContext, num_steps: int | None, normalisation: NormStatistics
-) -> nn.Module:
-    """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm.
-
-    Raises:
-        ValueError: If a layer cannot be normalised so; names it.
-    """
-    root = nn.ModuleList([shared_copy(module)])
-    made: dict[nn.Module, TaskNorm] = {}
-    for place, parent in list(root.named_modules()):
-        for name, child in list(parent.named_children()):
-            if not isinstance(child, nn.modules.batchnorm._BatchNorm):
-                continue
-            layer = described(f"{place.partition('.')[2]}.{name}".lstrip(".") if place else "", child)
-            averaged = child.running_mean is not None
-            frozen = averaged and (normalisation == "frozen" or not child.training)
-            if normalisation == "frozen" and not averaged:
-                raise ValueError(f"{layer} has no running averages that could be frozen")
-            if type(child) in BATCH_NORMS:
-                made.setdefault(child, TaskNorm(child, context, num_steps, frozen=frozen))
-                parent.register_module(name, made[child])
-            elif frozen:
-                child.eval()
-            elif normalisation == "support":
-                raise ValueError(
-                    f"{layer} is a batch norm of one's own, which support sets cannot normalise; "
-                    "take normalisation transductive, running or frozen"
-                )
-            elif normalisation != "running":
-                child.running_mean = child.running_var = child.num_batches_tracked = None
-                child.track_running_stats = False
-    return root[0]

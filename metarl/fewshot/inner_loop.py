@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metarl.fewshot.call_order import check_averages
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.layers import check_second_derivatives, owner, second_derivatives_explained
@@ -51,7 +52,8 @@ class InnerLoop:
         self.rule = rule
         self._adapted = set(adapted)
         self._head = head
-        network.check_averages(adapted)
+        if network.normalisation == "running":
+            check_averages(network.module, adapted)
         self.objective = objective
 
     @property
@@ -64,7 +66,7 @@ class InnerLoop:
         params = self.network.params
         return params | expand({name: params[name] for name in self.adapted}, num_tasks)
 
-    def check(self, support: Examples) -> None:
+    def _check(self, support: Examples) -> None:
         """Raise a ValueError if a first batch shows that other weights should adapt; for every batch."""
         network = self.network
         if not network.needs_check or (self._head is None and network.normalisation != "running"):
@@ -74,7 +76,7 @@ class InnerLoop:
         own, arguments = self.arguments(params, support.inputs[:1])
         one = {name: p[0] if name in names else p for name, p in own.items()}
         adapted = {name: params[name] for name in names}
-        network.check_call(one, *(x[0] for x in arguments), adapted=adapted, head=self._head)
+        network.check_order(one, *(x[0] for x in arguments), adapted=adapted, head=self._head)
         network.needs_check = False
 
     def arguments(self, params: Params, inputs: Tensor) -> tuple[Params, tuple[Tensor, ...]]:
@@ -117,6 +119,8 @@ class InnerLoop:
             order: Part of the inner loop that stays in the autograd graph.
             added: Names of parameters of the start that adapt and are not the network's.
         """
+        if batches:
+            self._check(batches[0])
         steps = [StepBatch(step, examples) for step, examples in enumerate(batches)]
         adapted = [*self.adapted, *added]
         return adapt_params(losses, start, steps, self.rule, order=order, adapted=adapted, allow_unused=True)
@@ -128,6 +132,7 @@ class InnerLoop:
 
     def track(self, support: Examples) -> None:
         """Move batch norm's running averages, if they are used, towards the statistics of support sets."""
+        self._check(support)
         own, arguments = self.arguments(self.start(len(support.inputs)) | self.network.params, support.inputs)
         self.network.track(own, *arguments)
 
@@ -137,7 +142,6 @@ class InnerLoop:
             return self._predictors(support.kept(), num_steps, tasks_at_once)
 
     def _predictors(self, support: Examples, num_steps: int, tasks_at_once: int | None) -> list[Predictor]:
-        self.check(support)
         nothing = Examples(support.inputs[:, :0], support.targets[:, :0])
         pieces = [part.support for _, part in in_pieces(Episodes(support, nothing), tasks_at_once)]
         with self.network.evaluating():
@@ -191,7 +195,6 @@ class GradientLearner(ModuleLearner):
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
-        self.inner.check(episodes.support)
         for part in episodes.alone() if episodes.is_ragged else [episodes]:
             self.inner.track(part.support)
         with second_derivatives_explained():

@@ -3,13 +3,12 @@
 import contextlib
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from metarl.fewshot.normalisation import BATCH_NORMS, TaskNorm
 
 _ROW_WISE = (
     *("linear", "conv", "pooling", "padding", "flatten", "dropout", "normalization", "instancenorm", "activation"),
@@ -181,54 +180,6 @@ def as_outputs(outputs: Any) -> Tensor:
     return outputs
 
 
-@torch.no_grad()
-def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.device) -> str | None:
-    """The name of the layer with trainable weights, batch norm left out, that a module calls last.
-
-    None if it calls none, as where weights are a list that its forward reads.
-
-    Args:
-        module: Module for inputs [row, *input_shape]; left as it is.
-        input_shape: Shape of one row.
-        device: Device of the module.
-    """
-    calls: list[str] = []
-    with evaluating(module), noted_calls(possible_heads(module), lambda name, _: calls.append(name)):
-        module(torch.zeros(2, *input_shape, device=device))
-    return calls[-1] if calls else None
-
-
-def possible_heads(module: nn.Module) -> dict[str, nn.Module]:
-    """The layers with trainable weights of their own, batch norm left out, by name."""
-    names = dict.fromkeys(owner(name) for name, p in module.named_parameters() if p.requires_grad)
-    layers = {name: module.get_submodule(name) for name in names}
-    return {name: layer for name, layer in layers.items() if not isinstance(layer, (*BATCH_NORMS, TaskNorm))}
-
-
-@contextlib.contextmanager
-def noted_calls(layers: Mapping[str, nn.Module], note: Callable[[str, Any], None]) -> Iterator[None]:
-    """Tell of every call of some layers when it begins, so that a layer comes before those within it.
-
-    Args:
-        layers: Layers by name.
-        note: Function that is called with a layer's name and its arguments.
-    """
-    handles = [
-        layer.register_forward_pre_hook(lambda _, inputs, name=name: note(name, inputs))
-        for name, layer in layers.items()
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def is_in_order(module: nn.Module) -> bool:
-    """Whether a module calls its layers as they are registered: it is a sequence of layers, or of sequences."""
-    return all(not layer._modules or type(layer).forward is nn.Sequential.forward for layer in module.modules())
-
-
 @contextlib.contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Have all layers of a module in evaluation; each is then as its owner left it."""
@@ -264,3 +215,36 @@ def shared_copy(module: nn.Module) -> nn.Module:
         raise ValueError(
             f"{type(module).__name__} must be a module that copy.deepcopy copies, got the error: {error}"
         ) from error
+
+
+@contextlib.contextmanager
+def without_traces(module: nn.Module, *, first: bool, on_cuda: bool) -> Iterator[None]:
+    """Turn what a first call leaves in buffers, and a warning that it is slow, into an error and undo it."""
+    if not first:
+        yield
+        return
+    state = torch.get_rng_state()  # a resumed run tries again, and has to draw what the run draws that goes on
+    cuda_state = torch.cuda.get_rng_state() if on_cuda else None
+    before = [
+        (layer, name, buffer, buffer.clone(), buffer._version)
+        for layer in module.modules()
+        for name, buffer in layer._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="There is a performance drop because")
+            yield
+        if any(
+            layer._buffers[name] is not old or old._version != version for layer, name, old, _, version in before
+        ):
+            raise RuntimeError("the module writes buffers, which every task has to do by itself")
+    except Exception:
+        torch.set_rng_state(state)
+        if cuda_state is not None:
+            torch.cuda.set_rng_state(cuda_state)
+        for layer, name, old, value, _ in before:
+            layer._buffers[name] = old
+            with torch.no_grad():
+                old.copy_(value)
+        raise

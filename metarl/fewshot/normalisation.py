@@ -25,6 +25,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.layers import described, shared_copy
+
 NormStatistics = Literal["transductive", "support", "running", "frozen", "per_step"]
 NORM_STATISTICS: tuple[NormStatistics, ...] = get_args(NormStatistics)
 Moments = tuple[Tensor, Tensor]
@@ -197,3 +199,43 @@ def _check_number(num_values: int) -> None:
             "batch norm needs more than one value per channel to normalise by, got a set of one example; give "
             "more examples, or take normalisation support, running or frozen"
         )
+
+
+def is_norm(layer: nn.Module) -> bool:
+    """Whether a layer is a batch norm, of PyTorch or of this package."""
+    return isinstance(layer, TaskNorm | nn.modules.batchnorm._BatchNorm)
+
+
+def with_task_norms(
+    module: nn.Module, context: NormContext, num_steps: int | None, normalisation: NormStatistics
+) -> nn.Module:
+    """A copy of a module that shares its parameters and buffers, with `TaskNorm` for every batch norm.
+
+    Raises:
+        ValueError: If a layer cannot be normalised so; names it.
+    """
+    root = nn.ModuleList([shared_copy(module)])
+    made: dict[nn.Module, TaskNorm] = {}
+    for place, parent in list(root.named_modules()):
+        for name, child in list(parent.named_children()):
+            if not isinstance(child, nn.modules.batchnorm._BatchNorm):
+                continue
+            layer = described(f"{place.partition('.')[2]}.{name}".lstrip(".") if place else "", child)
+            averaged = child.running_mean is not None
+            frozen = averaged and (normalisation == "frozen" or not child.training)
+            if normalisation == "frozen" and not averaged:
+                raise ValueError(f"{layer} has no running averages that could be frozen")
+            if type(child) in BATCH_NORMS:
+                made.setdefault(child, TaskNorm(child, context, num_steps, frozen=frozen))
+                parent.register_module(name, made[child])
+            elif frozen:
+                child.eval()
+            elif normalisation == "support":
+                raise ValueError(
+                    f"{layer} is a batch norm of one's own, which support sets cannot normalise; "
+                    "take normalisation transductive, running or frozen"
+                )
+            elif normalisation != "running":
+                child.running_mean = child.running_var = child.num_batches_tracked = None
+                child.track_running_stats = False
+    return root[0]

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from metarl.fewshot.backbones import OwnBackbone
+from metarl.fewshot.call_order import called_last
 from metarl.fewshot.episodes import Episodes, Examples
-from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerSetup
 from metarl.fewshot.learners.adml import Adml, AdmlConfig
 from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
@@ -268,6 +268,7 @@ def test_a_head_that_only_a_batch_can_show_is_asked_for_by_name() -> None:
     episodes = episodes_of(kind, "maml")
     for call in (
         lambda learner: learner.update(episodes, np.random.default_rng(0)),
+        lambda learner: learner.outer_losses(episodes),  # a loop of one's own
         lambda learner: learner.adapt(episodes.support, 1),
     ):
         learner = Maml(kind.make(3), MamlConfig(adapted="head"))
@@ -278,6 +279,19 @@ def test_a_head_that_only_a_batch_can_show_is_asked_for_by_name() -> None:
     learner = Maml(listed.make(3), MamlConfig(adapted="head"))
     learner.update(episodes_of(listed, "maml"), np.random.default_rng(0))
     assert learner.inner.adapted == ["parts.head.weight", "parts.head.bias"]
+
+
+def test_the_order_of_calls_is_learned_from_examples_of_another_number_format_too() -> None:
+    items = KINDS["items"]
+    episodes = episodes_of(items, "maml")
+    wide = Episodes(
+        Examples(episodes.support.inputs.double(), episodes.support.targets),
+        Examples(episodes.query.inputs.double(), episodes.query.targets),
+    )
+    learner = Maml(items.make(3), MamlConfig(adapted="head"))
+    assert learner.network.needs_check
+    learner.update(wide, np.random.default_rng(0))
+    assert not learner.network.needs_check
 
 
 def test_a_frozen_head_and_names_of_no_parameter_are_refused() -> None:

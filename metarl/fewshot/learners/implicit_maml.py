@@ -117,7 +117,6 @@ class ImplicitMaml(GradientLearner):
 
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
-        self.inner.check(episodes.support)
         params = self.network.params
         self.inner.track(episodes.support)
         for p in params.values():

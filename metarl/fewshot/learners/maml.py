@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from metarl.fewshot.call_order import called_last
 from metarl.fewshot.episodes import Episodes
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import Adapted, GradientLearner, InnerLoop, head_of, last_registered, names_to_adapt
-from metarl.fewshot.layers import called_last
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.call_order import check_averages
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.inner_loop import InnerLoop
@@ -113,7 +114,8 @@ class Reptile(ModuleLearner):
         self, module: nn.Module, config: ReptileConfig, *, objective: Objective | TaskObjective = task_losses
     ) -> None:
         super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
-        self.network.check_averages(self.network.weights)
+        if config.normalisation == "running":
+            check_averages(self.network.module, self.network.weights)
         if not self.network.params:
             raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
         self.config = config
@@ -133,8 +135,7 @@ class Reptile(ModuleLearner):
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
         config, params = self.config, self.network.params
-        self.inner.check(episodes.support)
-        self.network.track(params, episodes.support.inputs)
+        self.inner.track(episodes.support)
         generator = torch_generator(draw_seed(rng))
         deltas = {name: torch.zeros_like(p) for name, p in params.items()}
         moments = {name: torch.zeros_like(p) for name, p in params.items()}
