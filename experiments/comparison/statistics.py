@@ -8,6 +8,8 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
+from metarl.intervals import Sampling
+
 Interval = list[float] | None
 """A lower and an upper bound; None where one seed leaves nothing to compare."""
 NUM_RESAMPLES = 2000
@@ -44,6 +46,23 @@ def interval(
         tasks = _drawn(families, count, rng)
         samples.append(statistic(values[seeds[:, :, None], tasks[:, None, :]]))
     return _bounds(np.concatenate(samples))
+
+
+def rate_interval(successes: np.ndarray, families: Sequence[Hashable]) -> Interval:
+    """The interval of a success rate, see `interval`; where all succeed, or all fail, Wilson's.
+
+    A bootstrap of nothing but successes has width zero, which a few tasks do not justify: they are the sample
+    then.
+
+    Args:
+        successes: Success rates, [seed, task].
+        families: Family of each task.
+    """
+    bounds = interval(successes, families)
+    if bounds is None or bounds[0] < bounds[1]:
+        return bounds
+    tasks = Sampling.of_tasks(range(len(families)), families, exhaustive=False)
+    return tasks.rate_intervals(successes.mean(0)[:, None], len(successes))[0]
 
 
 def difference(first: np.ndarray, second: np.ndarray, families: Sequence[Hashable]) -> tuple[float, Interval]:

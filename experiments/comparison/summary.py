@@ -40,7 +40,7 @@ def _of_group(group: Group, families: Sequence[str]) -> Numbers:
         }
         if successes is not None:
             row["success_mean"] = float(successes[:, step].mean())
-            row["success_ci95"] = statistics.interval(successes[:, step], families)
+            row["success_ci95"] = statistics.rate_interval(successes[:, step], families)
         rows.append(row)
     return {
         "seeds": [run.seed for run in group.runs],

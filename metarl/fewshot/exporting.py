@@ -26,12 +26,13 @@ from metarl.deploy.models import (
     versions,
     write_all,
 )
-from metarl.fewshot.adapted import adapted_network
+from metarl.fewshot.adapted import AdaptedNetwork, Embedding, adapted_network, target_values
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
+from metarl.fewshot.learners.fine_tuning import FineTuning
 from metarl.fewshot.learners.reptile import Reptile
-from metarl.fewshot.metric import MetricLearner, check_classes, is_transductive, one_hot
+from metarl.fewshot.metric import MetricLearner, check_classes, is_transductive
 from metarl.fewshot.objectives import is_classification
 from metarl.fewshot.sources import TaskKind, TaskSpec
 
@@ -42,18 +43,6 @@ _TOLERANCE = 1e-5  # between torch's outputs and the model's, of numbers of unit
 _SIZES = (5, 2, 9)
 """Numbers of queries that a model is compared with torch on; the first is the one that it was traced with."""
 _ANY = torch.export.Dim.DYNAMIC
-
-
-class _Embedding(nn.Module):
-    """The features of inputs, each by itself."""
-
-    def __init__(self, learner: MetricLearner) -> None:
-        super().__init__()
-        self._learner, self.network = learner, learner.network.module
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        with self._learner.network.evaluating(self._learner.head):
-            return self._learner.network.pooled(inputs)
 
 
 class _Comparison(nn.Module):
@@ -69,22 +58,6 @@ class _Comparison(nn.Module):
             return self._learner.judge(solution, query.unsqueeze(0)).squeeze(0)
 
 
-class _Solved(nn.Module):
-    """The scores of inputs, by what one support set decides."""
-
-    def __init__(self, learner: MetricLearner, support: Examples) -> None:
-        super().__init__()
-        self._learner, self.head = learner, learner.head
-        self._embedding = _Embedding(learner)
-        features = self._embedding(support.inputs[0]).unsqueeze(0)
-        self._solution = tuple(part.detach() for part in learner.solve(features, _values(support.targets)))
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        features = self._embedding(inputs)
-        with self._learner.network.evaluating(self._learner.head):
-            return self._learner.judge(self._solution, features.unsqueeze(0)).squeeze(0)
-
-
 def check_learner(learner: Learner, *, has_support: bool) -> None:
     """Raise a ValueError in one line if a learner cannot be exported with, or without, a support set."""
     name = type(learner).__name__
@@ -92,6 +65,14 @@ def check_learner(learner: Learner, *, has_support: bool) -> None:
         if not has_support:
             raise ValueError(
                 f"{name} adapts by gradient steps, which no model takes; give the task with --support"
+            )
+        return
+    if isinstance(learner, FineTuning):
+        if learner.judges_queries_together:
+            raise ValueError(f"{name} cannot be exported: it is fine-tuned on the queries, too")
+        if not has_support:
+            raise ValueError(
+                f"{name} is fine-tuned on every task, which no model does; give the task with --support"
             )
         return
     if not isinstance(learner, MetricLearner):
@@ -146,7 +127,7 @@ def export_learner(
     comparison: dict[str, str] = {}
     if support is None:
         assert isinstance(learner, MetricLearner)
-        network: nn.Module = _Embedding(learner)
+        network: nn.Module = Embedding(learner)
         content, difference = _comparison(learner, tasks, network(inputs))
         comparison = {_SCORES: base64.b64encode(content).decode()}
     else:
@@ -177,10 +158,9 @@ def _of_one_task(learner: Learner, support: Examples, num_steps: int) -> nn.Modu
     classes = is_classification(support.targets)
     if classes:
         check_classes(support.targets)
-    if isinstance(learner, MetricLearner):
-        return _Solved(learner, support)
-    with torch.enable_grad():
-        network = adapted_network(learner, support, num_steps)
+    network = adapted_network(learner, support, num_steps)
+    if not isinstance(network, AdaptedNetwork):
+        return network
     num_outputs = network(support.inputs[0]).shape[-1]
     num_wanted = int(support.targets.max()) + 1 if classes else support.targets.shape[-1]
     if num_outputs != num_wanted:
@@ -200,7 +180,9 @@ def _comparison(learner: MetricLearner, tasks: TaskSpec, features: Tensor) -> tu
 
     def example(num_rows: int, num_outputs: int, num_queries: int) -> tuple[Tensor, ...]:
         values = torch.arange(num_rows) % num_outputs
-        targets = _values(values) if classes else torch.linspace(-1, 1, num_rows * outputs).view(num_rows, -1)
+        targets = (
+            target_values(values) if classes else torch.linspace(-1, 1, num_rows * outputs).view(num_rows, -1)
+        )
         return _random(features, num_rows), targets, _random(features, num_queries)
 
     module, names = _Comparison(learner).eval(), ["support", "targets", "query"]
@@ -230,11 +212,6 @@ def _card(
         "transductive": is_transductive(learner),
         "made_with": versions(),
     }
-
-
-def _values(targets: Tensor) -> Tensor:
-    """Class indices as bool with an axis of classes, or the numbers."""
-    return one_hot(targets, torch.empty(0)).bool() if is_classification(targets) else targets
 
 
 def _random(like: Tensor, num_rows: int) -> Tensor:

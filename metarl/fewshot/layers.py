@@ -199,6 +199,15 @@ def described(name: str, layer: nn.Module) -> str:
     )
 
 
+def results_left(module: nn.Module) -> dict[int, Any]:
+    """Results of their last call that weight and spectral norm leave behind, for the memo of copy.deepcopy.
+
+    They are not leaves of the graph, which are all that can be copied.
+    """
+    values = (value for layer in module.modules() for value in vars(layer).values())
+    return {id(x): x.detach() for x in values if isinstance(x, Tensor) and not x.is_leaf}
+
+
 def shared_copy(module: nn.Module) -> nn.Module:
     """A copy of a module that shares its parameters and buffers.
 
@@ -206,9 +215,7 @@ def shared_copy(module: nn.Module) -> nn.Module:
         ValueError: if it cannot be copied.
     """
     memo = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
-    for layer in module.modules():  # weight and spectral norm leave results of their last call behind
-        left = (value for value in vars(layer).values() if isinstance(value, Tensor) and not value.is_leaf)
-        memo |= {id(value): value.detach() for value in left}
+    memo |= results_left(module)
     try:
         return copy.deepcopy(module, memo)
     except (TypeError, RuntimeError, AttributeError) as error:

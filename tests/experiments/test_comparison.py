@@ -91,6 +91,17 @@ def test_intervals_cover_seeds_and_tasks() -> None:
     assert statistics.interval(values[:1], ONE_KIND) is None
 
 
+def test_success_on_every_task_is_not_certain_beyond_them() -> None:
+    always = np.ones((3, 20))
+    assert statistics.interval(always, ["one"] * 20) == [1.0, 1.0]
+    low, high = statistics.rate_interval(always, ["one"] * 20) or (0.0, 0.0)
+    assert 0.75 < low < 0.9  # Wilson's, of 20 tasks
+    assert high == 1.0
+    some = np.where(np.arange(60).reshape(3, 20) % 3 == 0, 0.0, 1.0)
+    assert statistics.rate_interval(some, ["one"] * 20) == statistics.interval(some, ["one"] * 20)
+    assert statistics.rate_interval(always[:1], ["one"] * 20) is None
+
+
 def test_tasks_are_drawn_within_their_family() -> None:
     families = ["easy"] * 20 + ["hard"] * 20
     values = np.repeat(np.repeat([[1.0, -1.0]], 20, axis=1), 3, axis=0)  # equal within a family

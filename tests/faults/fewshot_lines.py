@@ -429,7 +429,22 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
     ),
     "learners/logistic.py": (
         _CLOSED,
-        [("slope = mean * (1 - mean)", "slope = mean"), ("labels - mean)", "labels)")],
+        [
+            ("slope = mean * (1 - mean)", "slope = mean"),
+            ("labels - mean)", "labels)"),
+            ("shares, 0.0).amax(0)", "shares, 1.0).amax(0)"),
+        ],
+    ),
+    "adapted.py": (
+        ("tests/fewshot/test_adapted.py",),
+        [
+            (
+                "self._inner: InnerLoop = copy.deepcopy(inner, results_left(inner.network.module))",
+                "self._inner: InnerLoop = copy.copy(inner)",
+            ),
+            ("weights[name].copy_(trace[name]", "weights[name].add_(0 * trace[name]"),
+            ("p.copy_(params[name])", "p.add_(0 * params[name])"),
+        ],
     ),
     "learners/support_vectors.py": (
         _CLOSED,

@@ -129,6 +129,18 @@ def test_newton_finds_the_optimum_of_each_class(size: float) -> None:
             assert np.allclose(weights[task, :, way].numpy(), best.x, atol=1e-4)
 
 
+@pytest.mark.parametrize("regularisation", [1.0, 4e-4])
+def test_newton_steps_reach_the_optimum_of_scattered_examples_too(regularisation: float) -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = 30 * torch.randn(20, 30, 11, generator=rng, dtype=torch.float64)
+    features[:, 0] *= 5  # far out, where whole steps go to and fro
+    members = one_hot((torch.arange(30) % 5).expand(20, -1), features)
+    gram, ridge = features @ features.mT, torch.tensor(regularisation, dtype=torch.float64)
+    weights = features.mT @ logistic_duals(gram, members, ridge, 20)
+    slope = features.mT @ ((features @ weights).sigmoid() - members) + regularisation * weights
+    assert float(slope.abs().max()) < 1e-6 * float((features.mT @ (0.5 - members)).abs().max())
+
+
 @pytest.mark.parametrize("margin_weight", [0.05, 10.0])
 def test_the_machine_is_the_optimum_that_scipy_finds(margin_weight: float) -> None:
     features = _features(0, 6)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from metarl.deploy.classifier import Classifier
 from metarl.experiments.cli import main
 from metarl.fewshot import learn_task
-from metarl.fewshot.adapted import adapted_network
 from metarl.fewshot.backbones import ContextAsInput, NetworkSpec, StandardBackbone
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.exporting import RUNNER, check_learner, export_learner
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.baseline import Baseline, BaselineConfig
 from metarl.fewshot.learners.cavia import Cavia, CaviaConfig
+from metarl.fewshot.learners.fine_tuning import FineTuning, FineTuningConfig
 from metarl.fewshot.learners.kernel_regression import KernelRegression, KernelRegressionConfig
 from metarl.fewshot.learners.label_propagation import LabelPropagation, LabelPropagationConfig
 from metarl.fewshot.learners.logistic import Logistic, LogisticConfig
@@ -91,6 +91,8 @@ ADAPTING: dict[str, Callable[[], Learner]] = {
     "full-context": lambda: Matching(
         _dense(), MatchingConfig(full_context=True, num_features=6), generator=GENERATOR
     ),
+    "fine-tuning": lambda: FineTuning(_dense(), FineTuningConfig()),
+    "fine-tuning-with-norms": lambda: FineTuning(_conv(), FineTuningConfig()),
     "lda-of-one-task": lambda: Mahalanobis(_conv(), MahalanobisConfig(covariance="shared")),
 }
 FAST = ("prototypical", "ridge", "kernel-regression", "maml", "cavia", "svm")
@@ -231,6 +233,7 @@ def test_the_copied_file_needs_numpy_and_onnxruntime_alone() -> None:
     [
         (lambda: Maml(_dense(4, 3), MamlConfig()), "--support"),
         (lambda: SupportVector(_dense(), SupportVectorConfig()), "--support"),
+        (lambda: FineTuning(_dense(), FineTuningConfig()), "--support"),
         (lambda: Prototypical(_conv(), PrototypicalConfig(normalisation="transductive")), "running or frozen"),
     ],
 )
@@ -271,16 +274,6 @@ def test_support_sets_that_do_not_fit_are_refused(run: Path, tmp_path: Path) -> 
     two = Examples.of_one_task(torch.rand(2, 4), torch.tensor([0, 1]))
     with pytest.raises(ValueError, match="support set of 3 classes"):
         export_learner(maml, _spec(maml), model, support=two)
-
-
-def test_an_adapted_network_is_a_module_with_the_adapted_weights() -> None:
-    learner = Maml(_dense(4, 3), MamlConfig())
-    support = Examples.of_one_task(_inputs(learner, 6, 0), torch.tensor([0, 1, 2, 0, 1, 2]))
-    network, queries = adapted_network(learner, support, 3), _inputs(learner, 5, 1)
-    assert torch.equal(network(queries), learner.adapt(support, 3)[-1](queries.unsqueeze(0))[0])
-    assert len(list(network.parameters())) == 4
-    with pytest.raises(TypeError, match="no gradient steps"):
-        adapted_network(Siamese(_dense(), SiameseConfig()), support, 1)
 
 
 def test_a_policy_takes_no_support_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

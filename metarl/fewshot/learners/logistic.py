@@ -5,10 +5,12 @@ For every task and class c, with K = X X' of the support features and a column o
     f = 0
     repeat num_steps times:
         mu = sigmoid(f),  S = mu (1 - mu)
-        a = (S K + lambda I)^-1 (S f + y - mu),  f = K a         Newton on sum of log losses + lambda / 2 |X' a|^2
+        a = (S K + lambda I)^-1 (S f + y - mu),  f = K a         Newton on sum of log losses + lambda / 2 |X' a|^2,
+                                                                 or a quarter, 1/16, ... of the step if it rises
     logit_c = s f(x)' X' a + b
 
 All steps are differentiated. How we differ: theirs is for two classes; ours sets each class against the others.
+Their steps are whole ones, which examples far out can turn into a divergence.
 """
 
 from dataclasses import dataclass, field, replace
@@ -23,6 +25,8 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.outer import OuterConfig
 from metarl.fewshot.solving import solve
 from metarl.runs.configs import MOST_REPEATS, check_counts, check_positive
+
+_SHARES = (0.0, *(0.25**power for power in range(8)))
 
 
 @dataclass(frozen=True)
@@ -106,6 +110,32 @@ def logistic_duals(gram: Tensor, members: Tensor, regularisation: Tensor, num_st
     for _ in range(num_steps):
         mean = logits.sigmoid()
         slope = mean * (1 - mean)
-        duals = solve(slope * products + ridge, slope * logits + labels - mean)
+        after = solve(slope * products + ridge, slope * logits + labels - mean)
+        share = _share_of_step((logits, duals), (products @ after, after), labels, regularisation)
+        duals = torch.where(share == 1, after, duals + share * (after - duals))
         logits = products @ duals
     return duals.squeeze(-1).transpose(1, 2)
+
+
+@torch.no_grad()
+def _share_of_step(
+    before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], labels: Tensor, regularisation: Tensor
+) -> Tensor:
+    """The largest share of a Newton step, of 1, 1/4, 1/16 and so on, by which the loss does not rise.
+
+    Args:
+        before: Logits and duals before the step, each [task, way, row, 1]; logits are linear in duals.
+        after: Logits and duals after the whole step.
+        labels: Ones where a row is of the class and zeros elsewhere, [task, way, row, 1].
+        regularisation: Weight of half the squared size of a solution.
+
+    Returns:
+        A share for every task and class, [task, way, 1, 1].
+    """
+    shares = before[0].new_tensor(_SHARES).view(-1, 1, 1, 1, 1)
+    logits, duals = (a + shares * (b - a) for a, b in zip(before, after, strict=True))
+    softplus = logits.clamp_min(0) + (1 + (-logits.abs()).exp()).log()  # by operators that ONNX has in float64
+    terms = softplus - labels * logits + 0.5 * regularisation * duals * logits
+    losses = terms.sum((-2, -1), keepdim=True)
+    start = losses[0]
+    return torch.where(losses <= start + 1e-12 * start.abs(), shares, 0.0).amax(0)
