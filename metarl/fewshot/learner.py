@@ -1,6 +1,7 @@
 """A few-shot learner as training, evaluation and users see it, and the configuration that makes one."""
 
 import functools
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import ByTargets, Objective, TaskObjective, as_objective
 from metarl.fewshot.outer import OuterOptimizer
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
-from metarl.runs.configs import Configuration
+from metarl.runs.configs import Configuration, check_kind
 
 _BY_TARGETS = ByTargets()
 
@@ -173,6 +174,9 @@ class LearnerConfig(Configuration, ABC):
 class ModuleLearner(ABC):
     """The common parts of learners of one module; see `Learner`.
 
+    A constructor's argument `config` is checked before the constructor begins, by the class that it is annotated
+    with.
+
     Args:
         network: The module, called for all tasks at once.
         parts: Whatever else a checkpoint holds, by name.
@@ -182,6 +186,11 @@ class ModuleLearner(ABC):
     objective: Objective = _BY_TARGETS
     has_own_loss = False  # which no objective replaces
     never_positive = False  # its outputs, such as minus distances and logarithms of probabilities
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__init__" in vars(cls):
+            cls.__init__ = _with_checked_config(cls)  # type: ignore[method-assign]
 
     @property
     def judges_queries_together(self) -> bool:
@@ -233,6 +242,24 @@ class ModuleLearner(ABC):
         """Put back what `state_dict` gave."""
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+
+def _with_checked_config(learner: type[ModuleLearner]) -> Callable[..., None]:
+    """The constructor of a learner, which refuses a configuration that is not its own in one line."""
+    own = learner.__init__
+    names = [*inspect.signature(own).parameters]
+    kind = inspect.get_annotations(own).get("config")
+    if not (isinstance(kind, type) and issubclass(kind, LearnerConfig)):
+        return own
+
+    @functools.wraps(own)
+    def checked(*values: Any, **named: Any) -> None:
+        arguments = dict(zip(names, values, strict=False)) | named
+        if "config" in arguments:
+            check_kind(f"the configuration of {learner.__name__}", arguments["config"], kind)
+        own(*values, **named)
+
+    return checked
 
 
 def learn_task(

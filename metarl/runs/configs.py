@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import types
 import typing
 from collections.abc import Sequence
@@ -37,8 +38,9 @@ LARGEST_SEED = 2**63 - 1
 
 
 class Configuration:
-    """Base of configurations, dataclasses that refuse values that their `Literal` fields do not name.
+    """Base of configurations, dataclasses that refuse values that their fields do not take.
 
+    These are values that a `Literal` field does not name, and anything but a configuration where a field is one.
     The check comes before a class's own `__post_init__`, which need not call it.
     """
 
@@ -51,12 +53,14 @@ class Configuration:
         @functools.wraps(own)
         def checked(self: Any) -> None:
             check_choices(self)
+            check_parts(self)
             own(self)
 
         cls.__post_init__ = checked  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         check_choices(self)
+        check_parts(self)
 
 
 def check_choices(config: Any) -> None:
@@ -78,13 +82,57 @@ def _choices(kind: Any) -> dict[str, tuple[tuple[Any, ...], bool]]:
     for name in (field.name for field in dataclasses.fields(kind)):
         hint, arguments = hints[name], typing.get_args(hints[name])
         is_tuple = typing.get_origin(hint) is tuple
-        is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
-        options = arguments[:1] if is_tuple else arguments if is_union else (hint,)
+        options = arguments[:1] if is_tuple else _options(hint)
         named = [option for option in options if typing.get_origin(option) is Literal]
         if named and all(option is type(None) for option in options if option not in named):
             values = [value for option in named for value in typing.get_args(option)]
             choices[name] = (*values, *[None] * (len(named) < len(options))), is_tuple
     return choices
+
+
+def check_parts(config: Any) -> None:
+    """Raise a TypeError unless every field of a dataclass that is to be a configuration is one of that kind."""
+    own: Any = type(config)
+    for name, (kind, is_optional) in _parts(own).items():
+        value = getattr(config, name)
+        if not (is_optional and value is None):
+            check_kind(name, value, kind)
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Raise a TypeError unless a configuration is of a kind.
+
+    Args:
+        name: Name of the configuration, for the message.
+        value: Configuration, or what came in its place.
+        kind: Class of the configuration.
+    """
+    if isinstance(value, kind):
+        return
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    missing = dataclasses.MISSING
+    needs_values = any(field.default is missing and field.default_factory is missing for field in fields)
+    hint = "" if inspect.isabstract(kind) or needs_values else f"; {kind.__name__}() is the default"
+    of_class = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+    came = "None" if value is None else of_class
+    raise TypeError(f"{name} must be an instance of {kind.__name__}, got {came}{hint}")
+
+
+@functools.cache
+def _parts(kind: Any) -> dict[str, tuple[type, bool]]:
+    """The classes of a dataclass's fields that are configurations by name, and whether None will do."""
+    hints, parts = typing.get_type_hints(kind), {}
+    for name in (field.name for field in dataclasses.fields(kind)):
+        options = [option for option in _options(hints[name]) if option is not type(None)]
+        if len(options) == 1 and isinstance(options[0], type) and issubclass(options[0], Configuration):
+            parts[name] = options[0], len(_options(hints[name])) > 1
+    return parts
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the type itself."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if is_union else (hint,)
 
 
 def check_positive(config: object, *names: str) -> None:

@@ -533,8 +533,16 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ],
     ),
 }
+_CONSTRUCTORS = ("tests/fewshot/test_constructors.py",)
 
 FAULTS = [
+    *faults(
+        "metarl/fewshot/learner.py",
+        _CONSTRUCTORS,
+        ('if "config" in arguments:', "if False:"),
+        ("dict(zip(names, values, strict=False)) | named", "dict(zip(names[1:], values, strict=False)) | named"),
+    ),
+    *faults("metarl/runs/configs.py", _CONSTRUCTORS, ("if isinstance(value, kind):", "if True:")),
     *faults(
         "experiments/fewshot/figures.py",
         ("tests/fewshot/test_diagnosis.py",),

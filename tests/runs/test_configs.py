@@ -7,7 +7,7 @@ import math
 import re
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -91,6 +91,23 @@ def test_what_a_literal_does_not_name_is_refused_and_other_checks_go_on() -> Non
             _Choosing(**wrong)
     with pytest.raises(ValueError, match="colour must be one of"):
         dataclasses.replace(_Choosing(), colour="pink")  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Composed(Configuration):
+    inside: _Choosing = field(default_factory=_Choosing)
+    other: _Choosing | None = None
+
+
+def test_what_is_no_configuration_is_refused_where_a_field_is_one() -> None:
+    _Composed(other=_Choosing())
+    wrong: Any
+    for wrong, came in ((None, "None"), ({"size": 2}, "dict"), (_Choosing, "the class _Choosing")):
+        said = f"inside must be an instance of _Choosing, got {came}; _Choosing() is the default"
+        with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+            _Composed(inside=wrong)
+    with pytest.raises(TypeError, match=r"^other must be an instance of _Choosing, got _Composed"):
+        _Composed(other=_Composed())  # type: ignore[arg-type]
 
 
 _NOT_CONFIGURED = (".bench", ".commands", ".examples", ".presets", ".sweep")

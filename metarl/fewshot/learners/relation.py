@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.backbones import linear, output_shape
 from metarl.fewshot.episodes import Episodes
+from metarl.fewshot.layers import check_module
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup
 from metarl.fewshot.metric import MetricLearner, Solution, class_means, one_hot
 from metarl.fewshot.normalisation import BATCH_NORMS, NormStatistics
@@ -82,6 +83,7 @@ class Relation(MetricLearner):
     has_own_loss = True
 
     def __init__(self, module: nn.Module, config: RelationConfig, *, relation: nn.Module) -> None:
+        check_module(relation)
         has_norms = any(isinstance(layer, BATCH_NORMS) for layer in relation.modules())
         if has_norms and config.normalisation != "running":
             raise ValueError(
