@@ -11,7 +11,7 @@ autograd functions of one's own. Whether it can is learned at the first call, wh
 Without a task axis, the rows of all tasks are one batch if every layer maps rows by themselves.
 
 The module itself is left as it is, but for its parameters, which are trained in place: what runs is a copy that
-shares them and has `TaskNorm` for batch norm.
+shares them and has `TaskNorm` for batch norm; see `metarl.fewshot.original`.
 """
 
 import contextlib
@@ -44,6 +44,7 @@ from metarl.fewshot.normalisation import (
     is_norm,
     with_task_norms,
 )
+from metarl.fewshot.original import Original
 from metarl.learning.bilevel import Params
 from metarl.nets.networks import Mlp
 
@@ -95,6 +96,7 @@ class TaskModule:
         self.batched = type(module) is Mlp and is_row_wise(module)
         steps = num_steps + 1 if normalisation == "per_step" else None
         self.module = module if self.batched else with_task_norms(module, self._context, steps, normalisation)
+        self._original = Original(module, self.module, normalisation)
         self._dims = {name: p.dim() for name, p in self.module.named_parameters()}
         norms = {name: x for name, x in self.module.named_modules() if isinstance(x, TaskNorm)}
         self.norm_params = {
@@ -160,6 +162,7 @@ class TaskModule:
     @property
     def params(self) -> Params:
         """The trainable parameters, without a task axis; those frozen with `requires_grad_(False)` stay inside."""
+        self._original.check()
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def __call__(
@@ -198,6 +201,8 @@ class TaskModule:
 
         Under "running" this trains the running averages, or uses them when not training.
         """
+        self._original.check()
+        self._follow_modes()
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and not self.is_evaluating
         laid = tuple(channels_last(x) if self._channels_last else x for x in self._as_floats(inputs))
@@ -214,6 +219,7 @@ class TaskModule:
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
         """Outputs [task, row, *output], and moments if they are to be recorded."""
+        self._follow_modes()
         with explained(self.module, inputs[0]):
             return self._computed(params, self._as_floats(inputs), step, fixed, record)
 
@@ -237,6 +243,11 @@ class TaskModule:
         context = self._prepare(num_tasks, step, rows, record=record)
         flat = as_outputs(functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs)))
         return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
+
+    def _follow_modes(self) -> None:
+        """Put layers in the modes that the owner's have, in training; `vmap` may be able to do other things."""
+        if not self.is_evaluating and self._original.follow_modes():
+            self._in_turn_only.clear()
 
     def _as_floats(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Inputs of float64 as float32, unless the module has weights of float64 or none at all."""

@@ -59,7 +59,8 @@ class InnerLoop:
     @property
     def adapted(self) -> list[str]:
         """The names of the parameters that adapt: of those to adapt, the ones that are not frozen at present."""
-        return [name for name in self.network.params if name in self._adapted]
+        weights = self.network.weights.items()
+        return [name for name, p in weights if p.requires_grad and name in self._adapted]
 
     def start(self, num_tasks: int) -> Params:
         """The meta-parameters; those that adapt have a task axis."""

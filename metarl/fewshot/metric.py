@@ -16,6 +16,7 @@ from metarl.fewshot.layers import takes_channels_last
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, differentiable_in_queries
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective
+from metarl.fewshot.original import Original
 from metarl.fewshot.outer import OuterConfig, OuterLosses, OuterOptimizer
 
 Source = TypeVar("Source", bound=ClassSource)
@@ -45,6 +46,7 @@ class MetricLearner(ModuleLearner):
         self.head = (
             nn.Module() if head is None else head.to(next(iter(module.parameters()), torch.empty(0)).device)
         )
+        self._head_at_start = Original(self.head, self.head)
         own, beside = list(network.weights.values()), list(self.head.parameters())
         self.outer = OuterOptimizer([*own, *beside], outer, head=beside, head_lr_factor=outer.head_lr_factor)
         super().__init__(network, {"head": self.head, "outer": self.outer})
@@ -164,6 +166,7 @@ class MetricLearner(ModuleLearner):
     def _embed(self, support: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Features [task, row, *feature] of both sets."""
         network = self.network
+        self._head_at_start.check()
         if network.normalisation == "running":
             both = torch.cat([support, query], 1)
             if not network.maps_rows_alone or (network.has_norms and not network.is_evaluating):

@@ -127,6 +127,14 @@ class TaskNorm(nn.Module):
             self.register_buffer("num_batches_tracked", torch.tensor(0) if counter is None else counter)
         self._num_values = 0
 
+    def freeze_as(self, layer: nn.Module) -> None:
+        """Train gains and shifts of every step if the layer that this stands in for trains its own."""
+        if self.per_step:
+            for name, rows in self._parameters.items():
+                own = layer._parameters[name]
+                if rows is not None and own is not None:
+                    rows.requires_grad_(own.requires_grad)
+
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalise [task * row, channel, ...]."""
         context = self._context

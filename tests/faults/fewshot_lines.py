@@ -535,7 +535,20 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
 }
 _CONSTRUCTORS = ("tests/fewshot/test_constructors.py",)
 
+_ORIGINAL = ("tests/fewshot/test_original.py",)
+
 FAULTS = [
+    *faults(
+        "metarl/fewshot/original.py",
+        _ORIGINAL,
+        ("if len(present) != len(self._parts) or not", "if not"),
+        ('and normalisation != "frozen" else None', "else None"),
+        ("copied.freeze_as(own)", "pass"),
+        ("layer.copied.training = training", "pass"),
+        ("own._buffers] if type(own) in BATCH_NORMS", "own._buffers] if False"),
+        ("is_averaged = is_norm and own.running_mean is not None", "is_averaged = is_norm"),
+    ),
+    *faults("metarl/fewshot/metric.py", _ORIGINAL, ("self._head_at_start.check()", "pass")),
     *faults(
         "metarl/fewshot/learner.py",
         _CONSTRUCTORS,
