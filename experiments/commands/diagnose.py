@@ -13,7 +13,7 @@ from metarl.experiments.arguments import UsageError, check_new, parse
 from metarl.experiments.comparison.figures import can_draw
 from metarl.experiments.console import Waiting, say, show_table
 from metarl.experiments.fewshot.figures import by_shots, calibration, confusion, draw_all, embedding, under_attack
-from metarl.experiments.fewshot.run import FewshotRun
+from metarl.experiments.fewshot.run import FewshotRun, choose_on_validation
 from metarl.experiments.loading import open_again
 from metarl.experiments.outside import OwnWords
 from metarl.fewshot.attacks import Attack
@@ -46,14 +46,16 @@ class DiagnoseArguments:
     Attributes:
         folder: Run folder of a learner that was trained on classes.
         split: Split whose classes are judged.
-        num_tasks: Number of tasks.
+        num_tasks: Number of tasks; the run's own by default. They are those of an evaluation by the same seed.
         num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
         data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         seed: Seed of the tasks.
+        views: Number of views of every image, of learners that compare features; the run's own by default.
         shots: Numbers of support examples per class to judge by on the same queries, as far as classes have
-            enough; none for tasks of unequal shots, which show theirs.
+            enough; none for tasks of unequal shots, which show theirs. Their examples are others than those of the
+            accuracy above, which an evaluation reports too.
         attack_sizes: Largest changes of an entry of a query by an adversary, in the inputs' units (images lie in
-            [0, 1] and stay there), for accuracy under attack; none by default.
+            [0, 1] and stay there), for accuracy under attack, of one view; none by default.
         attack_steps: Number of steps of the stronger of two attacks, projected gradients (PGD); the other one
             takes a single step (FGSM).
         json: New file to write all counts to, besides showing the largest.
@@ -66,8 +68,9 @@ class DiagnoseArguments:
 
     folder: tyro.conf.Positional[Path]
     split: Literal["train", "validation", "test"] = "test"
-    num_tasks: int = 300
+    num_tasks: int | None = None
     num_steps: int | None = None
+    views: int | None = None
     data_source: int | None = None
     seed: int = 0
     shots: tuple[int, ...] = (1, 2, 5)
@@ -80,7 +83,7 @@ class DiagnoseArguments:
     own: Annotated[OwnWords, tyro.conf.arg(name="")] = field(default_factory=OwnWords)
 
     def __post_init__(self) -> None:
-        check_counts(self, "num_tasks", most=MOST_TASKS)
+        check_counts(self, "num_tasks", "views", most=MOST_TASKS)
         check_counts(self, "num_steps", least=0, most=MOST_REPEATS)
         check_counts(self, "data_source", least=0, most=MOST_TASKS)
         check_counts(self, "attack_steps", most=MOST_REPEATS)
@@ -101,12 +104,17 @@ def command(words: list[str]) -> int:
     run = open_again(arguments.folder, arguments.own)
     if not isinstance(run, FewshotRun):
         raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on classes")
-    source = run.on_source(arguments.data_source).classes(arguments.split)
-    num_steps = run.experiment.evaluation.num_steps if arguments.num_steps is None else arguments.num_steps
+    judged = run.on_source(arguments.data_source)
+    source, settings = judged.classes(arguments.split), run.experiment.evaluation
     learner, _ = run.restored(arguments.checkpoint)
-    sizes = {"num_tasks": arguments.num_tasks, "num_steps": num_steps}
-    diagnosis = diagnose(learner, source, _stream(arguments), **sizes)
-    accuracies = _by_shots(learner, source, arguments, sizes)
+    num_tasks = settings.num_tasks if arguments.num_tasks is None else arguments.num_tasks
+    num_steps = settings.num_steps if arguments.num_steps is None else arguments.num_steps
+    views = settings.views if arguments.views is None else arguments.views
+    if isinstance(learner, FineTuning) and learner.config.inner_lr_choices:
+        choose_on_validation(learner, judged.episodes(), num_steps, arguments.seed)
+    sizes = {"num_tasks": num_tasks, "num_steps": num_steps}
+    diagnosis = diagnose(learner, source, _stream(arguments), **sizes, views=views)
+    accuracies = _by_shots(learner, source, arguments, sizes | {"views": views})
     attacked = _attacked(learner, source, arguments, sizes) if arguments.attack_sizes else {}
     title = f"{run.name}, {arguments.split} classes"
     _show(title, diagnosis)
@@ -123,7 +131,7 @@ def command(words: list[str]) -> int:
         if isinstance(embedding_of, MetricLearner) and embedding_of.embeds_rows_alone:
             task = embed_task(embedding_of, source, _stream(arguments), projection=arguments.projection)
             figures["embedding"] = embedding(task, arguments.projection)
-        draw_all(figures, arguments.figures, title, arguments.num_tasks)
+        draw_all(figures, arguments.figures, title, num_tasks)
         say(f"figures written to {arguments.figures}: {', '.join(figures)}")
     if arguments.json is not None:
         result = {
@@ -140,6 +148,7 @@ def command(words: list[str]) -> int:
             },
             "classes": list(diagnosis.names),
             "confusion": diagnosis.confusion.tolist(),
+            "taken_for_none": diagnosis.of_none.tolist(),
         }
         write_json(arguments.json, result)
         say(f"written to {arguments.json}")
@@ -202,6 +211,9 @@ def _percent(accuracies: np.ndarray) -> tuple[str, str]:
 def _show(title: str, diagnosis: Diagnosis) -> None:
     accuracy, error = f"{100 * diagnosis.accuracy:.1f}", f"{100 * diagnosis.calibration():.1f}"
     say(f"{title}: accuracy {accuracy}%, calibration error {error}%")
+    if of_none := int(diagnosis.of_none.sum()):
+        queries = int(diagnosis.num_queries.sum())
+        say(f"{of_none} of {queries} queries were taken for no class of their task, which has fewer than outputs")
     hardest = list(diagnosis.by_class.items())[:_SHOWN]
     show_table("hardest classes", ["class", "accuracy, %"], [[name, f"{100 * x:.1f}"] for name, x in hardest])
     rows = [[one, other, str(count)] for one, other, count in diagnosis.confused[:_SHOWN]]

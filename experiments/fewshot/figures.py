@@ -42,9 +42,10 @@ def confusion(diagnosis: Diagnosis) -> Drawing:
     def draw(axis: Any) -> None:
         from matplotlib.colors import PowerNorm  # noqa: PLC0415  # an extra, and slow to load
 
-        drawn = diagnosis.confusion.sum(1).nonzero().squeeze(1)
-        counts = diagnosis.confusion[drawn][:, drawn].double().numpy()
-        shares = counts / counts.sum(1, keepdims=True)
+        totals = diagnosis.num_queries
+        drawn = totals.nonzero().squeeze(1)
+        counts = diagnosis.confusion[drawn][:, drawn].double()
+        shares = (counts / totals[drawn].unsqueeze(1)).numpy()
         # Roots of shares: confusions are rare beside what is right, and would look like none.
         image = axis.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), aspect="auto", zorder=3)
         axis.figure.colorbar(image, ax=axis, label="share of the class's queries")

@@ -210,7 +210,7 @@ class FewshotRun(Run):
         settings = _settings(run.experiment.evaluation, options)
         learner, progress = run.restored(options.checkpoint)
         sources, described = run.episodes(), run.data.describe()
-        chosen = _choose_inner_lr(learner, sources, settings.num_steps, options.seed)
+        chosen = choose_on_validation(learner, sources, settings.num_steps, options.seed)
         if options.tasks is not None:
             if any(getattr(options, size) is not None for size in _SIZES):
                 raise ValueError(
@@ -300,8 +300,8 @@ class FewshotRun(Run):
         return f"{progress.tasks:,} tasks"
 
 
-def _choose_inner_lr(learner: Learner, sources: Sources, num_steps: int, seed: int) -> dict[str, Any]:
-    """The step size of fine-tuning, if it is chosen on validation tasks, and the mean score of every choice."""
+def choose_on_validation(learner: Learner, sources: Sources, num_steps: int, seed: int) -> dict[str, Any]:
+    """Choose the step size of fine-tuning, if that is done on validation tasks; it and the scores of all."""
     if not isinstance(learner, FineTuning) or not learner.config.inner_lr_choices:
         return {}
     validation = sources.held_out.get("validation")

@@ -1,8 +1,10 @@
 """Confusions of a classifier of few examples, accuracy by shots, and how far probabilities can be believed."""
 
+import copy
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -11,10 +13,10 @@ from torch import Tensor
 
 from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
 from metarl.fewshot.episodes import Examples, by_task
-from metarl.fewshot.evaluation import embedded
+from metarl.fewshot.evaluation import check_least, drawn_tasks, embedded, prepared
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.metric import MetricLearner, class_means
-from metarl.fewshot.objectives import task_scores
+from metarl.fewshot.objectives import check_outputs, task_scores
 
 Projection = Literal["pca", "tsne"]
 
@@ -26,26 +28,36 @@ class Diagnosis:
     Attributes:
         names: Names of the classes.
         confusion: Number of queries of each class that were taken for each class, int64 [true class, predicted].
+        of_none: Number of queries of each class that were taken for no class of their task, where a network has
+            more outputs than tasks have classes, int64 [true class].
         probabilities: Probability of the predicted class of every query, [query].
         right: Whether the prediction of every query was right, bool [query].
         shots: Number of support examples of every query's class, int64 [query].
+        accuracies: Fraction of right queries of every task, [task].
     """
 
     names: tuple[str, ...]
     confusion: Tensor
+    of_none: Tensor
     probabilities: Tensor
     right: Tensor
     shots: Tensor
+    accuracies: Tensor
 
     @property
     def accuracy(self) -> float:
-        """The fraction of queries that were right."""
-        return float(self.right.double().mean())
+        """The mean over tasks of the fraction of queries that were right, which an evaluation reports."""
+        return float(self.accuracies.double().mean())
+
+    @property
+    def num_queries(self) -> Tensor:
+        """The number of queries of each class, int64 [class]."""
+        return self.confusion.sum(1) + self.of_none
 
     @property
     def by_class(self) -> dict[str, float]:
         """The fraction of right queries of every class that was drawn, from the least."""
-        totals = self.confusion.sum(1)
+        totals = self.num_queries
         shares = self.confusion.diagonal().double() / totals
         order = shares.argsort()  # of classes that were never drawn the share is NaN, and last
         return {self.names[place]: float(shares[place]) for place in order.tolist() if totals[place] > 0}
@@ -89,9 +101,13 @@ def diagnose(
     *,
     num_tasks: int,
     num_steps: int,
+    views: int = 1,
     tasks_at_once: int = 20,
 ) -> Diagnosis:
     """Predict the queries of tasks and count what is taken for what.
+
+    A prediction is the greatest output, as in evaluations, whose accuracy on the same tasks is the same. The score
+    of an objective of one's own may be something else than accuracy.
 
     Args:
         learner: Trained learner; it is left as it is.
@@ -99,33 +115,58 @@ def diagnose(
         rng: Random stream that the tasks are drawn from.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps, of learners that have them.
+        views: Number of views of an image whose mean features a learner that compares them takes.
         tasks_at_once: Number of tasks that are held in memory together.
+
+    Raises:
+        FloatingPointError: If an output is not a number.
+        TypeError: If tasks are not of classes.
+        ValueError: If a number is too small, or the learner cannot predict so many classes or compare such views.
     """
-    drawn = source.with_labels("class")
+    if not isinstance(source, ClassSource):
+        raise TypeError(f"expected a source of classes, such as ClassEpisodes, got {type(source).__name__}")
+    check_least(0, num_steps=num_steps)
+    adapt, features = prepared(learner, source, views)
+    assert isinstance(features, ClassSource)
     size = len(source.data.names)
-    confusion = torch.zeros(size * size, dtype=torch.int64)
-    probabilities, right, shots = [], [], []
-    for start in range(0, num_tasks, tasks_at_once):
-        together = drawn.sample(min(tasks_at_once, num_tasks - start), rng)
-        for episodes in together.alone() if together.is_ragged else [together]:
-            support, query = by_task(episodes)
-            outputs = learner.adapt(support, num_steps)[-1](query.inputs).cpu()
-            best, places = outputs.double().softmax(-1).max(-1)
-            classes = torch.stack([targets.unique() for targets in episodes.support.targets]).cpu()
-            predicted = classes.gather(1, places)
-            true = episodes.query.targets.cpu()
-            confusion += torch.bincount((true * size + predicted).flatten(), minlength=size * size)
-            probabilities.append(best.flatten())
-            right.append((predicted == true).flatten())
-            counts = torch.stack([torch.bincount(targets) for targets in support.targets.cpu()])
-            shots.append(counts.gather(1, query.targets.cpu()).flatten())
+    confusion, of_none = torch.zeros(size * size, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
+    probabilities, right, shots, accuracies = [], [], [], []
+    # Classes have the outputs that evaluations give them, on which learners that adapt a last layer depend.
+    by_class = drawn_tasks(features.with_labels("class"), copy.deepcopy(rng), num_tasks, tasks_at_once)
+    by_place = drawn_tasks(features.with_labels("task"), rng, num_tasks, tasks_at_once)
+    for (done, (support, query)), (_, named) in zip(by_place, by_class, strict=True):
+        outputs = adapt(support, num_steps)[-1](query.inputs)
+        check_outputs(outputs, query.targets)
+        _check_numbers(outputs, done - len(outputs))
+        outputs, places, true = outputs.cpu(), support.targets.cpu(), named.query.targets.cpu()
+        num_ways = int(places.max()) + 1
+        classes = true.new_zeros(len(places), num_ways).scatter(1, places, named.support.targets.cpu())
+        best, chosen = outputs.double().softmax(-1).amax(-1), outputs.argmax(-1)
+        is_own = chosen < num_ways  # a network may have more outputs than the task has classes
+        predicted = classes.gather(1, chosen.clamp_max(num_ways - 1))
+        confusion += torch.bincount((true * size + predicted)[is_own], minlength=size * size)
+        of_none += torch.bincount(true[~is_own], minlength=size)
+        probabilities.append(best.flatten())
+        right.append(((predicted == true) & is_own).flatten())
+        accuracies.append(right[-1].view(true.shape).double().mean(1))
+        counts = torch.stack([torch.bincount(targets, minlength=num_ways) for targets in places])
+        shots.append(counts.gather(1, query.targets.cpu()).flatten())
     return Diagnosis(
         source.data.names,
         confusion.view(size, size),
+        of_none,
         torch.cat(probabilities),
         torch.cat(right),
         torch.cat(shots),
+        torch.cat(accuracies),
     )
+
+
+def _check_numbers(outputs: Tensor, place: int) -> None:
+    """Raise a FloatingPointError that names the first task of outputs [task, row, way] that are not numbers."""
+    bad = outputs.isnan().flatten(1).any(1)
+    if bool(bad.any()):
+        raise FloatingPointError(f"an output on task {place + int(bad.nonzero()[0])} is not a number")
 
 
 def accuracy_by_shots(
@@ -136,9 +177,12 @@ def accuracy_by_shots(
     shots: Sequence[int],
     num_tasks: int,
     num_steps: int,
+    views: int = 1,
     tasks_at_once: int = 20,
 ) -> dict[int, np.ndarray]:
     """The accuracy on every task from some of its support examples of each class, on the same queries.
+
+    Tasks are of the classes that `diagnose` judges by. Their examples are others, drawn as for the most shots.
 
     Args:
         learner: Trained learner; it is left as it is.
@@ -147,14 +191,19 @@ def accuracy_by_shots(
         shots: Numbers of support examples per class; the fewer are the first of the more.
         num_tasks: Number of tasks.
         num_steps: Number of adaptation steps, of learners that have them.
+        views: Number of views of an image whose mean features a learner that compares them takes.
         tasks_at_once: Number of tasks that are held in memory together.
 
     Returns:
         Accuracies [task] by the number of support examples.
 
     Raises:
-        ValueError: If a class has too few examples; names it.
+        FloatingPointError: If an output is not a number.
+        ValueError: If a class has too few examples, naming it, or a number is too small.
     """
+    if not shots or not all(isinstance(number, Integral) and number >= 1 for number in shots):
+        raise ValueError(f"shots must be whole numbers of 1 or more, at least one of them, got {list(shots)}")
+    check_least(0, num_steps=num_steps)
     most = max(shots)
     wide = ClassEpisodes(
         source.data,
@@ -163,14 +212,15 @@ def accuracy_by_shots(
         num_queries=source.num_queries,
         groups=source.groups,
     )
-    adapt, wide = embedded(learner, wide)
+    adapt, wide = embedded(learner, wide, views=views)
     parts: dict[int, list[Tensor]] = {number: [] for number in shots}
-    for start in range(0, num_tasks, tasks_at_once):
-        support, query = wide.sample(min(tasks_at_once, num_tasks - start), rng)
+    for done, (support, query) in drawn_tasks(wide, rng, num_tasks, tasks_at_once):
         for number, accuracies in parts.items():
             rows = (most * torch.arange(wide.num_ways).unsqueeze(1) + torch.arange(number)).flatten()
             few = support.rows(rows.expand(len(support.inputs), -1).to(support.inputs.device))
-            accuracies.append(task_scores(adapt(few, num_steps)[-1](query.inputs), query.targets).cpu())
+            outputs = adapt(few, num_steps)[-1](query.inputs)
+            _check_numbers(outputs, done - len(outputs))
+            accuracies.append(task_scores(outputs, query.targets).cpu())
     return {number: torch.cat(accuracies).double().numpy() for number, accuracies in parts.items()}
 
 

@@ -1,6 +1,6 @@
 """Evaluation is a curve: accuracy, or squared error, after 0, 1, ... k adaptation steps on many episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes
 from metarl.fewshot.data.mixed import MixedEpisodes
-from metarl.fewshot.episodes import EpisodeSource, Examples
+from metarl.fewshot.episodes import Episodes, EpisodeSource, Examples
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.metric import MetricLearner, Source
 from metarl.fewshot.objectives import ByTargets, score_range
@@ -21,6 +21,12 @@ Adapt = Callable[[Examples, int], list[Predictor]]
 OnTasks = Callable[[int, int], None]
 """Called with the number of tasks that are done, and of all."""
 
+DRAWN_TOGETHER = 50
+"""Number of tasks that are drawn by one call of a source, on which it depends what tasks a random stream gives.
+
+It is the same wherever a learner is judged, so that all judge by the same tasks.
+"""
+
 
 def adaptation_scores(
     learner: Learner,
@@ -31,7 +37,7 @@ def adaptation_scores(
     num_steps: int,
     score_every: int = 1,
     views: int = 1,
-    tasks_at_once: int = 50,
+    tasks_at_once: int = DRAWN_TOGETHER,
     progress: OnTasks | None = None,
 ) -> tuple[str, np.ndarray]:
     """Adapt to fresh tasks step by step and score the query sets.
@@ -55,25 +61,58 @@ def adaptation_scores(
 
     Raises:
         FloatingPointError: if a score is not finite after no more steps than are trained for.
-        ValueError: if several views are asked of a learner that does not embed every image by itself.
+        ValueError: if several views are asked of a learner that does not embed every image by itself, or a number
+            is too small.
     """
+    check_least(1, score_every=score_every)
+    check_least(0, num_steps=num_steps)
     parts, name = [], ""
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
-    adapt, source = _prepared(learner, source, views)
-    for start in range(0, num_tasks, tasks_at_once):
-        episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
-        for part in episodes.alone() if episodes.is_ragged else [episodes]:
-            predictors, (inputs, targets) = adapt(part.support, num_steps), part.query
-            scored = [objective.scores(p(inputs), targets) for p in predictors[::score_every]]
-            parts.append(torch.stack(scored))
-        name = objective.score_name(episodes.query.targets)
+    adapt, source = prepared(learner, source, views)
+    for done, (support, query) in drawn_tasks(source, rng, num_tasks, tasks_at_once):
+        predictors, name = adapt(support, num_steps), objective.score_name(query.targets)
+        parts.append(
+            torch.stack([objective.scores(p(query.inputs), query.targets) for p in predictors[::score_every]])
+        )
         if progress is not None:
-            progress(min(start + tasks_at_once, num_tasks), num_tasks)
+            progress(done, num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
     return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
 
 
-def _prepared(learner: Learner, source: EpisodeSource, views: int) -> tuple[Adapt, EpisodeSource]:
+def drawn_tasks(
+    source: EpisodeSource, rng: np.random.Generator, num_tasks: int, at_once: int
+) -> Iterator[tuple[int, Episodes]]:
+    """Tasks of a source, in parts, with the number of tasks so far; those of unequal sizes come one by one.
+
+    The tasks do not depend on the size of the parts.
+
+    Args:
+        source: Source of the tasks.
+        rng: Random stream that the tasks are drawn from.
+        num_tasks: Number of tasks.
+        at_once: Number of tasks of a part.
+
+    Raises:
+        ValueError: If a number is below 1.
+    """
+    check_least(1, num_tasks=num_tasks, tasks_at_once=at_once)
+    done = 0
+    while done < num_tasks:
+        drawn = source.sample(min(DRAWN_TOGETHER, num_tasks - done), rng)
+        for part in drawn.alone() if drawn.is_ragged else drawn.split(at_once):
+            done += part.num_tasks
+            yield done, part
+
+
+def check_least(least: int, **numbers: int) -> None:
+    """Raise a ValueError that names the first of some numbers that is below the least."""
+    for name, number in numbers.items():
+        if number < least:
+            raise ValueError(f"{name} must be {least} or more, got {number}")
+
+
+def prepared(learner: Learner, source: EpisodeSource, views: int) -> tuple[Adapt, EpisodeSource]:
     """The learner's way to learn tasks, and the source from its start, of features where `embedded` gives some."""
     if isinstance(source, FixedEpisodes):
         source = source.from_start()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from metarl.fewshot.attacks import Attack
 from metarl.fewshot.episodes import EpisodeSource, Examples
-from metarl.fewshot.evaluation import OnTasks
+from metarl.fewshot.evaluation import OnTasks, check_least, drawn_tasks
 from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
 from metarl.fewshot.objectives import ByTargets, Objective, is_classification
 from metarl.runs.seeding import torch_generator
@@ -54,16 +54,15 @@ def attacked_scores(
     parts: dict[Name, list[Tensor]] = {name: [] for name in attacks}
     # A stream of its own, so that the tasks are those of other evaluations by the same stream.
     generator = torch_generator(0)
-    for start in range(0, num_tasks, tasks_at_once):
-        episodes = source.sample(min(tasks_at_once, num_tasks - start), rng)
-        for part in episodes.alone() if episodes.is_ragged else [episodes]:
-            predict, query = learner.adapt(part.support, num_steps)[-1], part.query
-            rising = functools.partial(_rising, predict, query, objective)
-            for name, attack in attacks.items():
-                moved = attack(query.inputs, rising, generator)
-                parts[name].append(objective.scores(predict(moved), query.targets))
+    check_least(0, num_steps=num_steps)
+    for done, (support, query) in drawn_tasks(source, rng, num_tasks, tasks_at_once):
+        predict = learner.adapt(support, num_steps)[-1]
+        rising = functools.partial(_rising, predict, query, objective)
+        for name, attack in attacks.items():
+            moved = attack(query.inputs, rising, generator)
+            parts[name].append(objective.scores(predict(moved), query.targets))
         if progress is not None:
-            progress(min(start + tasks_at_once, num_tasks), num_tasks)
+            progress(done, num_tasks)
     return {name: torch.cat(scores).double().cpu().numpy() for name, scores in parts.items()}
 
 

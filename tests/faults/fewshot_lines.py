@@ -136,10 +136,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
                 "outputs.masked_fill(right, -torch.inf).amax(-1) - outputs[right]",
                 "outputs.amax(-1) - outputs[right]",
             ),
-            (
-                "predict, query = learner.adapt(part.support, num_steps)[-1], part.query",
-                "predict, query = learner.adapt(part.support, 0)[-1], part.query",
-            ),
+            ("learner.adapt(support, num_steps)[-1]", "learner.adapt(support, 0)[-1]"),
         ],
     ),
     "learners/cavia.py": (
@@ -392,7 +389,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("if row * score_every <= trained_for:", "if row * score_every < trained_for:"),
             ("predictors[::score_every]", "predictors"),
             ('{"step": place * score_every,', '{"step": place,'),
-            ("min(tasks_at_once, num_tasks - start)", "tasks_at_once"),
+            ("min(DRAWN_TOGETHER, num_tasks - done)", "DRAWN_TOGETHER"),
         ],
     ),
     "training.py": (
@@ -504,6 +501,13 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         ("tests/fewshot/test_diagnosis.py",),
         [
             ("(true * size + predicted)", "(predicted * size + true)"),
+            ("((predicted == true) & is_own)", "(predicted == true)"),
+            ("of_none += torch.bincount(true[~is_own]", "of_none += torch.bincount(true[is_own]"),
+            ("self.confusion.sum(1) + self.of_none", "self.confusion.sum(1)"),
+            ("self.accuracies.double().mean()", "self.right.double().mean()"),
+            ("prepared(learner, source, views)", "prepared(learner, source, 1)"),
+            ("_check_numbers(outputs, done - len(outputs))\n        outputs, places", "outputs, places"),
+            ('drawn_tasks(features.with_labels("task"), rng,', 'drawn_tasks(features.with_labels("class"), rng,'),
             ("gaps.abs().sum() / len(probabilities)", "gaps.sum().abs() / len(probabilities)"),
             ("apart = self.confusion.clone().fill_diagonal_(0)", "apart = self.confusion.clone()"),
         ],
@@ -559,7 +563,7 @@ FAULTS = [
     *faults(
         "experiments/fewshot/figures.py",
         ("tests/fewshot/test_diagnosis.py",),
-        ("shares = counts / counts.sum(1, keepdims=True)", "shares = counts / counts.sum(0, keepdims=True)"),
+        ("totals[drawn].unsqueeze(1)", "totals[drawn].unsqueeze(0)"),
         ("middles = [(start + end - 1) / 2 for", "middles = [(start + end) / 2 for"),
         ("sizes = sorted(by_size)", "sizes = list(by_size)"),
     ),

@@ -34,6 +34,7 @@ class FixedEpisodes:
     def __init__(self, data: ClassData, tasks: Sequence[DrawnTask], *, labels: TrainLabels = "task") -> None:
         if not tasks:
             raise ValueError("expected at least one task")
+        check_tasks(data, tasks)
         self.data, self.tasks, self.labels = data, tuple(tasks), labels
         self.augmentation: Augmentation | None = None
         self._next = 0
@@ -82,6 +83,27 @@ def episodes_of(data: ClassData, tasks: Sequence[DrawnTask], labels: TrainLabels
         return Examples(inputs, torch.tensor(classes, device=device))
 
     return Episodes(examples([task.support for task in tasks]), examples([task.query for task in tasks]))
+
+
+def check_tasks(data: ClassData, tasks: Sequence[DrawnTask]) -> None:
+    """Raise a ValueError that names a task with a class of no support example or query, or examples not there."""
+    counts = data.counts.tolist()
+    for number, task in enumerate(tasks):
+        for what, numbers in (("support example", task.support), ("query", task.query)):
+            if len(numbers) != len(task.classes) or not all(numbers):
+                raise ValueError(
+                    f"task {number} must have a {what} of every class or more, {len(task.classes)} classes, got "
+                    f"{[len(few) for few in numbers]}"
+                )
+        for place, *parts in zip(task.classes, task.support, task.query, strict=True):
+            if not 0 <= place < len(counts):
+                raise ValueError(f"task {number} must be of classes below {len(counts)}, got {place}")
+            wrong = [n for few in parts for n in few if not 0 <= n < counts[place]]
+            if wrong:
+                raise ValueError(
+                    f"task {number} must name examples of {data.names[place]!r} by numbers below {counts[place]}, "
+                    f"got {wrong[0]}"
+                )
 
 
 def as_json(data: ClassData, tasks: Sequence[DrawnTask]) -> dict[str, Any]:
