@@ -541,7 +541,23 @@ _CONSTRUCTORS = ("tests/fewshot/test_constructors.py",)
 
 _ORIGINAL = ("tests/fewshot/test_original.py",)
 
+_CLASS_DATA = ("tests/fewshot/test_class_data.py",)
+
 FAULTS = [
+    *faults(
+        "metarl/fewshot/data/classes.py",
+        _CLASS_DATA,
+        ('if values.size and values.dtype.kind not in "biuU":', "if False:"),
+        ("or examples.dtype != like.dtype:", "or False:"),
+        ('places.argsort(kind="stable")', "(-places).argsort()"),
+        ("if len(shapes) > 1:", "if False:"),
+    ),
+    *faults(
+        "metarl/fewshot/data/groups.py",
+        _CLASS_DATA,
+        ("if groups.members.shape[1] != len(classes):", "if False:"),
+        ("if isinstance(groups, str):", "if False:"),
+    ),
     *faults(
         "metarl/fewshot/original.py",
         _ORIGINAL,

@@ -95,7 +95,7 @@ def test_class_data_from_labels_sorts_and_counts() -> None:
     assert data.counts.tolist() == [1, 3]
     assert data.examples.tolist() == [1.0, 5.0, 6.0, 7.0]
     with pytest.raises(ValueError, match=r"one label per example, shape \(4,\), got \(3,\)"):
-        ClassData.of(torch.zeros(4), torch.zeros(3))
+        ClassData.of(torch.zeros(4), torch.zeros(3, dtype=torch.int64))
 
 
 def test_rotations_are_classes_of_their_own_and_every_image_of_a_class_turns_alike() -> None:

@@ -7,18 +7,22 @@ two gathers, whatever the numbers of tasks, classes and examples: no loop, no lo
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.groups import Groups
-from metarl.fewshot.episodes import Episodes, Examples, as_inputs
+from metarl.fewshot.data.groups import Groups, of_classes
+from metarl.fewshot.episodes import Episodes, Examples, as_inputs, as_tensor
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import check_counts
+from metarl.runs.reading import shorten
 from metarl.runs.seeding import draw_seed, torch_generator
+
+Numbers = Tensor | np.ndarray | Sequence[Tensor | np.ndarray] | Sequence[float] | Sequence[Sequence[Any]]
+"""Tensors, arrays and lists of numbers."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,18 @@ class ClassData:
     counts: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.names, tuple) or isinstance(self.examples, np.ndarray | list | tuple):
+            kinds = f"{type(self.names).__name__} and {type(self.examples).__name__}"
+            raise TypeError(
+                f"expected a tuple of names and a tensor of examples, got {kinds}; ClassData.of(examples, labels) "
+                "and ClassData.join({name: examples}) take arrays and lists"
+            )
+        if (
+            not isinstance(self.counts, Tensor)
+            or self.counts.dtype != torch.int64
+            or bool((self.counts < 0).any())
+        ):
+            raise TypeError(f"counts must be a tensor of int64, zero or more each, got {shorten(self.counts)}")
         if len(set(self.names)) != len(self.names):
             twice = sorted({name for name in self.names if self.names.count(name) > 1})
             raise ValueError(f"class names must differ, got {twice[0]!r} twice")
@@ -46,21 +62,39 @@ class ClassData:
             )
 
     @staticmethod
-    def of(examples: Tensor, labels: Tensor) -> "ClassData":
-        """The classes of examples [example, *input] and their integer labels [example], in any order."""
-        if labels.dim() != 1 or len(labels) != len(examples):
-            raise ValueError(
-                f"expected one label per example, shape ({len(examples)},), got {tuple(labels.shape)}"
-            )
-        order = labels.argsort(stable=True)
-        values, counts = torch.unique_consecutive(labels[order], return_counts=True)
-        return ClassData(tuple(str(v) for v in values.tolist()), examples[order], counts.cpu())
+    def of(examples: Numbers, labels: Tensor | np.ndarray | Sequence[int] | Sequence[str]) -> "ClassData":
+        """The classes of examples [example, *input] and their labels [example], in any order.
+
+        Tensors, arrays and lists will do.
+
+        Args:
+            examples: Examples; floats of NumPy and of lists become float32.
+            labels: Whole numbers or text, which names the classes.
+
+        Raises:
+            TypeError: If examples are no numbers, or labels neither whole numbers nor text.
+            ValueError: If there are no examples, or not a label for each.
+        """
+        examples, values = as_examples(examples), _as_labels(labels)
+        if values.shape != examples.shape[:1]:
+            raise ValueError(f"expected one label per example, shape ({len(examples)},), got {values.shape}")
+        if not len(values):
+            raise ValueError("expected one example or more, got none")
+        names, places = np.unique(values, return_inverse=True)
+        order = torch.from_numpy(places.argsort(kind="stable")).to(examples.device)
+        return ClassData(tuple(map(str, names.tolist())), examples[order], torch.from_numpy(np.bincount(places)))
 
     @staticmethod
-    def join(parts: Mapping[str, Tensor]) -> "ClassData":
-        """The classes whose examples [example, *input] are given by name."""
-        counts = torch.tensor([len(examples) for examples in parts.values()])
-        return ClassData(tuple(parts), torch.cat(list(parts.values())), counts)
+    def join(parts: Mapping[str, Numbers]) -> "ClassData":
+        """The classes whose examples [example, *input] are given by name, as tensors, arrays or lists.
+
+        Raises:
+            TypeError: If examples are no numbers.
+            ValueError: If there are no classes, or examples differ in their shapes or number formats.
+        """
+        tensors = [(str(name), as_examples(examples)) for name, examples in parts.items()]
+        counts = torch.tensor([len(examples) for _, examples in tensors], dtype=torch.int64)
+        return ClassData(tuple(name for name, _ in tensors), _together(tensors), counts)
 
     @property
     def starts(self) -> Tensor:
@@ -96,7 +130,8 @@ class ClassData:
 
     def with_classes_of(self, other: "ClassData") -> "ClassData":
         """The classes of both."""
-        examples = torch.cat([self.examples, other.examples])
+        parts = [(data.names[0], data.examples) for data in (self, other) if data.names]
+        examples = _together(parts) if parts else self.examples
         return ClassData(self.names + other.names, examples, torch.cat([self.counts, other.counts]))
 
     def with_rotations(self) -> "ClassData":
@@ -113,6 +148,63 @@ class ClassData:
     def to(self, device: torch.device) -> "ClassData":
         """The same with its examples on a device."""
         return ClassData(self.names, self.examples.to(device), self.counts)
+
+
+def as_examples(examples: Numbers) -> Tensor:
+    """Examples [example, *input] as a tensor, see `as_tensor`; a sequence of tensors or arrays is stacked.
+
+    Raises:
+        TypeError: If they are no numbers.
+        ValueError: If they are a single number, or differ in their shapes.
+    """
+    if isinstance(examples, Sequence) and all(isinstance(part, Tensor | np.ndarray) for part in examples):
+        parts = [as_tensor(part) for part in examples if isinstance(part, Tensor | np.ndarray)]
+        shapes = list(dict.fromkeys(tuple(part.shape) for part in parts))
+        if len(shapes) > 1:
+            raise ValueError(f"examples must have one shape, got {shapes[0]} and {shapes[1]}")
+        return torch.stack(parts) if parts else torch.empty(0)
+    tensor = as_tensor(np.asarray(examples) if isinstance(examples, Sequence) else examples)
+    if not tensor.dim():
+        raise ValueError("expected examples of shape [example, *input], got a single number")
+    return tensor
+
+
+def check_class_data(data: object) -> None:
+    """Raise a TypeError unless a source's data are classes with their examples."""
+    if not isinstance(data, ClassData):
+        raise TypeError(
+            f"data must be ClassData, got {type(data).__name__}; ClassData.of(examples, labels) makes it"
+        )
+
+
+def _as_labels(labels: Tensor | np.ndarray | Sequence[int] | Sequence[str]) -> np.ndarray:
+    """Labels as an array of whole numbers or of text."""
+    values = labels.detach().cpu().numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    if values.dtype.kind == "O" and all(isinstance(value, str) for value in values.flat):  # as pandas has text
+        values = values.astype(str)
+    if values.size and values.dtype.kind not in "biuU":
+        hint = "; convert whole numbers to integers, such as labels.long()" if values.dtype.kind == "f" else ""
+        first = shorten(values.flat[0].item() if values.dtype.kind == "f" else values.flat[0])
+        raise TypeError(f"labels must be whole numbers or text, got {first} of {values.dtype}{hint}")
+    return values
+
+
+def _together(parts: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """The examples of several classes, each with its name, in one tensor."""
+    if not parts:
+        raise ValueError("expected the examples of one class or more, got none")
+    first, like = parts[0]
+    for name, examples in parts:
+        if examples.shape[1:] != like.shape[1:] or examples.dtype != like.dtype:
+            raise ValueError(
+                f"examples of all classes must have one shape and number format, got {_form(like)} of {first!r} "
+                f"and {_form(examples)} of {name!r}"
+            )
+    return torch.cat([examples for _, examples in parts])
+
+
+def _form(examples: Tensor) -> str:
+    return f"{tuple(examples.shape[1:])} {str(examples.dtype).removeprefix('torch.')}"
 
 
 class DrawnTask(NamedTuple):
@@ -208,6 +300,7 @@ class ClassEpisodes(OfClasses):
                 "labels by class need classes as they are, got distorted ones, which become others; take "
                 "--data.augmentation images or none"
             )
+        check_class_data(data)
         self.labels = labels
         self.data = data
         self.num_ways, self.num_shots, self.num_queries = num_ways, num_shots, num_queries
@@ -224,7 +317,7 @@ class ClassEpisodes(OfClasses):
         self.augmentation = augmentation
         self.groups = groups
         self._starts = data.starts
-        self._drawn = None if groups is None else groups.with_at_least(num_ways)
+        self._drawn = None if groups is None else of_classes(groups, data.names).with_at_least(num_ways)
 
     def sample(self, num_tasks: int, rng: np.random.Generator) -> Episodes:
         """Tasks with rows class by class, the classes in random order."""

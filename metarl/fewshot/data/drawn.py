@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, DrawnTask
+from metarl.fewshot.data.classes import ClassData, DrawnTask, check_class_data
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.objectives import IGNORED
 from metarl.fewshot.sources import TrainLabels
@@ -34,6 +34,7 @@ class FixedEpisodes:
     def __init__(self, data: ClassData, tasks: Sequence[DrawnTask], *, labels: TrainLabels = "task") -> None:
         if not tasks:
             raise ValueError("expected at least one task")
+        check_class_data(data)
         check_tasks(data, tasks)
         self.data, self.tasks, self.labels = data, tuple(tasks), labels
         self.augmentation: Augmentation | None = None

@@ -1,14 +1,17 @@
 """Groups of classes, such as alphabets or parent folders: a task draws a group, and then classes of it."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from metarl.runs.configs import Configuration
+from metarl.runs.reading import shorten
 
 GroupKind = Literal["parents", "ancestors"]
 GroupDraws = Literal["by_size", "alike"]
@@ -29,10 +32,26 @@ class Groups(Configuration):
     members: Tensor
     draws: GroupDraws = "by_size"
 
+    def __post_init__(self) -> None:
+        shape = tuple(self.members.shape)
+        if self.members.dtype != torch.bool or len(shape) != 2 or shape[0] != len(self.names):
+            raise ValueError(
+                f"members must be bool [group, class] of {len(self.names)} groups, got {self.members.dtype} of "
+                f"shape {shape}; Groups.of makes them of names"
+            )
+
     @staticmethod
-    def of(groups: Sequence[str | Sequence[str]], draws: GroupDraws = "by_size") -> "Groups":
-        """The groups of classes, from the name of the group of each class, or the names of several."""
-        each = [(of_class,) if isinstance(of_class, str) else tuple(of_class) for of_class in groups]
+    def of(
+        groups: Sequence[str | int | Sequence[str | int]] | np.ndarray | Tensor, draws: GroupDraws = "by_size"
+    ) -> "Groups":
+        """The groups of classes, from the name or number of the group of each class, or of several.
+
+        Raises:
+            TypeError: If they are no sequence of such; names what came.
+        """
+        if isinstance(groups, str):
+            raise TypeError(f"expected the group of every class, in a sequence, got the text {shorten(groups)}")
+        each = [_names(of_class) for of_class in (groups.tolist() if isinstance(groups, Tensor) else groups)]
         names = tuple(dict.fromkeys(name for of_class in each for name in of_class))
         members = torch.tensor([[name in of_class for of_class in each] for name in names], dtype=torch.bool)
         return Groups(names, members.view(len(names), len(each)), draws)
@@ -65,6 +84,32 @@ class Groups(Configuration):
             )
         names = tuple(name for name, is_one in zip(self.names, enough.tolist(), strict=True) if is_one)
         return Groups(names, members[enough], self.draws)
+
+
+def of_classes(groups: object, classes: Sequence[str]) -> Groups:
+    """The groups of a source, which must be of its classes.
+
+    Raises:
+        TypeError: If they are no groups.
+        ValueError: If they are of another number of classes.
+    """
+    if not isinstance(groups, Groups):
+        raise TypeError(f"groups must be Groups, got {type(groups).__name__}; Groups.of(names) makes them")
+    if groups.members.shape[1] != len(classes):
+        raise ValueError(
+            f"groups must be of {len(classes)} classes, as there are in the data, got those of "
+            f"{groups.members.shape[1]}"
+        )
+    return groups
+
+
+def _names(of_class: object) -> tuple[str, ...]:
+    """The names of the groups that a class is of."""
+    several = isinstance(of_class, Iterable) and not isinstance(of_class, str | Integral)
+    names: tuple[object, ...] = tuple(of_class) if several else (of_class,)  # type: ignore[arg-type]
+    if not all(isinstance(name, str | Integral) for name in names):
+        raise TypeError(f"the group of a class must be a name, a number, or several, got {shorten(of_class)}")
+    return tuple(map(str, names))
 
 
 def group_of(name: str) -> str:

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from metarl.fewshot.data.augmentation import Augmentation
-from metarl.fewshot.data.classes import ClassData, DrawnTask, OfClasses
+from metarl.fewshot.data.classes import ClassData, DrawnTask, OfClasses, check_class_data
 from metarl.fewshot.data.drawn import episodes_of
-from metarl.fewshot.data.groups import Groups
+from metarl.fewshot.data.groups import Groups, of_classes
 from metarl.fewshot.episodes import Episodes, Examples
 from metarl.fewshot.sources import TrainLabels
 from metarl.runs.configs import MOST_TASKS, check_counts
@@ -85,6 +85,7 @@ class UnequalEpisodes(OfClasses):
                 "tasks of unequal shots take classes as they are, got distorted ones; take --data.augmentation "
                 "images or none"
             )
+        check_class_data(data)
         self.data, self.sizes = data, sizes
         self.augmentation, self.labels = augmentation, labels
         self._counts = data.counts.numpy()
@@ -96,7 +97,7 @@ class UnequalEpisodes(OfClasses):
             )
         self._groups, self._shares = [np.flatnonzero(enough)], np.ones(1)
         if groups is not None:
-            groups = groups.with_at_least(sizes.min_ways, torch.from_numpy(enough))
+            groups = of_classes(groups, data.names).with_at_least(sizes.min_ways, torch.from_numpy(enough))
             self._groups = [np.flatnonzero(members) for members in groups.members.numpy()]
             self._shares = (groups.weights / groups.weights.sum()).numpy()
 
