@@ -14,7 +14,7 @@ from torch import Tensor
 from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
 from metarl.fewshot.episodes import Examples, by_task
 from metarl.fewshot.evaluation import check_least, drawn_tasks, embedded, prepared
-from metarl.fewshot.learner import Learner
+from metarl.fewshot.learner import Learner, check_numbers
 from metarl.fewshot.metric import MetricLearner, class_means
 from metarl.fewshot.objectives import check_outputs, task_scores
 
@@ -137,7 +137,7 @@ def diagnose(
     for (done, (support, query)), (_, named) in zip(by_place, by_class, strict=True):
         outputs = adapt(support, num_steps)[-1](query.inputs)
         check_outputs(outputs, query.targets)
-        _check_numbers(outputs, done - len(outputs))
+        _check_outputs(learner, outputs, done - len(outputs))
         outputs, places, true = outputs.cpu(), support.targets.cpu(), named.query.targets.cpu()
         num_ways = int(places.max()) + 1
         classes = true.new_zeros(len(places), num_ways).scatter(1, places, named.support.targets.cpu())
@@ -162,11 +162,9 @@ def diagnose(
     )
 
 
-def _check_numbers(outputs: Tensor, place: int) -> None:
+def _check_outputs(learner: Learner, outputs: Tensor, place: int) -> None:
     """Raise a FloatingPointError that names the first task of outputs [task, row, way] that are not numbers."""
-    bad = outputs.isnan().flatten(1).any(1)
-    if bool(bad.any()):
-        raise FloatingPointError(f"an output on task {place + int(bad.nonzero()[0])} is not a number")
+    check_numbers(learner, ~outputs.isnan().flatten(1).any(1), "an output", place)
 
 
 def accuracy_by_shots(
@@ -219,7 +217,7 @@ def accuracy_by_shots(
             rows = (most * torch.arange(wide.num_ways).unsqueeze(1) + torch.arange(number)).flatten()
             few = support.rows(rows.expand(len(support.inputs), -1).to(support.inputs.device))
             outputs = adapt(few, num_steps)[-1](query.inputs)
-            _check_numbers(outputs, done - len(outputs))
+            _check_outputs(learner, outputs, done - len(outputs))
             accuracies.append(task_scores(outputs, query.targets).cpu())
     return {number: torch.cat(accuracies).double().numpy() for number, accuracies in parts.items()}
 

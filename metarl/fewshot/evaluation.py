@@ -10,7 +10,7 @@ from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes
 from metarl.fewshot.data.mixed import MixedEpisodes
 from metarl.fewshot.episodes import Episodes, EpisodeSource, Examples
-from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
+from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, fault_of
 from metarl.fewshot.metric import MetricLearner, Source
 from metarl.fewshot.objectives import ByTargets, score_range
 from metarl.intervals import Sampling
@@ -77,7 +77,7 @@ def adaptation_scores(
         if progress is not None:
             progress(done, num_tasks)
     scores: np.ndarray = torch.cat(parts, 1).double().cpu().numpy()
-    return name, scores[: _finite_rows(name, scores, score_every, max(1, learner.num_steps))]
+    return name, scores[: _finite_rows(name, scores, score_every, learner)]
 
 
 def drawn_tasks(
@@ -148,15 +148,17 @@ def check_views(learner: Learner, input_shape: tuple[int, ...], views: int) -> N
         raise ValueError(f"views must be 1 of examples that are no images, got {views} of shape {input_shape}")
 
 
-def _finite_rows(name: str, scores: np.ndarray, score_every: int, trained_for: int) -> int:
+def _finite_rows(name: str, scores: np.ndarray, score_every: int, learner: Learner) -> int:
     """Rows before the first that is not finite; an error if that is of no more steps than are trained for."""
     bad = np.argwhere(~np.isfinite(scores))
     if not len(bad):
         return len(scores)
     row, task = bad[0]
+    trained_for = max(1, learner.num_steps)
     if row * score_every <= trained_for:
+        steps = row * score_every
         raise FloatingPointError(
-            f"the {name} on task {task} is not finite after {row * score_every} adaptation steps"
+            f"the {name} on task {task} is not finite after {steps} adaptation steps{fault_of(learner)}"
         )
     return int(row)
 

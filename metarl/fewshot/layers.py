@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.weights import check_weights
+
 _ROW_WISE = (
     *("linear", "conv", "pooling", "padding", "flatten", "dropout", "normalization", "instancenorm", "activation"),
     *("upsampling", "pixelshuffle", "channelshuffle", "fold", "container"),
@@ -69,7 +71,7 @@ def check_module(module: nn.Module, num_arguments: int = 1) -> None:
 
     Raises:
         TypeError: If it is no module, or takes other arguments.
-        ValueError: If a layer holds its weights fast; names the layer.
+        ValueError: If a layer holds its weights fast, or a weight is not finite; names it.
     """
     if not isinstance(module, nn.Module):
         kind = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
@@ -90,6 +92,7 @@ def check_module(module: nn.Module, num_arguments: int = 1) -> None:
                 f"{described(name, layer)} has no weights yet; call the module once on an example before a "
                 "learner is made of it"
             )
+    check_weights(module)
     try:
         inspect.signature(module.forward).bind(*range(num_arguments))
     except TypeError as error:

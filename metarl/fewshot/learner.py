@@ -1,5 +1,6 @@
 """A few-shot learner as training, evaluation and users see it, and the configuration that makes one."""
 
+import copy
 import functools
 import inspect
 from abc import ABC, abstractmethod
@@ -18,6 +19,7 @@ from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import ByTargets, Objective, TaskObjective, as_objective
 from metarl.fewshot.outer import OuterOptimizer
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
+from metarl.fewshot.weights import check_state, weight_at_fault
 from metarl.runs.configs import Configuration, check_kind
 
 _BY_TARGETS = ByTargets()
@@ -239,9 +241,65 @@ class ModuleLearner(ABC):
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
-        for name, part in self._parts.items():
-            part.load_state_dict(state[name])
+        """Put back what `state_dict` gave.
+
+        Raises:
+            TypeError: If it is no mapping; the learner is as it was then.
+            ValueError: If it is the state of another learner or network, or a weight is not finite; likewise.
+        """
+        self._check_state(state)
+        before = copy.deepcopy({name: part.state_dict() for name, part in self._parts.items()})
+        try:
+            for name, part in self._parts.items():
+                part.load_state_dict(state[name])
+        except Exception:
+            for name, part in self._parts.items():
+                part.load_state_dict(before[name])
+            raise
+
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise an error in one line unless the state is that of such a learner."""
+        name, own = type(self).__name__, self.state_dict()
+        if not isinstance(state, Mapping):
+            raise TypeError(f"the state of a {name} must be a mapping of its parts, got {type(state).__name__}")
+        missing, more = [x for x in self._parts if x not in state], [x for x in state if x not in own]
+        if missing or more:
+            differs = f"lacks {missing[0]!r}" if missing else f"has {more[0]!r}"
+            raise ValueError(
+                f"the state {differs}, that of this {name} has {', '.join(own)}; load that of the same learner"
+            )
+        for place, part in self._parts.items():
+            if isinstance(part, nn.Module):
+                check_state(place, part, state[place])
+            else:
+                part.check_state(state[place])
+
+    def weight_at_fault(self) -> str | None:
+        """The name of a weight that is NaN or infinite, behind that of its part; None if all are finite."""
+        modules = {name: part for name, part in self._parts.items() if isinstance(part, nn.Module)}
+        named = ((part, weight_at_fault(module)) for part, module in modules.items())
+        return next((f"{part}.{name}" for part, name in named if name is not None), None)
+
+
+def check_numbers(learner: Learner, are_numbers: Tensor, what: str, place: int = 0) -> None:
+    """Raise a FloatingPointError that names the first task of those whose numbers are not all finite.
+
+    Args:
+        learner: Learner, whose weight is named if one is not finite.
+        are_numbers: Whether they are, bool [task].
+        what: Words for what is not finite, such as "an output".
+        place: Place of the first task.
+    """
+    if bool(are_numbers.all()):
+        return
+    task = place + int((~are_numbers).nonzero()[0])
+    raise FloatingPointError(f"{what} on task {task} is not finite{fault_of(learner)}")
+
+
+def fault_of(learner: Learner) -> str:
+    """The words, after a semicolon, for a weight that is not finite; none if all are."""
+    name = learner.weight_at_fault() if isinstance(learner, ModuleLearner) else None
+    return "" if name is None else f"; the weight {name!r} of the learner is not finite"
 
 
 def _with_checked_config(learner: type[ModuleLearner]) -> Callable[..., None]:
@@ -283,9 +341,12 @@ def learn_task(
         A function from new inputs [row, *input] to outputs [row, out].
 
     Raises:
+        FloatingPointError: If a weight of the learner is not finite.
         TypeError: If inputs or targets are not numbers.
         ValueError: If there are no examples, or not as many targets, or the learner cannot learn such targets.
     """
+    if fault := fault_of(learner):
+        raise FloatingPointError(f"nothing can be learned{fault}; load an earlier state")
     num_steps = learner.num_steps if num_steps is None else num_steps
     if num_steps < 0:
         raise ValueError(f"num_steps must be 0 or more, got {num_steps}")

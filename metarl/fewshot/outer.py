@@ -294,6 +294,30 @@ class OuterOptimizer:
         state = {"adam": self._optimizer.state_dict(), "updates": self.updates}
         return state if self._schedule is None else state | {"schedule": self._schedule.state_dict()}
 
+    def check_state(self, state: object) -> None:
+        """Raise a ValueError that says what differs unless a state is that of such an optimiser."""
+        own = self.state_dict()
+        if not isinstance(state, Mapping) or set(state) != set(own):
+            came = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ValueError(f"the outer optimiser's state must have {', '.join(own)}, got {came}")
+        groups, updates = own["adam"]["param_groups"], state["updates"]
+        if type(updates) is not int or updates < 0:
+            raise ValueError(f"the outer optimiser's updates must be a whole number of 0 or more, got {updates!r}")
+        others = state["adam"].get("param_groups") if isinstance(state["adam"], Mapping) else None
+        if not isinstance(others, list) or not all(isinstance(group, Mapping) for group in others):
+            raise ValueError("the outer optimiser's state must be that of a torch.optim.Optimizer, got another")
+        sizes = [len(group["params"]) for group in groups], [len(group.get("params", ())) for group in others]
+        if sizes[0] != sizes[1]:
+            raise ValueError(
+                f"the outer optimiser's state must be of {sizes[0]} tensors by group, got {sizes[1]}; load that "
+                "of the same learner, network and groups"
+            )
+        if any(("betas" in group) != ("betas" in other) for group, other in zip(groups, others, strict=True)):
+            raise ValueError(
+                f"the outer optimiser's state must be of {type(self._optimizer).__name__}, got that of another; "
+                "set the optimizer that the state was made with"
+            )
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put back what `state_dict` gave."""
         self._optimizer.load_state_dict(state["adam"])

@@ -11,7 +11,7 @@ from metarl.fewshot.data.classes import ClassData
 from metarl.fewshot.data.decoding import SUFFIXES, image_names, read_image_file
 from metarl.fewshot.episodes import Examples, as_inputs
 from metarl.fewshot.evaluation import check_views
-from metarl.fewshot.learner import Learner
+from metarl.fewshot.learner import Learner, check_numbers
 from metarl.fewshot.metric import MetricLearner, is_transductive
 
 Decode = Callable[[bytes, str], Tensor]
@@ -94,6 +94,7 @@ def class_outputs(
         at_once: Number of examples that are held in memory together, unless predictions depend on each other.
 
     Raises:
+        FloatingPointError: If an output is not a number.
         ValueError: If the learner cannot compare so many views, or has not an output for every class.
     """
     check_views(learner, tuple(queries.shape[1:]), views)
@@ -103,21 +104,25 @@ def class_outputs(
         outputs = learner.adapt_to_features(embedded, 0)[0](
             learner.features(queries, views=views, at_once=at_once).unsqueeze(0)
         )
-        return _checked(outputs, support)[0]
-    _checked(learner.adapt(support, 0)[0](as_inputs(queries[:1]).unsqueeze(0)), support)  # before losses are taken
+        return _checked(learner, outputs, support)[0]
+    # Before losses are taken; of two queries, since batch norm has no statistics of one.
+    first = learner.adapt(support, 0)[0](as_inputs(queries[:2]).unsqueeze(0))
+    _checked(learner, first, support)
     predict = learner.adapt(support, num_steps)[-1]
     pieces = [queries] if is_transductive(learner) else torch.split(queries, at_once)
-    return torch.cat([predict(as_inputs(piece).unsqueeze(0))[0] for piece in pieces])
+    outputs = torch.cat([predict(as_inputs(piece).unsqueeze(0))[0] for piece in pieces])
+    return _checked(learner, outputs.unsqueeze(0), support)[0]
 
 
-def _checked(outputs: Tensor, support: Examples) -> Tensor:
-    """The outputs, if there is one for every class."""
+def _checked(learner: Learner, outputs: Tensor, support: Examples) -> Tensor:
+    """The outputs, if they are numbers and there is one for every class."""
     num_classes = int(support.targets.max()) + 1
     if outputs.shape[-1] != num_classes:
         raise ValueError(
             f"expected as many classes as the learner has outputs, {outputs.shape[-1]}, got {num_classes}; give "
             "as many, train on such tasks, or take a learner that compares features"
         )
+    check_numbers(learner, ~outputs.isnan().flatten(1).any(1), "an output")
     return outputs
 
 

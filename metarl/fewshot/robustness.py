@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from metarl.fewshot.attacks import Attack
 from metarl.fewshot.episodes import EpisodeSource, Examples
 from metarl.fewshot.evaluation import OnTasks, check_least, drawn_tasks
-from metarl.fewshot.learner import Learner, ModuleLearner, Predictor
+from metarl.fewshot.learner import Learner, ModuleLearner, Predictor, check_numbers
 from metarl.fewshot.objectives import ByTargets, Objective, is_classification
 from metarl.runs.seeding import torch_generator
 
@@ -48,6 +48,7 @@ def attacked_scores(
         The score of every task, float64 [task], by the attack's name.
 
     Raises:
+        FloatingPointError: If a score is not finite.
         ValueError: If inputs are integers, or out of an attack's range.
     """
     objective = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
@@ -60,7 +61,9 @@ def attacked_scores(
         rising = functools.partial(_rising, predict, query, objective)
         for name, attack in attacks.items():
             moved = attack(query.inputs, rising, generator)
-            parts[name].append(objective.scores(predict(moved), query.targets))
+            scores = objective.scores(predict(moved), query.targets)
+            check_numbers(learner, scores.isfinite(), "a score", done - len(scores))
+            parts[name].append(scores)
         if progress is not None:
             progress(done, num_tasks)
     return {name: torch.cat(scores).double().cpu().numpy() for name, scores in parts.items()}

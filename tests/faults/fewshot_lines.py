@@ -506,7 +506,7 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
             ("self.confusion.sum(1) + self.of_none", "self.confusion.sum(1)"),
             ("self.accuracies.double().mean()", "self.right.double().mean()"),
             ("prepared(learner, source, views)", "prepared(learner, source, 1)"),
-            ("_check_numbers(outputs, done - len(outputs))\n        outputs, places", "outputs, places"),
+            ("_check_outputs(learner, outputs, done - len(outputs))\n        outputs, places", "outputs, places"),
             ('drawn_tasks(features.with_labels("task"), rng,', 'drawn_tasks(features.with_labels("class"), rng,'),
             ("gaps.abs().sum() / len(probabilities)", "gaps.sum().abs() / len(probabilities)"),
             ("apart = self.confusion.clone().fill_diagonal_(0)", "apart = self.confusion.clone()"),
@@ -543,7 +543,26 @@ _ORIGINAL = ("tests/fewshot/test_original.py",)
 
 _CLASS_DATA = ("tests/fewshot/test_class_data.py",)
 
+_STATES = ("tests/fewshot/test_states.py",)
+
 FAULTS = [
+    *faults(
+        "metarl/fewshot/weights.py",
+        _STATES,
+        ("(value.isnan() if frozen else ~value.isfinite())", "(~value.isfinite())"),
+        ("(value.isnan() if frozen else ~value.isfinite())", "(value.isnan())"),
+        ("if shape != needed:", "if False:"),
+        ("if name not in own:", "if False:"),
+    ),
+    *faults(
+        "metarl/fewshot/learner.py",
+        _STATES,
+        ("part.load_state_dict(before[name])", "pass"),
+        ("if missing or more:", "if missing:"),
+        ("part.check_state(state[place])", "pass"),
+        ("if fault := fault_of(learner):", "if False:"),
+    ),
+    *faults("metarl/fewshot/prediction.py", _STATES, ("queries[:2]", "queries[:1]")),
     *faults(
         "metarl/fewshot/data/classes.py",
         _CLASS_DATA,

@@ -14,6 +14,7 @@ How we differ: tasks of a batch train side by side, each from the second moment 
 average, where the original's train one after another.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -29,6 +30,7 @@ from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, P
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
 from metarl.fewshot.outer import check_finite, in_pieces
+from metarl.fewshot.weights import check_tensors
 from metarl.learning.bilevel import Params, UpdateRule, sgd
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_positive
 from metarl.runs.seeding import draw_seed, torch_generator
@@ -183,8 +185,17 @@ class Reptile(ModuleLearner):
         own = {"moments": dict(self.moments), "moment_steps": self.moment_steps, "updates": self.updates}
         return super().state_dict() | own
 
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        super()._check_state(state)
+        moments, weights = state.get("moments"), self.network.weights
+        check_tensors("moments", {name: p for name, p in weights.items() if name in (moments or ())}, moments)
+        for name in ("moment_steps", "updates"):
+            number = state.get(name)
+            if type(number) is not int or number < 0:
+                raise ValueError(f"{name} in the state must be a whole number of 0 or more, got {number!r}")
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put back what `state_dict` gave."""
+        """Put back what `state_dict` gave; nothing, with an error in one line, if it is another learner's."""
         super().load_state_dict(state)
         self.moments = {name: m.to(self.network.weights[name]) for name, m in state["moments"].items()}
         self.moment_steps, self.updates = state["moment_steps"], state["updates"]
