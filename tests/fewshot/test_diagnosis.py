@@ -116,6 +116,7 @@ def test_outputs_beyond_the_tasks_classes_are_wrong_and_counted() -> None:
     result, accuracy = _judged(learner, _episodes(), 60, 1)
     assert 0 < int(result.of_none.sum()) < 60 * 3 * 4
     assert int(result.confusion.sum() + result.of_none.sum()) == len(result.right) == 60 * 3 * 4
+    assert int(result.num_queries.sum()) == 60 * 3 * 4
     assert result.accuracy == pytest.approx(accuracy, abs=1e-6)
     totals = [result.by_class[name] * int(result.num_queries[place]) for place, name in enumerate(result.names)]
     assert sum(totals) == pytest.approx(int(result.right.sum()))
