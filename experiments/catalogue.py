@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from torch import nn
+
 from metarl.agent import AgentConfig
 from metarl.envs import benchmark_names
 from metarl.envs.dynamics.files import is_family_file
@@ -12,10 +14,12 @@ from metarl.envs.dynamics.rewards import Reward
 from metarl.envs.gymnasium.family import GymnasiumFamily
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot.configuration import FewshotExperiment
-from metarl.experiments.fewshot_settings import DATA, LEARNERS, fewshot_settings, learners_of
+from metarl.experiments.fewshot_settings import DATA, LEARNERS, fewshot_settings, learners_of, settings_for_data
 from metarl.experiments.outside import Source, call_if_function, installed, load_object, names_object
 from metarl.experiments.presets.table import PRESETS, RL_PRESETS
 from metarl.experiments.settings import settings_for
+from metarl.fewshot.backbones import BackboneConfig, OwnBackbone
+from metarl.fewshot.sources import DataConfig
 from metarl.tasks import Benchmark
 
 
@@ -51,7 +55,7 @@ def experiment_of_word(word: str) -> Named:
         data = next(data for data in DATA if word in learners_of(data))
         raise ValueError(
             f"{word} is a few-shot learner and needs data: `metarl train {word} --benchmark {data}`; "
-            f"data: {', '.join(each for each in DATA if word in learners_of(each))}"
+            f"data: {', '.join(each for each in DATA if word in learners_of(each))}, or FILE.py:NAME of your own"
         )
     if names_object(word):
         return _outside(word)
@@ -72,7 +76,7 @@ def experiment_of_algorithm(
 
     Args:
         algorithm: Name of the algorithm, or of a few-shot learner.
-        word: Name of the benchmark, a YAML family file, or FILE.py:FAMILY; or of the data of a few-shot learner.
+        word: Name of the benchmark, a YAML family file, or FILE.py:NAME; or of the data of a few-shot learner.
         reward: Reward of a user's own for a YAML family; None for the family's.
 
     Raises:
@@ -80,19 +84,25 @@ def experiment_of_algorithm(
     """
     if word in DATA:
         return Named(*fewshot_settings(algorithm, word)), None
+    own, source = benchmark_of_word(word) if names_object(word) else (None, None)
+    if isinstance(own, DataConfig):
+        if algorithm not in LEARNERS:
+            raise ValueError(
+                f"{word} is data of few-shot learners, such as protonet; got the meta-RL algorithm {algorithm}"
+            )
+        return Named(name_on_data(word, algorithm), settings_for_data(algorithm, own)), source
     if algorithm not in ALGORITHMS:
         learnt = ", ".join(data for data in DATA if algorithm in learners_of(data))
-        raise ValueError(f"{algorithm} is a few-shot learner, of {learnt}; got the benchmark {word!r}")
-    benchmark: str | Benchmark = word
-    source = None
-    if names_object(word):
-        benchmark, source = benchmark_of_word(word)
-    experiment = settings_for(algorithm, benchmark, reward)
+        raise ValueError(
+            f"{algorithm} is a few-shot learner, of {learnt}; got the benchmark {word!r}; data of your own are "
+            "FILE.py:NAME"
+        )
+    experiment = settings_for(algorithm, word if own is None else own, reward)
     return Named(title(experiment), experiment), source
 
 
-def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:
-    """The benchmark that FILE.py:FAMILY or module:FAMILY names: a benchmark, or a family with all of its tasks.
+def benchmark_of_word(word: str) -> tuple[Benchmark | DataConfig, Source]:
+    """The benchmark that FILE.py:NAME or module:NAME names, or a family's with all of its tasks; or few-shot data.
 
     Raises:
         ValueError: if the file cannot be used, or holds something else there.
@@ -101,12 +111,31 @@ def benchmark_of_word(word: str) -> tuple[Benchmark, Source]:
     value = call_if_function(value, word)
     if isinstance(value, GymnasiumFamily):
         value = value.benchmark()
-    if not isinstance(value, Benchmark):
+    if not isinstance(value, Benchmark | DataConfig):
         raise ValueError(
-            f"{word} must be a Benchmark or a GymnasiumFamily, or a function without arguments that returns one, "
-            f"got {type(value).__name__}"
+            f"{word} must be a Benchmark, a GymnasiumFamily or the DataConfig of few-shot tasks, or a function "
+            f"without arguments that returns one, got {type(value).__name__}"
         )
     return value, source
+
+
+def backbone_of_word(word: str) -> tuple[BackboneConfig, Source]:
+    """The network that FILE.py:NAME or module:NAME names: a module, what makes one, or its configuration.
+
+    Raises:
+        ValueError: if the file cannot be used, or holds something else there.
+    """
+    value, source = load_object(word)
+    if isinstance(value, type) and issubclass(value, BackboneConfig):
+        value = call_if_function(value, word)
+    if isinstance(value, BackboneConfig):
+        return value, source
+    if not callable(value) or (isinstance(value, type) and not issubclass(value, nn.Module)):
+        raise ValueError(
+            f"{word} must be a torch.nn.Module, a function or class that makes one from a NetworkSpec and a "
+            f"random stream or without arguments, or a BackboneConfig, got {_kind(value)}"
+        )
+    return OwnBackbone(value), source
 
 
 def reward_of_word(word: str) -> tuple[Reward, Source]:
@@ -121,7 +150,7 @@ def reward_of_word(word: str) -> tuple[Reward, Source]:
     if not callable(value) or isinstance(value, type):
         raise ValueError(
             f"{word} must be a function of (motion, actions) that returns named terms, or an object like one, "
-            f"got {'the class ' + value.__name__ if isinstance(value, type) else type(value).__name__}"
+            f"got {_kind(value)}"
         )
     return value, source
 
@@ -136,13 +165,25 @@ def title(experiment: Experiment) -> str:
     return f"{_slug(name)}-{_agent_name(experiment.agent)}"
 
 
+def name_on_data(word: str, learner: str) -> str:
+    """A name of the file, of what is taken of it, and of the agent or learner, unless that is part of the name."""
+    file, _, part = word.rpartition(":")
+    stem = Path(file).stem if file.endswith(".py") else file.rpartition(".")[2]
+    name = f"{_slug(stem)}-{_slug(part)}"
+    return name if learner in name else f"{name}-{learner}"
+
+
 def _outside(word: str, name: str | None = None) -> Named:
     """The experiment of FILE.py:NAME or module:NAME; by default named after the word and its agent."""
     value, source = load_object(word)
     value = call_if_function(value, word)
-    if isinstance(value, Benchmark | GymnasiumFamily):
+    if isinstance(value, Benchmark | GymnasiumFamily | DataConfig):
+        what = "few-shot data" if isinstance(value, DataConfig) else "a benchmark or a family"
+        raise ValueError(f"{word} is {what}, expected an experiment; give it as --benchmark {word}")
+    if isinstance(value, nn.Module | BackboneConfig):
         raise ValueError(
-            f"{word} is a benchmark or a family, expected an experiment; give it as --benchmark {word}"
+            f"{word} is a network, expected an experiment; give it to one, such as `metarl train LEARNER "
+            f"--benchmark DATA --backbone {word}`"
         )
     if not isinstance(value, Experiment | FewshotExperiment):
         raise ValueError(
@@ -154,14 +195,14 @@ def _outside(word: str, name: str | None = None) -> Named:
 
 def _name_of_word(word: str, experiment: Experiment | FewshotExperiment) -> str:
     """A name of the file, of what is taken of it, and of the agent or learner: cartpole-rl2, mine-small-rl2."""
-    file, _, part = word.rpartition(":")
-    stem = Path(file).stem if file.endswith(".py") else file.rpartition(".")[2]
     if isinstance(experiment, Experiment):
-        agent = _agent_name(experiment.agent)
-    else:
-        agent = _slug(type(experiment.learner).__name__.removesuffix("Config"))
-    name = f"{_slug(stem)}-{_slug(part)}"
-    return name if agent in name else f"{name}-{agent}"
+        return name_on_data(word, _agent_name(experiment.agent))
+    return name_on_data(word, _slug(type(experiment.learner).__name__.removesuffix("Config")))
+
+
+def _kind(value: object) -> str:
+    """What a value is, in words."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _agent_name(config: AgentConfig) -> str:

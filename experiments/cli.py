@@ -43,7 +43,8 @@ Begin with `metarl train point-promp`, one to three minutes on two cores, and lo
 it with `metarl video runs/point-promp-seed0`.
 
 EXPERIMENT is a name of `metarl list`, or FILE.py:NAME for one of your own; then
-resume, evaluate and study take --experiment FILE.py:NAME again.
+resume, evaluate and study take --experiment FILE.py:NAME again. Parts of your own
+are --benchmark FILE.py:NAME, --reward, and --backbone of few-shot learners.
 `metarl COMMAND --help` describes a command, `metarl train EXPERIMENT --help`
 its fields."""
 

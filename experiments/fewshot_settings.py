@@ -11,6 +11,8 @@ from typing import Any
 
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.presets.table import FEWSHOT_PRESETS
+from metarl.fewshot.data.class_tasks import EpisodesConfig
+from metarl.fewshot.sources import DataConfig
 
 DATA: Mapping[str, str] = {
     "sinusoids": "sinusoid",
@@ -71,6 +73,38 @@ def fewshot_settings(learner: str, data: str) -> tuple[str, FewshotExperiment]:
         backbone=like.backbone,
         evaluation=like.evaluation,
     )
+
+
+def settings_for_data(learner: str, data: DataConfig) -> FewshotExperiment:
+    """The configuration of the experiment that trains a learner on data of a user's own.
+
+    Settings are those of class folders for images, of tables for other classes, and of sinusoids for numbers.
+
+    Args:
+        learner: Name of the learner, such as maml or protonet.
+        data: Data to train on.
+
+    Raises:
+        ValueError: if the learner is not for such tasks.
+    """
+    tasks = data.tasks
+    like = "sinusoids" if tasks.kind == "regression" else "table"
+    if tasks.kind == "classification" and len(tasks.input_shape) == 3:
+        like = "class-folders"
+    known = learners_of(like)
+    if learner not in known:
+        what = f"tasks of {tasks.kind} with inputs of shape {tasks.input_shape}"
+        raise ValueError(f"{learner} cannot be trained on {what}; learners of it: {', '.join(known)}")
+    return with_data(fewshot_settings(learner, like)[1], data)
+
+
+def with_data(experiment: FewshotExperiment, data: DataConfig) -> FewshotExperiment:
+    """The experiment on other data, whose training tasks have the labels that its learner needs."""
+    episodes, own = getattr(data, "episodes", None), getattr(experiment.data, "episodes", None)
+    if isinstance(episodes, EpisodesConfig) and isinstance(own, EpisodesConfig):
+        changed = {"episodes": replace(episodes, train_labels=own.train_labels)}
+        data = replace(data, **changed)  # type: ignore[type-var]  # a dataclass, as it has episodes
+    return replace(experiment, data=data)
 
 
 def _has_train_ways(experiment: FewshotExperiment) -> bool:

@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from metarl.agents.promp import PrompConfig
 from metarl.experiments import configuration
 from metarl.experiments.agent_run import AgentRun
-from metarl.experiments.catalogue import benchmark_of_word, experiment_of_word, reward_of_word
+from metarl.experiments.catalogue import backbone_of_word, benchmark_of_word, experiment_of_word, reward_of_word
 from metarl.experiments.configuration import Device, Experiment
 from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.fewshot.configuration import FewshotExperiment
@@ -17,6 +17,9 @@ from metarl.experiments.fewshot.run import FewshotRun
 from metarl.experiments.outside import OwnWords, Source, installed
 from metarl.experiments.runs import CONFIG, Run, read_config
 from metarl.experiments.warm_start import initialised
+from metarl.fewshot.data.sinusoids import SinusoidData
+from metarl.fewshot.learners.maml import MamlConfig
+from metarl.fewshot.sources import DataConfig
 from metarl.runs.checkpoint import CHECKPOINT
 from metarl.runs.codec import NotBuiltIn
 
@@ -56,6 +59,7 @@ def open_run(
     experiment: AnyExperiment | str | None = None,
     benchmark: str | None = None,
     reward: str | None = None,
+    backbone: str | None = None,
 ) -> Run:
     """Open a run folder.
 
@@ -63,8 +67,9 @@ def open_run(
         folder: Folder that `metarl train` or `metarl.train` made.
         experiment: The experiment that the run was made with, or FILE.py:NAME or module:NAME; needed if it holds
             classes or objects that are not built in.
-        benchmark: FILE.py:FAMILY of the run's benchmark, if that is not built in.
+        benchmark: FILE.py:NAME of the run's benchmark, or few-shot data, if that is not built in.
         reward: FILE.py:NAME of the reward of the run's YAML family, if that is a function of your own.
+        backbone: FILE.py:NAME of the few-shot run's network, if that is your own.
 
     Raises:
         ValueError: saying what is missing or malformed, or what to give.
@@ -77,11 +82,13 @@ def open_run(
         template = _with_benchmark(template, benchmark, sources)
     if reward is not None:
         template = _with_reward(template, reward, sources)
+    if backbone is not None:
+        template = _with_backbone(template, backbone, sources)
     path, kind = folder / CONFIG, data["kind"]
     expected = Experiment if kind == "rl" else FewshotExperiment
     if template is not None and not isinstance(template, expected):
         raise ValueError(
-            f"{folder} is a run of kind {kind}, got a {type(template).__name__}; give its own experiment"
+            f"{folder} is a run of kind {kind}, got an experiment or a part of the other kind; give its own"
         )
     try:
         if kind == "rl":
@@ -101,7 +108,7 @@ def open_run(
 
 def open_again(folder: Path | str, own: OwnWords) -> Run:
     """The run of a folder, with what the options of a command name."""
-    return open_run(folder, experiment=own.experiment, benchmark=own.benchmark, reward=own.reward)
+    return open_run(folder, **asdict(own))
 
 
 def load_agent(
@@ -110,6 +117,7 @@ def load_agent(
     experiment: AnyExperiment | str | None = None,
     benchmark: str | None = None,
     reward: str | None = None,
+    backbone: str | None = None,
     checkpoint: str = CHECKPOINT,
     device: Device | None = "cpu",
 ) -> Any:
@@ -118,15 +126,16 @@ def load_agent(
     Args:
         folder: Folder that `metarl train` or `metarl.train` made.
         experiment: The experiment that the run was made with, or FILE.py:NAME; see `open_run`.
-        benchmark: FILE.py:FAMILY of the run's benchmark; see `open_run`.
+        benchmark: FILE.py:NAME of the run's benchmark; see `open_run`.
         reward: FILE.py:NAME of the run's reward; see `open_run`.
+        backbone: FILE.py:NAME of the run's network; see `open_run`.
         checkpoint: File name of one of the run's checkpoints.
         device: Device of its networks; None for the configured one.
 
     Raises:
         ValueError: saying what is missing or malformed.
     """
-    run = open_run(folder, experiment=experiment, benchmark=benchmark, reward=reward)
+    run = open_run(folder, experiment=experiment, benchmark=benchmark, reward=reward, backbone=backbone)
     return run.agent(checkpoint=checkpoint, device=device)
 
 
@@ -145,9 +154,13 @@ def _template(sources: Mapping[str, Any], experiment: AnyExperiment | str | None
     return named.experiment
 
 
-def _with_benchmark(template: AnyExperiment | None, word: str, sources: Mapping[str, Any]) -> Experiment:
+def _with_benchmark(template: AnyExperiment | None, word: str, sources: Mapping[str, Any]) -> AnyExperiment:
     benchmark, source = benchmark_of_word(word)
     _compare(source, sources.get("benchmark", {}))
+    if isinstance(benchmark, DataConfig):
+        if isinstance(template, FewshotExperiment):
+            return replace(template, data=benchmark)
+        return FewshotExperiment(benchmark, MamlConfig())  # only the data are read of it
     if isinstance(template, Experiment):
         return replace(template, benchmark=benchmark)
     return Experiment(benchmark, PrompConfig())  # only the benchmark is read of it
@@ -159,6 +172,14 @@ def _with_reward(template: AnyExperiment | None, word: str, sources: Mapping[str
     if isinstance(template, Experiment):
         return replace(template, reward=reward)
     return Experiment("", PrompConfig(), reward=reward)  # only the reward is read of it
+
+
+def _with_backbone(template: AnyExperiment | None, word: str, sources: Mapping[str, Any]) -> FewshotExperiment:
+    backbone, source = backbone_of_word(word)
+    _compare(source, sources.get("backbone", {}))
+    if isinstance(template, FewshotExperiment):
+        return replace(template, backbone=backbone)
+    return FewshotExperiment(SinusoidData(), MamlConfig(), backbone)  # only the network is read of it
 
 
 def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
@@ -174,7 +195,7 @@ def _compare(source: Source | None, recorded: Mapping[str, Any]) -> None:
 
 def _how_to_give(sources: Mapping[str, Any]) -> str:
     """The options that give what a run folder does not hold."""
-    parts = [part for part in ("experiment", "benchmark", "reward") if part in sources]
+    parts = [part.name for part in fields(OwnWords) if part.name in sources]
     if parts:
         return " ".join(f"--{part} {sources[part]['source']}" for part in parts)
     return "--experiment FILE.py:NAME with the experiment that the run was made with"

@@ -1,4 +1,4 @@
-"""Things that a user owns: experiments and benchmarks of FILE.py:NAME, of module:NAME, or of entry points.
+"""Things that a user owns: experiments and parts of them, of FILE.py:NAME, of module:NAME, or of entry points.
 
 Only what a user names in a command is imported. A run folder says where its experiment came from, with the hash of
 the file; to open the run again the user names the same thing again.
@@ -51,18 +51,28 @@ class OwnWords:
 
     Attributes:
         experiment: FILE.py:NAME of the experiment that the run was made with, if it is not built in.
-        benchmark: FILE.py:FAMILY of the benchmark that the run was made with, if it is not built in.
+        benchmark: FILE.py:NAME of the benchmark, or of the few-shot data, that the run was made with, if it is not
+            built in.
         reward: FILE.py:NAME of the reward that the run was made with, if it is a function of your own.
+        backbone: FILE.py:NAME of the few-shot learner's network that the run was made with, if it is your own.
     """
 
     experiment: str | None = None
     benchmark: str | None = None
     reward: str | None = None
+    backbone: str | None = None
+
+    @classmethod
+    def of(cls, sources: Mapping[str, Source]) -> "OwnWords":
+        """The words of origins, by what they are the origins of."""
+        return cls(
+            **{part.name: sources[part.name].word for part in dataclasses.fields(cls) if part.name in sources}
+        )
 
     @property
     def options(self) -> str:
         """The options that name them on a command line, each behind a space; empty if nothing is a user's own."""
-        words = {"experiment": self.experiment, "benchmark": self.benchmark, "reward": self.reward}
+        words = dataclasses.asdict(self)
         return "".join(f" --{part} {word}" for part, word in words.items() if word is not None)
 
 

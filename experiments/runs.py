@@ -40,7 +40,10 @@ AnyRun = TypeVar("AnyRun", bound="Run")
 CONFIG = "config.json"
 EVALUATION = "evaluation.json"
 
-_SAYS = {"experiment": {"source"}, "benchmark": {"source"}, "reward": {"source"}, "weights": {"run", "iteration"}}
+_SAYS = {
+    **{part: {"source"} for part in ("experiment", "benchmark", "reward", "backbone")},
+    "weights": {"run", "iteration"},
+}
 """What config.json says of each origin of an experiment."""
 
 

@@ -28,8 +28,9 @@ EXPERIMENT is one of
   ALGORITHM --benchmark NAME  {_ALGORITHMS},
                               with settings for the benchmark's kind; of `metarl list
                               benchmarks`, a YAML family, or FILE.py:FAMILY of your own
-  LEARNER --benchmark DATA    few-shot learners on sinusoids, harmonics, omniglot or
-                              class-folders or table: {_LEARNERS}
+  LEARNER --benchmark DATA    few-shot learners on sinusoids, harmonics, omniglot,
+                              class-folders, table, or FILE.py:NAME of data of your
+                              own: {_LEARNERS}
   FILE.py:NAME, module:NAME   an Experiment of your own, or a function that returns one
 
 `metarl train EXPERIMENT --help` describes an experiment's fields."""

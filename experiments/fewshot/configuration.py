@@ -61,6 +61,13 @@ OBJECTIVES: Mapping[str, type[Objective]] = {
 }
 """Objectives by name."""
 
+BACKBONES: Mapping[str, type[StandardBackbone | ResidualBackbone | CompactBackbone]] = {
+    "standard": StandardBackbone,
+    "residual": ResidualBackbone,
+    "compact": CompactBackbone,
+}
+"""Networks by name."""
+
 _TAGS: codec.Tags = {
     "kind": {
         "sinusoids": SinusoidData,
@@ -92,12 +99,7 @@ _TAGS: codec.Tags = {
         "fine-tuning": FineTuningConfig,
     },
     "objective": OBJECTIVES,
-    "architecture": {
-        "standard": StandardBackbone,
-        "residual": ResidualBackbone,
-        "compact": CompactBackbone,
-        "own": OwnBackbone,
-    },
+    "architecture": {**BACKBONES, "own": OwnBackbone},
 }
 
 
@@ -150,6 +152,20 @@ def with_objective(experiment: FewshotExperiment, name: str) -> FewshotExperimen
         raise ValueError(f"unknown objective {name!r}; known: {', '.join(OBJECTIVES)}")
     kind = OBJECTIVES[name]
     return experiment if type(experiment.objective) is kind else replace(experiment, objective=kind())
+
+
+def with_backbone(experiment: FewshotExperiment, name: str) -> FewshotExperiment:
+    """The experiment with a network by name; one of that kind that it has keeps its fields.
+
+    Raises:
+        ValueError: if there is no such network.
+    """
+    if name not in BACKBONES:
+        raise ValueError(
+            f"unknown backbone {name!r}; known: {', '.join(BACKBONES)}, or FILE.py:NAME of one of your own"
+        )
+    kind = BACKBONES[name]
+    return experiment if type(experiment.backbone) is kind else replace(experiment, backbone=kind())
 
 
 def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner:

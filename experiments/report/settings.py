@@ -14,6 +14,7 @@ from metarl.experiments import configuration
 from metarl.experiments.configuration import ALGORITHMS, Experiment
 from metarl.experiments.fewshot import configuration as fewshot
 from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.experiments.fewshot_settings import LEARNERS
 from metarl.experiments.presets.table import PRESETS
 from metarl.experiments.report.page import NONE
 from metarl.experiments.runs import Kind, read_config
@@ -163,11 +164,15 @@ def train_command(runs: Sequence[Described]) -> tuple[str, str]:
 
 def _base(run: Described) -> tuple[str, AnyExperiment | None]:
     """The words that name an experiment on the command line, and the experiment before any option."""
-    if "experiment" in run.sources:
-        return shlex.quote(str(run.sources["experiment"].get("source", ""))), None
+    words = {part: shlex.quote(str(origin.get("source", ""))) for part, origin in run.sources.items()}
+    own = "".join(f" --{part} {words[part]}" for part in ("benchmark", "reward", "backbone") if part in words)
+    if "experiment" in words:
+        return f"{words['experiment']}{own}", None
     name, benchmark = algorithm(run), run.data.get("benchmark")
-    if "benchmark" in run.sources:
-        return f"{name} --benchmark {shlex.quote(str(run.sources['benchmark'].get('source', '')))}", None
+    if own:
+        learner = max((each for each in LEARNERS if run.name.endswith(f"-{each}")), key=len, default=name)
+        by_name = (learner if run.kind == "few-shot" else name) if "benchmark" in words else shlex.quote(run.name)
+        return f"{by_name}{own}", None
     if run.name in PRESETS:
         return run.name, PRESETS[run.name].configuration
     if name in ALGORITHMS and isinstance(benchmark, str):

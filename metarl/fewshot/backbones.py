@@ -1,6 +1,7 @@
 """The networks of the few-shot literature, what learners ask of a network, and how a configuration makes one."""
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,12 +136,13 @@ class OwnBackbone(BackboneConfig):
     """A network of one's own.
 
     Attributes:
-        network: A module, of which every learner gets a copy as it is, or a function that makes one from a
-            `NetworkSpec` and a random stream; torch's own stream follows from the run's seed while it is called.
+        network: A module, of which every learner gets a copy as it is, or a function or class that makes one
+            from a `NetworkSpec` and a random stream, or without arguments; torch's own stream follows from the
+            run's seed while it is called.
         weights: File of weights to start from, .safetensors or a state dict of torch.save; None for the network's.
     """
 
-    network: nn.Module | Callable[[NetworkSpec, torch.Generator], nn.Module]
+    network: nn.Module | Callable[..., nn.Module]
     weights: str | None = None
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
@@ -155,10 +157,35 @@ class OwnBackbone(BackboneConfig):
             return copy.deepcopy(self.network)
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            network = self.network(spec, generator)
+            network = _made_by(self.network, spec, generator)
         if not isinstance(network, nn.Module):
-            raise TypeError(f"a backbone's function must return a torch.nn.Module, got {type(network).__name__}")
+            name, kind = _name(self.network), type(network).__name__
+            raise ValueError(f"{name} of the backbone must return a torch.nn.Module, got {kind}")
         return network
+
+
+def _made_by(function: Callable[..., nn.Module], *arguments: object) -> nn.Module:
+    """The network that a function makes, called without arguments where it needs none, and with these otherwise.
+
+    Raises:
+        ValueError: if it can be called in neither way.
+    """
+    signature = inspect.signature(function)
+    takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+    for words in (arguments, ()) if takes_any else ((), arguments):
+        try:
+            signature.bind(*words)
+        except TypeError:
+            continue
+        return function(*words)
+    raise ValueError(
+        f"{_name(function)} of the backbone must take a NetworkSpec and a random stream, or no arguments, got "
+        f"{_name(function)}{signature}"
+    )
+
+
+def _name(function: object) -> str:
+    return getattr(function, "__name__", type(function).__name__)
 
 
 @torch.no_grad()

@@ -246,6 +246,12 @@ def test_commands_of_algorithms_few_shot_runs_and_files() -> None:
     line, note = train_command([own])
     assert line == "metarl train 'my file.py:mine' --seed 0"
     assert "the file" in note
+    parts = {"benchmark": {"source": "cards.py:CARDS"}, "backbone": {"source": "cards.py:Net"}}
+    own = Described(Path("X"), "cards-cards-meta-sgd", "few-shot", {}, None, parts, {})
+    words = "--benchmark cards.py:CARDS --backbone cards.py:Net"
+    assert train_command([own])[0] == f"metarl train meta-sgd {words} --seed 0"
+    own = replace(own, name="omniglot-protonet", sources={"backbone": parts["backbone"]})
+    assert train_command([own])[0] == "metarl train omniglot-protonet --backbone cards.py:Net --seed 0"
     few: Any = PRESETS["sinusoid-maml"].configuration
     few = replace(few, training=replace(few.training, iterations=5))
     described_few = Described(Path("X"), "sinusoid-maml", "few-shot", encode_fewshot(few), few, {}, {})

@@ -215,7 +215,7 @@ def test_a_module_of_ones_own_is_copied_for_every_learner_and_checked() -> None:
         ValueError, match=r"must take inputs \[row, 5\], got the error: .*shapes cannot be multiplied"
     ):
         make_learner(replace(experiment, backbone=OwnBackbone(Backbone(4))), CPU)
-    with pytest.raises(TypeError, match=r"must return a torch\.nn\.Module, got int"):
+    with pytest.raises(ValueError, match=r"must return a torch\.nn\.Module, got int"):
         make_learner(replace(experiment, backbone=OwnBackbone(lambda spec, generator: 3)), CPU)  # type: ignore[arg-type,return-value]
 
 
