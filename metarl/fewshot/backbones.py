@@ -142,7 +142,8 @@ class OwnBackbone(BackboneConfig):
         weights: File of weights to start from, .safetensors or a state dict of torch.save; None for the network's.
     """
 
-    network: nn.Module | Callable[..., nn.Module]
+    # A module is called, too. An annotation that names modules would have the command line make one of its words.
+    network: Callable[..., object]
     weights: str | None = None
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
@@ -164,7 +165,7 @@ class OwnBackbone(BackboneConfig):
         return network
 
 
-def _made_by(function: Callable[..., nn.Module], *arguments: object) -> nn.Module:
+def _made_by(function: Callable[..., object], *arguments: object) -> object:
     """The network that a function makes, called without arguments where it needs none, and with these otherwise.
 
     Raises:

@@ -12,6 +12,7 @@ import metarl
 from metarl.experiments.cli import main
 from metarl.experiments.fewshot.configuration import FewshotExperiment
 from metarl.experiments.loading import load_agent
+from metarl.experiments.outside import load_object
 from metarl.experiments.prepared import experiment, planned
 from metarl.fewshot.backbones import NetworkSpec, OwnBackbone, StandardBackbone
 from metarl.fewshot.learners.maml import MamlConfig
@@ -177,6 +178,32 @@ def test_a_function_or_class_makes_a_network_with_a_spec_or_without() -> None:
         assert isinstance(again, nn.Linear)
         assert made.weight.shape == (3, 5)
         assert torch.equal(made.weight, again.weight)
+
+
+@pytest.mark.parametrize("name", ["TRAINED", "BARE"])
+def test_a_module_of_an_experiment_is_trained_as_it_is(name: str, file: str, tmp_path: Path) -> None:
+    (tmp_path / file).write_text(
+        FILE
+        + """
+from metarl.experiments.fewshot.configuration import FewshotExperiment
+from metarl.fewshot import OwnBackbone, PrototypicalConfig
+
+
+class Wide(nn.Linear):
+    def __init__(self, num_outputs: int = 6):
+        super().__init__(5, num_outputs)
+
+
+TRAINED = FewshotExperiment(Blobs(), PrototypicalConfig(), OwnBackbone(Wide(7)))
+BARE = FewshotExperiment(Blobs(), PrototypicalConfig(), OwnBackbone(nn.Identity()))
+"""
+    )
+    whole, _ = load_object(f"{file}:{name}")
+    network = whole.backbone.network
+    made = experiment(f"{file}:{name}", "--seed", "3")
+    assert isinstance(made, FewshotExperiment)
+    assert isinstance(made.backbone, OwnBackbone)
+    assert made.backbone.network is network
 
 
 @pytest.mark.parametrize(
