@@ -97,19 +97,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        status, reason = _status(error), str(error)
-        if status is None:
-            from metarl.experiments.outside import own_mistake  # noqa: PLC0415  # not before something fails
-
-            mistake = own_mistake(error)
-            if mistake is None:
-                raise
-            status, reason = 2, mistake
-        elif _is_memory(error):
-            reason = f"not enough memory for what was asked ({error}); ask for less"
+        reason = _reason(error)
+        if reason is None:
+            raise
         _let_the_first_speak()
         print(f"metarl: error: {_one_line(reason)}", file=sys.stderr)
-        return status
+        return _status(error) or 2
     except KeyboardInterrupt:
         print("metarl: interrupted; a run's checkpoints are as they were", file=sys.stderr)
         return 130
@@ -148,6 +141,18 @@ def _status(error: Exception) -> int | None:
     if isinstance(error, TrainingDiverged | FloatingPointError | WorkerError | WriteError):
         return 1
     return 2 if isinstance(error, ValueError | OSError) or _is_engine(error) or _is_memory(error) else None
+
+
+def _reason(error: Exception) -> str | None:
+    """The message of an error, with its place if that is in a user's file; None for a fault of ours."""
+    if _is_memory(error):
+        return f"not enough memory for what was asked ({error}); ask for less"
+    outside = sys.modules.get("metarl.experiments.outside")  # it has loaded the user's files, if there are any
+    mistake: str | None = None if outside is None else outside.own_mistake(error)
+    if mistake is not None or _status(error) is None:
+        return mistake
+    place = None if outside is None or error.__cause__ is None else outside.own_place(error.__cause__)
+    return str(error) if place is None or place in str(error) else f"{error} ({place})"
 
 
 def _warning_line(

@@ -178,23 +178,35 @@ def _module(name: str) -> ModuleType:
 
 def own_mistake(error: BaseException) -> str | None:
     """One line on an error that a user's loaded code raised, or had a library raise; None for any other."""
+    place = own_place(error)
+    return None if place is None else f"{place}: {type(error).__name__}: {error}"
+
+
+def own_place(error: BaseException) -> str | None:
+    """The file and the line of a user's loaded code where an error was raised; None if it was raised elsewhere."""
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if package == "metarl":
             return None
         if package in _OWN:
-            return f"{frame.f_code.co_filename}, line {line}: {type(error).__name__}: {error}"
+            return f"{frame.f_code.co_filename}, line {line}"
     return None
 
 
 def _where(error: BaseException, shown: str) -> str:
-    """One line on an error of a user's code: the file, the line, and what was raised."""
+    """One line on an error of a user's code that is being loaded: the file, the line, and what was raised.
+
+    The line is the user's own also where that calls something of ours which refuses it.
+    """
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename}, line {error.lineno}: {type(error).__name__}: {error.msg}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    frames = [frame for frame in frames if "importlib" not in frame.filename]
-    place = f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else shown
-    return f"{place}: {type(error).__name__}: {error}"
+    frames = [
+        (str(frame.f_globals.get("__name__", "")).partition(".")[0], f"{frame.f_code.co_filename}, line {line}")
+        for frame, line in traceback.walk_tb(error.__traceback__)
+    ]
+    places = [place for package, place in frames if package in _OWN]
+    places = places or [place for package, place in frames if package not in ("metarl", "importlib")]
+    return f"{places[-1] if places else shown}: {type(error).__name__}: {error}"
 
 
 def sources_of(experiment: Any) -> dict[str, Source]:

@@ -1,13 +1,14 @@
 """Few-shot experiments: their fields, the objects that they become, and their form in a run folder."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any
 
 import torch
 
 from metarl.experiments.configuration import Device
 from metarl.fewshot.backbones import BackboneConfig, OwnBackbone, StandardBackbone
+from metarl.fewshot.conformance import check_learner, tasks_of
 from metarl.fewshot.data.images import ClassFolderData
 from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.data.omniglot import OmniglotData
@@ -136,10 +137,26 @@ class FewshotExperiment(Configuration):
     objective: Objective = field(default_factory=ByTargets)
 
     def __post_init__(self) -> None:
+        self._check_part("data", DataConfig, "such as ClassFolderData()")
+        self._check_part("learner", LearnerConfig, "such as PrototypicalConfig()")
+        self._check_part("backbone", BackboneConfig, "such as OwnBackbone(network)")
+        self._check_part("objective", Objective, "such as CrossEntropy()")
         check_seed(self)
         check_device(self.device)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
+
+    def _check_part(self, name: str, kind: type[Any], example: str) -> None:
+        """Raise a TypeError unless a part is of its kind, and a dataclass, by whose fields it is written."""
+        part = getattr(self, name)
+        if not isinstance(part, kind):
+            word = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
+            article = "an" if kind.__name__[0] in "AEIOU" else "a"
+            raise TypeError(f"{name} must be {article} {kind.__name__}, {example}, got {word}")
+        if not is_dataclass(part):
+            raise TypeError(
+                f"{name} must be a dataclass: write @dataclass(frozen=True) above class {type(part).__name__}"
+            )
 
 
 def with_objective(experiment: FewshotExperiment, name: str) -> FewshotExperiment:
@@ -174,7 +191,7 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
     Raises:
         ValueError: if the learner does not fit the data, the network or the evaluation.
     """
-    training, tasks = experiment.training, experiment.data.tasks
+    training, tasks = experiment.training, tasks_of(experiment.data)
     experiment.objective.check_tasks(is_classes=tasks.kind == "classification", num_outputs=tasks.num_outputs)
     setup = LearnerSetup(
         tasks=tasks,
@@ -185,6 +202,7 @@ def make_learner(experiment: FewshotExperiment, device: torch.device) -> Learner
         objective=experiment.objective,
     )
     learner = experiment.learner.make(setup)
+    check_learner(learner, experiment.learner)
     own = learner.objective if isinstance(learner, ModuleLearner) else ByTargets()
     if own != experiment.objective:
         raise ValueError(

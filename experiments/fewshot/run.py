@@ -15,6 +15,7 @@ from metarl.experiments.fewshot.configuration import (
 from metarl.experiments.fewshot.measure import measure, norms, show
 from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
+from metarl.fewshot.conformance import sources_of, try_data, try_learner
 from metarl.fewshot.data.class_tasks import ClassTasks, ImageClasses, SplitName
 from metarl.fewshot.data.classes import ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
@@ -76,8 +77,9 @@ class FewshotRun(Run):
 
     def introduction(self) -> list[str]:
         """The learner, the data and the batch norm."""
-        self.episodes()
+        episodes = try_data(self.data, self.episodes())
         learner = self.untrained()
+        try_learner(learner, episodes)
         parallel.check_divisible(learner, self.experiment.training.meta_batch_size)
         together = [_TRANSDUCTIVE] if is_transductive(learner) else []
         title = f"{self.identity}; {norms(learner.normalisation)}"
@@ -135,7 +137,7 @@ class FewshotRun(Run):
     def episodes(self) -> Sources:
         """The sources of its tasks."""
         if not isinstance(self.data, ClassTasks):
-            return self.data.make(make_device(self.experiment.device))
+            return sources_of(self.data, make_device(self.experiment.device))
         with Waiting("reading examples") as waiting:
             token = on_examples_read.set(waiting.progress)
             try:

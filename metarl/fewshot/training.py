@@ -6,7 +6,7 @@ repeat updates_per_iteration times:
 now and then: scores on held-out tasks, and a checkpoint
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,7 +142,11 @@ class _LearnerTraining:
             torch.manual_seed(draw_seed(rng) % 2**63)
             for _ in range(num_updates):
                 episodes = self.sources.train.sample(self.config.meta_batch_size, self.generators["tasks"])
-                for name, value in self.learner.update(episodes, rng).items():
+                metrics: object = self.learner.update(episodes, rng)
+                if not isinstance(metrics, Mapping):
+                    what = f"{type(self.learner).__name__}.update"
+                    raise ValueError(f"{what} must return metrics, numbers by name, got {type(metrics).__name__}")
+                for name, value in metrics.items():
                     sums[name] = sums.get(name, 0.0) + value / num_updates
         progress.tasks += num_updates * self.config.meta_batch_size
         return sums
