@@ -16,6 +16,7 @@ from metarl.fewshot.pretrained import load_weights
 from metarl.nets.networks import Mlp
 from metarl.runs.configs import MOST_UNITS, Configuration, check_counts, check_sizes
 
+_LOOK_UP = (nn.Embedding, nn.EmbeddingBag)
 Downsampling = Literal["pool", "stride"]
 Output = Literal["outputs", "features", "maps"]
 
@@ -30,6 +31,7 @@ class NetworkSpec(NamedTuple):
         num_outputs: Size of the last layer; 0 unless output is "outputs".
         num_context: Numbers of a context [row, context] that is the network's second argument; 0 for none.
         exact: Whether float32 is needed, because the learner differentiates through gradients.
+        input_dtype: Number format of the inputs.
     """
 
     input_shape: tuple[int, ...]
@@ -37,6 +39,7 @@ class NetworkSpec(NamedTuple):
     num_outputs: int = 0
     num_context: int = 0
     exact: bool = True
+    input_dtype: torch.dtype = torch.float32
 
 
 class BackboneConfig(Configuration, ABC):
@@ -191,10 +194,14 @@ def _name(function: object) -> str:
 
 @torch.no_grad()
 def output_shape(
-    network: nn.Module, input_shape: tuple[int, ...], device: torch.device, num_context: int = 0
+    network: nn.Module,
+    input_shape: tuple[int, ...],
+    device: torch.device,
+    num_context: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[int, ...]:
     """The shape of what a network puts out for one row."""
-    inputs = [torch.zeros(2, *input_shape, device=device)]
+    inputs = [torch.zeros(2, *input_shape, dtype=dtype, device=device)]
     if num_context:
         inputs.append(torch.zeros(2, num_context, device=device))
     with evaluating(network):
@@ -207,11 +214,14 @@ def output_shape(
 def check_network(network: nn.Module, spec: NetworkSpec, device: torch.device) -> None:
     """Raise a ValueError unless a network puts out what was asked for."""
     try:
-        shape = output_shape(network, spec.input_shape, device, spec.num_context)
+        shape = output_shape(network, spec.input_shape, device, spec.num_context, spec.input_dtype)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         arguments = f"inputs [row, {', '.join(map(str, spec.input_shape))}]"
+        arguments += "" if spec.input_dtype.is_floating_point else f" of {spec.input_dtype}"
         context = f" and a context [row, {spec.num_context}]" if spec.num_context else ""
         message = " ".join(str(error).split())
+        if spec.input_dtype.is_floating_point and any(isinstance(layer, _LOOK_UP) for layer in network.modules()):
+            message += "; data of tokens say TaskSpec(..., input_dtype=torch.int64)"
         raise ValueError(f"the backbone must take {arguments}{context}, got the error: {message}") from error
     if spec.output == "outputs" and shape != (spec.num_outputs,):
         raise ValueError(

@@ -22,7 +22,9 @@ def is_in_order(module: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.device) -> str | None:
+def called_last(
+    module: nn.Module, input_shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32
+) -> str | None:
     """The name of the layer with trainable weights, batch norm left out, that a module calls last.
 
     None if it calls none, as where weights are a list that its forward reads.
@@ -31,10 +33,11 @@ def called_last(module: nn.Module, input_shape: Sequence[int], device: torch.dev
         module: Module for inputs [row, *input_shape]; left as it is.
         input_shape: Shape of one row.
         device: Device of the module.
+        dtype: Number format of the inputs.
     """
     calls: list[str] = []
     with evaluating(module), noted_calls(possible_heads(module), lambda name, _: calls.append(name)):
-        module(torch.zeros(2, *input_shape, device=device))
+        module(torch.zeros(2, *input_shape, dtype=dtype, device=device))
     return calls[-1] if calls else None
 
 

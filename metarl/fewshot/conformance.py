@@ -76,6 +76,11 @@ def _try_source(data: DataConfig, source: EpisodeSource, name: str) -> Episodes:
                 f"{where} must have inputs of shape {('task', 'row', *tasks.input_shape)}, as its property tasks "
                 f"says, got {tuple(part.inputs.shape)}"
             )
+        if part.inputs.dtype != tasks.input_dtype and not tasks.input_dtype.is_floating_point:
+            raise ValueError(
+                f"{where} must have inputs of {tasks.input_dtype}, as its property tasks says, got "
+                f"{part.inputs.dtype}; bytes are taken for images, so give torch.int64"
+            )
         if part.targets.is_floating_point() == (tasks.kind == "classification"):
             expected = "whole numbers" if tasks.kind == "classification" else "floating-point numbers"
             raise ValueError(f"{where} are of {tasks.kind}: targets must be {expected}, got {part.targets.dtype}")

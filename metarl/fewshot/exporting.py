@@ -123,7 +123,7 @@ def export_learner(
     check_target(path, _COPIES)
     check_learner(learner, has_support=support is not None)
     steps = learner.num_steps if num_steps is None else num_steps
-    inputs = torch.zeros(_SIZES[0], *tasks.input_shape)
+    inputs = torch.zeros(_SIZES[0], *tasks.input_shape, dtype=tasks.input_dtype)
     comparison: dict[str, str] = {}
     if support is None:
         assert isinstance(learner, MetricLearner)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metarl.fewshot.backbones import BackboneConfig, NetworkSpec, check_network
+from metarl.fewshot.backbones import BackboneConfig, NetworkSpec, Output, OwnBackbone, check_network
 from metarl.fewshot.episodes import Episodes, Examples, as_inputs
 from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
@@ -127,7 +127,10 @@ class LearnerSetup:
                 f"got {train_ways}; or take a learner that compares features"
             )
         num_outputs = self.objective.num_outputs(num_outputs)
-        return self.network(NetworkSpec(self.tasks.input_shape, "outputs", num_outputs, num_context))
+        dtype = self.tasks.input_dtype
+        return self.network(
+            NetworkSpec(self.tasks.input_shape, "outputs", num_outputs, num_context, input_dtype=dtype)
+        )
 
     def feature_network(
         self, *, exact: bool = False, maps: bool = False, labels: TrainLabels = "task"
@@ -139,7 +142,8 @@ class LearnerSetup:
             maps: Whether feature maps [channel, height, width] are needed instead of vectors.
             labels: Targets of training tasks that the learner takes.
         """
-        spec = NetworkSpec(self.tasks.input_shape, "maps" if maps else "features", exact=exact)
+        output: Output = "maps" if maps else "features"
+        spec = NetworkSpec(self.tasks.input_shape, output, exact=exact, input_dtype=self.tasks.input_dtype)
         return self.network(spec, labels=labels)
 
     def network(self, spec: NetworkSpec, *, labels: TrainLabels = "task") -> nn.Module:
@@ -153,6 +157,13 @@ class LearnerSetup:
                 f"the learner needs training tasks with labels by {labels}, got {self.tasks.train_labels}; "
                 f"set --data.episodes.train-labels {labels}"
             )
+        if not spec.input_dtype.is_floating_point and not isinstance(self.backbone, OwnBackbone):
+            kind = type(self.backbone)
+            if kind.__module__.startswith("metarl."):
+                raise ValueError(
+                    f"{kind.__name__} takes numbers, got inputs of {spec.input_dtype}; give a network of your own "
+                    "that begins with torch.nn.Embedding"
+                )
         network = self.backbone.make(spec, self.generator).to(self.device)
         check_network(network, spec, self.device)
         return network

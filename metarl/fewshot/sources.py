@@ -43,6 +43,7 @@ class TaskSpec(NamedTuple):
         train_ways: Classes per training task; None if they are as many as in held-out tasks.
         train_labels: Targets of training tasks, places among a task's classes or indices of all classes.
         equal_ways: Whether all held-out tasks have as many classes.
+        input_dtype: Number format of inputs; torch.int64 for tokens that a network looks up.
     """
 
     kind: TaskKind
@@ -51,6 +52,7 @@ class TaskSpec(NamedTuple):
     train_ways: int | None = None
     train_labels: TrainLabels = "task"
     equal_ways: bool = True
+    input_dtype: torch.dtype = torch.float32
 
 
 class Sources(NamedTuple):

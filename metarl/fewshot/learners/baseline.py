@@ -83,7 +83,8 @@ class BaselineConfig(LearnerConfig):
         """The untrained learner, whose network puts out features; training tasks have labels by class."""
         setup.require("classification", self)
         network = setup.feature_network(labels="class")
-        (size,) = output_shape(network, setup.tasks.input_shape, setup.device)
+        tasks = setup.tasks
+        (size,) = output_shape(network, tasks.input_shape, setup.device, dtype=tasks.input_dtype)
         config = replace(self, outer=self.outer.over(setup.num_updates))
         return Baseline(network, config, num_features=size, generator=setup.generator).trained_by(setup.objective)
 

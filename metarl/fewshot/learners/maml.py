@@ -84,7 +84,7 @@ class MamlConfig(LearnerConfig):
         """The untrained learner, whose network has an output per way or predicted number."""
         network, head = setup.output_network(), self.head
         if self.adapted == "head" and head is None:
-            head = called_last(network, setup.tasks.input_shape, setup.device)
+            head = called_last(network, setup.tasks.input_shape, setup.device, setup.tasks.input_dtype)
         config = replace(self, head=head, outer=self.outer.over(setup.num_updates))
         return Maml(network, config, objective=setup.objective)
 
