@@ -26,8 +26,8 @@ measure, watch and compare what was trained
   metarl report DIR ... [--out FILE.html]
 take it elsewhere
   metarl export DIR --onnx FILE.onnx [--recording FILE.npz] [--support FOLDER]
-use a few-shot learner on images, and keep its tasks
-  metarl predict DIR --support FOLDER --query FOLDER [--json FILE] [--csv FILE]
+use a few-shot learner on images or tables, and keep its tasks
+  metarl predict DIR --support FOLDER|TABLE --query FOLDER|TABLE [--json FILE] [--csv FILE]
   metarl diagnose DIR [--split test] [--num-tasks N] [--json FILE]
   metarl episodes DIR --out FILE.json [--split test] [--num-tasks N]
 train many

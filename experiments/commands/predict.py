@@ -1,4 +1,4 @@
-"""metarl predict DIR --support FOLDER --query FOLDER: the classes of new images, by a trained few-shot learner."""
+"""metarl predict DIR --support FOLDER --query FOLDER: classes of new examples, by a trained few-shot learner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,17 +25,19 @@ _BEST = ("class", "second", "third")
 
 @dataclass(frozen=True)
 class PredictArguments:
-    """Predict the classes of images by a trained few-shot learner.
+    """Predict the classes of images, or of rows of a table, by a trained few-shot learner.
 
     Attributes:
-        folder: Run folder of a learner that was trained on images.
-        support: Folder that holds a folder of labelled images for every class; the classes may be new.
-        query: Folder of the images to predict, itself or in folders below it.
+        folder: Run folder of a learner that was trained on images, on a table, or on classes of your own.
+        support: Folder that holds a folder of labelled images for every class, which may be new; or, of runs on
+            no images, a table with a class for every row, CSV, Parquet, or npz with arrays inputs and targets.
+        query: Folder of the images to predict, itself or in folders below it; or a table, whose rows need no
+            class, or an npy file.
         views: Number of views of every image, itself and distorted copies; the run's own by default.
         num_steps: Number of adaptation steps, of learners that have them; the run's own by default.
         data_source: Place in data.sources, from 0, of the data that are meant, of runs on several data.
         json: New file to write all probabilities to, besides showing the largest.
-        csv: New file to write all probabilities to as a table with a row for every image.
+        csv: New file to write all probabilities to as a table with a row for every image or row.
         checkpoint: File name of the checkpoint, checkpoint.pt, checkpoint.previous.pt or checkpoint.best.pt.
         device: Device of the networks, instead of the configured one.
         own: Words for what the run was made with and its folder does not hold.
@@ -66,7 +68,7 @@ def command(words: list[str]) -> int:
     check_new(arguments.csv, "--csv")
     run = open_again(arguments.folder, arguments.own).on_device(arguments.device)
     if not isinstance(run, FewshotRun):
-        raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on images by class")
+        raise UsageError(f"{run.folder} is an RL run; expected a few-shot run on classes")
     predictions = run.on_source(arguments.data_source).predict(
         arguments.support,
         arguments.query,
@@ -86,24 +88,27 @@ def command(words: list[str]) -> int:
 
 
 def summary(run: FewshotRun, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Predictions as JSON types, and how many are right if every image lies in a folder named after its class."""
+    """Predictions as JSON types, and how many are right if every query says its class."""
     classes = list(predictions[0].probabilities)
-    folders = [Path(prediction.file).parent.name for prediction in predictions]
-    right = sum(folder == prediction.label for folder, prediction in zip(folders, predictions, strict=True))
+    says_all = {prediction.true_label for prediction in predictions} <= set(classes)
+    right = sum(prediction.true_label == prediction.label for prediction in predictions)
     learner = run.untrained()
     return {
         "experiment": run.name,
         "classes": classes,
         "batch_norm": norms(learner.normalisation),
         "transductive": is_transductive(learner),
-        **({"num_right": right} if set(folders) <= set(classes) else {}),
+        **({"num_right": right} if says_all else {}),
         "predictions": [prediction._asdict() for prediction in predictions],
     }
 
 
 def _show(result: dict[str, Any]) -> None:
     predictions, classes = result["predictions"], result["classes"]
-    title = f"{result['experiment']}: {len(predictions)} images, {len(classes)} classes; {result['batch_norm']}"
+    examples = "row" if predictions[0]["file"] == "row 0" else "image"
+    title = (
+        f"{result['experiment']}: {len(predictions)} {examples}s, {len(classes)} classes; {result['batch_norm']}"
+    )
     if result["transductive"]:
         title += "; predicted together"
     if "num_right" in result:
@@ -112,7 +117,7 @@ def _show(result: dict[str, Any]) -> None:
     for prediction in predictions:
         best = sorted(prediction["probabilities"].items(), key=lambda pair: -pair[1])[: len(_BEST)]
         lines.append([prediction["file"], *(f"{name} {100 * value:.1f}%" for name, value in best)])
-    columns = ["image", *_BEST[: len(classes)]]
+    columns = [examples, *_BEST[: len(classes)]]
     show_table(title, columns, lines, text_columns=len(columns), keys=len(columns))
 
 

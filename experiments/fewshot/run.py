@@ -17,14 +17,22 @@ from metarl.experiments.options import EvaluationOptions
 from metarl.experiments.runs import Kind, Run, checkpoint_path
 from metarl.fewshot.conformance import sources_of, try_data, try_learner
 from metarl.fewshot.data.class_tasks import ClassTasks, ImageClasses, SplitName
-from metarl.fewshot.data.classes import ClassSource
+from metarl.fewshot.data.classes import ClassData, ClassSource
 from metarl.fewshot.data.drawn import FixedEpisodes, read_tasks
 from metarl.fewshot.data.mixed import MixedData
 from metarl.fewshot.inner_loop import GradientLearner
 from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.fine_tuning import FineTuning, choose_inner_lr
 from metarl.fewshot.metric import is_transductive
-from metarl.fewshot.prediction import Prediction, predict_files, read_queries, read_support
+from metarl.fewshot.prediction import (
+    Prediction,
+    Queries,
+    predict_files,
+    read_labelled_rows,
+    read_new_rows,
+    read_queries,
+    read_support,
+)
 from metarl.fewshot.sources import DataConfig, OtherSizes, Sources, on_examples_read
 from metarl.fewshot.training import FewshotEvaluationConfig, train
 from metarl.loop import Progress, Report
@@ -158,20 +166,6 @@ class FewshotRun(Run):
             )
         return source
 
-    def images(self) -> ImageClasses:
-        """The data, which are images by class.
-
-        Raises:
-            ValueError: If they are not; one line.
-        """
-        if not isinstance(self.data, ImageClasses):
-            kind = self.data.tasks.kind
-            raise ValueError(
-                f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; "
-                + self._expected("a run on images by class, such as omniglot-protonet")
-            )
-        return self.data
-
     def _expected(self, what: str) -> str:
         """What to do where something else is expected."""
         data = self.experiment.data
@@ -260,30 +254,53 @@ class FewshotRun(Run):
         num_steps: int | None = None,
         checkpoint: str = CHECKPOINT,
     ) -> list[Prediction]:
-        """The classes of images, by the trained learner.
+        """The classes of images, or of rows of a table, by the trained learner.
 
         Args:
-            support: Folder that holds a folder of labelled images for every class; the classes may be new.
-            queries: Folder of the images to predict, itself or in folders below it.
+            support: Folder that holds a folder of labelled images for every class, which may be new; of runs on
+                anything else, a table with a label for every row: CSV, Parquet, or npz of inputs and targets.
+            queries: Folder of the images to predict, itself or in folders below it; or a table, or an npy file.
             views: Number of views of every image whose mean features are compared; None for the configured one.
             num_steps: Number of adaptation steps, of learners that have them; None for the configured one.
             checkpoint: File name of one of the run's checkpoints.
 
         Raises:
-            ValueError: If the run is on no images, a folder is not of this form, or an image cannot be read.
+            ValueError: If the run is on no classes, a file is not of this form, or an image cannot be read.
         """
-        data, settings = self.images(), self.experiment.evaluation
-        device = make_device(self.experiment.device)
-        classes = read_support(Path(support), data.decode).to(device)
-        files, images = read_queries(Path(queries), data.decode)
+        settings, device = self.experiment.evaluation, make_device(self.experiment.device)
+        known, new = self._examples(Path(support), Path(queries))
         return predict_files(
             self.restored(checkpoint)[0],
-            classes,
-            files,
-            images.to(device),
+            known.to(device),
+            new.names,
+            new.inputs.to(device),
+            true_labels=new.labels,
             views=settings.views if views is None else views,
             num_steps=settings.num_steps if num_steps is None else num_steps,
         )
+
+    def _examples(self, support: Path, queries: Path) -> tuple[ClassData, Queries]:
+        """The labelled examples of every class, and those to predict."""
+        if self.data.tasks.kind != "classification":
+            kind = self.data.tasks.kind
+            raise ValueError(
+                f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; "
+                + self._expected("a run on classes, such as omniglot-protonet or table-protonet")
+            )
+        for path in (support, queries):
+            if path.is_file() and isinstance(self.data, ImageClasses):
+                raise ValueError(f"{path} is a file, and {self.folder} was trained on images; expected a folder")
+            if path.is_dir() and not isinstance(self.data, ImageClasses):
+                raise ValueError(
+                    f"{path} is a folder, and {self.folder} was trained on {data_name(self.experiment)}; expected "
+                    "a table, CSV, Parquet, npz, or npy without labels"
+                )
+        if not isinstance(self.data, ImageClasses):
+            return read_labelled_rows(support, self.data), read_new_rows(queries, self.data)
+        known = read_support(support, self.data.decode)
+        files, images = read_queries(queries, self.data.decode)
+        folders = [Path(file).parent.name for file in files]
+        return known, Queries(files, images, [name if name in known.names else None for name in folders])
 
     def show(self, result: Mapping[str, Any]) -> None:
         """Print a result of `measure` as tables."""

@@ -1,6 +1,6 @@
-"""Predicting with a trained learner: a folder of images shows each class, another the new images."""
+"""Predicting with a trained learner: a folder or a table shows each class, another holds the new examples."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,27 +9,76 @@ from torch import Tensor
 
 from metarl.fewshot.data.classes import ClassData
 from metarl.fewshot.data.decoding import SUFFIXES, image_names, read_image_file
+from metarl.fewshot.data.table_rows import Rows, classes_of, read_rows
+from metarl.fewshot.data.tables import TableData, check_features
 from metarl.fewshot.episodes import Examples, as_inputs
 from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.learner import Learner, check_numbers
 from metarl.fewshot.metric import MetricLearner, is_transductive
+from metarl.fewshot.sources import DataConfig
 
 Decode = Callable[[bytes, str], Tensor]
 """Makes an image, bytes [channel, size, size], of a file's content and its name."""
 
 
 class Prediction(NamedTuple):
-    """The classes of one image.
+    """The classes of one image, or of one row of a table.
 
     Attributes:
-        file: Path of the image below the folder of queries.
+        file: Path of the image below the folder of queries; of a table, "row 0" and so on.
         label: Most probable class.
         probabilities: Probability of every class, by name; of sum 1.
+        true_label: Class that the queries say themselves, by a folder or a column; None if they do not.
     """
 
     file: str
     label: str
     probabilities: dict[str, float]
+    true_label: str | None = None
+
+
+class Queries(NamedTuple):
+    """Examples whose classes are to be predicted.
+
+    Attributes:
+        names: Name of every example.
+        inputs: Examples [row, *input].
+        labels: Class that an example says itself, or None.
+    """
+
+    names: Sequence[str]
+    inputs: Tensor
+    labels: Sequence[str | None]
+
+
+def read_labelled_rows(file: Path, data: DataConfig) -> ClassData:
+    """The classes of a table with a label for every row, whose inputs are as training has them.
+
+    Raises:
+        ValueError: If the file is missing or malformed, or has fewer than two classes.
+    """
+    classes = classes_of(*_read_rows(file, data, labelled=True))
+    if len(classes.names) < 2:
+        raise ValueError(f"{file} must have rows of two classes or more, got one, {classes.names[0]!r}")
+    return classes
+
+
+def read_new_rows(file: Path, data: DataConfig) -> Queries:
+    """The rows of a table, with or without labels, whose inputs are as training has them.
+
+    Raises:
+        ValueError: If the file is missing or malformed.
+    """
+    rows, inputs = _read_rows(file, data, labelled=False)
+    names = [f"row {number}" for number in range(len(inputs))]
+    return Queries(names, inputs, [None] * len(names) if rows.labels is None else rows.labels)
+
+
+def _read_rows(file: Path, data: DataConfig, *, labelled: bool) -> tuple[Rows, Tensor]:
+    if isinstance(data, TableData):
+        return data.read_new(file, labelled=labelled)
+    rows = read_rows(file, labelled=labelled)
+    return rows, check_features(rows.tensor(data.tasks.input_dtype), data.tasks.input_shape, file)
 
 
 def read_support(folder: Path, decode: Decode) -> ClassData:
@@ -129,19 +178,21 @@ def _checked(learner: Learner, outputs: Tensor, support: Examples) -> Tensor:
 def predict_files(
     learner: Learner,
     support: ClassData,
-    files: list[str],
+    files: Sequence[str],
     queries: Tensor,
     *,
+    true_labels: Sequence[str | None] | None = None,
     views: int,
     num_steps: int,
 ) -> list[Prediction]:
-    """The classes of images, with the softmax of the learner's outputs for probabilities.
+    """The classes of examples, with the softmax of the learner's outputs for probabilities.
 
     Args:
         learner: Trained learner; it is left as it is.
         support: Classes and their labelled examples.
-        files: Names of the images.
-        queries: Images to predict, [image, channel, size, size].
+        files: Names of the queries.
+        queries: Examples to predict, [row, *input], of images [image, channel, size, size].
+        true_labels: Classes that queries say themselves, or None; None for none of them.
         views: Number of views of every image whose mean features are compared.
         num_steps: Number of adaptation steps, of learners that have them.
     """
@@ -150,7 +201,8 @@ def predict_files(
     outputs = class_outputs(learner, examples, queries, views=views, num_steps=num_steps)
     rows = outputs.double().softmax(-1).tolist()
     best = outputs.argmax(-1).tolist()
+    labels = [None] * len(files) if true_labels is None else true_labels
     return [
-        Prediction(file, support.names[place], dict(zip(support.names, row, strict=True)))
-        for file, place, row in zip(files, best, rows, strict=True)
+        Prediction(file, support.names[place], dict(zip(support.names, row, strict=True)), label)
+        for file, place, row, label in zip(files, best, rows, labels, strict=True)
     ]

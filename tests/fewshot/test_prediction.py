@@ -149,7 +149,7 @@ def _remove(folder: Path) -> None:
         (
             "sinusoid",
             "nothing",
-            "was trained on sinusoids, tasks of regression; expected a run on images by class",
+            "was trained on sinusoids, tasks of regression; expected a run on classes",
         ),
     ],
 )

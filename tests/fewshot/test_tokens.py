@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import metarl
 from metarl.experiments.cli import main
 
 FILE = """
@@ -98,6 +100,12 @@ def test_tokens_are_learned_and_judged_by_the_commands(file: str, tmp_path: Path
     own = ["--benchmark", f"{file}:Texts", "--backbone", f"{file}:bag"]
     assert main(["diagnose", "run", *own, "--num-tasks", "2"]) == 0
     assert main(["resume", "run", *own, "--iterations", "11"]) == 0
+    tokens = np.repeat(np.arange(50, 54), 6).reshape(4, 6)  # four classes by their own words alone
+    np.savez(tmp_path / "known.npz", inputs=tokens, targets=np.array(["a", "b", "c", "d"]))
+    np.save(tmp_path / "new.npy", tokens[::-1])
+    predictions = metarl.open_run("run", benchmark=own[1], backbone=own[3]).predict("known.npz", "new.npy")
+    assert [each.label for each in predictions] == ["d", "c", "b", "a"]
+    assert main(["predict", "run", *own, "--support", "known.npz", "--query", "new.npy"]) == 0
 
 
 @pytest.mark.parametrize(("learner", "network"), [("maml", "bag"), ("anil", "recurrent"), ("ridge", "recurrent")])
