@@ -1,7 +1,6 @@
 """The networks of the few-shot literature, what learners ask of a network, and how a configuration makes one."""
 
 import copy
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from metarl.fewshot.factories import made_by, name_of
 from metarl.fewshot.layers import evaluating
 from metarl.fewshot.pretrained import load_weights
 from metarl.nets.networks import Mlp
@@ -143,17 +143,20 @@ class OwnBackbone(BackboneConfig):
             from a `NetworkSpec` and a random stream, or without arguments; torch's own stream follows from the
             run's seed while it is called.
         weights: File of weights to start from, .safetensors or a state dict of torch.save; None for the network's.
+        weights_prefix: Beginning of the names of this network's weights in that file, such as encoder_q or
+            teacher.backbone; None to find out.
     """
 
     # A module is called, too. An annotation that names modules would have the command line make one of its words.
     network: Callable[..., object]
     weights: str | None = None
+    weights_prefix: str | None = None
 
     def make(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
         """The network, which must be what the spec says."""
         network = self._made(spec, generator)
         if self.weights is not None:
-            load_weights(network, Path(self.weights))
+            load_weights(network, Path(self.weights), self.weights_prefix)
         return network
 
     def _made(self, spec: NetworkSpec, generator: torch.Generator) -> nn.Module:
@@ -161,35 +164,11 @@ class OwnBackbone(BackboneConfig):
             return copy.deepcopy(self.network)
         with torch.random.fork_rng():
             torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            network = _made_by(self.network, spec, generator)
+            network = made_by(self.network, spec, generator)
         if not isinstance(network, nn.Module):
-            name, kind = _name(self.network), type(network).__name__
+            name, kind = name_of(self.network), type(network).__name__
             raise ValueError(f"{name} of the backbone must return a torch.nn.Module, got {kind}")
         return network
-
-
-def _made_by(function: Callable[..., object], *arguments: object) -> object:
-    """The network that a function makes, called without arguments where it needs none, and with these otherwise.
-
-    Raises:
-        ValueError: if it can be called in neither way.
-    """
-    signature = inspect.signature(function)
-    takes_any = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
-    for words in (arguments, ()) if takes_any else ((), arguments):
-        try:
-            signature.bind(*words)
-        except TypeError:
-            continue
-        return function(*words)
-    raise ValueError(
-        f"{_name(function)} of the backbone must take a NetworkSpec and a random stream, or no arguments, got "
-        f"{_name(function)}{signature}"
-    )
-
-
-def _name(function: object) -> str:
-    return getattr(function, "__name__", type(function).__name__)
 
 
 @torch.no_grad()

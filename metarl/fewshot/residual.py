@@ -38,6 +38,8 @@ class ResidualBackbone(BackboneConfig):
         drop_rate: Share of the last two blocks' places that DropBlock drops in training, in [0, 1); 0 for none.
         block_size: Width of the squares that DropBlock drops, in places.
         weights: File of weights to start from, .safetensors or a state dict of torch.save; None for random ones.
+        weights_prefix: Beginning of the names of this network's weights in that file, such as encoder_q or
+            teacher.backbone; None to find out.
     """
 
     depth: Literal[12, 18] = 12
@@ -45,6 +47,7 @@ class ResidualBackbone(BackboneConfig):
     drop_rate: float = 0.0
     block_size: int = 5
     weights: str | None = None
+    weights_prefix: str | None = None
 
     def __post_init__(self) -> None:
         check_sizes(self, "widths")
@@ -67,7 +70,7 @@ class ResidualBackbone(BackboneConfig):
         )
         _initialise(network, generator)
         if self.weights is not None:
-            load_weights(network, Path(self.weights))
+            load_weights(network, Path(self.weights), self.weights_prefix)
         return network.put_out(spec, generator)
 
 

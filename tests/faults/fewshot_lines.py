@@ -494,7 +494,8 @@ _PAIRS: dict[str, tuple[tuple[str, ...], list[tuple[str, str]]]] = {
         [
             ("weights_only=True", "weights_only=False"),
             ("if strange or missing:", "if missing:"),
-            ("weights = _without_prefix(read_weights(path), own)", "weights = read_weights(path)"),
+            ("likely = min(_rank(start) for start in whole)", "likely = max(_rank(start) for start in whole)"),
+            ("weights = whole | weights", "weights = weights"),
         ],
     ),
     "diagnosis.py": (

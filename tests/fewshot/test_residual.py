@@ -213,7 +213,7 @@ def test_weights_that_do_not_fit_are_one_line(
 
 def test_a_checkpoint_names_its_tensors(tmp_path: Path) -> None:
     torch.save({"model": {"a": torch.ones(2)}}, tmp_path / "m.pt")
-    assert read_weights(tmp_path / "m.pt")["a"].tolist() == [1, 1]
+    assert read_weights(tmp_path / "m.pt")["model.a"].tolist() == [1, 1]
 
 
 def test_what_is_no_image_or_needs_a_context_is_refused() -> None:
