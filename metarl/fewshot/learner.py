@@ -18,6 +18,7 @@ from metarl.fewshot.functional import TaskModule
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import ByTargets, Objective, TaskObjective, as_objective
 from metarl.fewshot.outer import OuterOptimizer
+from metarl.fewshot.pixels import OnImageNetScale
 from metarl.fewshot.sources import TaskKind, TaskSpec, TrainLabels
 from metarl.fewshot.weights import check_state, weight_at_fault
 from metarl.runs.configs import Configuration, check_kind
@@ -164,7 +165,10 @@ class LearnerSetup:
                     f"{kind.__name__} takes numbers, got inputs of {spec.input_dtype}; give a network of your own "
                     "that begins with torch.nn.Embedding"
                 )
-        network = self.backbone.make(spec, self.generator).to(self.device)
+        network = self.backbone.make(spec, self.generator)
+        if self.tasks.pixel_scale == "imagenet":
+            network = OnImageNetScale(network)
+        network = network.to(self.device)
         check_network(network, spec, self.device)
         return network
 

@@ -12,6 +12,7 @@ from metarl.runs.configs import Configuration
 
 TaskKind = Literal["classification", "regression"]
 TrainLabels = Literal["task", "class"]
+PixelScale = Literal["unit", "imagenet"]
 
 on_examples_read: ContextVar[Callable[[int, int], None] | None] = ContextVar("on_examples_read", default=None)
 """Function that is called with the numbers of examples that are read and of all, while data are read."""
@@ -44,6 +45,8 @@ class TaskSpec(NamedTuple):
         train_labels: Targets of training tasks, places among a task's classes or indices of all classes.
         equal_ways: Whether all held-out tasks have as many classes.
         input_dtype: Number format of inputs; torch.int64 for tokens that a network looks up.
+        pixel_scale: Scale that pixels in [0, 1] are brought to in front of the network; see
+            `metarl.fewshot.pixels`.
     """
 
     kind: TaskKind
@@ -53,6 +56,7 @@ class TaskSpec(NamedTuple):
     train_labels: TrainLabels = "task"
     equal_ways: bool = True
     input_dtype: torch.dtype = torch.float32
+    pixel_scale: PixelScale = "unit"
 
 
 class Sources(NamedTuple):

@@ -28,7 +28,7 @@ from metarl.fewshot.data.division import (
     read_split_tables,
     split_folders,
 )
-from metarl.fewshot.sources import on_examples_read
+from metarl.fewshot.sources import PixelScale, TaskSpec, on_examples_read
 from metarl.runs.configs import check_seed
 from metarl.runs.cores import usable_cores
 
@@ -55,6 +55,8 @@ class ClassFolderData(ImageClasses):
         invert: Whether white becomes 0, as for ink on paper.
         cache: Folder in which decoded images are kept as a file, made once and then read without decoding and
             without being held in memory; None for memory alone.
+        pixel_scale: Scale of the pixels that the network takes: unit for [0, 1], or imagenet, whose means and
+            standard deviations are taken out, as pretrained networks of colour images expect.
     """
 
     folder: str = "data/images"
@@ -66,11 +68,19 @@ class ClassFolderData(ImageClasses):
     crop: bool = False
     invert: bool = False
     cache: str | None = None
+    pixel_scale: PixelScale = "unit"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.pixel_scale == "imagenet" and not self.colour:
+            raise ValueError("pixel_scale imagenet is of three channels, got colour False; leave one of both out")
         check_shares(self.shares)
         check_seed(self, "split_seed")
+
+    @property
+    def tasks(self) -> TaskSpec:
+        """Classification of images, with the scale of their pixels."""
+        return super().tasks._replace(pixel_scale=self.pixel_scale)
 
     @property
     def num_channels(self) -> int:  # type: ignore[override]

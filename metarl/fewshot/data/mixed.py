@@ -79,6 +79,8 @@ class MixedData(DataConfig):
             raise ValueError(
                 f"mixed data must predict as many numbers in all, got {_listed([s.num_outputs for s in specs])}"
             )
+        if len({spec.pixel_scale for spec in specs}) > 1:
+            raise ValueError("mixed data must have one pixel_scale, got unit and imagenet; set it for all or none")
         equal = len(ways) == 1 and all(spec.equal_ways for spec in specs)
         return specs[0]._replace(num_outputs=most, train_ways=max(train for _, train in ways), equal_ways=equal)
 
