@@ -48,7 +48,7 @@ from metarl.fewshot.sources import DataConfig
 from metarl.fewshot.training import FewshotEvaluationConfig, FewshotTrainingConfig
 from metarl.nets.devices import check_device
 from metarl.runs import codec
-from metarl.runs.configs import Configuration, check_seed
+from metarl.runs.configs import Configuration, check_kind, check_seed
 from metarl.runs.loggers import LoggerName, check_loggers
 from metarl.runs.seeding import torch_generator
 from metarl.runs.warm_start import check_warm_start
@@ -68,6 +68,13 @@ BACKBONES: Mapping[str, type[StandardBackbone | ResidualBackbone | CompactBackbo
     "compact": CompactBackbone,
 }
 """Networks by name."""
+
+_PARTS: Mapping[str, type] = {
+    "data": DataConfig,
+    "learner": LearnerConfig,
+    "backbone": BackboneConfig,
+    "objective": Objective,
+}
 
 _TAGS: codec.Tags = {
     "kind": {
@@ -137,26 +144,17 @@ class FewshotExperiment(Configuration):
     objective: Objective = field(default_factory=ByTargets)
 
     def __post_init__(self) -> None:
-        self._check_part("data", DataConfig, "such as ClassFolderData()")
-        self._check_part("learner", LearnerConfig, "such as PrototypicalConfig()")
-        self._check_part("backbone", BackboneConfig, "such as OwnBackbone(network)")
-        self._check_part("objective", Objective, "such as CrossEntropy()")
+        for name, kind in _PARTS.items():
+            part = getattr(self, name)
+            check_kind(name, part, kind)
+            if not is_dataclass(part):  # by whose fields it is written
+                raise TypeError(
+                    f"{name} must be a dataclass: write @dataclass(frozen=True) above class {type(part).__name__}"
+                )
         check_seed(self)
         check_device(self.device)
         check_loggers(self.loggers)
         check_warm_start(self.init_from, self.init_without)
-
-    def _check_part(self, name: str, kind: type[Any], example: str) -> None:
-        """Raise a TypeError unless a part is of its kind, and a dataclass, by whose fields it is written."""
-        part = getattr(self, name)
-        if not isinstance(part, kind):
-            word = f"the class {part.__name__}" if isinstance(part, type) else type(part).__name__
-            article = "an" if kind.__name__[0] in "AEIOU" else "a"
-            raise TypeError(f"{name} must be {article} {kind.__name__}, {example}, got {word}")
-        if not is_dataclass(part):
-            raise TypeError(
-                f"{name} must be a dataclass: write @dataclass(frozen=True) above class {type(part).__name__}"
-            )
 
 
 def with_objective(experiment: FewshotExperiment, name: str) -> FewshotExperiment:

@@ -122,13 +122,13 @@ def test_what_conforms_is_trained(changes: tuple[tuple[str, str], ...], path: Pa
         # refused by ours: the reason, and the line that it comes from
         (
             [("Blobs(),", "3,")],
-            "TypeError: data must be a DataConfig, such as ClassFolderData(), got int",
+            "TypeError: data must be an instance of DataConfig, got int",
         ),
-        ([("Blobs(),", "Blobs,")], "data must be a DataConfig, such as ClassFolderData(), got the class Blobs"),
+        ([("Blobs(),", "Blobs,")], "data must be an instance of DataConfig, got the class Blobs"),
         ([("PrototypicalConfig(),", "PrototypicalConfig,")], "got the class PrototypicalConfig"),
         (
             [("OwnBackbone(Net())", "Net()")],
-            "backbone must be a BackboneConfig, such as OwnBackbone(network), got Net",
+            "backbone must be an instance of BackboneConfig, got Net",
         ),
         (
             [("@dataclass(frozen=True)\nclass Blobs", "class Blobs")],
