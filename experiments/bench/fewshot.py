@@ -148,11 +148,11 @@ def conv_gradients(sizes: ConvSizes, dtype: torch.dtype = torch.float32) -> dict
         return Examples(torch.rand(*targets.shape, 1, 28, 28, generator=generator, dtype=dtype), targets)
 
     episodes = Episodes(draw(1), draw(sizes.num_queries))
-    learner = Maml(network, MamlConfig(inner_lr=sizes.inner_lr))
     for layer in network.modules():
         if isinstance(layer, BATCH_NORMS):
             layer.track_running_stats = False
             layer.running_mean = layer.running_var = None
+    learner = Maml(network, MamlConfig(inner_lr=sizes.inner_lr))
     return {
         "metarl": lambda: _learners_gradient(learner, episodes),
         "loop": lambda: _looped_gradient(network, episodes, learner.inner.adapted, sizes.inner_lr),

@@ -281,8 +281,8 @@ class FewshotRun(Run):
 
     def _examples(self, support: Path, queries: Path) -> tuple[ClassData, Queries]:
         """The labelled examples of every class, and those to predict."""
-        if self.data.tasks.kind != "classification":
-            kind = self.data.tasks.kind
+        kind = self.data.tasks.kind
+        if kind != "classification" or isinstance(self.data, MixedData):
             raise ValueError(
                 f"{self.folder} was trained on {data_name(self.experiment)}, tasks of {kind}; "
                 + self._expected("a run on classes, such as omniglot-protonet or table-protonet")
