@@ -33,7 +33,7 @@ def add(folders: Sequence[Path], results: Path, name: str | None = None) -> list
         ValueError: if a run is not finished, is there already, or has other settings than runs of its name.
     """
     planned: dict[Path, Path] = {}
-    settings: dict[str, Mapping[str, Any]] = {}
+    configs: dict[str, Mapping[str, Any]] = {}
     for run in [run for folder in folders for run in run_folders(folder)]:
         config = read_config(run)
         own = name or config["name"]
@@ -48,18 +48,31 @@ def add(folders: Sequence[Path], results: Path, name: str | None = None) -> list
         for path in evaluations:
             read_evaluation(path)
         read_metrics(run / METRICS, "env_steps" if config["kind"] == "rl" else "tasks")
-        shared = shared_settings(config)
-        others = [shared_settings(read_config(path.parent)) for path in (results / own).glob(f"*/{CONFIG}")]
-        for other in [*others, settings.get(own, shared)]:
-            if differs := difference(other, shared):
+        others = [read_config(path.parent) for path in (results / own).glob(f"*/{CONFIG}")]
+        for other in [*others, configs.get(own, config)]:
+            if differs := _difference(other, config):
                 raise ValueError(
                     f"{results / own} has runs with other settings than {run} ({differs}); give another --name"
                 )
-        settings[own] = shared
+        configs[own] = config
         planned[target] = run
     for target, run in planned.items():
         make_folder(target, target.name, lambda folder, run=run: _copy(run, folder))  # type: ignore[misc]
     return list(planned)
+
+
+def _difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """The first setting that differs between runs; the same test tasks may have been asked for in two ways."""
+    settings = shared_settings(first), shared_settings(second)
+    evaluations = [config["experiment"].get("evaluation", {}) for config in (first, second)]
+    seeds = [config["experiment"].get("seed", 0) for config in (first, second)]
+    named = [evaluation.get("task_seed") for evaluation in evaluations]
+    own = [seed if task_seed is None else task_seed for seed, task_seed in zip(seeds, named, strict=True)]
+    if own[0] == own[1]:
+        for of_run in settings:
+            if isinstance(evaluation := of_run.get("evaluation"), Mapping):
+                of_run["evaluation"] = {key: value for key, value in evaluation.items() if key != "task_seed"}
+    return difference(*settings)
 
 
 def _copy(run: Path, folder: Path) -> None:

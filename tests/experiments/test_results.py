@@ -208,6 +208,20 @@ def test_seeds_may_have_been_looked_at_more_or_less_often(results: Path, tmp_pat
     ]
 
 
+def test_a_run_of_seed_0_has_the_test_tasks_of_several_seeds(results: Path, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        shutil.rmtree(results / "point-promp" / f"seed{seed}")
+    config = json.loads((results / "point-promp" / "seed0" / "config.json").read_text())
+    evaluation = config["experiment"]["evaluation"]
+    assert evaluation["task_seed"] is None
+    others = {seed: evaluation | {"task_seed": seed} for seed in (0, 5)}
+    with pytest.raises(ValueError, match=r"evaluation\.task_seed: None, 5"):
+        add([record(tmp_path / "other", 7, 1.0, evaluation=others[5])], results)
+    assert add([record(tmp_path / "same", 7, 1.0, evaluation=others[0])], results) == [
+        results / "point-promp" / "seed7"
+    ]
+
+
 def test_what_cannot_be_added_is_refused_as_a_whole(results: Path, tmp_path: Path) -> None:
     good = record(tmp_path / "good", 7, 1.0)
     again = record(tmp_path / "again", 1, 1.0)
