@@ -18,6 +18,7 @@ from metarl.agent import Actor, AgentConfig, Collector
 from metarl.agents.maml import AdaptationConfig, PolicyConfig
 from metarl.agents.pearl.collection import Collection, return_metrics
 from metarl.agents.pearl.context import ContextConfig
+from metarl.agents.pearl.gradients import GradientStep
 from metarl.agents.pearl.pearl import Pearl, PearlConfig
 from metarl.agents.promp import Promp, PrompConfig
 from metarl.agents.rl2.rl2 import Rl2Config
@@ -350,7 +351,8 @@ def test_pearl_that_collects_while_updating_learns_from_the_iteration_before(
         expected = plain.update(initial or before) | return_metrics(trials, num_prior=1)
         before = [trials]
         usual.update(usual.collect(workers, tasks, rngs[2]))
-        assert {name: metrics[name] for name in Pearl.METRICS} == {name: expected[name] for name in Pearl.METRICS}
+        names = GradientStep.METRICS
+        assert {name: metrics[name] for name in names} == {name: expected[name] for name in names}
         assert metrics["train/return_post"] == expected["train/return_post"]
         assert values(agent.learned_state()) == values(plain.learned_state())
         assert values(agent.learned_state()) != values(usual.learned_state())
@@ -408,7 +410,7 @@ def test_an_update_that_fails_waits_for_what_is_collected_beside_it(
     agent, benchmark = _pearl()
     begins = threading.Event()
     meanwhile = Meanwhile(workers, begins)
-    monkeypatch.setattr(Pearl, "step", lambda self, draw: torch.full((len(Pearl.METRICS),), torch.nan))
+    monkeypatch.setattr(GradientStep, "__call__", lambda self, draw: torch.full((len(self.METRICS),), torch.nan))
     rng = np.random.default_rng(0)
     experience = agent.collect(meanwhile, benchmark.train.sample(2, rng), rng)
     before = values(agent.learned_state())

@@ -29,8 +29,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from operator import itemgetter
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -38,7 +37,6 @@ from torch import Tensor
 
 from metarl.agent import AgentConfig, AgentSetup, Collector
 from metarl.agents.pearl.actor import LatentActor
-from metarl.agents.pearl.adam import DeviceAdam
 from metarl.agents.pearl.collection import (
     Collection,
     begin_trials,
@@ -48,6 +46,7 @@ from metarl.agents.pearl.collection import (
 )
 from metarl.agents.pearl.context import ContextConfig
 from metarl.agents.pearl.draws import UpdateDraw, UpdateSizes
+from metarl.agents.pearl.gradients import GradientStep, StepSettings
 from metarl.agents.pearl.networks import ActingConfig, make_networks
 from metarl.agents.replay_agent import ReplayAgent
 from metarl.learning.cuda_graph import CudaGraph
@@ -215,7 +214,6 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
     """
 
     data_parallel = True
-    METRICS = ("loss/critic", "loss/kl", "loss/value", "loss/actor", "policy/entropy", "policy/temperature")
 
     def __init__(
         self,
@@ -247,12 +245,22 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
             device=device,
         )
         self.rewards = RewardScale(running=config.normalise_rewards).to(device)  # what the critics learn from
-        self.target_entropy = -float(act_size) if config.learn_temperature else None
-        learner, rate = self.learner, config.outer_lr
-        self._critic_leaves = [*self.acting.encoder.parameters(), *learner.critics.parameters()]
-        self._actor_leaves = [*learner.policy.parameters(), *learner.value.parameters(), learner.log_temperature]
-        self.critic_optimizer = DeviceAdam(self._critic_leaves, rate, device)
-        self.actor_optimizer = DeviceAdam(self._actor_leaves, rate, device)
+        self.step = GradientStep(
+            StepSettings(
+                config.gamma,
+                config.reward_scale,
+                config.kl_coef,
+                config.regularisation,
+                config.target_rate,
+                target_entropy=-float(act_size) if config.learn_temperature else None,
+            ),
+            self.learner,
+            self.acting,
+            self.rewards,
+            replay=self.replay,
+            tasks=list(self.tasks),
+            lr=config.outer_lr,
+        )
         self._sizes = UpdateSizes(
             num_tasks=config.update_tasks,
             batch_size=config.batch_size,
@@ -328,23 +336,23 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         return metrics | {"replay/transitions": float(self.replay.num_transitions)}
 
     def _descend(self) -> dict[str, float]:
-        """All gradient steps of an update; means of METRICS by name."""
+        """All gradient steps of an update; means of its metrics by name."""
         rate = linear(self.config.outer_lr, self.config.final_outer_lr, self.updates, self.iterations)
-        for optimizer in (self.critic_optimizer, self.actor_optimizer):
-            optimizer.set_rate(rate)
+        self.step.set_rate(rate)
         step: Callable[[UpdateDraw], Tensor] = self.step
         # A graph would have to hold what the processes say to each other.
         if self.device.type == "cuda" and self.config.capture_graph and parallel.count() == 1:
             self._captured = self._captured or CudaGraph(lambda tensors: self.step(UpdateDraw(*tensors)))
             step = self._captured
         self._sampling.manual_seed(int(torch.randint(2**63 - 1, (), generator=self._seeds)))
-        sums, own = torch.zeros(len(self.METRICS), device=self.device), parallel.share(self.config.update_tasks)
+        own = parallel.share(self.config.update_tasks)
+        sums = torch.zeros(len(self.step.METRICS), device=self.device)
         for _ in range(self.config.num_updates):
             sums += step(self.draw().select(own))
         sums = parallel.mean(sums)
         if not bool(torch.isfinite(sums).all()):
             raise FloatingPointError("PEARL's loss is not finite; lower outer_lr or reward_scale")
-        return dict(zip(self.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
+        return dict(zip(self.step.METRICS, (sums / self.config.num_updates).tolist(), strict=True))
 
     def store(self, collection: Collection) -> None:
         """Put trials into the replay; their first episodes become the tasks' contexts, or part of them."""
@@ -359,72 +367,13 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         """Tasks, transitions and noise of one update."""
         return self._sizes.draw(self.replay, self._sampling)
 
-    def step(self, draw: UpdateDraw) -> Tensor:
-        """Take one gradient step of every network and return the means of METRICS."""
-        config, learner = self.config, self.learner
-        batch, context = self.replay.gather(draw.places), self.replay.gather(draw.context_places)
-        encoder = self.acting.encoder
-        rows = self.acting.context_rows(
-            context.observations, context.actions, context.context_rewards, context.next_observations
-        )
-        posterior = encoder.posterior(encoder.read(rows, encoder.start(len(rows))))
-        latents, kl = posterior.sample(draw.latent_noise), posterior.kl().mean()
-        repeated = latents.repeat_interleave(batch.rewards.shape[1], 0)
-        encode = self.acting.observations
-        flat = batch.map(lambda part: part.flatten(0, 1))
-        flat = flat._replace(
-            observations=encode(flat.observations),
-            rewards=self.rewards(flat.rewards),
-            next_observations=encode(flat.next_observations),
-        )
-        critic_loss = learner.critic_loss(flat, repeated, gamma=config.gamma, reward_scale=config.reward_scale)
-        if self.device.type == "cpu" and not bool(torch.isfinite(critic_loss + kl)):
-            self._raise_not_finite(flat, repeated, draw)
-        self.critic_optimizer.zero_grad()
-        (critic_loss + config.kl_coef * kl).backward()  # type: ignore[no-untyped-call]
-        parallel.average_gradients(self._critic_leaves)
-        self.critic_optimizer.step()
-        losses = learner.actor_losses(
-            flat.observations,
-            repeated,
-            draw.action_noise.flatten(0, 1),
-            regularisation=config.regularisation,
-            target_entropy=self.target_entropy,
-        )
-        self.actor_optimizer.zero_grad()
-        (losses.actor + losses.value + losses.temperature).backward()  # type: ignore[no-untyped-call]
-        parallel.average_gradients(self._actor_leaves)
-        self.actor_optimizer.step()
-        learner.follow(config.target_rate)
-        temperature = learner.log_temperature.exp()
-        return torch.stack((critic_loss, kl, losses.value, losses.actor, -losses.log_prob, temperature)).detach()
-
-    def _raise_not_finite(self, flat: Transitions, latents: Tensor, draw: UpdateDraw) -> NoReturn:
-        """Raise a FloatingPointError that names the first task of the update whose loss is not finite."""
-        num_rows, tasks = draw.places.shape[1], list(self.tasks)
-        for index, place in enumerate(draw.places[:, 0].tolist()):
-            rows = slice(index * num_rows, (index + 1) * num_rows)
-            loss = self.learner.critic_loss(
-                flat.map(itemgetter(rows)),
-                latents[rows],
-                gamma=self.config.gamma,
-                reward_scale=self.config.reward_scale,
-            )
-            if not bool(torch.isfinite(loss)):
-                task = place // self.config.replay_capacity
-                raise FloatingPointError(
-                    f"PEARL's critic loss is {float(loss.detach())} on training task {task}, {tasks[task]}; "
-                    "lower outer_lr or reward_scale"
-                )
-        raise FloatingPointError("PEARL's loss is not finite; lower outer_lr, reward_scale or kl_coef")
-
     def learned_state(self) -> dict[str, Any]:
         """The state without the replay's."""
         return {
             "encoder": self.acting.encoder.state_dict(),
             "learner": self.learner.state_dict(),
-            "critic_optimizer": self.critic_optimizer.state_dict(),
-            "actor_optimizer": self.actor_optimizer.state_dict(),
+            "critic_optimizer": self.step.critic_optimizer.state_dict(),
+            "actor_optimizer": self.step.actor_optimizer.state_dict(),
             "reward_scales": [self.rewards.state_dict(), self.acting.rewards.state_dict()],
             "seeds": self._seeds.get_state(),
             "updates": self.updates,
@@ -434,8 +383,8 @@ class Pearl(ReplayAgent[MultiTaskReplay[Transitions]]):
         """Restore the state from `learned_state`."""
         self.acting.encoder.load_state_dict(state["encoder"])
         self.learner.load_state_dict(state["learner"])
-        self.critic_optimizer.load_state_dict(state["critic_optimizer"])
-        self.actor_optimizer.load_state_dict(state["actor_optimizer"])
+        self.step.critic_optimizer.load_state_dict(state["critic_optimizer"])
+        self.step.actor_optimizer.load_state_dict(state["actor_optimizer"])
         if "reward_scales" in state:  # earlier states have none: their rewards are as they are
             for scale, values in zip((self.rewards, self.acting.rewards), state["reward_scales"], strict=True):
                 scale.load_state_dict(values)

@@ -294,7 +294,7 @@ def test_the_kl_weighs_the_same_in_a_larger_meta_batch() -> None:
         agent = _filled()
         draw = UpdateDraw(*(torch.cat([part] * copies) for part in agent.draw()))
         agent.step(draw)
-        state = agent.critic_optimizer.state_dict()["state"]
+        state = agent.step.critic_optimizer.state_dict()["state"]
         moments.append([entry["exp_avg"] for entry in state.values()])
     for once, twice in zip(*moments, strict=True):
         torch.testing.assert_close(once, twice, rtol=1e-3, atol=1e-7)
@@ -530,7 +530,7 @@ def test_a_state_of_another_device_is_taken_over() -> None:
     for group in state["critic_optimizer"]["param_groups"]:
         group["capturable"] = True
     agent.load_state_dict(state)
-    assert not any(group["capturable"] for group in agent.critic_optimizer.param_groups)
+    assert not any(group["capturable"] for group in agent.step.critic_optimizer.param_groups)
 
 
 def test_episodes_that_end_early_are_made_up_for() -> None:
@@ -632,13 +632,13 @@ def test_the_step_size_reaches_its_end_in_a_straight_line_and_survives_a_resume(
     with Workers(lambda n, threads: made.family.make_env(n, horizon=6)) as workers:
         for _ in range(2):
             agent.update(agent.collect(workers, tasks, np.random.default_rng(0)))
-            rates.append(agent.actor_optimizer.param_groups[0]["lr"])
+            rates.append(agent.step.actor_optimizer.param_groups[0]["lr"])
         agent.save_data(tmp_path)
         resumed.load_state_dict(agent.state_dict())
         resumed.load_data(tmp_path)
         for _ in range(3):
             resumed.update(agent.collect(workers, tasks, np.random.default_rng(0)))
-            rates.append(resumed.critic_optimizer.param_groups[0]["lr"])
+            rates.append(resumed.step.critic_optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([1e-3, 7e-4, 4e-4, 1e-4, 1e-4])
 
 

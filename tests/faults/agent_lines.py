@@ -279,10 +279,14 @@ FAULTS: list[Fault] = [
     *faults(
         "agents/pearl/pearl.py",
         _PEARL,
-        ("(critic_loss + config.kl_coef * kl)", "(critic_loss - config.kl_coef * kl)"),
-        ("posterior.kl().mean()", "posterior.kl().sum()"),
         ("shortest=self.horizon if config.vary_context else None", "shortest=None"),
-        ("learner.follow(config.target_rate)", "learner.follow(1 - config.target_rate)"),
+    ),
+    *faults(
+        "agents/pearl/gradients.py",
+        _PEARL,
+        ("(critic_loss + settings.kl_coef * kl)", "(critic_loss - settings.kl_coef * kl)"),
+        ("posterior.kl().mean()", "posterior.kl().sum()"),
+        ("learner.follow(settings.target_rate)", "learner.follow(1 - settings.target_rate)"),
         ("latents.repeat_interleave(batch.rewards.shape[1], 0)", "latents.repeat(batch.rewards.shape[1], 1)"),
     ),
     *faults(
