@@ -221,8 +221,8 @@ class OuterOptimizer:
         self.config = config
         self.updates = 0
         self._params = [*params, *rule]
-        if not any(p.requires_grad for p in self._params):
-            raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
+        self._known_kinds = self._kinds()
+        self._check_trainable()
         # A checkpoint numbers the leaves by group: without need of two, there is one in the order of `params`.
         apart = {id(p) for p in head} if config.has_groups or head_lr_factor != 1.0 else set[int]()
         groups = {
@@ -250,7 +250,9 @@ class OuterOptimizer:
 
         Raises:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
+            ValueError: if all leaves were frozen meanwhile.
         """
+        self._check_trainable()
         self.zero_grad()
         scores, total, num_tasks = [], 0.0, episodes.num_tasks
         own = parallel.share(num_tasks)
@@ -282,11 +284,27 @@ class OuterOptimizer:
             torch.nn.utils.clip_grad_norm_(self._params, self.config.max_grad_norm)
         if self.config.max_grad is not None:
             torch.nn.utils.clip_grad_value_(self._params, self.config.max_grad)
+        self._follow_conversions()
         self._optimizer.step()
         if self._schedule is not None:
             self._schedule.step()
         self.updates += 1
         return {"loss/grad_norm": float(norm)}
+
+    def _check_trainable(self) -> None:
+        if not any(p.requires_grad for p in self._params):
+            raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
+
+    def _follow_conversions(self) -> None:
+        """Convert or move the optimiser's moments where the owner of the leaves did so with them."""
+        kinds = self._kinds()
+        if kinds != self._known_kinds:
+            # PyTorch's loading takes the moments to the leaves, and leaves the numbers of steps as they are.
+            self._optimizer.load_state_dict(self._optimizer.state_dict())
+            self._known_kinds = kinds
+
+    def _kinds(self) -> list[tuple[torch.dtype, torch.device]]:
+        return [(p.dtype, p.device) for p in self._params]
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's moments, the number of updates, and the state of a schedule of one's own."""

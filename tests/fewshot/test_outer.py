@@ -222,3 +222,33 @@ def test_a_function_that_makes_no_optimiser_is_refused() -> None:
         Maml(_network(), MamlConfig(outer=_own(make_optimizer=lambda groups: None)))
     with pytest.raises(TypeError, match="make_schedule must return PyTorch's LRScheduler, got NoneType"):
         Maml(_network(), MamlConfig(outer=_own(make_schedule=lambda optimizer: None)))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_moments_are_converted_with_the_weights_and_go_on(optimizer: Any) -> None:
+    weights = nn.Linear(2, 1, bias=False)
+    with torch.no_grad():
+        weights.weight.zero_()
+    momentum = 0.5 if optimizer == "sgd" else 0.0
+    outer = OuterOptimizer(
+        list(weights.parameters()), OuterConfig(outer_lr=0.1, optimizer=optimizer, momentum=momentum)
+    )
+    for dtype in (torch.float32, torch.float64):
+        weights.to(dtype)
+        weights.weight.grad = torch.tensor([[3.0, 4.0]], dtype=dtype)
+        outer.step()
+    # Adam's second step under the same gradient is of its step size again; momentum adds half of the first step's.
+    steps = torch.tensor([[2.0, 2.0]]) if optimizer == "adam" else 2.5 * torch.tensor([[3.0, 4.0]])
+    assert torch.allclose(weights.weight, -0.1 * steps.double(), atol=1e-6)
+
+
+def test_a_network_that_is_frozen_later_is_refused_by_updates() -> None:
+    module, targets = nn.Linear(4, 3), torch.tensor([[0, 1, 2, 0, 1, 2]])
+    learner, rng = Prototypical(module, PrototypicalConfig()), np.random.default_rng(0)
+    episodes = Episodes(*(Examples(torch.randn(1, 6, 4), targets) for _ in range(2)))
+    learner.update(episodes, rng)
+    module.requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train: the network has no trainable parameters; unfreeze"):
+        learner.update(episodes, rng)
+    module.requires_grad_(True)
+    learner.update(episodes, rng)
