@@ -37,7 +37,7 @@ def test_tables_of_files_divide_classes_as_those_of_mini_imagenet(birds: Path) -
     rows = {"train": [("1.png", "wren"), ("0.png", "crow"), ("0.png", "wren")], "val": [("gull/0.png", "gull")]}
     for name, pairs in rows.items():
         text = "filename,label\n" + "".join(f"{file},{label}\n" for file, label in pairs)
-        (birds / f"{name}.csv").write_text(text)
+        (birds / f"{name}.csv").write_text(text + "\n")  # a blank line is no row
     splits = read_class_folders(birds / "images", birds, size=4, colour=False)
     assert splits.train.names == ("wren", "crow")
     assert splits.train.examples[:, 0, 0, 0].tolist() == [31, 30, 0]

@@ -30,6 +30,13 @@ def test_rows_of_a_csv_come_class_by_class(tmp_path: Path) -> None:
     assert read_table(file, "species").names == ("wren",)  # the file as it is now
 
 
+def test_blank_lines_and_spaces_around_names_are_no_rows_and_no_classes(tmp_path: Path) -> None:
+    file = _csv(tmp_path / "t.csv", "a, label, b\n1, wren, 2\n\n3, crow ,4\n5,wren,6\n\n")
+    data = read_table(file)
+    assert data.names == ("crow", "wren")
+    assert data.examples.tolist() == [[3, 4], [1, 2], [5, 6]]
+
+
 def test_arrays_keep_their_shape_and_bytes_are_fractions(tmp_path: Path) -> None:
     inputs = np.arange(12, dtype=np.uint8).reshape(3, 2, 2)
     np.savez(tmp_path / "t.npz", inputs=inputs, targets=np.array([7, 5, 7]))

@@ -94,6 +94,8 @@ def _csv_rows(path: Path) -> list[tuple[str, str]]:
     file, label = header.index("filename"), header.index("label")
     pairs = []
     for line, row in enumerate(rows, start=2):
+        if not row:  # a blank line
+            continue
         if len(row) != len(header) or not row[label] or not row[file]:
             raise ValueError(f"{path}, line {line}: {_CSV}, got {shorten(','.join(row))}")
         check_class_name(row[label], path)

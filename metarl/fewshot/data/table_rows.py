@@ -108,10 +108,12 @@ def _read_csv(file: Path, label: str, labelled: bool) -> Rows:
     column = _label_column(file, header, label, labelled)
     inputs, labels = [], []
     for line, row in enumerate(lines, start=2):
+        if not row:  # a blank line
+            continue
         if len(row) != len(header):
             raise ValueError(f"{file}, line {line}: expected {len(header)} columns, got {len(row)}")
         if column is not None:
-            labels.append(row.pop(column))
+            labels.append(row.pop(column).strip())
         try:
             inputs.append(np.array(row, dtype=np.float32))
         except ValueError as error:
