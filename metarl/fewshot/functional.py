@@ -206,7 +206,8 @@ class TaskModule:
         context = self._prepare(1, 0, None, record=False)
         context.track = self.normalisation == "running" and not self.is_evaluating
         laid = tuple(channels_last(x) if self._channels_last else x for x in self._as_floats(inputs))
-        with explained(self.module, inputs[0]), second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
+        repeated = self._repeated({}, on_cuda=inputs[0].is_cuda)
+        with self._original.buffers_followed(), explained(self.module, inputs[0]), second_calls(repeated):
             return as_outputs(self.module(*laid))
 
     def _run(
@@ -220,7 +221,7 @@ class TaskModule:
     ) -> tuple[Tensor, list[Moments]]:
         """Outputs [task, row, *output], and moments if they are to be recorded."""
         self._follow_modes()
-        with explained(self.module, inputs[0]):
+        with self._original.buffers_followed(), explained(self.module, inputs[0]):
             return self._computed(params, self._as_floats(inputs), step, fixed, record)
 
     def _computed(

@@ -3,17 +3,21 @@
 Both share parameters and buffers, so that values of weights and which of them are frozen are the same at any time.
 Modes are followed: a layer that its owner puts in evaluation mode drops no more units in training. What would go
 unnoticed is refused: layers, parameters or running averages that are not those of the start, and another mode of a
-batch norm, which decided how it normalises.
+batch norm, which decided how it normalises. Other buffers are followed both ways: one that the owner replaces, as
+`module.double()` does, is the copy's too, and one that `forward` assigns in the copy is the owner's.
 
 What no comparison of identities shows stays as it was when the learner was made: hooks, and plain attributes such
 as a dropout's share of units or a layer's momentum.
 """
 
+import contextlib
 import itertools
 import operator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from metarl.fewshot.layers import described
 from metarl.fewshot.normalisation import BATCH_NORMS, NormStatistics, TaskNorm
@@ -29,6 +33,7 @@ class _Layer(NamedTuple):
         has_mode: Whether the copy takes the owner's mode.
         fixed_mode: Mode that must not change; None if it may.
         parts: Copies of what `holders` gave at the start.
+        shared: Buffers that both have, by name, as they were when they last agreed.
     """
 
     name: str
@@ -37,6 +42,7 @@ class _Layer(NamedTuple):
     has_mode: bool
     fixed_mode: bool | None
     parts: list[dict[str, Any]]
+    shared: dict[str, Tensor | None]
 
     def holders(self) -> list[dict[str, Any]]:
         """The layer's own dictionaries of layers and parameters, and of a batch norm's averages."""
@@ -60,6 +66,7 @@ class Original:
         self._layers = [_noted(name, layer, copies[name], normalisation) for name, layer in layers.items()]
         self._holders = [holder for layer in self._layers for holder in layer.holders()]
         self._parts = self._present()
+        self._with_buffers = [layer for layer in self._layers if layer.shared]
         self._by_step = [
             (layer.copied, layer.own)
             for layer in self._layers
@@ -76,6 +83,27 @@ class Original:
             raise next(filter(None, map(_replaced, self._layers)), another_order)
         for copied, own in self._by_step:
             copied.freeze_as(own)
+        self._follow_buffers()
+
+    @contextlib.contextmanager
+    def buffers_followed(self) -> Iterator[None]:
+        """Have the owner and the copy the same buffers before a call and after it."""
+        self._follow_buffers()
+        try:
+            yield
+        finally:
+            self._follow_buffers()
+
+    def _follow_buffers(self) -> None:
+        if torch.compiler.is_compiling():  # or exporting, which calls with buffers of its own for a while
+            return
+        for layer in self._with_buffers:
+            own, copied = layer.own._buffers, layer.copied._buffers
+            for name, before in layer.shared.items():
+                changed = (x[name] for x in (own, copied) if name in x and x[name] is not before)
+                after = next(changed, before)
+                if after is not before:
+                    own[name] = copied[name] = layer.shared[name] = after
 
     def _present(self) -> list[Any]:
         """All layers, parameters and averages, in one list, which is compared within microseconds."""
@@ -105,7 +133,9 @@ def _noted(name: str, own: nn.Module, copied: nn.Module, normalisation: NormStat
     is_norm = isinstance(own, nn.modules.batchnorm._BatchNorm) and copied is not own
     is_averaged = is_norm and own.running_mean is not None
     fixed_mode = own.training if is_averaged and normalisation != "frozen" else None
-    layer = _Layer(name, own, copied, not is_norm, fixed_mode, [])
+    theirs = {} if type(own) in BATCH_NORMS or copied is own else copied._buffers
+    shared = {buffer: x for buffer, x in own._buffers.items() if buffer in theirs and theirs[buffer] is x}
+    layer = _Layer(name, own, copied, not is_norm, fixed_mode, [], shared)
     layer.parts.extend(dict(holder) for holder in layer.holders())
     return layer
 

@@ -234,3 +234,46 @@ def test_the_mode_of_a_batch_norm_of_ones_own_is_watched_too() -> None:
             continue
         with pytest.raises(ValueError, match=r"the layer '1' \(_OwnNorm\) was in training mode"):
             _update(learner)
+
+
+class _Centred(nn.Module):
+    """A network that subtracts a mean, which it follows in training by a new tensor each time."""
+
+    mean: torch.Tensor
+
+    def __init__(self, *, follows: bool) -> None:
+        super().__init__()
+        self.follows, self.layer = follows, nn.Linear(4, 3)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        """The outputs [row, 3]."""
+        if self.follows and self.training:
+            self.mean = 0.9 * self.mean + 0.1 * inputs.detach().mean(0)
+        return self.layer(torch.tanh(inputs - self.mean))  # type: ignore[no-any-return]
+
+
+@every_learner
+def test_a_buffer_that_the_owner_replaces_is_the_copys_too(make: Callable[[nn.Module], ModuleLearner]) -> None:
+    module = _Centred(follows=False)
+    learner = make(module)
+    before = _predict(learner)
+    module.double().float()  # there and back, as through a GPU, which makes other buffers
+    module.load_state_dict(module.state_dict() | {"mean": torch.tensor([3.0, -3.0, 3.0, -3.0])})
+    after = _predict(learner)
+    assert not torch.allclose(after, before, atol=1e-3)
+    assert learner.network.module.mean is module.mean
+    for other in (copy.deepcopy(learner), pickle.loads(pickle.dumps(learner))):
+        assert torch.equal(_predict(other), after)
+
+
+@every_learner
+def test_a_buffer_that_the_copy_assigns_is_the_owners_too(make: Callable[[nn.Module], ModuleLearner]) -> None:
+    module = _Centred(follows=True)
+    learner = make(module)
+    _update(learner)
+    assert module.mean.abs().max() > 0
+    assert module.mean is learner.network.module.mean
+    mean = module.mean.clone()
+    _predict(learner)
+    assert torch.equal(module.mean, mean)
