@@ -106,9 +106,8 @@ def summary(run: FewshotRun, predictions: Sequence[Prediction]) -> dict[str, Any
 def _show(result: dict[str, Any]) -> None:
     predictions, classes = result["predictions"], result["classes"]
     examples = "row" if predictions[0]["file"] == "row 0" else "image"
-    title = (
-        f"{result['experiment']}: {len(predictions)} {examples}s, {len(classes)} classes; {result['batch_norm']}"
-    )
+    count = f"{len(predictions)} {examples}{'s' if len(predictions) > 1 else ''}"
+    title = f"{result['experiment']}: {count}, {len(classes)} classes; {result['batch_norm']}"
     if result["transductive"]:
         title += "; predicted together"
     if "num_right" in result:

@@ -127,7 +127,10 @@ def read_run(folder: Path, evaluation: str = EVALUATION) -> RunRecord:
     """
     config = read_config(folder)
     if config["kind"] != "rl":
-        raise ValueError(f"{folder} is a few-shot run; compare takes runs of agents")
+        raise ValueError(
+            f"{folder} is a few-shot run; expected runs of agents; show learners side by side with `metarl report "
+            "DIR DIR`, or evaluate them on the same tasks, `metarl evaluate DIR --tasks tasks.json`"
+        )
     path = folder / evaluation
     if not path.is_file():
         raise ValueError(f"{folder} has no {evaluation}; finish it with `metarl resume {folder}`")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metarl.fewshot.episodes import Examples
+from metarl.fewshot.evaluation import check_views
 from metarl.fewshot.inner_loop import GradientLearner, InnerLoop
 from metarl.fewshot.layers import results_left
 from metarl.fewshot.learner import Learner
@@ -78,15 +79,18 @@ class Embedding(Adapted):
 
     Args:
         learner: Learner that compares features.
+        views: Number of views of an image, itself and distorted copies, whose mean features stand for it.
     """
 
-    def __init__(self, learner: MetricLearner) -> None:
+    def __init__(self, learner: MetricLearner, views: int = 1) -> None:
         super().__init__()
-        self._learner, self.network = learner, learner.network.module
+        self._learner, self.network, self._views = learner, learner.network.module, views
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """The features [row, *feature] of inputs [row, *input]."""
+        """The features [row, *feature] of inputs [row, *input]; without gradients of several views."""
+        if self._views > 1:
+            return self._learner.features(inputs, views=self._views)
         with self._learner.network.evaluating(self._learner.head):
             return self._learner.network.pooled(inputs)
 
@@ -97,12 +101,13 @@ class Compared(Adapted):
     Args:
         learner: Learner that compares features, whose rows are embedded by themselves; it is part of this.
         support: Examples of one task.
+        views: Number of views of an image.
     """
 
-    def __init__(self, learner: MetricLearner, support: Examples) -> None:
+    def __init__(self, learner: MetricLearner, support: Examples, views: int = 1) -> None:
         super().__init__()
         self._learner, self.head = learner, learner.head
-        self.embedding = Embedding(learner)
+        self.embedding = Embedding(learner, views)
         with torch.no_grad():
             features = self.embedding(support.inputs[0]).unsqueeze(0)
             solution = learner.solve(features, target_values(support.targets))
@@ -116,13 +121,15 @@ class Compared(Adapted):
             return self._learner.judge(tuple(self.solution), features.unsqueeze(0)).squeeze(0)
 
 
-def adapted_network(learner: Learner, support: Examples, num_steps: int) -> Adapted:
+def adapted_network(learner: Learner, support: Examples, num_steps: int, *, views: int = 1) -> Adapted:
     """A learner after some adaptation steps on one task, as a module that shares nothing with it.
 
     Args:
         learner: Trained learner; it is left as it is.
         support: Examples of one task.
         num_steps: Number of steps.
+        views: Number of views of an image whose mean features a learner that compares them takes, see
+            `MetricLearner.embed_classes`.
 
     Raises:
         TypeError: If the learner has no such module.
@@ -131,6 +138,7 @@ def adapted_network(learner: Learner, support: Examples, num_steps: int) -> Adap
     name = type(learner).__name__
     if len(support.inputs) != 1:
         raise ValueError(f"expected the examples of one task, [1, row, ...], got {len(support.inputs)} tasks")
+    check_views(learner, tuple(support.inputs.shape[2:]), views)
     with torch.inference_mode(mode=False), torch.enable_grad():
         if isinstance(learner, GradientLearner | Reptile):
             return AdaptedNetwork(learner.inner, support, num_steps)
@@ -147,7 +155,7 @@ def adapted_network(learner: Learner, support: Examples, num_steps: int) -> Adap
             )
         if learner.needs_all_classes:
             check_classes(support.targets)
-        return Compared(_copied(learner), support.kept())
+        return Compared(_copied(learner), support.kept(), views)
 
 
 def _fine_tuned(learner: FineTuning, support: Examples, num_steps: int) -> Adapted:

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from metarl.fewshot.data.classes import ClassEpisodes, ClassSource
-from metarl.fewshot.episodes import Examples, by_task
+from metarl.fewshot.episodes import Episodes, Examples, by_task
 from metarl.fewshot.evaluation import check_least, drawn_tasks, embedded, prepared
 from metarl.fewshot.learner import Learner, check_numbers
 from metarl.fewshot.metric import MetricLearner, class_means
 from metarl.fewshot.objectives import check_outputs, task_scores
 
 Projection = Literal["pca", "tsne"]
+
+_NONE = -1  # where a query was taken for no class of its task
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,7 @@ def diagnose(
     check_least(0, num_steps=num_steps)
     adapt, features = prepared(learner, source, views)
     assert isinstance(features, ClassSource)
-    size = len(source.data.names)
-    confusion, of_none = torch.zeros(size * size, dtype=torch.int64), torch.zeros(size, dtype=torch.int64)
-    probabilities, right, shots, accuracies = [], [], [], []
+    parts = []
     # Classes have the outputs that evaluations give them, on which learners that adapt a last layer depend.
     by_class = drawn_tasks(features.with_labels("class"), copy.deepcopy(rng), num_tasks, tasks_at_once)
     by_place = drawn_tasks(features.with_labels("task"), rng, num_tasks, tasks_at_once)
@@ -138,28 +138,56 @@ def diagnose(
         outputs = adapt(support, num_steps)[-1](query.inputs)
         check_outputs(outputs, query.targets)
         _check_outputs(learner, outputs, done - len(outputs))
-        outputs, places, true = outputs.cpu(), support.targets.cpu(), named.query.targets.cpu()
-        num_ways = int(places.max()) + 1
-        classes = true.new_zeros(len(places), num_ways).scatter(1, places, named.support.targets.cpu())
-        best, chosen = outputs.double().softmax(-1).amax(-1), outputs.argmax(-1)
-        is_own = chosen < num_ways  # a network may have more outputs than the task has classes
-        predicted = classes.gather(1, chosen.clamp_max(num_ways - 1))
-        confusion += torch.bincount((true * size + predicted)[is_own], minlength=size * size)
-        of_none += torch.bincount(true[~is_own], minlength=size)
-        probabilities.append(best.flatten())
-        right.append(((predicted == true) & is_own).flatten())
-        accuracies.append(right[-1].view(true.shape).double().mean(1))
-        counts = torch.stack([torch.bincount(targets, minlength=num_ways) for targets in places])
-        shots.append(counts.gather(1, query.targets.cpu()).flatten())
+        parts.append(_judged(outputs.cpu(), support.targets.cpu(), query.targets.cpu(), named))
+    true, predicted, probabilities, shots, accuracies = map(torch.cat, zip(*parts, strict=True))
+    size, is_none = len(source.data.names), predicted == _NONE
+    pairs = (true * size + predicted)[~is_none]
     return Diagnosis(
         source.data.names,
-        confusion.view(size, size),
-        of_none,
-        torch.cat(probabilities),
-        torch.cat(right),
-        torch.cat(shots),
-        torch.cat(accuracies),
+        torch.bincount(pairs, minlength=size * size).view(size, size),
+        torch.bincount(true[is_none], minlength=size),
+        probabilities,
+        predicted == true,
+        shots,
+        accuracies,
     )
+
+
+class _Judged(NamedTuple):
+    """The queries of some tasks, all in a row, and the accuracy of each task.
+
+    Attributes:
+        true: Classes, int64 [query].
+        predicted: Classes that queries were taken for, _NONE for none of the task's, int64 [query].
+        probabilities: Probabilities of what was predicted, [query].
+        shots: Number of support examples of each query's class, int64 [query].
+        accuracies: Fraction of right queries, [task].
+    """
+
+    true: Tensor
+    predicted: Tensor
+    probabilities: Tensor
+    shots: Tensor
+    accuracies: Tensor
+
+
+def _judged(outputs: Tensor, support: Tensor, query: Tensor, named: Episodes) -> _Judged:
+    """What the outputs [task, row, out] say of queries.
+
+    Args:
+        outputs: Outputs for the queries.
+        support: Places of the support examples' classes among those of the task, [task, row].
+        query: Places of the queries' classes, [task, row].
+        named: The same tasks with indices of all classes for targets.
+    """
+    num_ways, true = int(support.max()) + 1, named.query.targets.cpu()
+    classes = true.new_zeros(len(true), num_ways).scatter(1, support, named.support.targets.cpu())
+    best, chosen = outputs.double().softmax(-1).amax(-1), outputs.argmax(-1)
+    is_own = chosen < num_ways  # a network may have more outputs than the task has classes
+    predicted = classes.gather(1, chosen.clamp_max(num_ways - 1)).masked_fill(~is_own, _NONE)
+    counts = torch.stack([torch.bincount(places, minlength=num_ways) for places in support])
+    right = (predicted == true).double().mean(1)
+    return _Judged(true.flatten(), predicted.flatten(), best.flatten(), counts.gather(1, query).flatten(), right)
 
 
 def _check_outputs(learner: Learner, outputs: Tensor, place: int) -> None:

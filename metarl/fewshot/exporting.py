@@ -29,7 +29,7 @@ from metarl.deploy.models import (
 from metarl.fewshot.adapted import AdaptedNetwork, Embedding, adapted_network, target_values
 from metarl.fewshot.episodes import Examples
 from metarl.fewshot.inner_loop import GradientLearner
-from metarl.fewshot.learner import Learner
+from metarl.fewshot.learner import Learner, ModuleLearner
 from metarl.fewshot.learners.fine_tuning import FineTuning
 from metarl.fewshot.learners.reptile import Reptile
 from metarl.fewshot.metric import MetricLearner, check_classes, is_transductive
@@ -61,26 +61,18 @@ class _Comparison(nn.Module):
 def check_learner(learner: Learner, *, has_support: bool) -> None:
     """Raise a ValueError in one line if a learner cannot be exported with, or without, a support set."""
     name = type(learner).__name__
-    if isinstance(learner, GradientLearner | Reptile):
-        if not has_support:
-            raise ValueError(
-                f"{name} adapts by gradient steps, which no model takes; give the task with --support"
-            )
-        return
-    if isinstance(learner, FineTuning):
-        if learner.judges_queries_together:
-            raise ValueError(f"{name} cannot be exported: it is fine-tuned on the queries, too")
-        if not has_support:
-            raise ValueError(
-                f"{name} is fine-tuned on every task, which no model does; give the task with --support"
-            )
-        return
-    if not isinstance(learner, MetricLearner):
+    takes_steps = isinstance(learner, GradientLearner | Reptile | FineTuning)
+    if not takes_steps and not isinstance(learner, MetricLearner):
         raise ValueError(
             f"{name} cannot be exported; expected a learner that compares features or takes gradient steps"
         )
+    assert isinstance(learner, ModuleLearner)
     if learner.judges_queries_together:
         raise ValueError(f"{name} cannot be exported: it solves a problem of all queries together")
+    if takes_steps and not has_support:
+        raise ValueError(f"{name} adapts by gradient steps, which no model takes; give the task with --support")
+    if not isinstance(learner, MetricLearner):
+        return
     if not learner.embeds_rows_alone:
         raise ValueError(
             f"{name} cannot be exported: its batch norm is {learner.normalisation}, so that features depend on "

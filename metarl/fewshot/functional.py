@@ -202,13 +202,11 @@ class TaskModule:
         Under "running" this trains the running averages, or uses them when not training.
         """
         self._original.check()
-        self._follow_modes()
-        context = self._prepare(1, 0, None, record=False)
-        context.track = self.normalisation == "running" and not self.is_evaluating
-        laid = tuple(channels_last(x) if self._channels_last else x for x in self._as_floats(inputs))
-        repeated = self._repeated({}, on_cuda=inputs[0].is_cuda)
-        with self._original.buffers_followed(), explained(self.module, inputs[0]), second_calls(repeated):
-            return as_outputs(self.module(*laid))
+        with self._as_owned(inputs[0]), second_calls(self._repeated({}, on_cuda=inputs[0].is_cuda)):
+            context = self._prepare(1, 0, None, record=False)
+            context.track = self.normalisation == "running" and not self.is_evaluating
+            laid = channels_last if self._channels_last else _as_it_is
+            return as_outputs(self.module(*map(laid, self._as_floats(inputs))))
 
     def _run(
         self,
@@ -220,35 +218,31 @@ class TaskModule:
         record: bool,
     ) -> tuple[Tensor, list[Moments]]:
         """Outputs [task, row, *output], and moments if they are to be recorded."""
-        self._follow_modes()
-        with self._original.buffers_followed(), explained(self.module, inputs[0]):
-            return self._computed(params, self._as_floats(inputs), step, fixed, record)
+        with self._as_owned(inputs[0]):
+            inputs = self._as_floats(inputs)
+            if isinstance(self.module, Mlp) and self.batched:
+                return self.module.call(params, inputs[0]), []
+            rows = None if fixed is None else list(fixed)
+            if not self.maps_rows_alone or any(p.dim() > self._dims[name] for name, p in params.items()):
+                with self._kernels(on_cuda=inputs[0].is_cuda):
+                    return self._task_by_task(params, inputs, step, rows, record)
+            if self._has_many_places(inputs[0]):
+                return self._in_turn(params, inputs, step, rows, record)
+            num_tasks = len(inputs[0])
+            context = self._prepare(num_tasks, step, rows, record=record)
+            flat = as_outputs(functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs)))
+            return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
 
-    def _computed(
-        self,
-        params: Mapping[str, Tensor],
-        inputs: Sequence[Tensor],
-        step: int,
-        fixed: Sequence[Moments] | None,
-        record: bool,
-    ) -> tuple[Tensor, list[Moments]]:
-        if isinstance(self.module, Mlp) and self.batched:
-            return self.module.call(params, inputs[0]), []
-        rows = None if fixed is None else list(fixed)
-        if not self.maps_rows_alone or any(p.dim() > self._dims[name] for name, p in params.items()):
-            with self._kernels(on_cuda=inputs[0].is_cuda):
-                return self._task_by_task(params, inputs, step, rows, record)
-        if self._has_many_places(inputs[0]):
-            return self._in_turn(params, inputs, step, rows, record)
-        num_tasks = len(inputs[0])
-        context = self._prepare(num_tasks, step, rows, record=record)
-        flat = as_outputs(functional_call(self.module, dict(params), tuple(x.flatten(0, 1) for x in inputs)))
-        return flat.view(num_tasks, -1, *flat.shape[1:]), context.recorded
+    @contextlib.contextmanager
+    def _as_owned(self, inputs: Tensor) -> Iterator[None]:
+        """Call the copy in the modes of the owner's layers and with the same buffers.
 
-    def _follow_modes(self) -> None:
-        """Put layers in the modes that the owner's have, in training; `vmap` may be able to do other things."""
+        In evaluation the modes are those of evaluation.
+        """
         if not self.is_evaluating and self._original.follow_modes():
-            self._in_turn_only.clear()
+            self._in_turn_only.clear()  # `vmap` may be able to do other things
+        with self._original.buffers_followed(), explained(self.module, inputs):
+            yield
 
     def _as_floats(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Inputs of float64 as float32, unless the module has weights of float64 or none at all."""

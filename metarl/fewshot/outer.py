@@ -1,7 +1,7 @@
 """The outer step that most learners share: along the gradient of the mean loss, a few tasks at a time."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -222,7 +222,7 @@ class OuterOptimizer:
         self.updates = 0
         self._params = [*params, *rule]
         self._known_kinds = self._kinds()
-        self._check_trainable()
+        check_trainable(self._params)
         # A checkpoint numbers the leaves by group: without need of two, there is one in the order of `params`.
         apart = {id(p) for p in head} if config.has_groups or head_lr_factor != 1.0 else set[int]()
         groups = {
@@ -252,7 +252,7 @@ class OuterOptimizer:
             FloatingPointError: if a loss is not finite, naming the task; nothing is moved then.
             ValueError: if all leaves were frozen meanwhile.
         """
-        self._check_trainable()
+        check_trainable(self._params)
         self.zero_grad()
         scores, total, num_tasks = [], 0.0, episodes.num_tasks
         own = parallel.share(num_tasks)
@@ -290,10 +290,6 @@ class OuterOptimizer:
             self._schedule.step()
         self.updates += 1
         return {"loss/grad_norm": float(norm)}
-
-    def _check_trainable(self) -> None:
-        if not any(p.requires_grad for p in self._params):
-            raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
 
     def _follow_conversions(self) -> None:
         """Convert or move the optimiser's moments where the owner of the leaves did so with them."""
@@ -359,6 +355,12 @@ def in_pieces(episodes: Episodes, tasks_at_once: int | None) -> list[tuple[int, 
     if size >= len(inputs):
         return [(0, episodes)]
     return [(place * size, part) for place, part in enumerate(episodes.split(size))]
+
+
+def check_trainable(params: Iterable[Tensor]) -> None:
+    """Raise a ValueError if all of some parameters are frozen."""
+    if not any(p.requires_grad for p in params):
+        raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
 
 
 def check_finite(losses: Tensor, place: int) -> None:

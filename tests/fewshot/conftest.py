@@ -20,6 +20,13 @@ ALPHABETS = {
 }
 
 
+def write_file(folder: Path, stem: str, text: str) -> str:
+    """Write a user's file; its name, which no other test has loaded."""
+    name = f"{stem}_{folder.name.replace('-', '_')}.py"
+    (folder / name).write_text(text)
+    return name
+
+
 def draw_character(seed: int, example: int) -> bytes:
     """A PNG as Omniglot's: 105 x 105, one bit per pixel, ink 0; the same strokes, slightly moved each time."""
     rng, jitter = np.random.default_rng(seed), np.random.default_rng([seed, example])

@@ -14,6 +14,7 @@ from metarl.fewshot.learners.fine_tuning import FineTuning, FineTuningConfig
 from metarl.fewshot.learners.label_propagation import LabelPropagation, LabelPropagationConfig
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.prediction import class_outputs
 from tests.fewshot.kinds import KINDS, LEARNERS, NUM_TASKS, episodes_of
 from tests.fewshot.test_exporting import ADAPTING, COMPARING, _conv, _dense, _inputs
 
@@ -112,3 +113,23 @@ def test_several_tasks_and_missing_classes_are_refused_in_one_line() -> None:
         adapted_network(learner, Examples(torch.rand(2, 3, 4), torch.tensor([[0, 1, 2]] * 2)), 1)
     with pytest.raises(ValueError, match="targets must be classes 0 to N - 1"):
         adapted_network(learner, Examples.of_one_task(torch.rand(2, 4), torch.tensor([0, 2])), 1)
+
+
+def test_views_are_averaged_as_predictions_average_them() -> None:
+    learner = Prototypical(_conv(), PrototypicalConfig())
+    support, queries = _support(learner, ""), _inputs(learner, 5, 1)
+    expected = class_outputs(learner, support, queries, views=3, num_steps=0)
+    outputs = adapted_network(learner, support, 0, views=3)(queries)
+    torch.testing.assert_close(outputs, expected)
+    assert not torch.allclose(outputs, adapted_network(learner, support, 0)(queries))
+    with pytest.raises(ValueError, match="views must be 1 for Maml, got 3"):
+        adapted_network(Maml(_conv(3), MamlConfig()), support, 1, views=3)
+
+
+def test_a_module_of_one_task_can_be_trained_further() -> None:
+    learner = Maml(_dense(4, 3), MamlConfig())
+    support, queries = _support(learner, ""), _inputs(learner, 5, 1)
+    module = adapted_network(learner, support, 2).requires_grad_()
+    module(queries).sum().backward()
+    assert all(p.grad is not None for p in module.parameters())
+    assert all(p.grad is None for p in learner.network.module.parameters())

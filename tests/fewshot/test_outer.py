@@ -1,6 +1,7 @@
 """The outer optimiser by name or one's own, clipping, schedules, rates of parts, and what `learn_task` takes."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from torch import nn
 
 from metarl.fewshot import learn_task
 from metarl.fewshot.episodes import Episodes, Examples
+from metarl.fewshot.learner import Learner
 from metarl.fewshot.learners.maml import Maml, MamlConfig
 from metarl.fewshot.learners.prototypical import Prototypical, PrototypicalConfig
+from metarl.fewshot.learners.reptile import Reptile, ReptileConfig
 from metarl.fewshot.learners.ridge import Ridge, RidgeConfig
 from metarl.fewshot.outer import OuterConfig, OuterOptimizer, OwnOuter
 
@@ -242,9 +245,17 @@ def test_moments_are_converted_with_the_weights_and_go_on(optimizer: Any) -> Non
     assert torch.allclose(weights.weight, -0.1 * steps.double(), atol=1e-6)
 
 
-def test_a_network_that_is_frozen_later_is_refused_by_updates() -> None:
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda module: Prototypical(module, PrototypicalConfig()),
+        lambda module: Reptile(module, ReptileConfig(inner_steps=1)),
+    ],
+    ids=["prototypical", "reptile"],
+)
+def test_a_network_that_is_frozen_later_is_refused_by_updates(make: Callable[[nn.Module], Learner]) -> None:
     module, targets = nn.Linear(4, 3), torch.tensor([[0, 1, 2, 0, 1, 2]])
-    learner, rng = Prototypical(module, PrototypicalConfig()), np.random.default_rng(0)
+    learner, rng = make(module), np.random.default_rng(0)
     episodes = Episodes(*(Examples(torch.randn(1, 6, 4), targets) for _ in range(2)))
     learner.update(episodes, rng)
     module.requires_grad_(False)

@@ -17,6 +17,7 @@ from metarl.experiments.prepared import experiment, planned
 from metarl.fewshot.backbones import NetworkSpec, OwnBackbone, StandardBackbone
 from metarl.fewshot.learners.maml import MamlConfig
 from metarl.fewshot.residual import CompactBackbone
+from tests.fewshot.conftest import write_file
 
 TINY = [
     "--training.iterations", "1",
@@ -86,11 +87,9 @@ NUMBER = 3
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's file, by a name that no other test has loaded."""
+    """A user's file in the present folder."""
     monkeypatch.chdir(tmp_path)
-    name = f"parts_{tmp_path.name.replace('-', '_')}.py"
-    (tmp_path / name).write_text(FILE)
-    return name
+    return write_file(tmp_path, "parts", FILE)
 
 
 def _error(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -121,6 +121,8 @@ def test_the_command_shows_and_writes_rows(at: Path, tmp_path: Path, capsys: pyt
     assert sum(float(rows[0][f"probability of bird{c}"]) for c in range(12, 16)) == pytest.approx(1, abs=1e-4)
     assert main(["predict", "run", "--support", "known.csv", "--query", "unlabelled.csv"]) == 0
     assert "right" not in capsys.readouterr().out
+    assert main(["compare", "run", "run"]) == 2
+    assert "expected runs of agents; show learners side by side with `metarl report" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 
 import metarl
 from metarl.experiments.cli import main
+from tests.fewshot.conftest import write_file
 
 FILE = """
 from dataclasses import dataclass
@@ -80,11 +81,9 @@ TINY = [
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A user's file, by a name that no other test has loaded."""
+    """A user's file in the present folder."""
     monkeypatch.chdir(tmp_path)
-    name = f"texts_{tmp_path.name.replace('-', '_')}.py"
-    (tmp_path / name).write_text(FILE)
-    return name
+    return write_file(tmp_path, "texts", FILE)
 
 
 def _train(file: str, learner: str, network: str | None, iterations: int = 1, *more: str) -> int:

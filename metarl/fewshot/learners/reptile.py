@@ -29,7 +29,7 @@ from metarl.fewshot.inner_loop import InnerLoop
 from metarl.fewshot.learner import LearnerConfig, LearnerSetup, ModuleLearner, Predictor
 from metarl.fewshot.normalisation import NormStatistics
 from metarl.fewshot.objectives import Objective, TaskObjective, as_objective, task_losses
-from metarl.fewshot.outer import check_finite, in_pieces
+from metarl.fewshot.outer import check_finite, check_trainable, in_pieces
 from metarl.fewshot.weights import check_tensors
 from metarl.learning.bilevel import Params, UpdateRule, sgd
 from metarl.runs.configs import MOST_REPEATS, MOST_TASKS, MOST_UPDATES, check_counts, check_positive
@@ -118,8 +118,7 @@ class Reptile(ModuleLearner):
         super().__init__(TaskModule(module, normalisation=config.normalisation, num_steps=config.test_steps), {})
         if config.normalisation == "running":
             check_averages(self.network.module, self.network.weights)
-        if not self.network.params:
-            raise ValueError("there is nothing to train: the network has no trainable parameters; unfreeze some")
+        check_trainable(self.network.weights.values())
         self.config = config
         self.num_steps = config.test_steps
         self.objective = as_objective(objective)
@@ -137,6 +136,7 @@ class Reptile(ModuleLearner):
     def update(self, episodes: Episodes, rng: np.random.Generator) -> dict[str, float]:
         """Take one outer step; returns metrics by name."""
         config, params = self.config, self.network.params
+        check_trainable(params.values())
         self.inner.track(episodes.support)
         generator = torch_generator(draw_seed(rng))
         deltas = {name: torch.zeros_like(p) for name, p in params.items()}
