@@ -158,12 +158,13 @@ class Learner(nn.Module):
             sequences: Steps of trials on the device, [time, trial, ...].
             noise: Standard normal noise of continuous actions, [time, trial, act].
             compared: Members of which the least value counts, int64 [compared].
-            endless: Whether trials count as going on after their last step.
+            endless: Whether trials count as going on after a last step at which a time limit cut them.
             target_entropy: Entropy that the temperature is adjusted to; None leaves the temperature as it is.
             imitates: Whether the loss of imitation is needed.
         """
         trials, policy, alpha = sequences.trials, self.policy, self.log_temperature.detach().exp()
-        learned, follows = learned_steps(trials.mask, sequences.ends, endless=endless)
+        ends = sequences.ends & trials.terminated if endless else sequences.ends
+        learned, follows = learned_steps(trials.mask, ends)
         learned = learned & sequences.learned
         inputs = policy.trial_inputs(trials)
         context, read = policy.read_trials(inputs, trials)

@@ -34,16 +34,17 @@ def trial_targets(rewards: Tensor, values: Tensor, follows: Tensor, gammas: Tens
     return rewards.unsqueeze(-1) + gammas * following
 
 
-def learned_steps(mask: Tensor, ends: Tensor, *, endless: bool) -> tuple[Tensor, Tensor]:
+def learned_steps(mask: Tensor, ends: Tensor) -> tuple[Tensor, Tensor]:
     """The steps that have a target, and those of them that another step follows; both bool [time, trial].
+
+    A step has none that nothing is known of after it: a sequence's last one, unless the trial ends there.
 
     Args:
         mask: True for real steps, [time, trial].
-        ends: True at the last step of a trial, [time, trial].
-        endless: Whether trials count as going on after their last step, which then has no target.
+        ends: True at last steps of trials that nothing comes after, [time, trial].
     """
     follows = torch.cat((mask[1:], torch.zeros_like(mask[:1]))) & mask
-    return (follows if endless else follows | (ends & mask)), follows
+    return follows | (ends & mask), follows
 
 
 def mean_over_steps(values: Tensor, mask: Tensor) -> Tensor:

@@ -15,8 +15,8 @@ soft actor-critic (Haarnoja et al. 2018, arXiv:1812.05905; of choices Christodou
             temperature  alpha rises while the entropy is below target_entropy
 
 The minimum is over num_compared critics that are drawn for every step (REDQ, Chen et al. 2021, arXiv:2101.05982).
-Episode ends do not cut a trial: what an episode teaches counts in the next one. At a trial's end nothing follows,
-or, with endless_trials, the last step has no target.
+Episode ends do not cut a trial: what an episode teaches counts in the next one. At a trial's end nothing follows;
+with endless_trials a last step at which a time limit cut the trial has no target.
 
 How we differ. From Ni et al.: the reward is read less its running mean in units of its spread, and learned in
 units of its running scale; the last action need not be read (`read_actions`); sequences are whole trials, or
@@ -75,7 +75,8 @@ class MemorySacConfig(AgentConfig):
         num_episodes: Number of episodes in a trial.
         gamma: Discount per environment step, through the whole trial, in [0, 1].
         other_gammas: Further discounts under which critics learn the policy's value beside the one it maximises.
-        endless_trials: Whether trials count as going on after their last step; otherwise nothing follows it.
+        endless_trials: Whether a trial that its time limit cuts counts as going on; otherwise nothing follows its
+            last step, as where the last episode ends by itself.
         num_relabelled: Number of copies of each trial that are stored with the rewards of another task, for
             families whose tasks differ in rewards alone and which know them.
         relabelled_with: Task that a copy has the rewards of: one that the trial reached (hindsight), or one drawn

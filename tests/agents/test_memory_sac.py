@@ -71,6 +71,8 @@ def _learner(actions: str, *, shared: bool, normalises: bool) -> tuple[Learner, 
             parameter.add_(0.3 * torch.randn(parameter.shape, generator=generator))
         learner.log_temperature.fill_(math.log(ALPHA))
     trials, ends, learned = sequences
+    cut = ends & (torch.arange(12) % 2 == 0)  # a time limit ends every other trial
+    trials = trials._replace(terminated=trials.terminated & ~cut, truncated=trials.truncated | cut)
     numbers = {name: getattr(trials, name).double() for name in ("observations", "rewards")}
     if actions == "numbers":
         numbers["actions"] = trials.actions.double()
@@ -78,6 +80,8 @@ def _learner(actions: str, *, shared: bool, normalises: bool) -> tuple[Learner, 
     assert trials.mask.sum(0).min() < length
     assert (trials.mask[-1] & ~ends[-1]).any()
     assert (trials.mask & ~learned).any()
+    assert (ends & learned & trials.terminated).any()
+    assert (ends & learned & cut).any()
     return learner, Sequences(trials._replace(**numbers), ends, learned)
 
 
@@ -173,7 +177,7 @@ class _ByHand:
                 if t + 1 < len(critic):
                     following = self.soft_value(learner.target_critics, slow[t + 1], acts[t + 1], self.alpha)
                     target = target + learner.gammas * following
-                elif endless or not self.ends[t, trial]:
+                elif not self.ends[t, trial] or (endless and not trials.terminated[t, trial]):
                     continue
                 steps.append((t, trial, features, acts[t], target))
         targets = torch.stack([step[-1] for step in steps])
@@ -278,11 +282,9 @@ def test_a_shared_memory_is_trained_by_both() -> None:
 def test_targets_and_learned_steps_by_hand() -> None:
     mask = torch.tensor([[1, 1, 1], [1, 1, 1], [1, 0, 1]]).bool()
     ends = torch.tensor([[0, 0, 0], [0, 1, 0], [1, 0, 0]]).bool()  # the third sequence is a part of its trial
-    learned, follows = learned_steps(mask, ends, endless=False)
+    learned, follows = learned_steps(mask, ends)
     assert follows.int().tolist() == [[1, 1, 1], [1, 0, 1], [0, 0, 0]]
     assert learned.int().tolist() == [[1, 1, 1], [1, 1, 1], [1, 0, 0]]
-    endless, _ = learned_steps(mask, ends, endless=True)
-    assert torch.equal(endless, follows)
     rewards = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]])
     values = torch.stack((10 * rewards, torch.full((3, 3), math.nan)), -1)
     values[..., 1] = rewards
