@@ -83,10 +83,10 @@ def parse(kind: type[Arguments], words: list[str], program: str, default: Argume
         if stop.code in (0, None):
             raise
         plain = re.sub(r"\x1b\[[0-9;]*m", "", errors.getvalue())
-        inside = [line.strip("│ ") for line in plain.splitlines() if line[:1] not in "╭╰"]
-        text = " ".join(line for line in inside if line.strip("─"))
-        text = re.sub(r"For full helptext, (see|run) (.*)", r"see `\2`", text)
-        raise UsageError(text) from None
+        inside = [line.strip("│╰╯ ") for line in plain.splitlines()[1:]]  # the box's first line is its title
+        sections = [" ".join(part.split()) for part in re.split(r"(?m)^[─-]+$", "\n".join(inside))]
+        text = "; ".join(part[0].lower() + part[1:] for part in sections if part)
+        raise UsageError(re.sub(r"for full helptext, (see|run):? (.*)", r"see `\2`", text)) from None
 
 
 class _Wrapped(io.TextIOBase):
