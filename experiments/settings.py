@@ -175,6 +175,8 @@ def _memory_sac(kind: Kind) -> Experiment:
     if kind != "robot":
         memory = replace(agent.policy, memory_size=64, head_sizes=(64,))
         agent = replace(agent, policy=memory, critics=small.critics)
+    if kind == "point":  # rewards alone tell the way, by how they change with each step
+        agent = replace(agent, policy=replace(agent.policy, read_actions=True, read_changes=True))
     if kind == "choices":
         agent = replace(agent, gamma=0.99, target_entropy=0.3, final_target_entropy=0.02)
     training = TrainingConfig(iterations=200, meta_batch_size=20, checkpoint_every=10, evaluate_every=50)
