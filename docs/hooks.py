@@ -14,7 +14,7 @@ RESULT_PAGES = {"results.md": "README.md", "findings.md": "findings.md"}
 EXAMPLES = ROOT / "experiments" / "examples"
 FIRST_EXAMPLES = ("adapt_a_point", "cartpole", "image_folders", "exported_policy", "compare_agents")
 PACKAGES = {
-    "metarl": "The front door, and the eight files of the core",
+    "metarl": "The front door, and the files of the core",
     "metarl.agents": "Agents",
     "metarl.envs": "Task families and environments",
     "metarl.fewshot": "Few-shot learning",
